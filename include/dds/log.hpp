@@ -1,0 +1,73 @@
+// Where readings go. A sink takes them one by one; `directory` is the one that writes a run to disk, `memory` and
+// `callback` hand them to code. The columns of the files are the schema in <dds/schema.hpp>.
+#pragma once
+
+#include <dds/llc.hpp>
+#include <dds/signature.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace dds {
+
+/// A scalar of the user's own beside the readings: "train_loss", "test_accuracy".
+struct Metric {
+  std::int64_t step = 0;
+  std::string name;
+  double value = 0;
+};
+
+namespace log {
+
+/// Takes readings. Calls come from one thread at a time.
+class Sink {
+ public:
+  virtual ~Sink() = default;
+  virtual void write(const Signature& signature) = 0;
+  virtual void write(const LlcEstimate& estimate) = 0;
+  virtual void write(const Metric& metric) = 0;
+  /// Something worth knowing about the run as a whole, kept by key: options, versions, seeds. `json` is any JSON value.
+  virtual void describe(const std::string& key, const std::string& json) = 0;
+};
+using SinkPtr = std::shared_ptr<Sink>;
+
+struct DirectoryOptions {
+  /// Append to a run that is there: a row that a crash cut short is removed first. Without it a directory that holds
+  /// anything is refused.
+  bool resume = false;
+  /// Also write every singular value of a signature that carries its spectrum into signatures.jsonl.
+  bool spectra = true;
+};
+
+/// Writes signatures.csv, signatures.jsonl, llc.csv, metrics.csv and run.json into `path`, each row in one write as it
+/// comes, so that it survives a kill of the process. The directory is locked against a second writer.
+/// Throws IoError if it cannot be made or written, holds other files, or is being written by another run.
+SinkPtr directory(const std::filesystem::path& path, DirectoryOptions options = {});
+
+/// Keeps everything in memory.
+class Memory : public Sink {
+ public:
+  void write(const Signature& signature) override { signatures.push_back(signature); }
+  void write(const LlcEstimate& estimate) override { estimates.push_back(estimate); }
+  void write(const Metric& metric) override { metrics.push_back(metric); }
+  void describe(const std::string& key, const std::string& json) override { description[key] = json; }
+
+  std::vector<Signature> signatures;
+  std::vector<LlcEstimate> estimates;
+  std::vector<Metric> metrics;
+  std::map<std::string, std::string> description;
+};
+
+/// Calls `function` with every signature, and drops the rest.
+SinkPtr callback(std::function<void(const Signature&)> function);
+
+/// Writes to each of `sinks` in turn.
+SinkPtr tee(std::vector<SinkPtr> sinks);
+
+}  // namespace log
+}  // namespace dds
