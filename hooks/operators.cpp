@@ -346,6 +346,7 @@ std::optional<LossRun> match_loss(std::string_view name, Arguments args) {
     case 1: loss.reduction = LossRun::Reduction::Mean; break;
     default: loss.reduction = LossRun::Reduction::Sum; break;
   }
+  loss.targets = target.numel();
   if (!known->second.classes) {
     loss.terms = terms_of(std::max(output.numel(), target.numel()));
   } else if (tensor_at(args, 2).defined()) {

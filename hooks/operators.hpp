@@ -45,7 +45,8 @@ std::optional<LayerRun> match_layer(std::string_view name, c10::ArrayRef<const c
 /// A loss operator: how it reduces, and over how many terms it averages.
 struct LossRun {
   enum class Reduction { None, Mean, Sum } reduction = Reduction::None;
-  at::Tensor terms;  ///< 0-d, fp64; undefined where the arguments do not tell (class weights)
+  at::Tensor terms;          ///< 0-d, fp64; undefined where the arguments do not tell (class weights)
+  std::int64_t targets = 0;  ///< number of targets, ignored ones included
 };
 std::optional<LossRun> match_loss(std::string_view name, c10::ArrayRef<const c10::IValue> args);
 

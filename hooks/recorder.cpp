@@ -105,6 +105,7 @@ class RecorderState {
 
   const std::vector<std::string>& names() const { return names_; }
   bool all_threads() const { return options_.all_threads; }
+  bool exclusive() const { return options_.exclusive; }
   bool recording() const { return recording_; }
   void begin();
   void end();
@@ -172,6 +173,7 @@ class RecorderState {
   std::unordered_map<const void*, std::vector<CallId>> holders_;   // calls that hold a tensor with this storage
   std::vector<at::Tensor> keep_;                                   // keeps the identities in outputs_ valid
   std::vector<CallId> order_;                                      // of all calls
+  std::int64_t next_order_ = 0;                                    // counts calls and losses
   std::map<std::size_t, std::set<std::string>> unmatched_;         // layer -> operators that are no run of it
 };
 
@@ -271,6 +273,7 @@ void RecorderState::clear() {
   holders_.clear();
   keep_.clear();
   order_.clear();
+  next_order_ = 0;
   unmatched_.clear();
 }
 
@@ -376,7 +379,7 @@ void RecorderState::note_consumers(std::string_view name, c10::ArrayRef<const c1
   if (outputs_.empty()) return;
   hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
     const auto known = outputs_.find(tensor.unsafeGetTensorImpl());
-    if (known == outputs_.end() || note.biased == known->second) return;
+    if (known == outputs_.end() || note.biased == known->second || name == "aten::detach") return;
     Consumers& consumers = sites_[known->second.first].consumers[known->second.second];
     if (note.run && note.run->family == Family::Contraction && note.run->inputs.front().is_same(tensor)) {
       consumers.products.emplace_back(note.site, sites_[note.site].captured.calls.size());
@@ -459,7 +462,8 @@ void RecorderState::operator_ends(std::string_view name, OperatorNote note, cons
   if (note.run) capture(note.site, *note.run, name, output);
   if (note.biased) extend_by_bias(*note.biased, output);
   if (note.loss) {
-    losses_.push_back({std::string(name), static_cast<CapturedLoss::Reduction>(note.loss->reduction), note.loss->terms});
+    losses_.push_back({std::string(name), static_cast<CapturedLoss::Reduction>(note.loss->reduction), note.loss->terms,
+                       note.loss->targets, next_order_++});
   }
   if (note.derives) {
     for (const c10::IValue& value : outputs) {
@@ -492,6 +496,7 @@ void RecorderState::capture(std::size_t site, const LayerRun& run, std::string_v
       run.positions || output.dim() - static_cast<std::int64_t>(captured.output_features.size()) > 1;
   captured.coupled = run.coupled;
   captured.wants_gradient = output.requires_grad();
+  captured.order = next_order_++;
 
   // The rank of the rows that come in, where they are themselves the output of a captured call.
   std::int64_t incoming = run.fan_in;
@@ -637,6 +642,15 @@ struct Listeners {
 thread_local Listeners this_thread;
 thread_local int suspended = 0;
 
+/// A recorder that has the thread to itself, or whatever listens.
+bool may_listen(const RecorderState& state) {
+  if (!state.recording()) return false;
+  const auto is_other = [&](const auto& entry) {
+    return entry.first.get() != &state && entry.first->exclusive() && entry.first->recording();
+  };
+  return std::none_of(this_thread.states.begin(), this_thread.states.end(), is_other);
+}
+
 struct Installed {
   at::CallbackHandle handle = 0;
   int users = 0;
@@ -687,7 +701,7 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
   const at::NoGradGuard no_grad;
   std::unique_ptr<Context> context;
   for (auto& [state, nesting] : here.states) {
-    if (!state->recording()) continue;
+    if (!may_listen(*state)) continue;
     try {
       auto note = state->operator_starts(fn.name(), fn.inputs(), grad_mode, nesting);
       if (!note) continue;
@@ -766,7 +780,7 @@ at::Tensor tap(std::string_view name, const at::Tensor& tensor) {
   for (const Listeners* here : {&this_thread, &everywhere}) {
     if (here->backward > 0) continue;
     for (const auto& [state, nesting] : here->states) {
-      if (!state->recording()) continue;
+      if (!may_listen(*state)) continue;
       try {
         const at::DisableRecordFunctionGuard unseen;
         state->tapped(name, tensor);

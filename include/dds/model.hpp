@@ -77,6 +77,8 @@ class Likelihood {
 
   /// Targets drawn from the model's own predictive distribution, with `generator` (never the default one).
   virtual at::Tensor sample(const at::Tensor& output, at::Generator generator) const = 0;
+  /// False where labels cannot be drawn: only the empirical Fisher can be read.
+  virtual bool can_sample() const { return true; }
 
   /// Number of backward passes that the *exact* expectation of the true Fisher takes for such an output; 0 where there
   /// is none in closed form or it takes too many, and the read samples instead.

@@ -41,6 +41,7 @@ class CapturedCall {
   std::int64_t output_bound = 0;   ///< bound on the rank of the output's rows by the shapes of this layer and those chained before it
   std::int64_t gradient_bound = 0; ///< the same for the gradient's rows, by the layers chained after it
   bool wants_gradient = false;     ///< the output takes part in the graph
+  std::int64_t order = 0;          ///< place among all calls and losses of the recording
 
   /// delta: the gradient at `output` summed over the backward passes so far; undefined if there was none.
   at::Tensor gradient() const;
@@ -74,7 +75,9 @@ struct CapturedLayer {
 struct CapturedLoss {
   std::string op;             ///< "aten::cross_entropy_loss"
   enum class Reduction { None, Mean, Sum } reduction;
-  at::Tensor terms;           ///< 0-d, fp64: how many terms were averaged; undefined where the operator does not tell
+  at::Tensor terms;           ///< 0-d, fp64: how many terms count, ignored targets left out; undefined where the operator does not tell
+  std::int64_t targets = 0;   ///< number of targets, ignored ones included
+  std::int64_t order = 0;     ///< place among all calls and losses of the recording
 };
 
 /// What a recording brought.
@@ -92,6 +95,8 @@ struct RecorderOptions {
   std::function<bool(const std::string& layer)> select;
   /// Record what all threads run, not only the thread that called start().
   bool all_threads = false;
+  /// While it records, no other recorder of the thread does.
+  bool exclusive = false;
   /// Called with the layer's name at each captured call, on the thread that runs it. What it throws becomes an error of the recording.
   std::function<void(const std::string& layer)> on_call;
 };

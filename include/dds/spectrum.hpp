@@ -15,10 +15,11 @@ namespace dds {
 
 /// The singular values of a matrix of rows.
 struct Spectrum {
-  std::int64_t rows = 0;      ///< n
+  std::int64_t rows = 0;      ///< rows of the matrix
+  std::int64_t divisor = 0;   ///< n in lambda = sigma^2 / n: the rows, unless several scaled rows make up one expectation
   std::int64_t width = 0;     ///< d
   bool finite = true;         ///< false: a NaN or Inf among the rows, and nothing below is filled in
-  std::vector<double> sigma;  ///< the min(n, d) singular values divided by 2^exponent, descending
+  std::vector<double> sigma;  ///< the min(rows, width) singular values divided by 2^exponent, descending
   int exponent = 0;           ///< keeps the squares of sigma within double's range
   at::Tensor right;           ///< on request: right singular vectors, one a row (d x d, fp64, CPU), in the order of sigma
 };

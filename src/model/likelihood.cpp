@@ -210,6 +210,8 @@ class Custom final : public Likelihood {
     return result;
   }
 
+  bool can_sample() const override { return static_cast<bool>(sample_); }
+
   at::Tensor sample(const at::Tensor& output, at::Generator generator) const override {
     if (!sample_) {
       throw InvalidArgument("likelihood \"" + name_ + "\": it has no sample function, so the true Fisher cannot be read");

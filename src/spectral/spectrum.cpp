@@ -32,7 +32,7 @@ class EigenvalueLogarithms {
  public:
   explicit EigenvalueLogarithms(const Spectrum& spectrum)
       : sigma_(spectrum.sigma),
-        offset_(2 * spectrum.exponent * std::log(2.0) - std::log(static_cast<double>(spectrum.rows))) {}
+        offset_(2 * spectrum.exponent * std::log(2.0) - std::log(static_cast<double>(spectrum.divisor))) {}
 
   double log(std::size_t i) const { return of_square(2 * std::log(sigma_[i])); }
   double of_square(double log_square) const { return log_square + offset_; }
@@ -68,7 +68,7 @@ Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors) {
   const at::NoGradGuard no_grad;
   const TriangularAccumulator::Factor factor = accumulator.factor();
   Spectrum spectrum;
-  spectrum.rows = accumulator.rows();
+  spectrum.rows = spectrum.divisor = accumulator.rows();
   spectrum.width = accumulator.width();
 
   at::Tensor sigma;
@@ -98,7 +98,7 @@ double noise_floor(c10::ScalarType dtype, std::int64_t rows, std::int64_t width,
 }
 
 void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& signature) {
-  signature.rows = spectrum.rows;
+  signature.rows = spectrum.divisor;
   signature.width = spectrum.width;
   signature.dtype = c10::toString(dtype);
   signature.structural_bound = std::min({signature.structural_bound, spectrum.rows, spectrum.width});
