@@ -20,14 +20,14 @@ constexpr int kMaxConjugateGradients = 30;
 /// A descent below this is no matter to any learning coefficient (these are multiples of 1/(2k), k the order).
 constexpr double kDescentOfInterest = 0.005;
 
-double norm(const at::Tensor& v) { return v.norm().item<double>(); }
+double length_of(const at::Tensor& v) { return v.norm().item<double>(); }
 
 /// Step of a central difference along a unit vector: the cube root of the rounding error balances it and the third
 /// derivative.
 double difference_step(const at::Tensor& weights) {
   const double rounding = weights.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
                                                                : std::numeric_limits<float>::epsilon();
-  return std::cbrt(rounding) * (1 + norm(weights));
+  return std::cbrt(rounding) * (1 + length_of(weights));
 }
 
 }  // namespace
@@ -58,7 +58,7 @@ class CurvatureProbe::Hessian {
   at::Tensor difference(const at::Tensor& v) const {
     const auto& w = replica_.weights();
     const auto here = w.clone();
-    const double length = norm(v);
+    const double length = length_of(v);
     if (length == 0) return at::zeros_like(v);
     const double step = difference_step(here) / length;
     w.add_(v, step);
@@ -82,13 +82,13 @@ CurvatureProbe::CurvatureProbe(const Objective& objective, Batch batch, at::Gene
 double CurvatureProbe::largest(const Replica& replica) {
   // The old direction saves iterations, the noise keeps a new one from being missed.
   auto fresh = at::empty_like(direction_).normal_(0, 1, generator_);
-  auto v = direction_.add(fresh, 0.3 / norm(fresh));
-  v.div_(norm(v));
+  auto v = direction_.add(fresh, 0.3 / length_of(fresh));
+  v.div_(length_of(v));
   Hessian hessian(*this, replica);
   double curvature = 0;
   for (int i = 0; i < kMaxPowerIterations; ++i) {
     const auto product = hessian.times(v);
-    const double length = norm(product);
+    const double length = length_of(product);
     if (!(length > 0) || !std::isfinite(length)) return length;
     v = product / length;
     const bool settled = std::abs(length - curvature) <= kPowerTolerance * length;
@@ -101,7 +101,7 @@ double CurvatureProbe::largest(const Replica& replica) {
 
 double CurvatureProbe::descent(const Replica& replica, const at::Tensor& g, double n_beta, double gamma) {
   auto residual = g * n_beta;  // b - A x, x = 0
-  double square = std::pow(norm(residual), 2);
+  double square = std::pow(length_of(residual), 2);
   double bound = square / gamma;
   if (!(bound > kDescentOfInterest)) return bound;
   Hessian hessian(*this, replica);
@@ -114,7 +114,7 @@ double CurvatureProbe::descent(const Replica& replica, const at::Tensor& g, doub
     const double step = square / curvature;
     reached += step * square;  // b . direction = |residual|^2
     residual.sub_(image, step);
-    const double next = std::pow(norm(residual), 2);
+    const double next = std::pow(length_of(residual), 2);
     bound = std::min(bound, reached + next / gamma);
     if (next / gamma < 0.05 * reached || bound < kDescentOfInterest) break;
     direction.mul_(next / square).add_(residual);
