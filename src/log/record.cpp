@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -103,6 +104,16 @@ void parse(std::string_view text, std::optional<T>& value) {
   if (!text.empty()) parse(text, value.emplace());
 }
 
+/// Puts the text of a field back into the row.
+template <class Row>
+void assign(Row& row, const schema::Column<Row>& column, std::string_view text) {
+  try {
+    std::visit([&](auto member) { parse(text, row.*member); }, column.field);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("column {}: {}", column.name, error.what()));
+  }
+}
+
 }  // namespace
 
 template <class Row>
@@ -115,15 +126,6 @@ std::string field_text(const json& cell) {
   if (cell.is_string()) return cell.get<std::string>();
   if (cell.is_number_float()) return fmt::format("{}", cell.get<double>());
   return cell.dump();
-}
-
-template <class Row>
-void assign(Row& row, const schema::Column<Row>& column, std::string_view text) {
-  try {
-    std::visit([&](auto member) { parse(text, row.*member); }, column.field);
-  } catch (const InvalidArgument& error) {
-    throw InvalidArgument(fmt::format("column {}: {}", column.name, error.what()));
-  }
 }
 
 template <class Row>
@@ -177,6 +179,8 @@ Signature signature_of_json(std::string_view line) {
 }
 
 template json cell(const Signature&, const schema::Column<Signature>&);
+template json cell(const LlcEstimate&, const schema::Column<LlcEstimate>&);
+template json cell(const Metric&, const schema::Column<Metric>&);
 template std::string csv_header<Signature>();
 template std::string csv_header<LlcEstimate>();
 template std::string csv_header<Metric>();

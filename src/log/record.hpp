@@ -18,18 +18,14 @@ nlohmann::json cell(const Row& row, const schema::Column<Row>& column);
 /// A scalar JSON value as the text of a CSV field; null is empty.
 std::string field_text(const nlohmann::json& cell);
 
-/// Puts the text of a field back into the row; an empty one where the column is a plain number becomes NaN.
-/// Throws InvalidArgument naming the column and the text.
-template <class Row>
-void assign(Row& row, const schema::Column<Row>& column, std::string_view text);
-
 /// The header of a CSV file, and one row of it, each with its line end.
 template <class Row>
 std::string csv_header();
 template <class Row>
 std::string csv_line(const Row& row);
 
-/// The row of a CSV record. Throws InvalidArgument.
+/// The row of a CSV record; an empty field in a column of plain numbers becomes NaN. Throws InvalidArgument naming the
+/// column and the text.
 template <class Row>
 Row row_of(const std::vector<std::string>& fields);
 
