@@ -1,0 +1,145 @@
+// The files of a run directory, column by column. This table is what the writers, the reader and the report work from, so
+// the files cannot say otherwise than this page.
+//
+//   signatures.csv    one row per step, source, layer and side: `signature_columns`
+//   signatures.jsonl  the same rows in the same order, one JSON object a line with the columns as keys, and beside them
+//                     `spectrum`: all singular values, descending, where they were asked for
+//   llc.csv           one row per LLC estimate: `llc_columns`
+//   metrics.csv       one row per scalar of the user's own: `metric_columns`
+//   run.json          one object: `schema_version`, `dds` and `libtorch` (versions), and whatever was given to
+//                     Sink::describe, by its key
+//   report.html       made of the others by write_report
+//
+// CSV is that of RFC 4180 with a header and lines that end in "\n"; text is UTF-8. A number is printed with the fewest
+// digits that read back as the same number. What is missing, not finite or does not apply is an empty field in CSV and
+// null in JSON: never 0, "nan" or "inf".
+#pragma once
+
+#include <dds/llc.hpp>
+#include <dds/log.hpp>
+#include <dds/signature.hpp>
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace dds::schema {
+
+/// Grows by one whenever a column is added, removed, renamed or changes its meaning. A run is resumed by its own version only.
+inline constexpr std::int64_t kVersion = 1;
+
+/// The member of a row that a column holds. How each type is written:
+///   bool          true or false
+///   Side, LlcKind "activation", "input", "fisher"; "plain", "tilted"
+///   StatusSet     "ok", or names joined by '+'
+///   vector        the failures of an LLC joined by "; ", or "converged"
+template <class Row>
+using Field = std::variant<std::int64_t Row::*, std::uint64_t Row::*, double Row::*, bool Row::*, std::string Row::*,
+                           std::optional<double> Row::*, std::optional<std::int64_t> Row::*, Side Row::*, StatusSet Row::*,
+                           LlcKind Row::*, std::vector<std::string> Row::*>;
+
+/// One column of a file.
+template <class Row>
+struct Column {
+  std::string_view name;
+  std::string_view unit;  ///< empty for text and pure numbers
+  std::string_view meaning;
+  Field<Row> field;
+};
+
+/// The columns of signatures.csv. Singular values sigma are those of the raw rows, in the rows' own unit; the eigenvalues
+/// lambda = sigma^2 / n are kept as logarithms, since they leave the range of double.
+inline constexpr auto signature_columns = std::to_array<Column<Signature>>({
+    {"step", "step", "training step that the reading belongs to", &Signature::step},
+    {"layer", "", "name as named_modules() gives it; a raw parameter's full name; name#2 for a further site", &Signature::layer},
+    {"kind", "", "what ran: Linear, Conv2d, Embedding, ..., Raw, Tap", &Signature::kind},
+    {"side", "", "activation: the layer's output; input: its input; fisher: the per-sample gradient at its output", &Signature::side},
+    {"source", "", "step: inside a training step; read: a checkpoint read. The two are different series", &Signature::source},
+    {"fisher_kind", "", "fisher side: empirical, exact or sampled:K; one series never mixes them", &Signature::fisher_kind},
+    {"reduction", "", "fisher side: how gradients were put back to the per-sample loss: sum, mean:N or scale:S", &Signature::reduction},
+    {"row_mode", "", "sample: a row is a sample; expand: a row is a sample and a position", &Signature::row_mode},
+    {"dtype", "", "of the captured rows: Float, Double, Half or BFloat16", &Signature::dtype},
+    {"calls", "1", "times that the layer ran in this reading", &Signature::calls},
+    {"backwards", "1", "times that a backward pass came through it", &Signature::backwards},
+    {"rows", "1", "n, the divisor in lambda = sigma^2 / n", &Signature::rows},
+    {"width", "1", "d, the columns of the matrix", &Signature::width},
+    {"sigma_max", "rows' unit", "largest singular value", &Signature::sigma_max},
+    {"sigma_min", "rows' unit", "smallest of the min(n, d) singular values", &Signature::sigma_min},
+    {"sigma_min_plus", "rows' unit", "smallest singular value above the floor", &Signature::sigma_min_plus},
+    {"log10_lambda_min_plus", "log10 of rows' unit^2", "smallest positive eigenvalue, sigma_min_plus^2 / n: the rate observable",
+     &Signature::log10_lambda_min_plus},
+    {"log10_trace", "log10 of rows' unit^2", "trace of (1/n) M^T M, the sum of the eigenvalues", &Signature::log10_trace},
+    {"logdet_plus", "nat", "sum of the natural logarithms of the positive eigenvalues, over `rank` of them: the volume observable",
+     &Signature::logdet_plus},
+    {"rank", "1", "singular values above the floor", &Signature::rank},
+    {"fixed_rank", "1", "number of eigenvalues that logdet_fixed_rank is taken over, the same for the whole run", &Signature::fixed_rank},
+    {"logdet_fixed_rank", "nat", "sum of the natural logarithms of the first fixed_rank eigenvalues", &Signature::logdet_fixed_rank},
+    {"structural_bound", "1", "the rank cannot be larger, by the shapes of the network", &Signature::structural_bound},
+    {"dead_directions", "1", "structural_bound - rank", &Signature::dead_directions},
+    {"floor", "rows' unit", "singular values at or below are rounding noise of `dtype`", &Signature::floor},
+    {"at_floor", "", "sigma_min is at or below the floor", &Signature::at_floor},
+    {"condition", "1", "sigma_max / sigma_min_plus", &Signature::condition},
+    {"effective_rank", "1", "exponential of the entropy of sigma / sum sigma (Roy and Vetterli 2007)", &Signature::effective_rank},
+    {"stable_rank", "1", "sum sigma^2 / sigma_max^2", &Signature::stable_rank},
+    {"status", "", "ok, or why the reading is not an ordinary one, names joined by '+'", &Signature::status},
+    {"seconds", "s", "time that the spectral work of this reading took", &Signature::seconds},
+});
+
+/// The columns of llc.csv.
+inline constexpr auto llc_columns = std::to_array<Column<LlcEstimate>>({
+    {"step", "step", "training step that the estimate belongs to", &LlcEstimate::step},
+    {"kind", "", "plain: the published estimator; tilted: the gradient at w* taken out, not the published one", &LlcEstimate::kind},
+    {"lambda", "1", "localised learning coefficient lambda_hat(gamma, n beta)", &LlcEstimate::lambda},
+    {"standard_error", "1", "Monte Carlo error of lambda, baseline included", &LlcEstimate::standard_error},
+    {"verdict", "", "converged, or what failed with its number, joined by '; '", &LlcEstimate::failures},
+    {"r_hat", "1", "split R-hat of the loss over the chains", &LlcEstimate::r_hat},
+    {"ess", "draws", "effective sample size of the loss, all chains together", &LlcEstimate::ess},
+    {"acceptance", "1", "mean acceptance of the step as a Metropolis proposal", &LlcEstimate::acceptance},
+    {"drift", "standard errors", "Geweke: first fifth against last half of the draws", &LlcEstimate::drift},
+    {"below_baseline", "1", "share of the draws whose loss is below that at w*", &LlcEstimate::below_baseline},
+    {"distance", "weights' unit", "root mean square of |w - w*| over the draws", &LlcEstimate::distance},
+    {"relative_distance", "1", "distance / |w*|", &LlcEstimate::relative_distance},
+    {"distance_r_hat", "1", "split R-hat of |w - w*|^2", &LlcEstimate::distance_r_hat},
+    {"descent", "1", "(n beta |grad L(w*)|)^2 / gamma: small against lambda where w* is a minimum", &LlcEstimate::descent},
+    {"n_beta", "1 / loss", "inverse temperature times n", &LlcEstimate::n_beta},
+    {"gamma", "1 / weights' unit^2", "localisation", &LlcEstimate::gamma},
+    {"resolution", "loss / weights' unit^2", "gamma / n_beta: the curvature below which a direction hardly counts",
+     &LlcEstimate::resolution},
+    {"step_size", "weights' unit^2", "eps of the sampler", &LlcEstimate::step_size},
+    {"mu_max", "loss / weights' unit^2", "largest curvature that was found; 0 where step_size was given", &LlcEstimate::mu_max},
+    {"baseline", "loss", "L_n(w*) over the chain's data", &LlcEstimate::baseline},
+    {"samples", "1", "n", &LlcEstimate::samples},
+    {"parameters", "1", "dimension of the chain", &LlcEstimate::parameters},
+    {"batch_size", "1", "samples per step of the chain", &LlcEstimate::batch_size},
+    {"chains", "1", "chains, each from w* with its own draws", &LlcEstimate::chains},
+    {"draws", "1", "draws kept per chain", &LlcEstimate::draws},
+    {"burn_in", "1", "steps per chain before the first draw that counts", &LlcEstimate::burn_in},
+    {"gradients", "1", "forward and backward passes spent, calibration included", &LlcEstimate::gradients},
+    {"seed", "", "seed of the draws", &LlcEstimate::seed},
+    {"replicas", "", "how the chains got their models: clone, factory or in turn", &LlcEstimate::replicas},
+    {"seconds", "s", "wall time of the estimate", &LlcEstimate::seconds},
+});
+
+/// The columns of metrics.csv.
+inline constexpr auto metric_columns = std::to_array<Column<Metric>>({
+    {"step", "step", "training step", &Metric::step},
+    {"name", "", "the user's own name", &Metric::name},
+    {"value", "", "its value; empty where it was not finite", &Metric::value},
+});
+
+/// The columns of the file that holds rows of this type.
+template <class Row>
+constexpr std::span<const Column<Row>> columns_of();
+template <>
+constexpr std::span<const Column<Signature>> columns_of<Signature>() { return signature_columns; }
+template <>
+constexpr std::span<const Column<LlcEstimate>> columns_of<LlcEstimate>() { return llc_columns; }
+template <>
+constexpr std::span<const Column<Metric>> columns_of<Metric>() { return metric_columns; }
+
+}  // namespace dds::schema

@@ -1,0 +1,100 @@
+#include "src/log/csv.hpp"
+
+#include <dds/error.hpp>
+
+#include <fmt/format.h>
+
+namespace dds::log::csv {
+namespace {
+
+std::string quoted(const std::string& field) {
+  if (field.find_first_of(",\"\r\n") == std::string::npos) return field;
+  std::string text = "\"";
+  for (const char c : field) {
+    if (c == '"') text += '"';
+    text += c;
+  }
+  return text + '"';
+}
+
+/// Walks over a text record by record.
+class Reader {
+ public:
+  explicit Reader(std::string_view text) : text_(text) {}
+
+  /// False at the end of the text, or where what is left is no whole record.
+  bool next(Record& record) {
+    record = {{}, line_};
+    for (;;) {
+      std::string field;
+      if (!read_field(field)) return false;
+      record.fields.push_back(std::move(field));
+      const char end = text_[at_++];  // read_field stops before a comma or a line end, never at the end of the text
+      if (end == '\n') {
+        ++line_;
+        return true;
+      }
+    }
+  }
+  std::size_t position() const { return at_; }
+
+ private:
+  bool read_field(std::string& field) {
+    if (at_ < text_.size() && text_[at_] == '"') {
+      if (!read_quoted(field)) return false;
+    } else {
+      while (at_ < text_.size() && text_[at_] != ',' && text_[at_] != '\n' && text_[at_] != '"') field += text_[at_++];
+    }
+    if (at_ == text_.size()) return false;
+    if (text_[at_] == '\n' && !field.empty() && field.back() == '\r') field.pop_back();
+    if (text_[at_] != ',' && text_[at_] != '\n') {
+      throw InvalidArgument(fmt::format("line {}: '{}' where a comma or the end of the line was expected", line_, text_[at_]));
+    }
+    return true;
+  }
+
+  /// A quoted field, from its opening quote to behind its closing one.
+  bool read_quoted(std::string& field) {
+    for (++at_; at_ < text_.size(); ++at_) {
+      const char c = text_[at_];
+      if (c == '"') {
+        const bool doubled = at_ + 1 < text_.size() && text_[at_ + 1] == '"';
+        if (!doubled) {
+          ++at_;
+          return true;
+        }
+        ++at_;
+      }
+      if (c == '\n') ++line_;
+      field += c;
+    }
+    return false;
+  }
+
+  std::string_view text_;
+  std::size_t at_ = 0;
+  std::size_t line_ = 1;
+};
+
+}  // namespace
+
+std::string line(const std::vector<std::string>& fields) {
+  std::string text;
+  for (const std::string& field : fields) {
+    if (&field != &fields.front()) text += ',';
+    text += quoted(field);
+  }
+  return text + '\n';
+}
+
+Table parse(std::string_view text) {
+  Table table;
+  Reader reader(text);
+  for (Record record; reader.next(record);) {
+    table.records.push_back(std::move(record));
+    table.whole = reader.position();
+  }
+  return table;
+}
+
+}  // namespace dds::log::csv

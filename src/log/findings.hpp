@@ -1,0 +1,14 @@
+// What a run shows, in plain sentences, each with the numbers that it rests on.
+#pragma once
+
+#include "src/log/comparison.hpp"
+#include "src/log/run.hpp"
+
+#include <string>
+#include <vector>
+
+namespace dds::log {
+
+std::vector<std::string> findings(const Run& run, const std::vector<Comparison>& comparisons);
+
+}  // namespace dds::log

@@ -1,0 +1,194 @@
+#include "src/log/record.hpp"
+
+#include "src/log/csv.hpp"
+
+#include <dds/error.hpp>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+
+namespace dds::log {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kConverged = "converged";
+constexpr std::string_view kFailureSeparator = "; ";
+
+// How each type of member is written.
+
+json cell_of(bool value) { return value; }
+json cell_of(std::int64_t value) { return value; }
+json cell_of(std::uint64_t value) { return value; }
+json cell_of(double value) { return std::isfinite(value) ? json(value) : json(); }
+json cell_of(const std::string& value) { return value.empty() ? json() : json(value); }
+json cell_of(Side value) { return std::string(to_string(value)); }
+json cell_of(StatusSet value) { return to_string(value); }
+json cell_of(LlcKind value) { return value == LlcKind::Plain ? "plain" : "tilted"; }
+json cell_of(const std::vector<std::string>& failures) {
+  return failures.empty() ? std::string(kConverged) : fmt::format("{}", fmt::join(failures, kFailureSeparator));
+}
+template <class T>
+json cell_of(const std::optional<T>& value) {
+  return value ? cell_of(*value) : json();
+}
+
+// And how it is read back.
+
+[[noreturn]] void refuse(std::string_view text, std::string_view expected) {
+  throw InvalidArgument(fmt::format("'{}' where {} was expected", text, expected));
+}
+
+template <class Number>
+Number number_of(std::string_view text, std::string_view expected) {
+  Number value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) refuse(text, expected);
+  return value;
+}
+
+void parse(std::string_view text, std::int64_t& value) { value = number_of<std::int64_t>(text, "a whole number"); }
+void parse(std::string_view text, std::uint64_t& value) { value = number_of<std::uint64_t>(text, "a whole number"); }
+void parse(std::string_view text, double& value) {
+  value = text.empty() ? std::numeric_limits<double>::quiet_NaN() : number_of<double>(text, "a number");
+  if (!text.empty() && !std::isfinite(value)) refuse(text, "a finite number");
+}
+void parse(std::string_view text, bool& value) {
+  if (text != "true" && text != "false") refuse(text, "true or false");
+  value = text == "true";
+}
+void parse(std::string_view text, std::string& value) { value = text; }
+void parse(std::string_view text, Side& value) { value = side_from_string(text); }
+void parse(std::string_view text, LlcKind& value) {
+  if (text != "plain" && text != "tilted") refuse(text, "plain or tilted");
+  value = text == "plain" ? LlcKind::Plain : LlcKind::Tilted;
+}
+
+/// The pieces of `text` between separators; one empty piece for an empty text.
+std::vector<std::string> split(std::string_view text, std::string_view separator) {
+  std::vector<std::string> pieces;
+  for (std::size_t begin = 0;;) {
+    const std::size_t end = text.find(separator, begin);
+    pieces.emplace_back(text.substr(begin, end - begin));
+    if (end == std::string_view::npos) return pieces;
+    begin = end + separator.size();
+  }
+}
+
+void parse(std::string_view text, std::vector<std::string>& failures) {
+  failures = text == kConverged ? std::vector<std::string>{} : split(text, kFailureSeparator);
+}
+
+Status status_of(std::string_view name) {
+  for (int bit = 0; bit < std::numeric_limits<std::uint32_t>::digits; ++bit) {
+    const auto status = static_cast<Status>(1u << bit);
+    if (to_string(StatusSet(status)) == name) return status;
+  }
+  refuse(name, "a status");
+}
+
+void parse(std::string_view text, StatusSet& value) {
+  value = {};
+  if (text == to_string(StatusSet())) return;
+  for (const std::string& name : split(text, "+")) value |= status_of(name);
+}
+
+template <class T>
+void parse(std::string_view text, std::optional<T>& value) {
+  value.reset();
+  if (!text.empty()) parse(text, value.emplace());
+}
+
+/// Puts the text of a field back into the row.
+template <class Row>
+void assign(Row& row, const schema::Column<Row>& column, std::string_view text) {
+  try {
+    std::visit([&](auto member) { parse(text, row.*member); }, column.field);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("column {}: {}", column.name, error.what()));
+  }
+}
+
+}  // namespace
+
+template <class Row>
+json cell(const Row& row, const schema::Column<Row>& column) {
+  return std::visit([&](auto member) { return cell_of(row.*member); }, column.field);
+}
+
+std::string field_text(const json& cell) {
+  if (cell.is_null()) return "";
+  if (cell.is_string()) return cell.get<std::string>();
+  if (cell.is_number_float()) return fmt::format("{}", cell.get<double>());
+  return cell.dump();
+}
+
+template <class Row>
+std::string csv_header() {
+  std::vector<std::string> names;
+  for (const auto& column : schema::columns_of<Row>()) names.emplace_back(column.name);
+  return csv::line(names);
+}
+
+template <class Row>
+std::string csv_line(const Row& row) {
+  std::vector<std::string> fields;
+  for (const auto& column : schema::columns_of<Row>()) fields.push_back(field_text(cell(row, column)));
+  return csv::line(fields);
+}
+
+template <class Row>
+Row row_of(const std::vector<std::string>& fields) {
+  const auto columns = schema::columns_of<Row>();
+  if (fields.size() != columns.size()) {
+    throw InvalidArgument(fmt::format("{} fields, expected {}", fields.size(), columns.size()));
+  }
+  Row row;
+  for (std::size_t i = 0; i < fields.size(); ++i) assign(row, columns[i], fields[i]);
+  return row;
+}
+
+std::string json_line(const Signature& signature, bool with_spectrum) {
+  nlohmann::ordered_json object;
+  for (const auto& column : schema::signature_columns) object[std::string(column.name)] = cell(signature, column);
+  if (with_spectrum && !signature.spectrum.empty()) object["spectrum"] = signature.spectrum;
+  // A layer's name may be any bytes; what is no UTF-8 is replaced rather than refused.
+  return object.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+Signature signature_of_json(std::string_view line) {
+  const json object = json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object()) refuse(line.substr(0, 40), "a JSON object");
+  Signature signature;
+  for (const auto& column : schema::signature_columns) {
+    const auto found = object.find(std::string(column.name));
+    if (found == object.end()) throw InvalidArgument(fmt::format("column {} is missing", column.name));
+    assign(signature, column, field_text(*found));
+  }
+  if (const auto found = object.find("spectrum"); found != object.end()) {
+    const bool numbers = found->is_array() && std::all_of(found->begin(), found->end(), [](const json& v) { return v.is_number(); });
+    if (!numbers) refuse(found->dump().substr(0, 40), "a list of numbers as spectrum");
+    signature.spectrum = found->get<std::vector<double>>();
+  }
+  return signature;
+}
+
+template json cell(const Signature&, const schema::Column<Signature>&);
+template json cell(const LlcEstimate&, const schema::Column<LlcEstimate>&);
+template json cell(const Metric&, const schema::Column<Metric>&);
+template std::string csv_header<Signature>();
+template std::string csv_header<LlcEstimate>();
+template std::string csv_header<Metric>();
+template std::string csv_line(const Signature&);
+template std::string csv_line(const LlcEstimate&);
+template std::string csv_line(const Metric&);
+template Signature row_of(const std::vector<std::string>&);
+template LlcEstimate row_of(const std::vector<std::string>&);
+template Metric row_of(const std::vector<std::string>&);
+
+}  // namespace dds::log

@@ -1,0 +1,36 @@
+// A row of the log as CSV fields and as JSON, both from the one table of columns in <dds/schema.hpp>.
+#pragma once
+
+#include <dds/schema.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace dds::log {
+
+/// The value of a column: null where it is missing or not finite.
+template <class Row>
+nlohmann::json cell(const Row& row, const schema::Column<Row>& column);
+
+/// A scalar JSON value as the text of a CSV field; null is empty.
+std::string field_text(const nlohmann::json& cell);
+
+/// The header of a CSV file, and one row of it, each with its line end.
+template <class Row>
+std::string csv_header();
+template <class Row>
+std::string csv_line(const Row& row);
+
+/// The row of a CSV record; an empty field in a column of plain numbers becomes NaN. Throws InvalidArgument naming the
+/// column and the text.
+template <class Row>
+Row row_of(const std::vector<std::string>& fields);
+
+/// The line of signatures.jsonl, with its line end, and back. The latter throws InvalidArgument.
+std::string json_line(const Signature& signature, bool with_spectrum);
+Signature signature_of_json(std::string_view line);
+
+}  // namespace dds::log

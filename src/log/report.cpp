@@ -1,0 +1,128 @@
+// report.html: the page of src/log/report/ with the run's data, the scripts and the chart library put into it.
+#include <dds/report.hpp>
+
+#include "src/log/assets.hpp"
+#include "src/log/comparison.hpp"
+#include "src/log/file.hpp"
+#include "src/log/findings.hpp"
+#include "src/log/record.hpp"
+#include "src/log/run.hpp"
+
+#include <map>
+#include <string>
+#include <utility>
+
+namespace dds {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+/// A table as the page takes it: {column: [value of row 0, value of row 1, ...]}.
+template <class Row>
+ordered_json columns(const std::vector<Row>& rows) {
+  ordered_json table;
+  for (const auto& column : schema::columns_of<Row>()) {
+    json values = json::array();
+    for (const Row& row : rows) values.push_back(log::cell(row, column));
+    table[std::string(column.name)] = std::move(values);
+  }
+  return table;
+}
+
+template <class Row>
+ordered_json column_notes() {
+  ordered_json notes = json::array();
+  for (const auto& column : schema::columns_of<Row>()) notes.push_back({column.name, column.unit, column.meaning});
+  return notes;
+}
+
+/// {row of the table of signatures: its singular values}, where they were logged.
+json spectra(const std::vector<Signature>& signatures) {
+  json out = json::object();
+  for (std::size_t i = 0; i < signatures.size(); ++i) {
+    if (!signatures[i].spectrum.empty()) out[std::to_string(i)] = signatures[i].spectrum;
+  }
+  return out;
+}
+
+json number(const std::optional<double>& value) { return value ? json(*value) : json(); }
+
+json correlation(const RankCorrelation& c) {
+  return {{"n", c.n}, {"rho", number(c.rho)}, {"low", number(c.low)}, {"high", number(c.high)}};
+}
+
+ordered_json comparison_json(const log::Comparison& comparison) {
+  ordered_json out{{"layer", comparison.layer},
+                   {"measure", comparison.measure->key},
+                   {"kind", comparison.kind == LlcKind::Plain ? "plain" : "tilted"},
+                   {"raw", correlation(comparison.raw)},
+                   {"detrended", correlation(comparison.detrended)},
+                   {"pairs", json::array()}};
+  for (const auto& pair : comparison.pairs) {
+    out["pairs"].push_back({{"step", pair.step},
+                            {"reading", pair.reading},
+                            {"at_floor", pair.at_floor},
+                            {"lambda", number(pair.estimate->lambda)},
+                            {"standard_error", number(pair.estimate->standard_error)},
+                            {"verdict", pair.estimate->verdict()}});
+  }
+  return out;
+}
+
+ordered_json page_data(const log::Run& run) {
+  const auto comparisons = log::compare(run);
+  ordered_json data{{"name", std::filesystem::absolute(run.directory / "").parent_path().filename().string()},
+                    {"run", run.description},
+                    {"signatures", columns(run.signatures)},
+                    {"llc", columns(run.estimates)},
+                    {"metrics", columns(run.metrics)},
+                    {"spectra", spectra(run.signatures)},
+                    {"findings", log::findings(run, comparisons)},
+                    {"measures", json::array()},
+                    {"comparisons", json::array()},
+                    {"notes", {{"signatures.csv", column_notes<Signature>()}, {"llc.csv", column_notes<LlcEstimate>()},
+                               {"metrics.csv", column_notes<Metric>()}}}};
+  for (const log::Measure& measure : log::measures()) {
+    data["measures"].push_back({{"key", measure.key}, {"label", measure.label}});
+  }
+  for (const log::Comparison& comparison : comparisons) data["comparisons"].push_back(comparison_json(comparison));
+  return data;
+}
+
+/// JSON that may stand within a <script> element: no "</script>" or "<!--" in it can end or swallow the element.
+std::string script_safe(const ordered_json& data) {
+  std::string text;
+  for (const char c : data.dump(-1, ' ', false, json::error_handler_t::replace)) {
+    if (c == '<') text += "\\u003c";
+    else text += c;
+  }
+  return text;
+}
+
+/// The page with every "{{name}}" of its own replaced once; what is put in is not searched again.
+std::string filled(std::string_view page, const std::map<std::string_view, std::string_view>& parts) {
+  std::string out;
+  for (;;) {
+    const std::size_t open = page.find("{{");
+    out += page.substr(0, open);
+    if (open == std::string_view::npos) return out;
+    const std::size_t close = page.find("}}", open);
+    out += parts.at(page.substr(open + 2, close - open - 2));
+    page.remove_prefix(close + 2);
+  }
+}
+
+}  // namespace
+
+std::filesystem::path write_report(const std::filesystem::path& run_directory) {
+  const std::string data = script_safe(page_data(log::read_run(run_directory)));
+  const std::filesystem::path path = run_directory / "report.html";
+  log::replace_file(path, filled(log::asset::page(), {{"style", log::asset::style()},
+                                                      {"plotly", log::asset::plotly()},
+                                                      {"data", data},
+                                                      {"script", log::asset::script()}}));
+  return path;
+}
+
+}  // namespace dds

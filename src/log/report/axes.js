@@ -1,0 +1,77 @@
+'use strict';
+// The axis of training steps, the same in every chart, and the signed logarithm that LLC estimates are drawn on.
+
+const stepAxis = (() => {
+  const steps = unique([...signatures, ...estimates, ...metrics].map(row => row.step)).sort((a, b) => a - b);
+  const positive = steps.filter(step => step > 0);
+  const first = positive.length ? Math.log10(positive[0]) : 0;
+  const last = positive.length ? Math.log10(positive[positive.length - 1]) : 1;
+  // A logarithm has no zero: step 0 gets a place of its own left of the first step, behind a dotted line.
+  const zero = first - Math.max(0.35, 0.14 * (last - first));
+  return {steps, first, last, zero, hasZero: steps[0] === 0};
+})();
+
+function stepPosition(step) {
+  if (!view.logSteps) return step;
+  return step > 0 ? Math.log10(step) : stepAxis.zero;
+}
+
+function stepText(step) {
+  if (step >= 1e6) return `${step / 1e6}M`;
+  return step >= 1000 ? `${step / 1000}k` : String(step);
+}
+
+function logTicks() {
+  const {first, last, zero, hasZero} = stepAxis;
+  const multiples = last - first < 1.7 ? [1, 2, 5] : [1];
+  const ticks = hasZero ? [0] : [];
+  for (let decade = Math.floor(first); decade <= Math.ceil(last); ++decade) {
+    for (const multiple of multiples) {
+      const step = multiple * 10 ** decade;
+      if (Math.log10(step) >= first - 0.01 && Math.log10(step) <= last + 0.05) ticks.push(step);
+    }
+  }
+  return {tickvals: ticks.map(step => step ? Math.log10(step) : zero), ticktext: ticks.map(stepText)};
+}
+
+/** The layout of an axis of steps. */
+function stepLayout() {
+  const {steps, first, last, zero, hasZero} = stepAxis;
+  const low = view.logSteps ? (hasZero ? zero : first) : steps[0] ?? 0;
+  const high = view.logSteps ? last : steps[steps.length - 1] ?? 1;
+  const pad = 0.05 * Math.max(high - low, 0.1);
+  return {range: [low - pad, high + pad], ...(view.logSteps ? {tickmode: 'array', ...logTicks()} : {nticks: 6})};
+}
+
+/** The line that parts step 0 from the logarithmic axis, for panel number `panel`. */
+function zeroMark(panel) {
+  if (!view.logSteps || !stepAxis.hasZero) return [];
+  const x = (stepAxis.zero + stepAxis.first) / 2;
+  const n = panel ? panel + 1 : '';
+  return [{type: 'line', xref: `x${n}`, yref: `y${n} domain`, x0: x, x1: x, y0: 0, y1: 1, layer: 'below',
+           line: {color: '#aab2c0', width: 1, dash: 'dot'}}];
+}
+
+/** sign(v) log10(1 + |v|): estimates of -600 and of 10 in one chart. */
+function llcPosition(value) {
+  if (value === null) return null;
+  return view.symlogLlc ? Math.sign(value) * Math.log10(1 + Math.abs(value)) : value;
+}
+
+function llcLayout(values) {
+  if (!view.symlogLlc) return {};
+  const known = values.filter(v => v !== null);
+  const low = Math.min(0, ...known), high = Math.max(0, ...known);
+  const sizes = [1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000, 100000, 1000000];
+  const all = [...sizes.map(v => -v).reverse(), 0, ...sizes];
+  const inside = all.filter(v => v >= low * 1.5 - 1 && v <= high * 1.5 + 1);
+  const ticks = inside.length <= 8 ? inside : inside.filter(v => v === 0 || Number.isInteger(Math.log10(Math.abs(v))));
+  return {tickmode: 'array', tickvals: ticks.map(llcPosition), ticktext: ticks.map(v => show(v))};
+}
+
+/** The error bar of an estimate on that axis: +-1.96 standard errors. */
+function llcBars(rows, color) {
+  const reach = sign => rows.map(row => row.standard_error === null || row.lambda === null ? 0
+      : Math.abs(llcPosition(row.lambda + sign * 1.96 * row.standard_error) - llcPosition(row.lambda)));
+  return {type: 'data', symmetric: false, array: reach(1), arrayminus: reach(-1), color, thickness: 1.3, width: 3};
+}

@@ -1,0 +1,76 @@
+'use strict';
+// The run as the page gets it, turned into rows, and what all charts need to know of it.
+
+const data = JSON.parse(document.getElementById('data').textContent);
+
+/** {column: [values]} -> [{column: value}]. */
+function rowsOf(table) {
+  const names = Object.keys(table);
+  return (table[names[0]] || []).map((_, i) => Object.fromEntries(names.map(name => [name, table[name][i]])));
+}
+
+/** Of rows with the same key the last one counts: a resumed run may log a step twice. */
+function lastOfEach(rows, keyOf) {
+  return [...new Map(rows.map(row => [keyOf(row), row])).values()].sort((a, b) => a.step - b.step);
+}
+
+function unique(values) { return [...new Set(values)]; }
+
+/** Rows grouped by a key, in order of first appearance. */
+function groups(rows, keyOf) {
+  const map = new Map();
+  for (const row of rows) {
+    const key = keyOf(row);
+    if (!map.has(key)) map.set(key, []);
+    map.get(key).push(row);
+  }
+  return map;
+}
+
+function median(values) {
+  const sorted = values.filter(v => v !== null).sort((a, b) => a - b);
+  if (!sorted.length) return null;
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+const allSignatures = rowsOf(data.signatures);
+for (const [row, spectrum] of Object.entries(data.spectra)) allSignatures[row].spectrum = spectrum;
+
+const layerNames = unique(allSignatures.map(row => row.layer ?? ''));
+const signatures = lastOfEach(allSignatures, r => [r.step, r.layer, r.side, r.source, r.fisher_kind].join('\n'));
+const estimates = lastOfEach(rowsOf(data.llc), r => [r.step, r.kind].join('\n'));
+const metrics = lastOfEach(rowsOf(data.metrics), r => [r.step, r.name].join('\n'));
+
+/** What the reader of the page has chosen. */
+const view = {
+  logSteps: true,
+  sameScale: false,
+  symlogLlc: true,
+  layers: new Set(layerNames.slice(0, 12)),
+  sides: new Set(unique(signatures.map(r => r.side)).filter(side => side !== 'input')),
+  sources: new Set(['step', 'read']),
+  measure: data.measures[0].key,
+  llcKind: null,
+  spectrumSide: null,
+};
+
+/** A number in at most `digits` significant digits; what is missing is a dash, never zero. */
+function show(value, digits = 4) {
+  if (value === null || value === undefined || value === '') return '–';
+  if (typeof value !== 'number') return String(value);
+  if (Number.isInteger(value) && Math.abs(value) < 1e7) return String(value);
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(Math.max(0, digits - 2)).replace('-', '−').replace('e-', 'e−');
+  return String(Number(value.toPrecision(digits))).replace('-', '−');
+}
+
+function escapeHtml(text) {
+  return String(text ?? '').replace(/[&<>"]/g, c => ({'&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;'})[c]);
+}
+
+/** A name that fits over a panel; the whole of it is in the hover text. */
+function shortened(name, length = 34) {
+  const text = String(name ?? '') || '(root)';
+  return text.length <= length ? text : text.slice(0, length / 2 - 1) + '…' + text.slice(-length / 2);
+}

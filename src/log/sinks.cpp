@@ -1,0 +1,62 @@
+#include <dds/error.hpp>
+#include <dds/log.hpp>
+
+#include <algorithm>
+#include <utility>
+
+namespace dds::log {
+namespace {
+
+class Callback final : public Sink {
+ public:
+  explicit Callback(std::function<void(const Signature&)> function) : function_(std::move(function)) {}
+  void write(const Signature& signature) override { function_(signature); }
+  void write(const LlcEstimate&) override {}
+  void write(const Metric&) override {}
+  void describe(const std::string&, const std::string&) override {}
+
+ private:
+  std::function<void(const Signature&)> function_;
+};
+
+class Tee final : public Sink {
+ public:
+  explicit Tee(std::vector<SinkPtr> sinks) : sinks_(std::move(sinks)) {}
+  void write(const Signature& signature) override { each([&](Sink& sink) { sink.write(signature); }); }
+  void write(const LlcEstimate& estimate) override { each([&](Sink& sink) { sink.write(estimate); }); }
+  void write(const Metric& metric) override { each([&](Sink& sink) { sink.write(metric); }); }
+  void describe(const std::string& key, const std::string& json) override {
+    each([&](Sink& sink) { sink.describe(key, json); });
+  }
+
+ private:
+  /// A sink that throws does not keep the row from the others: the first exception is passed on after all had their turn.
+  template <class Act>
+  void each(Act act) {
+    std::exception_ptr first;
+    for (const SinkPtr& sink : sinks_) {
+      try {
+        act(*sink);
+      } catch (...) {
+        if (!first) first = std::current_exception();
+      }
+    }
+    if (first) std::rethrow_exception(first);
+  }
+
+  std::vector<SinkPtr> sinks_;
+};
+
+}  // namespace
+
+SinkPtr callback(std::function<void(const Signature&)> function) {
+  if (!function) throw InvalidArgument("log::callback: the function is empty");
+  return std::make_shared<Callback>(std::move(function));
+}
+
+SinkPtr tee(std::vector<SinkPtr> sinks) {
+  if (std::find(sinks.begin(), sinks.end(), nullptr) != sinks.end()) throw InvalidArgument("log::tee: a sink is null");
+  return std::make_shared<Tee>(std::move(sinks));
+}
+
+}  // namespace dds::log
