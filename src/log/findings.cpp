@@ -63,10 +63,11 @@ void estimates(const Run& run, std::vector<std::string>& out) {
 
 void correlations(const std::vector<Comparison>& comparisons, std::vector<std::string>& out) {
   if (comparisons.empty()) return;
-  std::size_t raw = 0, detrended = 0, defined = 0;
+  std::size_t raw = 0, detrended = 0, defined = 0, defined_detrended = 0;
   const auto beyond_zero = [](const RankCorrelation& c) { return c.rho && (*c.low > 0 || *c.high < 0); };
   for (const Comparison& comparison : comparisons) {
     defined += comparison.raw.rho.has_value();
+    defined_detrended += comparison.detrended.rho.has_value();
     raw += beyond_zero(comparison.raw);
     detrended += beyond_zero(comparison.detrended);
   }
@@ -75,8 +76,8 @@ void correlations(const std::vector<Comparison>& comparisons, std::vector<std::s
                               kMinCorrelationPairs));
     return;
   }
-  out.push_back(fmt::format("DDS against LLC: of {} rank correlations {} exclude zero at 95 %, and {} still do with the trend over "
-                            "training taken out.", defined, raw, detrended));
+  out.push_back(fmt::format("DDS against LLC: {} of {} rank correlations exclude zero at 95 %; with the trend over training taken out "
+                            "{} of the {} that are then defined.", raw, defined, detrended, defined_detrended));
 }
 
 void statuses(const Run& run, std::vector<std::string>& out) {

@@ -2,7 +2,8 @@
 // Grids of panels, drawn by Plotly when they come into sight, and the look that all of them share.
 
 const font = {family: 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif', size: 12, color: '#1d2330'};
-const plotlyConfig = {displaylogo: false, responsive: true, toImageButtonOptions: {format: 'svg', scale: 1}};
+const plotlyConfig = {displaylogo: false, responsive: true, modeBarButtons: [['toImage', 'resetScale2d']],
+                      toImageButtonOptions: {format: 'svg', scale: 1}};
 const axisLook = {gridcolor: '#e9ecf1', linecolor: '#aab2c0', zeroline: false, showline: true, ticks: 'outside', ticklen: 4,
                   tickcolor: '#aab2c0', tickfont: {size: 11}, automargin: false};
 
@@ -65,7 +66,7 @@ function grid(panels, {xTitle, yTitle, height = 190, widest = 5}) {
                            title: {text: lowest ? xTitle : '', font: {size: 12}, standoff: 6}};
     layout[`yaxis${n}`] = {...axisLook, ...panel.y, domain: [Math.max(0, y1 - height / inner), y1], anchor: `x${n}`,
                            title: {text: column === 0 ? yTitle : '', font: {size: 12}, standoff: 8}};
-    layout.annotations.push({text: `<b>${escapeHtml(shortened(panel.title, Math.floor(cell * width / 8)))}</b>`
+    layout.annotations.push({text: `<b>${escapeHtml(shortened(panel.title, Math.floor(cell * width / 8 - (panel.note ?? '').replace(/<[^>]*>/g, '').length)))}</b>`
                                  + (panel.note ? `  <span style="color:#5b6475">${panel.note}</span>` : ''),
                              hovertext: escapeHtml(panel.title), x: x0, y: y1, xref: 'paper', yref: 'paper', xanchor: 'left',
                              yanchor: 'bottom', yshift: 4, showarrow: false, font: {size: 12}});

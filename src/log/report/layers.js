@@ -44,7 +44,7 @@ function seriesTraces(rows, observable) {
   const line = {
     type: 'scatter', mode: 'lines+markers', x, y: rows.map(observable.value), connectgaps: false, opacity: look.opacity,
     line: {color, width: look.width, dash: look.dash},
-    marker: {color, size: look.size, symbol: rows.map(r => look.symbol + (observable.hollow(r) ? '-open' : '')), line: {width: 1.5}},
+    marker: {color, size: look.size, symbol: rows.map(r => look.symbol + (observable.hollow(r) ? '-open' : '')), line: {width: 1.5, color}},
     text: rows.map(signatureHover), hovertemplate: '%{text}<extra></extra>',
   };
   if (!observable.floor) return [line];
@@ -56,13 +56,19 @@ function chosenSignatures(layer) {
   return signatures.filter(r => r.layer === layer && view.sides.has(r.side) && view.sources.has(r.source));
 }
 
+/** An axis for whole numbers: from zero, and no tick between two of them. */
+function countAxis(counts) {
+  const most = Math.max(1, ...counts.filter(Number.isFinite));
+  const tick = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find(size => most / size <= 6);
+  return {range: [-0.04 * most, 1.08 * most], tick0: 0, dtick: tick ?? 10 ** Math.ceil(Math.log10(most / 6))};
+}
+
 function layerPanel(layer, observable) {
   const rows = chosenSignatures(layer);
   const series = [...groups(rows, r => [r.source, r.side, r.fisher_kind].join('\n')).values()]
       .sort((a, b) => (a[0].source === 'read') - (b[0].source === 'read'));
   const y = observable.log ? {type: 'log', exponentformat: 'power', nticks: 6}
-      : observable.whole ? {rangemode: 'tozero', nticks: 6, tickformat: 'd'} : {nticks: 6};
-  if (observable.whole && rows.length && rows.every(r => !observable.value(r) && !observable.floor)) y.range = [-0.2, 3];
+      : observable.whole ? countAxis(rows.flatMap(r => [observable.value(r), observable.floor?.(r)])) : {nticks: 6};
   return {title: layer, note: escapeHtml(rows[0]?.kind), traces: series.flatMap(r => seriesTraces(r, observable)),
           x: stepLayout(), y, mark: zeroMark};
 }

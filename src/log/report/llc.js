@@ -15,7 +15,7 @@ function estimatePanel(kind) {
   const trace = {
     type: 'scatter', mode: 'lines+markers', x: rows.map(r => stepPosition(r.step)), y: rows.map(r => llcPosition(r.lambda)),
     connectgaps: false, error_y: llcBars(rows, color), line: {color, width: 1, dash: 'dot'},
-    marker: {color, size: 9, symbol: rows.map(r => r.verdict === 'converged' ? 'circle' : 'circle-open'), line: {width: 1.6}},
+    marker: {color, size: 9, symbol: rows.map(r => r.verdict === 'converged' ? 'circle' : 'circle-open'), line: {width: 1.6, color}},
     text: rows.map(estimateHover), hovertemplate: '%{text}<extra></extra>',
   };
   const converged = rows.filter(r => r.verdict === 'converged').length;
@@ -47,7 +47,7 @@ function comparisonPanel(comparison) {
   const converged = r => r.verdict === 'converged';
   const look = (rows, marker) => ({
     type: 'scatter', mode: 'markers', x: rows.map(r => comparison.measure === 'sigma_min' && r.reading === 0 ? null : r.reading),
-    y: rows.map(r => llcPosition(r.lambda)), error_y: llcBars(rows, '#aab2c0'), marker: {size: 10, line: {width: 1.5}, ...marker},
+    y: rows.map(r => llcPosition(r.lambda)), error_y: llcBars(rows, '#aab2c0'), marker: {size: 10, line: {width: 1.5, color: marker.color}, ...marker},
     text: rows.map(r => `reading ${show(r.reading)}${r.at_floor ? ' (at the floor)' : ''}<br>${estimateHover({...r, kind: comparison.kind})}`),
     hovertemplate: '%{text}<extra></extra>',
   });
@@ -58,7 +58,7 @@ function comparisonPanel(comparison) {
     look(good, {symbol: 'circle', color: good.map(r => viridis(order.indexOf(r.step), order.length))}),
   ];
   const rho = comparison.raw.rho === null ? `n = ${comparison.raw.n}` : `ρ ${correlationText(comparison.raw).split(' ')[0]}, n = ${comparison.raw.n}`;
-  return {title: comparison.layer, note: rho, traces, x: comparison.measure === 'sigma_min' ? {type: 'log', exponentformat: 'power', nticks: 5} : {nticks: 5},
+  return {title: comparison.layer, note: rho, traces, x: comparison.measure === 'sigma_min' ? {type: 'log', exponentformat: 'power', nticks: 4} : {nticks: 5},
           y: llcLayout(pairs.map(r => r.lambda))};
 }
 
