@@ -41,7 +41,8 @@ log::Run run_of_eight() {
 }
 
 const log::Comparison& find(const std::vector<log::Comparison>& all, std::string_view measure, LlcKind kind) {
-  return *std::find_if(all.begin(), all.end(), [&](const auto& c) { return c.measure->key == measure && c.kind == kind; });
+  return *std::find_if(all.begin(), all.end(),
+                       [&](const auto& c) { return c.measure->key == measure && c.kind == kind; });
 }
 
 TEST_F(ReportTest, ComparesCheckpointReadsWithConvergedEstimatesOfOneKind) {
@@ -132,7 +133,8 @@ TEST_F(ReportTest, LeavesTheOldPageWhereTheRunIsMalformed) {
 }
 
 TEST_F(ReportTest, NamesADirectoryThatHoldsNoRun) {
-  EXPECT_NE(message_of<IoError>([&] { write_report(path("nowhere")); }).find(path("nowhere").string()), std::string::npos);
+  EXPECT_NE(message_of<IoError>([&] { write_report(path("nowhere")); }).find(path("nowhere").string()),
+            std::string::npos);
   fs::create_directories(path("empty"));
   EXPECT_NE(message_of<IoError>([&] { write_report(path("empty")); }).find("holds no run"), std::string::npos);
 }

@@ -34,15 +34,17 @@ std::multiset<const void*> all(const Member&... members) {
 
 TEST(Schema, EveryMemberOfASignatureHasOneColumn) {
   const Signature s;
-  const auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee, ff, spectrum,
-               dead_axes] = s;
-  EXPECT_EQ(covered(s), all(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee, ff));
+  const auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee, ff,
+               spectrum, dead_axes] = s;
+  EXPECT_EQ(covered(s),
+            all(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee, ff));
 }
 
 TEST(Schema, EveryMemberOfAnEstimateHasOneColumn) {
   const LlcEstimate s;
   const auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee] = s;
-  EXPECT_EQ(covered(s), all(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee));
+  EXPECT_EQ(covered(s),
+            all(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee));
 }
 
 TEST(Schema, EveryMemberOfAMetricHasOneColumn) {
@@ -79,7 +81,8 @@ class Nasty {
   std::optional<double> maybe() { return pick(4) == 0 ? std::nullopt : std::optional(number()); }
   std::int64_t integer() { return static_cast<std::int64_t>(random_() >> pick(64)) * (pick(2) ? 1 : -1); }
   std::string name() {
-    static const char* parts[] = {"fc1", ",", "\"", "\n", "\r\n", "\r", "\"\"", " ", "ξ", "'", "</script>", "\\", ";", "=1+1", "\t"};
+    static const char* parts[] = {"fc1", ",", "\"",        "\n", "\r\n", "\r",   "\"\"", " ",
+                                  "ξ",   "'", "</script>", "\\", ";",    "=1+1", "\t"};
     std::string text;
     for (std::size_t i = pick(6); i > 0; --i) text += parts[pick(std::size(parts))];
     return text;
@@ -94,10 +97,12 @@ Signature nasty_signature(Nasty& nasty) {
   Signature s;
   const Side sides[] = {Side::Activation, Side::Input, Side::Fisher};
   s.side = sides[nasty.pick(3)];
-  for (std::string* text : {&s.layer, &s.kind, &s.source, &s.fisher_kind, &s.reduction, &s.row_mode, &s.dtype}) *text = nasty.name();
-  for (auto* n : {&s.step, &s.calls, &s.backwards, &s.rows, &s.width, &s.rank, &s.structural_bound, &s.dead_directions}) *n = nasty.integer();
-  for (auto* x : {&s.sigma_max, &s.sigma_min, &s.sigma_min_plus, &s.log10_lambda_min_plus, &s.log10_trace, &s.logdet_plus,
-                  &s.logdet_fixed_rank, &s.floor, &s.condition, &s.effective_rank, &s.stable_rank}) {
+  for (std::string* text : {&s.layer, &s.kind, &s.source, &s.fisher_kind, &s.reduction, &s.row_mode, &s.dtype})
+    *text = nasty.name();
+  for (auto* n : {&s.step, &s.calls, &s.backwards, &s.rows, &s.width, &s.rank, &s.structural_bound, &s.dead_directions})
+    *n = nasty.integer();
+  for (auto* x : {&s.sigma_max, &s.sigma_min, &s.sigma_min_plus, &s.log10_lambda_min_plus, &s.log10_trace,
+                  &s.logdet_plus, &s.logdet_fixed_rank, &s.floor, &s.condition, &s.effective_rank, &s.stable_rank}) {
     *x = nasty.maybe();
   }
   if (nasty.pick(2)) s.fixed_rank = nasty.integer();
@@ -167,7 +172,9 @@ TEST(Schema, WhatIsNotFiniteIsMissingAndNeverWritten) {
 }
 
 TEST(Schema, ABadFieldIsNamedWithItsColumn) {
-  const auto read = [](const std::string& line) { log::row_of<Metric>(log::csv::parse(line + "\n").records.at(0).fields); };
+  const auto read = [](const std::string& line) {
+    log::row_of<Metric>(log::csv::parse(line + "\n").records.at(0).fields);
+  };
   EXPECT_NE(message_of<InvalidArgument>([&] { read("1,loss,abc"); }).find("column value: 'abc'"), std::string::npos);
   EXPECT_NE(message_of<InvalidArgument>([&] { read("1.5,loss,1"); }).find("column step: '1.5'"), std::string::npos);
   EXPECT_NE(message_of<InvalidArgument>([&] { read("1,loss,nan"); }).find("column value: 'nan'"), std::string::npos);
@@ -203,7 +210,8 @@ TEST(Csv, TakesLineEndsOfBothKindsAndLeavesOutATornRecord) {
 }
 
 TEST(Csv, NamesTheLineOfAMisplacedQuote) {
-  EXPECT_NE(message_of<InvalidArgument>([] { log::csv::parse("a\n\"x\ny\"\nb\"c\n"); }).find("line 4"), std::string::npos);
+  EXPECT_NE(message_of<InvalidArgument>([] { log::csv::parse("a\n\"x\ny\"\nb\"c\n"); }).find("line 4"),
+            std::string::npos);
   EXPECT_THROW(log::csv::parse("\"a\"b\n"), InvalidArgument);
 }
 

@@ -1,4 +1,5 @@
-// Rank correlations against computations that share nothing with the library's, and their invariances over random series.
+// Rank correlations against computations that share nothing with the library's, and their invariances over random
+// series.
 #include <dds/correlation.hpp>
 #include <dds/error.hpp>
 
@@ -34,7 +35,9 @@ double covariance(const Series& x, const Series& y) {
   return sum;
 }
 
-double pearson(const Series& x, const Series& y) { return covariance(x, y) / std::sqrt(covariance(x, x) * covariance(y, y)); }
+double pearson(const Series& x, const Series& y) {
+  return covariance(x, y) / std::sqrt(covariance(x, x) * covariance(y, y));
+}
 
 /// What is left of y after its regression on t.
 Series residual(const Series& y, const Series& t) {

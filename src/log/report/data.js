@@ -61,7 +61,8 @@ function show(value, digits = 4) {
   if (typeof value !== 'number') return String(value);
   if (Number.isInteger(value) && Math.abs(value) < 1e7) return String(value).replace('-', '−');
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(Math.max(0, digits - 2)).replace('-', '−').replace('e-', 'e−');
+  if (size !== 0 && (size < 1e-3 || size >= 1e6))
+    return value.toExponential(Math.max(0, digits - 2)).replace('-', '−').replace('e-', 'e−');
   return String(Number(value.toPrecision(digits))).replace('-', '−');
 }
 
