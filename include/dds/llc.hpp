@@ -32,20 +32,25 @@ struct LlcOptions {
   TORCH_ARG(LlcKind, kind) = LlcKind::Plain;
   /// Chains, each from w* with its own draws. R-hat needs at least two.
   TORCH_ARG(std::int64_t, chains) = 4;
-  /// Draws kept per chain, after burn-in; at least 16.
-  TORCH_ARG(std::int64_t, draws) = 1000;
-  /// Steps per chain before the first draw that counts.
-  TORCH_ARG(std::int64_t, burn_in) = 500;
-  /// Samples per step; 0 = all of them. n beta is from n, never from the batch size.
+  /// Draws kept per chain after burn-in, one each step; at least 20. 0 = 10 / (eps gamma), the time in which a direction
+  /// held by the localisation alone forgets its past, ten times over; within 1000 to 20,000.
+  TORCH_ARG(std::int64_t, draws) = 0;
+  /// Steps per chain before the first draw that counts. -1 = 2 / (eps gamma), within 200 to 5000.
+  TORCH_ARG(std::int64_t, burn_in) = -1;
+  /// Samples per step, each drawn from all; 0 = all of them. n beta is from n, never from the batch size.
   TORCH_ARG(std::int64_t, batch_size) = 0;
   /// eps; 0 = `relative_step` / h_max, h_max = n beta mu_max + gamma, mu_max the largest curvature of L_n found by power
   /// iteration at w* and along a pilot chain.
   TORCH_ARG(double, step_size) = 0.0;
+  /// c = eps h_max. With mini-batches of m samples it is held below 0.072 m / (n beta), see LlcEstimate::batch_noise.
   TORCH_ARG(double, relative_step) = 0.1;
   /// gamma; 0 = 0.03 sqrt(n beta) (DESIGN.md 6.3).
   TORCH_ARG(double, localization) = 0.0;
   /// n beta; 0 = n / log n.
   TORCH_ARG(double, n_beta) = 0.0;
+  /// The verdict's bound of |w - w*| / |w*|. A chain further off than the weights are long no longer sees the loss around
+  /// w*, and gamma should be larger; infinity for landscapes known to be the same everywhere.
+  TORCH_ARG(double, max_relative_distance) = 1.0;
   TORCH_ARG(std::uint64_t, seed) = 0;
   /// Chains that run at a time, one thread each; 0 = the machine's cores. The result does not depend on it.
   TORCH_ARG(std::int64_t, threads) = 0;
@@ -56,6 +61,20 @@ struct LlcOptions {
   TORCH_ARG(std::function<std::shared_ptr<torch::nn::Module>()>, factory) = nullptr;
   /// Called now and then from one thread at a time with the share of all steps done, 0 to 1.
   TORCH_ARG(std::function<void(double)>, progress) = nullptr;
+};
+
+/// The bounds that an estimate is held against, all in one place.
+struct LlcBounds {
+  static constexpr double kRHat = 1.05;
+  static constexpr double kEss = 100;
+  static constexpr double kRelativeError = 0.05;   ///< standard_error / lambda
+  static constexpr double kDrift = 4;              ///< |drift|, in standard errors
+  static constexpr double kBelowBaseline = 0.1;    ///< full batch only: a mini-batch's loss is noise around its mean
+  static constexpr double kDescent = 0.1;          ///< descent / lambda, plain kind: its bias is up to that much
+  static constexpr double kDiscretisation = 0.15;  ///< |discretisation| / lambda
+  static constexpr double kDistanceRHat = 1.2;
+  static constexpr double kAcceptance = 0.5;       ///< at least
+  static constexpr double kBatchNoise = 0.02;
 };
 
 /// An estimate, how it was made, and whether it can be believed. There is no lambda without a verdict.
@@ -74,25 +93,36 @@ struct LlcEstimate {
 
   std::optional<double> r_hat;       ///< split R-hat of the loss over the chains (Vehtari et al. 2021)
   std::optional<double> ess;         ///< effective sample size of the loss, all chains together
-  std::optional<double> acceptance;  ///< mean acceptance of the step as a Metropolis proposal
+  std::optional<double> acceptance;  ///< mean acceptance of the step as a Metropolis proposal (same batch), one step in 50
+  /// What the finite step adds to n beta E[L(w) - L(w*)], estimated along the chains, and taken off `lambda`: the mean of
+  /// (eps/8) grad(n beta L) . grad U, U = n beta L + gamma/2 |w - w*|^2. Exact on a quadratic loss whatever eps, and to
+  /// first order for the noise of mini-batch gradients; on other losses what is left is of the order of its square.
+  std::optional<double> discretisation;
   std::optional<double> drift;       ///< Geweke: first fifth against last half of the draws, in standard errors
   std::optional<double> below_baseline;  ///< share of the draws whose loss is below that at w*
   std::optional<double> distance;        ///< root mean square of |w - w*| over the draws
   std::optional<double> relative_distance;  ///< the same divided by |w*|
   std::optional<double> distance_r_hat;     ///< split R-hat of |w - w*|^2: it is slower than the loss
-  std::optional<double> descent;     ///< (n beta |grad L(w*)|)^2 / gamma: small against lambda where w* is a minimum
+  std::optional<double> distance_drift;     ///< Geweke's drift of |w - w*|^2
+  /// Upper bound of A = (n beta)^2 g^T (n beta H + gamma)^-1 g, g and H the gradient and Hessian at w*, at most
+  /// (n beta |g|)^2 / gamma: small against lambda where w* is a minimum. The plain estimate is too small by A/2 to A.
+  std::optional<double> descent;
+  /// eps h_max n beta / (4 m): the heat of the noise of mini-batches of m, as a share of lambda. Full batch: empty.
+  std::optional<double> batch_noise;
 
   double n_beta = 0;
   double gamma = 0;
   double resolution = 0;   ///< gamma / (n beta): the curvature below which a direction hardly counts
   double step_size = 0;
-  double mu_max = 0;       ///< largest curvature of L_n that was found; 0 where step_size was given
+  double relaxation = 0;   ///< 2 / (eps gamma): steps in which a direction held by gamma alone relaxes
+  double mu_max = 0;       ///< largest curvature of L_n that was found
   double baseline = 0;     ///< L_n(w*) over the chain's data
   std::int64_t samples = 0;
   std::int64_t parameters = 0;  ///< dimension of the chain
   std::int64_t batch_size = 0;
   std::int64_t chains = 0;
-  std::int64_t draws = 0;
+  std::int64_t diverged = 0;  ///< chains that left the finite numbers
+  std::int64_t draws = 0;     ///< per chain, fewer than asked for where time ran out
   std::int64_t burn_in = 0;
   std::int64_t gradients = 0;  ///< forward and backward passes spent, calibration included
   std::uint64_t seed = 0;

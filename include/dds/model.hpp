@@ -39,6 +39,9 @@ struct Data {
 /// Runs a model: (model, inputs) -> output, the first dimension counting the samples.
 using Forward = std::function<at::Tensor(torch::nn::Module&, const std::vector<at::Tensor>&)>;
 
+/// Throws InvalidArgument: the model has no `forward` from so many tensors to one.
+[[noreturn]] void throw_no_forward(std::size_t inputs);
+
 /// The model's own `forward`, called with its one to four inputs. For a model of another shape (several outputs, options),
 /// write the Forward by hand.
 template <class Model>
@@ -60,8 +63,6 @@ Forward forward_of() {
     throw_no_forward(x.size());
   };
 }
-/// Throws InvalidArgument: the model has no `forward` from so many tensors to one.
-[[noreturn]] void throw_no_forward(std::size_t inputs);
 
 /// A likelihood p(y | f(x, w)): the per-sample loss, and what the true Fisher needs of it.
 class Likelihood {
@@ -76,6 +77,8 @@ class Likelihood {
 
   /// Targets drawn from the model's own predictive distribution, with `generator` (never the default one).
   virtual at::Tensor sample(const at::Tensor& output, at::Generator generator) const = 0;
+  /// False where labels cannot be drawn: only the empirical Fisher can be read.
+  virtual bool can_sample() const { return true; }
 
   /// Number of backward passes that the *exact* expectation of the true Fisher takes for such an output; 0 where there
   /// is none in closed form or it takes too many, and the read samples instead.

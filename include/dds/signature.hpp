@@ -85,7 +85,7 @@ struct Signature {
 
   std::int64_t calls = 0;      ///< times that the layer ran in this reading
   std::int64_t backwards = 0;  ///< times that a backward pass came through it
-  std::int64_t rows = 0;       ///< n, the divisor in lambda = sigma^2 / n
+  std::int64_t rows = 0;       ///< n, the divisor in lambda = sigma^2 / n: samples, or samples times positions, that were read
   std::int64_t width = 0;      ///< d
 
   std::optional<double> sigma_max;       ///< largest singular value of the raw rows

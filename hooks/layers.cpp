@@ -1,0 +1,104 @@
+#include "hooks/layers.hpp"
+
+#include <torch/nn/module.h>
+
+#include <algorithm>
+
+namespace dds::hooks {
+namespace {
+
+constexpr std::string_view kLibTorch = "torch::nn::";
+constexpr std::string_view kImpl = "Impl";
+
+/// "Linear" for torch::nn::LinearImpl; empty for a class of the user's own, and for MultiheadAttention, whose own
+/// parameters are raw: its projections of query, key and value are products with parts of one matrix.
+std::string layer_kind(const torch::nn::Module& module) {
+  std::string_view name = module.name();
+  if (name.substr(0, kLibTorch.size()) != kLibTorch) return "";
+  name.remove_prefix(kLibTorch.size());
+  if (name.size() < kImpl.size() || name.substr(name.size() - kImpl.size()) != kImpl) return "";
+  name.remove_suffix(kImpl.size());
+  return name == "MultiheadAttention" ? "" : std::string(name);
+}
+
+/// Calls visit(layer name, layer kind, parameter) for every parameter, in the order of named_modules().
+void for_each_parameter(torch::nn::Module& model,
+                        const std::function<void(std::string name, std::string kind, const at::Tensor&)>& visit) {
+  for (const auto& item : model.named_modules()) {
+    const torch::nn::Module& module = *item.value();
+    const std::string& path = item.key();
+    const std::string kind = layer_kind(module);
+    for (const auto& parameter : module.named_parameters(/*recurse=*/false)) {
+      if (!kind.empty()) {
+        visit(path.empty() ? "(root)" : path, kind, parameter.value());
+      } else {
+        visit(path.empty() ? parameter.key() : path + "." + parameter.key(), "Raw", parameter.value());
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const void* storage_of(const at::Tensor& tensor) {
+  if (!tensor.defined() || !tensor.has_storage()) return nullptr;
+  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+}
+
+LayerIndex::LayerIndex(torch::nn::Module& model) : model_(&model) {
+  for_each_parameter(model, [this](std::string name, std::string kind, const at::Tensor&) {
+    const auto known = std::find_if(layers_.begin(), layers_.end(), [&](const Layer& l) { return l.name == name; });
+    if (known == layers_.end()) layers_.push_back({std::move(name), std::move(kind)});
+  });
+}
+
+void LayerIndex::refresh() {
+  by_storage_.clear();
+  for_each_parameter(*model_, [this](const std::string& name, const std::string&, const at::Tensor& tensor) {
+    const void* storage = storage_of(tensor);
+    const auto layer = std::find_if(layers_.begin(), layers_.end(), [&](const Layer& l) { return l.name == name; });
+    if (!storage || layer == layers_.end()) return;
+    const auto number = static_cast<std::size_t>(layer - layers_.begin());
+    const std::int64_t begin = tensor.storage_offset();
+    std::vector<Parameter>& here = by_storage_[storage];
+    const auto tied = std::find_if(here.begin(), here.end(), [&](const Parameter& p) { return p.begin == begin; });
+    if (tied == here.end()) {
+      here.push_back({{number}, begin, begin + tensor.numel()});
+    } else if (std::find(tied->layers.begin(), tied->layers.end(), number) == tied->layers.end()) {
+      tied->layers.push_back(number);
+    }
+  });
+}
+
+const Parameter* LayerIndex::find(const at::Tensor& tensor) const {
+  const void* storage = storage_of(tensor);
+  if (!storage) return nullptr;
+  const auto here = by_storage_.find(storage);
+  if (here == by_storage_.end()) return nullptr;
+  const std::int64_t offset = tensor.storage_offset();
+  for (const Parameter& parameter : here->second) {
+    if (parameter.begin <= offset && offset < parameter.end) return &parameter;
+  }
+  return nullptr;
+}
+
+bool glob_match(std::string_view pattern, std::string_view text) {
+  std::size_t p = 0, t = 0, star = std::string_view::npos, resume = 0;
+  while (t < text.size()) {
+    if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == text[t]) && pattern[p] != '*') {
+      ++p, ++t;
+    } else if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      resume = t;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;  // let the last '*' take one character more
+      t = ++resume;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+}  // namespace dds::hooks

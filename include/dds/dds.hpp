@@ -1,0 +1,15 @@
+// Dead-Direction Signatures for LibTorch: everything.
+#pragma once
+
+#include <dds/correlation.hpp>
+#include <dds/error.hpp>
+#include <dds/llc.hpp>
+#include <dds/log.hpp>
+#include <dds/model.hpp>
+#include <dds/monitor.hpp>
+#include <dds/read.hpp>
+#include <dds/recorder.hpp>
+#include <dds/report.hpp>
+#include <dds/signature.hpp>
+#include <dds/spectrum.hpp>
+#include <dds/triangular.hpp>

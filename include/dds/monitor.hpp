@@ -1,0 +1,121 @@
+// The object that a training loop holds: it captures on the steps that are due, reads, and logs.
+//
+//   dds::Monitor monitor(*model, dds::MonitorOptions().every(100), dds::log::directory("runs/a"));
+//   for (auto& batch : *loader) {
+//     auto step = monitor.step();
+//     optimizer.zero_grad();
+//     loss_fn(model->forward(batch.data), batch.target).backward();
+//     optimizer.step();
+//   }
+#pragma once
+
+#include <dds/llc.hpp>
+#include <dds/log.hpp>
+#include <dds/read.hpp>
+#include <dds/signature.hpp>
+
+#include <torch/arg.h>
+
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace dds {
+
+/// How the loss that is differentiated relates to the per-sample losses l_i, whose gradients delta_i are wanted.
+class Reduction {
+ public:
+  enum Kind {
+    Sum,   ///< the loss is sum l_i
+    Mean,  ///< the loss is an average: the division is read off the loss operator that runs (cross entropy: the targets that
+           ///< count; squared error: all entries) and undone, so that D is what Sum would have given
+    Scale, ///< the loss is (sum l_i) / N for a number N of the user's
+  };
+  Reduction(Kind kind) : kind_(kind) {}
+  /// The loss is (sum l_i) / terms. Throws InvalidArgument unless terms is positive and finite.
+  explicit Reduction(double terms);
+
+  Kind kind() const { return kind_; }
+  double terms() const { return terms_; }
+
+ private:
+  Kind kind_;
+  double terms_ = 1;
+};
+
+struct MonitorOptions {
+  /// A step is due if its number is a multiple of this; 0: none is.
+  TORCH_ARG(std::int64_t, every) = 100;
+  /// If set, decides instead of `every`.
+  TORCH_ARG(std::function<bool(std::int64_t step)>, due) = nullptr;
+  /// What the loop differentiates. A loss operator that reduces otherwise gives Status::ReductionMismatch; Mean with no
+  /// known loss operator in the step Status::ReductionUnknown: then say Reduction(N).
+  TORCH_ARG(Reduction, reduction) = Reduction(Reduction::Mean);
+  TORCH_ARG(ReadingOptions, reading) = ReadingOptions();
+  /// Capture what all threads run in the step, not only the one that opened it.
+  TORCH_ARG(bool, all_threads) = false;
+  /// Gets errors of capturing, reading and logging instead of the next call's throwing them.
+  TORCH_ARG(std::function<void(const std::exception&)>, on_error) = nullptr;
+};
+
+/// Attaches to a model for as long as it lives. Training is bit for bit what it is without, and steps that are not due
+/// cost a comparison. The model must outlive the monitor.
+class Monitor {
+  class State;
+
+ public:
+  /// The scope of one training step: everything from the forward pass to the update, all micro-batches included.
+  class Step {
+   public:
+    Step(Step&&) noexcept;
+    Step& operator=(Step&&) = delete;
+    /// Ends the step as finish() does; an error surfaces from the monitor's next call. A step that is left by an exception
+    /// is dropped and does not count.
+    ~Step();
+    /// True if this step is captured.
+    bool due() const;
+    /// Ends the step: reads what was captured and logs it. Throws what went wrong, unless on_error takes it.
+    void finish();
+
+   private:
+    friend class Monitor;
+    explicit Step(State* state);
+    State* state_;
+    int exceptions_;  ///< under way when the step began
+  };
+
+  /// Throws InvalidArgument for a model without parameters, a pattern that matches no layer, options out of range.
+  Monitor(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink);
+  Monitor(Monitor&&) noexcept;
+  ~Monitor();
+
+  /// Begins the next training step. Throws InvalidArgument if the last one has not ended, and whatever an earlier step left.
+  [[nodiscard]] Step step();
+
+  /// Training steps that have ended; the weights now are those after so many updates.
+  std::int64_t steps() const;
+  /// Names of the layers that are read.
+  const std::vector<std::string>& layers() const;
+
+  /// A checkpoint read (dds::read) at the present step, logged and returned. `options.reading().layers` empty: the monitor's.
+  std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward, ReadOptions options = {});
+
+  /// Logs an estimate, or a number of the caller's, at the present step.
+  void log(LlcEstimate estimate);
+  void log(std::string_view name, double value);
+
+  /// What a resumed training needs: the step count and the ranks that fixed-rank volumes are taken over, as text to keep in the
+  /// caller's own checkpoint.
+  std::string state() const;
+  /// Continues from such a text. Throws InvalidArgument if it is none.
+  void load_state(const std::string& text);
+
+ private:
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace dds

@@ -1,0 +1,69 @@
+// A checkpoint read: signatures of a model at its present weights over a probe set, in fp64, with the true Fisher.
+#pragma once
+
+#include <dds/model.hpp>
+#include <dds/signature.hpp>
+
+#include <torch/arg.h>
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace dds {
+
+/// What is read, and within which bounds. Shared by `read` and Monitor.
+struct ReadingOptions {
+  /// Glob patterns on the names of layers; empty: all. "tap:NAME" selects taps (RecorderOptions::layers).
+  TORCH_ARG(std::vector<std::string>, layers) = {};
+  TORCH_ARG(std::vector<Side>, sides) = {Side::Activation, Side::Fisher};
+  /// Keep every singular value in Signature::spectrum.
+  TORCH_ARG(bool, spectra) = false;
+  /// Keep the right singular vectors at the floor in Signature::dead_axes.
+  TORCH_ARG(bool, dead_axes) = false;
+  /// Rows of one layer and side that go into one reading; of more, a seeded random subset (Status::Subsampled).
+  TORCH_ARG(std::int64_t, max_rows) = 65536;
+  /// A wider layer has no numbers (Status::TooWide): its factor would need width^2 doubles several times over.
+  TORCH_ARG(std::int64_t, max_width) = 2048;
+  /// Rank that the fixed-rank volume of a layer and side is taken over; unset or empty: the rank of this very reading.
+  /// A Monitor sets it to the rank at the run's first reading.
+  TORCH_ARG(std::function<std::optional<std::int64_t>(const std::string& layer, Side side)>, fixed_rank) = nullptr;
+  TORCH_ARG(std::uint64_t, seed) = 0;
+};
+
+/// The labels that the Fisher side is read with.
+enum class Fisher {
+  True,       ///< labels from the model's own predictive distribution: exact expectation where the likelihood has one, else drawn
+  Empirical,  ///< the data's labels; it dies with the residual wherever the model fits
+};
+
+struct ReadOptions {
+  TORCH_ARG(ReadingOptions, reading) = ReadingOptions();
+  TORCH_ARG(Fisher, fisher) = Fisher::True;
+  /// Draws of the labels where they are drawn; each adds its rows.
+  TORCH_ARG(std::int64_t, draws) = 1;
+  /// Samples per forward pass: bounds the memory.
+  TORCH_ARG(std::int64_t, batch_size) = 512;
+  /// Read in fp64 copies of parameters and buffers; false: in the model's own dtype.
+  TORCH_ARG(bool, fp64) = true;
+};
+
+/// Reads every selected layer of `model` over the samples of `probe`, in eval mode. With a likelihood that cannot draw
+/// labels the Fisher side is empirical, and says so. The caller's weights, buffers, gradients, mode and default generator are
+/// left as they were, and other recorders of this thread do not see the passes. Not while another thread trains the model.
+///
+/// A layer that did not run, NaN or Inf, and what else is no ordinary reading, comes as a status in its signature. A forward
+/// that builds tensors of its own dtype is read in the model's (Status::Fp64Unavailable).
+/// Throws InvalidArgument for a model without parameters, an empty probe, a pattern that matches nothing, targets that are
+/// missing where the empirical Fisher needs them, options out of range; CaptureError if rows were lost; and what `forward` throws.
+std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
+                            const ReadOptions& options = {});
+
+template <class Model>
+std::vector<Signature> read(Model& model, const LikelihoodPtr& likelihood, const Data& probe, const ReadOptions& options = {}) {
+  return read(model, likelihood, probe, forward_of<Model>(), options);
+}
+
+}  // namespace dds

@@ -1,0 +1,127 @@
+#include "src/llc/diagnostics.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <numeric>
+
+namespace dds::diagnostics {
+namespace {
+
+double mean(const std::vector<double>& draws) {
+  return std::accumulate(draws.begin(), draws.end(), 0.0) / static_cast<double>(draws.size());
+}
+
+/// sum_i (x_i - m)(x_(i+lag) - m) / N.
+double autocovariance(const std::vector<double>& draws, double m, std::size_t lag) {
+  double sum = 0;
+  for (std::size_t i = 0; i + lag < draws.size(); ++i) sum += (draws[i] - m) * (draws[i + lag] - m);
+  return sum / static_cast<double>(draws.size());
+}
+
+/// The first and the last half of each chain; of an odd number of draws the middle one is left out.
+Traces split(const Traces& traces) {
+  Traces halves;
+  for (const auto& draws : traces) {
+    const auto half = static_cast<std::ptrdiff_t>(draws.size() / 2);
+    halves.emplace_back(draws.begin(), draws.begin() + half);
+    halves.emplace_back(draws.end() - half, draws.end());
+  }
+  return halves;
+}
+
+/// Draws [begin, end) of each chain.
+Traces window(const Traces& traces, std::size_t begin, std::size_t end) {
+  Traces part;
+  for (const auto& draws : traces) {
+    part.emplace_back(draws.begin() + static_cast<std::ptrdiff_t>(begin), draws.begin() + static_cast<std::ptrdiff_t>(end));
+  }
+  return part;
+}
+
+/// The split chains with what both R-hat and the effective sample size are made of.
+struct Halves {
+  Traces traces;
+  std::vector<double> means;
+  double within = 0;  ///< W
+  double total = 0;   ///< W (N-1)/N + B/N
+
+  std::size_t draws() const { return traces[0].size(); }
+};
+
+std::optional<Halves> halves_of(const Traces& traces) {
+  if (traces.empty() || traces[0].size() < 4) return std::nullopt;
+  Halves halves{split(traces), {}};
+  const auto draws = static_cast<double>(halves.draws());
+  for (const auto& half : halves.traces) {
+    halves.means.push_back(mean(half));
+    halves.within += autocovariance(half, halves.means.back(), 0) * draws / (draws - 1);
+  }
+  const auto count = static_cast<double>(halves.traces.size());
+  halves.within /= count;
+  const double between = autocovariance(halves.means, mean(halves.means), 0) * count / (count - 1);  // B/N
+  halves.total = halves.within * (draws - 1) / draws + between;
+  if (!(halves.within > 0) || !std::isfinite(halves.total)) return std::nullopt;
+  return halves;
+}
+
+/// rho_t = 1 - (W - mean over the chains of the autocovariance at lag t, unbiased as W is) / total.
+double autocorrelation(const Halves& halves, std::size_t lag) {
+  const auto draws = static_cast<double>(halves.draws());
+  double covariance = 0;
+  for (std::size_t i = 0; i < halves.traces.size(); ++i) {
+    covariance += autocovariance(halves.traces[i], halves.means[i], lag) * draws / (draws - 1);
+  }
+  return 1 - (halves.within - covariance / static_cast<double>(halves.traces.size())) / halves.total;
+}
+
+}  // namespace
+
+double mean(const Traces& traces) {
+  double sum = 0;
+  for (const auto& draws : traces) sum += mean(draws);
+  return sum / static_cast<double>(traces.size());
+}
+
+std::optional<double> split_r_hat(const Traces& traces) {
+  const auto halves = halves_of(traces);
+  if (!halves) return std::nullopt;
+  return std::sqrt(halves->total / halves->within);
+}
+
+std::optional<double> effective_sample_size(const Traces& traces) {
+  const auto halves = halves_of(traces);
+  if (!halves) return std::nullopt;
+  // Geyer: the sums of pairs rho_(2k) + rho_(2k+1) of a reversible chain are positive and fall; noise in the tail is
+  // where they stop doing so.
+  double sum_of_pairs = 0, last_pair = INFINITY;
+  for (std::size_t lag = 0; lag + 1 < halves->draws(); lag += 2) {
+    const double even = lag == 0 ? 1 : autocorrelation(*halves, lag);
+    const double pair = std::min(even + autocorrelation(*halves, lag + 1), last_pair);
+    if (!(pair > 0)) break;
+    sum_of_pairs += pair;
+    last_pair = pair;
+  }
+  const auto draws = static_cast<double>(halves->traces.size() * halves->draws());
+  // An antithetic chain can beat independent draws, but not without bound.
+  const double time = std::max(2 * sum_of_pairs - 1, 1 / std::log10(draws));
+  return draws / time;
+}
+
+std::optional<double> standard_error(const Traces& traces) {
+  const auto ess = effective_sample_size(traces);
+  if (!ess) return std::nullopt;
+  return std::sqrt(halves_of(traces)->total / *ess);
+}
+
+std::optional<double> drift(const Traces& traces) {
+  if (traces.empty() || traces[0].size() < 20) return std::nullopt;
+  const auto draws = traces[0].size();
+  const auto early = window(traces, 0, draws / 5);
+  const auto late = window(traces, draws - draws / 2, draws);
+  const auto early_error = standard_error(early), late_error = standard_error(late);
+  if (!early_error || !late_error) return std::nullopt;
+  return (mean(early) - mean(late)) / std::hypot(*early_error, *late_error);
+}
+
+}  // namespace dds::diagnostics

@@ -1,0 +1,81 @@
+#include "src/llc/objective.hpp"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/dot.h>
+#include <ATen/ops/mean.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/StringUtil.h>
+
+#include <algorithm>
+#include <dds/error.hpp>
+#include <utility>
+
+namespace dds {
+
+Objective::Objective(LikelihoodPtr likelihood, Data data, LlcKind kind, std::int64_t batch_size, const Replica& start)
+    : likelihood_(std::move(likelihood)), kind_(kind), batch_size_(batch_size), samples_(data.size()) {
+  if (batch_size_ == samples_) batch_size_ = 0;
+  all_.data = std::move(data);
+  start_ = start.weights().clone();
+  measure_start(start);
+}
+
+void Objective::measure_start(const Replica& replica) {
+  // In pieces of the batch's size: all samples at once may not fit the memory.
+  const auto piece = full_batch() ? samples_ : batch_size_;
+  std::vector<at::Tensor> losses_at_start;
+  slope_ = at::zeros_like(start_);
+  for (std::int64_t begin = 0; begin < samples_; begin += piece) {
+    const auto part = losses(replica, all_.data.slice(begin, std::min(begin + piece, samples_)));
+    slope_.add_(replica.gradient(part.sum()), 1.0 / static_cast<double>(samples_));
+    losses_at_start.push_back(part.detach().to(at::kDouble));
+    ++start_passes_;
+  }
+  all_.start_losses = at::cat(losses_at_start);
+  start_loss_ = all_.start_losses.mean().item<double>();
+}
+
+at::Tensor Objective::losses(const Replica& replica, const Data& data) const {
+  const auto output = replica.output(data.inputs);
+  auto losses = likelihood_->loss(output, data.targets);
+  if (losses.dim() != 1 || losses.size(0) != data.inputs[0].size(0)) {
+    throw InvalidArgument(c10::str("estimate_llc: the loss has shape ", losses.sizes(), "; expected [",
+                                   data.inputs[0].size(0), "], one number a sample"));
+  }
+  return losses;
+}
+
+Batch Objective::draw(std::int64_t size, at::Generator generator) const {
+  const auto indices = at::randint(0, samples_, {size}, std::move(generator), at::TensorOptions().dtype(at::kLong))
+                           .to(all_.start_losses.device());
+  return {all_.data.select(indices), all_.start_losses.index_select(0, indices)};
+}
+
+at::Tensor Objective::loss(const Replica& replica, const Batch& batch) const {
+  return at::mean(losses(replica, batch.data), at::kDouble);  // summed in fp64: differences of it are what counts
+}
+
+at::Tensor Objective::batch_slope(const Replica& replica, const Batch& batch) const {
+  if (full_batch()) return slope_;
+  const auto here = replica.weights().clone();
+  replica.weights().copy_(start_);
+  auto slope = replica.gradient(loss(replica, batch));
+  replica.weights().copy_(here);
+  return slope;
+}
+
+Objective::Value Objective::at(const Replica& replica, const Batch& batch) const {
+  const auto mean_loss = loss(replica, batch);
+  const double start = full_batch() ? start_loss_ : batch.start_losses.mean().item<double>();
+  Value value{mean_loss.item<double>() - start, replica.gradient(mean_loss)};
+  if (kind_ == LlcKind::Tilted) {
+    const auto slope = batch_slope(replica, batch);
+    value.excess -= at::dot(slope, replica.weights() - start_).item<double>();
+    value.gradient = value.gradient - slope;
+  }
+  return value;
+}
+
+}  // namespace dds

@@ -1,0 +1,72 @@
+// The loss of a model around its weights w*, as chains and calibration see it.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <dds/llc.hpp>
+
+#include "src/model/replica.hpp"
+
+namespace dds {
+
+/// Samples to average the loss over, with their losses at w*.
+struct Batch {
+  Data data;
+  at::Tensor start_losses;  ///< l_i(w*), fp64
+};
+
+/// The excess of the loss over that at w*, on a batch B (Plain: s = 0; Tilted: s = grad l_B(w*)):
+///   l_B(w) - l_B(w*) - s . (w - w*)
+/// The baseline is that of the same batch, which takes most of the noise of mini-batches away.
+class Objective {
+ public:
+  /// `start` is at w*; its weights are copied. `batch_size` 0: all samples.
+  Objective(LikelihoodPtr likelihood, Data data, LlcKind kind, std::int64_t batch_size, const Replica& start);
+
+  const at::Tensor& start() const { return start_; }           ///< w*
+  const at::Tensor& start_gradient() const { return slope_; }  ///< g = grad L_n(w*), over all samples
+  double start_loss() const { return start_loss_; }            ///< L_n(w*)
+  std::int64_t samples() const { return samples_; }
+  bool full_batch() const { return batch_size_ == 0; }
+
+  const Batch& all() const { return all_; }
+  /// A batch of `size` samples, each drawn from all of them independently of the rest and of earlier batches: the
+  /// weights of a chain are then independent of the batch that its loss is averaged over.
+  Batch draw(std::int64_t size, at::Generator generator) const;
+  /// The batch of a chain's step: all samples or a draw.
+  Batch next(at::Generator generator) const { return full_batch() ? all_ : draw(batch_size_, std::move(generator)); }
+
+  /// Mean loss over the batch, with its graph.
+  at::Tensor loss(const Replica& replica, const Batch& batch) const;
+
+  struct Value {
+    double excess;
+    at::Tensor gradient;  ///< of the excess, in the layout of Replica::weights
+  };
+  /// At the replica's weights.
+  Value at(const Replica& replica, const Batch& batch) const;
+  /// Forward and backward passes that `at` takes.
+  std::int64_t passes() const { return kind_ == LlcKind::Tilted && !full_batch() ? 2 : 1; }
+
+  /// Passes that the constructor took, in units of a step.
+  std::int64_t start_passes() const { return start_passes_; }
+
+ private:
+  at::Tensor losses(const Replica& replica, const Data& data) const;
+  void measure_start(const Replica& replica);
+  at::Tensor batch_slope(const Replica& replica, const Batch& batch) const;
+
+  LikelihoodPtr likelihood_;
+  LlcKind kind_;
+  std::int64_t batch_size_;
+  std::int64_t samples_;
+  Batch all_;
+  at::Tensor start_;
+  at::Tensor slope_;
+  double start_loss_ = 0;
+  std::int64_t start_passes_ = 0;
+};
+
+}  // namespace dds

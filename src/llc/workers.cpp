@@ -1,0 +1,66 @@
+#include "src/llc/workers.hpp"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <exception>
+#include <thread>
+#include <utility>
+
+namespace dds {
+
+SingleThreaded::SingleThreaded() : before_(at::get_num_threads()) { at::set_num_threads(1); }
+
+SingleThreaded::~SingleThreaded() { at::set_num_threads(before_); }
+
+Watch::Watch(double max_seconds, std::function<void(double)> progress)
+    : max_seconds_(max_seconds), progress_(std::move(progress)) {}
+
+double Watch::seconds() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+}
+
+bool Watch::over() const { return aborted_ || (max_seconds_ > 0 && seconds() >= max_seconds_); }
+
+bool Watch::tick() {
+  if (over()) return true;
+  const auto done = ++done_;
+  if (progress_ && expected_ > 0 && (done % std::max<std::int64_t>(expected_ / 100, 1) == 0 || done == expected_)) {
+    report(done);
+  }
+  return false;
+}
+
+void Watch::report(std::int64_t done) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  progress_(std::min(1.0, static_cast<double>(done) / static_cast<double>(expected_)));
+}
+
+void run_on(const std::vector<Replica>& replicas, std::size_t count, Watch& watch,
+            const std::function<void(std::size_t, const Replica&)>& work) {
+  std::atomic<std::size_t> next = 0;
+  std::mutex mutex;
+  std::exception_ptr error;
+  const auto serve = [&](const Replica& replica) {
+    try {
+      for (auto i = next++; i < count; i = next++) work(i, replica);
+    } catch (...) {
+      watch.abort();
+      next = count;
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (!error) error = std::current_exception();
+    }
+  };
+  std::vector<std::jthread> threads;
+  for (std::size_t r = 1; r < std::min(replicas.size(), count); ++r) {
+    threads.emplace_back([&, r] {
+      at::set_num_threads(1);
+      serve(replicas[r]);
+    });
+  }
+  serve(replicas[0]);
+  threads.clear();  // joins
+  if (error) std::rethrow_exception(error);
+}
+
+}  // namespace dds

@@ -1,0 +1,57 @@
+// Runs chains on replicas of a model, as many at a time as there are replicas.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <vector>
+
+#include "src/model/replica.hpp"
+
+namespace dds {
+
+/// Every LibTorch operator of this and of new threads runs on one thread while it lives: chains are the parallelism.
+class SingleThreaded {
+ public:
+  SingleThreaded();
+  ~SingleThreaded();
+  SingleThreaded(const SingleThreaded&) = delete;
+  SingleThreaded& operator=(const SingleThreaded&) = delete;
+
+ private:
+  int before_;
+};
+
+/// Counts steps over all threads, reports progress, and says when to stop.
+class Watch {
+ public:
+  /// `max_seconds` 0: no limit.
+  Watch(double max_seconds, std::function<void(double)> progress);
+
+  void expect(std::int64_t steps) { expected_ = steps; }
+  /// To be called before each step: true if there should be none.
+  bool tick();
+  void abort() { aborted_ = true; }
+  bool over() const;
+  double seconds() const;
+
+ private:
+  void report(std::int64_t done);
+
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  double max_seconds_;
+  std::function<void(double)> progress_;
+  std::mutex mutex_;
+  std::atomic<std::int64_t> done_ = 0;
+  std::int64_t expected_ = 0;
+  std::atomic<bool> aborted_ = false;
+};
+
+/// Calls work(i, replica) for i = 0 .. count-1, each replica in one thread at a time. The first exception ends the work
+/// and is thrown again here.
+void run_on(const std::vector<Replica>& replicas, std::size_t count, Watch& watch,
+            const std::function<void(std::size_t, const Replica&)>& work);
+
+}  // namespace dds

@@ -1,0 +1,131 @@
+#include "src/model/guard.hpp"
+
+#include <ATen/Context.h>
+#include <c10/core/GradMode.h>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <unordered_set>
+
+namespace dds {
+namespace {
+
+template <class T>
+std::weak_ptr<T> weak(const std::shared_ptr<T>& pointer) {
+  return pointer;
+}
+template <class T>
+c10::weak_intrusive_ptr<T> weak(const c10::intrusive_ptr<T>& pointer) {
+  return c10::weak_intrusive_ptr<T>(pointer);
+}
+
+/// Each step of the way back is tried, whatever became of the one before.
+template <class Step>
+void attempt(const Step& step) noexcept {
+  try {
+    step();
+  } catch (...) {
+    // A destructor has no one to tell; what can fail here is a user's override of train().
+  }
+}
+
+}  // namespace
+
+ModelGuard::ModelGuard(torch::nn::Module& model, GuardOptions options) {
+  save_modes(model);
+  save_tensors(model, options);
+  save_generators();
+  try {
+    apply(model, options);
+  } catch (...) {
+    restore();
+    throw;
+  }
+}
+
+ModelGuard::~ModelGuard() { restore(); }
+
+void ModelGuard::save_modes(torch::nn::Module& model) {
+  model.apply([this](torch::nn::Module& module) { modes_.push_back({&module, module.is_training()}); });
+}
+
+void ModelGuard::save_tensors(torch::nn::Module& model, const GuardOptions& options) {
+  const c10::NoGradGuard no_grad;
+  std::unordered_set<const c10::TensorImpl*> seen;  // tied weights are registered twice
+  const auto save = [&](const at::Tensor& tensor, bool copy) {
+    if (!tensor.defined() || !seen.insert(tensor.unsafeGetTensorImpl()).second) return std::optional<Saved>();
+    const bool converts =
+        options.dtype && at::isFloatingType(tensor.scalar_type()) && tensor.scalar_type() != *options.dtype;
+    const auto data = tensor.tensor_data();
+    at::Tensor replacement;
+    if (converts) replacement = data.to(*options.dtype);
+    if (!converts && copy) replacement = data.clone();
+    return std::optional<Saved>({tensor, data, replacement, tensor.requires_grad(),
+                                 torch::autograd::impl::try_get_grad_accumulator(tensor)});
+  };
+  for (const auto& parameter : model.parameters()) {
+    if (auto saved = save(parameter, /*copy=*/false)) parameters_.push_back(std::move(*saved));
+  }
+  // Buffers are always copied: a forward may write into them in place.
+  for (const auto& buffer : model.buffers()) {
+    if (auto saved = save(buffer, /*copy=*/true)) buffers_.push_back(std::move(*saved));
+  }
+}
+
+void ModelGuard::save_generators() {
+  std::vector<at::Device> devices = {at::Device(at::kCPU)};
+  for (const auto& saved : parameters_) {
+    const auto device = saved.tensor.device();
+    if (device.is_cuda() && std::find(devices.begin(), devices.end(), device) == devices.end()) devices.push_back(device);
+  }
+  for (const auto& device : devices) {
+    auto generator = at::globalContext().defaultGenerator(device);
+    const std::lock_guard<std::mutex> lock(generator.mutex());
+    auto state = generator.get_state();
+    generators_.push_back({std::move(generator), std::move(state)});
+  }
+}
+
+void ModelGuard::apply(torch::nn::Module& model, const GuardOptions& options) {
+  const c10::NoGradGuard no_grad;
+  model.eval();
+  for (auto* tensors : {&parameters_, &buffers_}) {
+    for (auto& saved : *tensors) {
+      if (saved.replacement.defined()) saved.tensor.set_data(saved.replacement);
+      saved.replacement.reset();
+    }
+  }
+  if (!options.require_grad) return;
+  for (auto& saved : parameters_) {
+    if (at::isFloatingType(saved.tensor.scalar_type())) saved.tensor.set_requires_grad(true);
+  }
+}
+
+void ModelGuard::restore() noexcept {
+  const c10::NoGradGuard no_grad;
+  for (auto* tensors : {&parameters_, &buffers_}) {
+    for (auto& saved : *tensors) {
+      attempt([&] { saved.tensor.set_data(saved.data); });
+      attempt([&] {
+        if (saved.tensor.requires_grad() != saved.requires_grad) saved.tensor.set_requires_grad(saved.requires_grad);
+      });
+      // set_data with another type has dropped the node that a caller's live graph accumulates through: a second one
+      // would split the gradient's hooks and its stream.
+      attempt([&] {
+        if (saved.requires_grad) torch::autograd::impl::set_grad_accumulator(saved.tensor, weak(saved.accumulator));
+      });
+    }
+  }
+  // train() sets all children too, so parents first.
+  for (const auto& mode : modes_) attempt([&] { mode.module->train(mode.training); });
+  for (auto& saved : generators_) {
+    attempt([&] {
+      const std::lock_guard<std::mutex> lock(saved.generator.mutex());
+      saved.generator.set_state(saved.state);
+    });
+  }
+}
+
+}  // namespace dds

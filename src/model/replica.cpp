@@ -1,0 +1,116 @@
+#include "src/model/replica.hpp"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/StringUtil.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <dds/error.hpp>
+
+namespace dds {
+namespace {
+
+void check_alike(const at::Tensor& parameter, const at::Tensor& first, const std::string& name) {
+  if (parameter.scalar_type() == first.scalar_type() && parameter.device() == first.device()) return;
+  throw InvalidArgument(c10::str("parameter \"", name, "\" is ", parameter.scalar_type(), " on ", parameter.device(),
+                                 "; expected ", first.scalar_type(), " on ", first.device(),
+                                 " as the model's first one"));
+}
+
+/// Copies `from` into the tensors of the same name of `to`.
+void copy_by_name(const torch::OrderedDict<std::string, at::Tensor>& from,
+                  const torch::OrderedDict<std::string, at::Tensor>& to, const std::string& what) {
+  for (const auto& item : to) {
+    if (!from.contains(item.key())) {
+      throw InvalidArgument("factory: its model has a " + what + " \"" + item.key() + "\" that the model lacks");
+    }
+  }
+  for (const auto& item : from) {
+    const auto* target = to.find(item.key());
+    if (target == nullptr) {
+      throw InvalidArgument("factory: its model lacks the " + what + " \"" + item.key() + "\"");
+    }
+    if (target->sizes() != item.value().sizes()) {
+      throw InvalidArgument(c10::str("factory: its ", what, " \"", item.key(), "\" has shape ", target->sizes(),
+                                     "; expected ", item.value().sizes()));
+    }
+    // set_data and not copy_, so that type and device become the model's.
+    at::Tensor(*target).set_data(item.value().detach().clone());
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> trainable_parameters(const torch::nn::Module& model) {
+  std::vector<std::string> names;
+  for (const auto& item : model.named_parameters()) {
+    if (at::isFloatingType(item.value().scalar_type()) && item.value().requires_grad()) names.push_back(item.key());
+  }
+  return names;
+}
+
+Replica::Replica(std::shared_ptr<torch::nn::Module> module, Forward forward, const std::vector<std::string>& names)
+    : module_(std::move(module)), forward_(std::move(forward)) {
+  const c10::NoGradGuard no_grad;
+  const auto all = module_->named_parameters();
+  for (const auto& name : names) {
+    const auto* parameter = all.find(name);
+    if (parameter == nullptr) throw InvalidArgument("the replica of the model lacks the parameter \"" + name + "\"");
+    const bool seen = std::any_of(parameters_.begin(), parameters_.end(),
+                                  [&](const at::Tensor& other) { return other.is_same(*parameter); });
+    if (seen) continue;
+    if (!parameters_.empty()) check_alike(*parameter, parameters_[0], name);
+    parameters_.push_back(*parameter);
+  }
+  if (parameters_.empty()) throw InvalidArgument("the model has no floating-point parameter that requires grad");
+
+  std::vector<at::Tensor> flat;
+  for (const auto& parameter : parameters_) flat.push_back(parameter.detach().reshape({-1}));
+  weights_ = at::cat(flat);
+  std::int64_t offset = 0;
+  for (auto& parameter : parameters_) {
+    const auto size = parameter.numel();
+    parameter.set_data(weights_.narrow(0, offset, size).view(parameter.sizes()));
+    parameter.set_requires_grad(true);
+    offset += size;
+  }
+}
+
+at::Tensor Replica::gradient(const at::Tensor& loss, Graph graph) const {
+  if (!loss.requires_grad()) return at::zeros_like(weights_);  // linear in the weights, or independent of them
+  const bool differentiable = graph == Graph::Differentiable;
+  auto parts = torch::autograd::grad({loss}, parameters_, {}, graph != Graph::Free, differentiable,
+                                     /*allow_unused=*/true);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    parts[i] = (parts[i].defined() ? parts[i] : at::zeros_like(parameters_[i])).reshape({-1});
+  }
+  return at::cat(parts);
+}
+
+std::shared_ptr<torch::nn::Module> clone_model(torch::nn::Module& model) {
+  std::shared_ptr<torch::nn::Module> clone;
+  try {
+    clone = model.clone();
+  } catch (const c10::Error&) {
+    return nullptr;  // not Cloneable, or a reset() that does not register what the model has
+  }
+  clone->eval();
+  return clone;
+}
+
+std::shared_ptr<torch::nn::Module> build_model(const std::function<std::shared_ptr<torch::nn::Module>()>& factory,
+                                               const torch::nn::Module& model) {
+  auto built = factory();
+  if (!built) throw InvalidArgument("factory: it returned no model");
+  if (built.get() == &model) throw InvalidArgument("factory: it returned the model itself; expected a new one");
+  const c10::NoGradGuard no_grad;
+  copy_by_name(model.named_parameters(), built->named_parameters(), "parameter");
+  copy_by_name(model.named_buffers(), built->named_buffers(), "buffer");
+  built->eval();
+  return built;
+}
+
+}  // namespace dds

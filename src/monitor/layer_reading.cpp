@@ -1,0 +1,131 @@
+#include "src/monitor/layer_reading.hpp"
+
+#include "src/model/random.hpp"
+
+#include <dds/spectrum.hpp>
+
+#include <ATen/ops/randperm.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+namespace dds {
+
+LayerReading::LayerReading(const CapturedLayer& layer, const ReadingOptions& options)
+    : layer_(layer.layer), kind_(layer.kind), options_(options) {
+  mark(layer.status);
+}
+
+bool LayerReading::wanted(Side side) const {
+  return std::find(options_.sides().begin(), options_.sides().end(), side) != options_.sides().end();
+}
+
+void LayerReading::mark(Side side, StatusSet status) { at(side).status |= status; }
+
+void LayerReading::mark(StatusSet status) {
+  for (SideRows& side : sides_) side.status |= status;
+}
+
+void LayerReading::add_forward(const CapturedCall& call, std::int64_t max_rows) {
+  expanded_ = expanded_ || call.expanded;
+  if (wanted(Side::Activation)) {
+    ++at(Side::Activation).calls;
+    if (call.output_intact()) {
+      add(Side::Activation, as_rows(call.output, call.output_features), call.output_bound, {}, max_rows);
+    } else {
+      mark(Side::Activation, Status::Overwritten);
+    }
+  }
+  if (wanted(Side::Input) && !call.input_features.empty()) {
+    ++at(Side::Input).calls;
+    if (call.input_intact()) {
+      const at::Tensor rows = as_rows(call.inputs.front(), call.input_features);
+      add(Side::Input, rows, rows.size(1), {}, max_rows);
+    } else {
+      mark(Side::Input, Status::Overwritten);
+    }
+  }
+  if (wanted(Side::Fisher)) {
+    ++at(Side::Fisher).calls;
+    if (call.coupled) mark(Side::Fisher, Status::Coupled);
+  }
+}
+
+void LayerReading::add_gradient(const CapturedCall& call, const at::Tensor& gradient, const at::Tensor& scale,
+                                std::int64_t max_rows) {
+  if (!wanted(Side::Fisher) || !gradient.defined()) return;
+  ++backwards_;
+  add(Side::Fisher, as_rows(gradient, call.output_features), call.gradient_bound, scale, max_rows);
+}
+
+at::Tensor LayerReading::subset(const at::Tensor& rows, std::int64_t count) {
+  if (!generator_.defined()) generator_ = make_generator(rows.device(), options_.seed());
+  const at::Tensor order = at::randperm(rows.size(0), generator_, rows.options().dtype(at::kLong));
+  return rows.index_select(0, order.narrow(0, 0, count));
+}
+
+void LayerReading::add(Side side, const at::Tensor& rows, std::int64_t bound, const at::Tensor& scale, std::int64_t max_rows) {
+  const at::NoGradGuard no_grad;
+  SideRows& into = at(side);
+  const std::int64_t width = rows.size(1);
+  if (width == 0 || rows.size(0) == 0) return;
+  if (width > options_.max_width()) {
+    into.status |= Status::TooWide;
+    return;
+  }
+  if (into.factor && into.factor->width() != width) {
+    into.status |= Status::ShapeChanged;
+    return;
+  }
+  if (!into.factor) into.factor.emplace(width);
+  if (!into.dtype) into.dtype = rows.scalar_type();
+  into.bound = std::max(into.bound, bound);
+  at::Tensor kept = rows;
+  if (rows.size(0) > max_rows) {
+    into.status |= Status::Subsampled;
+    kept = subset(rows, max_rows);
+  }
+  into.factor->update(scale.defined() ? kept.to(at::kDouble).mul(scale) : kept);
+}
+
+Signature LayerReading::signature(Side side, Signature like, std::int64_t terms) const {
+  const auto start = std::chrono::steady_clock::now();
+  const SideRows& rows = at(side);
+  Signature signature = std::move(like);
+  signature.layer = layer_;
+  signature.kind = kind_;
+  signature.side = side;
+  signature.row_mode = expanded_ ? "expand" : "sample";
+  signature.calls = rows.calls;
+  signature.backwards = side == Side::Fisher ? backwards_ : 0;
+  signature.status |= rows.status;
+  if (!rows.factor) {
+    if (!signature.status.no_numbers()) signature.status |= side == Side::Fisher ? Status::NoGradient : Status::NotRun;
+    return signature;
+  }
+  signature.rows = rows.factor->rows() / terms;
+  signature.width = rows.factor->width();
+  signature.structural_bound = rows.bound;
+  if (!signature.status.no_numbers()) {
+    Spectrum spectrum = read_spectrum(*rows.factor, options_.dead_axes());
+    spectrum.divisor /= terms;
+    if (options_.fixed_rank()) signature.fixed_rank = options_.fixed_rank()(layer_, side);
+    read_numbers(spectrum, *rows.dtype, signature);
+    if (!signature.fixed_rank && signature.logdet_plus) {
+      signature.fixed_rank = signature.rank;
+      signature.logdet_fixed_rank = signature.logdet_plus;
+    }
+    if (options_.spectra() && spectrum.finite) {
+      signature.spectrum = spectrum.sigma;
+      for (double& sigma : signature.spectrum) sigma = std::ldexp(sigma, spectrum.exponent);
+    }
+    if (options_.dead_axes() && spectrum.finite) signature.dead_axes = dead_axes(spectrum, signature);
+  }
+  signature.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return signature;
+}
+
+}  // namespace dds

@@ -1,0 +1,61 @@
+// From the calls of one layer to its signatures: rows are collected over calls, batches and backward passes.
+#pragma once
+
+#include <dds/read.hpp>
+#include <dds/recorder.hpp>
+#include <dds/signature.hpp>
+#include <dds/triangular.hpp>
+
+#include <ATen/core/Generator.h>
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace dds {
+
+/// Collects the rows of one layer, side by side, within the bounds of `options`.
+class LayerReading {
+ public:
+  LayerReading(const CapturedLayer& layer, const ReadingOptions& options);
+
+  /// Adds the rows of one call to the activation and input sides, keeping at most `max_rows` of them.
+  void add_forward(const CapturedCall& call, std::int64_t max_rows);
+  /// Adds a gradient at the output of `call`, multiplied by `scale` (0-d; undefined: 1) to the Fisher side.
+  void add_gradient(const CapturedCall& call, const at::Tensor& gradient, const at::Tensor& scale, std::int64_t max_rows);
+  /// Marks one side, or all.
+  void mark(Side side, StatusSet status);
+  void mark(StatusSet status);
+
+  const std::string& layer() const { return layer_; }
+
+  /// The signature of one side; `like` has what the caller knows: step, source, fisher_kind, reduction.
+  /// `terms`: gradients that make up the expectation of one row (an exact Fisher has one for each class).
+  Signature signature(Side side, Signature like, std::int64_t terms = 1) const;
+
+ private:
+  struct SideRows {
+    std::optional<TriangularAccumulator> factor;
+    std::optional<c10::ScalarType> dtype;
+    std::int64_t bound = 0;
+    std::int64_t calls = 0;
+    StatusSet status;
+  };
+
+  SideRows& at(Side side) { return sides_[static_cast<std::size_t>(side)]; }
+  const SideRows& at(Side side) const { return sides_[static_cast<std::size_t>(side)]; }
+  bool wanted(Side side) const;
+  void add(Side side, const at::Tensor& rows, std::int64_t bound, const at::Tensor& scale, std::int64_t max_rows);
+  at::Tensor subset(const at::Tensor& rows, std::int64_t count);
+
+  std::string layer_;
+  std::string kind_;
+  ReadingOptions options_;
+  bool expanded_ = false;
+  std::int64_t backwards_ = 0;
+  std::array<SideRows, 3> sides_;
+  at::Generator generator_;  ///< undefined until a subset is drawn
+};
+
+}  // namespace dds

@@ -1,0 +1,345 @@
+#include "src/monitor/layer_reading.hpp"
+
+#include <dds/error.hpp>
+#include <dds/monitor.hpp>
+#include <dds/recorder.hpp>
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/full.h>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <set>
+#include <tuple>
+#include <utility>
+
+namespace dds {
+
+Reduction::Reduction(double terms) : kind_(Scale), terms_(terms) {
+  if (!(terms > 0) || !std::isfinite(terms)) {
+    throw InvalidArgument(fmt::format("Reduction: the loss is divided by {}, expected a positive number", terms));
+  }
+}
+
+namespace {
+
+/// How the gradients of one call are put back to those of per-sample losses.
+struct Scaling {
+  at::Tensor factor;  ///< 0-d; undefined: 1
+  std::string name;   ///< for the record; empty if nothing is known
+  StatusSet status;
+};
+
+/// The losses that a call's output went into: those that ran next, before any layer did again.
+std::vector<const CapturedLoss*> losses_of(const CapturedCall& call, const Captured& captured) {
+  std::vector<const CapturedLoss*> losses;
+  std::int64_t last = -1;
+  for (const CapturedLoss& loss : captured.losses) {
+    if (loss.order < call.order) continue;
+    if (last >= 0) {
+      const auto between = [&](const CapturedCall& other) { return other.order > last && other.order < loss.order; };
+      const auto ran = [&](const CapturedLayer& layer) { return std::any_of(layer.calls.begin(), layer.calls.end(), between); };
+      if (std::any_of(captured.layers.begin(), captured.layers.end(), ran)) break;
+    }
+    losses.push_back(&loss);
+    last = loss.order;
+  }
+  return losses;
+}
+
+Scaling scaling_of(const Reduction& reduction, const std::vector<const CapturedLoss*>& losses) {
+  using Observed = CapturedLoss::Reduction;
+  const auto any = [&](Observed observed) {
+    return std::any_of(losses.begin(), losses.end(), [&](const CapturedLoss* loss) { return loss->reduction == observed; });
+  };
+  switch (reduction.kind()) {
+    case Reduction::Sum:
+      return {{}, "sum", any(Observed::Mean) ? StatusSet(Status::ReductionMismatch) : StatusSet()};
+    case Reduction::Scale:
+      return {at::full({}, reduction.terms(), at::kDouble), fmt::format("scale:{}", reduction.terms()), {}};
+    case Reduction::Mean: break;
+  }
+  if (any(Observed::Sum)) return {{}, "mean", Status::ReductionMismatch};
+  const bool agree = std::all_of(losses.begin(), losses.end(), [&](const CapturedLoss* loss) {
+    return loss->terms.defined() && loss->targets == losses.front()->targets && loss->op == losses.front()->op;
+  });
+  if (losses.empty() || !agree) return {{}, "mean", Status::ReductionUnknown};
+  return {losses.front()->terms, fmt::format("mean:{}", losses.front()->targets), {}};
+}
+
+}  // namespace
+
+class Monitor::State {
+ public:
+  State(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink)
+      : model_(model), options_(std::move(options)), sink_(std::move(sink)), recorder_(model, recorder_options(options_)) {
+    if (!sink_) throw InvalidArgument("Monitor: sink is null, expected dds::log::directory(...) or another sink");
+    if (options_.every() < 0) throw InvalidArgument(fmt::format("Monitor: every is {}, expected 0 or more", options_.every()));
+    if (options_.reading().sides().empty()) throw InvalidArgument("Monitor: sides is empty, expected at least one Side");
+    if (options_.reading().max_rows() < 1 || options_.reading().max_width() < 1) {
+      throw InvalidArgument(fmt::format("Monitor: max_rows is {} and max_width {}, expected at least 1",
+                                        options_.reading().max_rows(), options_.reading().max_width()));
+    }
+    describe();
+  }
+
+  static RecorderOptions recorder_options(const MonitorOptions& options) {
+    RecorderOptions recorder;
+    recorder.layers = options.reading().layers();
+    recorder.all_threads = options.all_threads();
+    return recorder;
+  }
+
+  void begin_step() {
+    if (open_) throw InvalidArgument(fmt::format("Monitor::step: step {} has not ended, expected its scope to be left", steps_));
+    rethrow();
+    open_ = true;
+    due_ = options_.due() ? options_.due()(steps_) : options_.every() > 0 && steps_ % options_.every() == 0;
+    if (due_) recorder_.start();
+  }
+
+  void end_step() {
+    if (!open_) return;
+    open_ = false;
+    if (due_) {
+      guarded([this] { read_step(); });
+    }
+    due_ = false;
+    ++steps_;
+  }
+
+  /// Ends a step that an exception is leaving: what was captured is dropped, and the step does not count.
+  void abandon_step() noexcept {
+    recorder_.stop();
+    open_ = due_ = false;
+  }
+
+  /// Throws what went wrong since the last call, unless the user's handler took it.
+  void rethrow() {
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+
+  std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward, ReadOptions options) {
+    rethrow();
+    if (options.reading().layers().empty()) options.reading().layers(options_.reading().layers());
+    options.reading().fixed_rank(fixed_ranks_of("read"));
+    const auto start = std::chrono::steady_clock::now();
+    std::vector<Signature> signatures = dds::read(model_, likelihood, probe, forward, options);
+    for (Signature& signature : signatures) {
+      signature.step = steps_;
+      write(signature);
+    }
+    sink_->write(Metric{steps_, "read_seconds", seconds_since(start)});
+    return signatures;
+  }
+
+  void log(LlcEstimate estimate) {
+    rethrow();
+    estimate.step = steps_;
+    sink_->write(estimate);
+  }
+
+  void log(std::string_view name, double value) {
+    rethrow();
+    sink_->write(Metric{steps_, std::string(name), value});
+  }
+
+  std::string state() const {
+    nlohmann::json ranks = nlohmann::json::array();
+    for (const auto& [key, rank] : fixed_ranks_) {
+      ranks.push_back({std::get<0>(key), to_string(std::get<1>(key)), std::get<2>(key), rank});
+    }
+    return nlohmann::json{{"steps", steps_}, {"fixed_ranks", ranks}}.dump();
+  }
+
+  void load_state(const std::string& text) {
+    try {
+      const nlohmann::json state = nlohmann::json::parse(text);
+      std::map<SeriesKey, std::int64_t> ranks;
+      for (const nlohmann::json& entry : state.at("fixed_ranks")) {
+        ranks[{entry.at(0), side_from_string(entry.at(1).get<std::string>()), entry.at(2)}] = entry.at(3);
+      }
+      const auto steps = state.at("steps").get<std::int64_t>();
+      if (steps < 0) throw InvalidArgument(fmt::format("Monitor::load_state: steps is {}, expected 0 or more", steps));
+      steps_ = steps;
+      fixed_ranks_ = std::move(ranks);
+    } catch (const nlohmann::json::exception& error) {
+      throw InvalidArgument(fmt::format("Monitor::load_state: not the text of Monitor::state(): {}", error.what()));
+    }
+  }
+
+  bool due() const { return due_; }
+  std::int64_t steps() const { return steps_; }
+  const std::vector<std::string>& layers() const { return recorder_.layers(); }
+
+ private:
+  using SeriesKey = std::tuple<std::string, Side, std::string>;  // layer, side, source
+
+  static double seconds_since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+
+  void describe() {
+    std::vector<std::string> sides;
+    for (const Side side : options_.reading().sides()) sides.emplace_back(to_string(side));
+    const nlohmann::json monitor{
+        {"layers", recorder_.layers()},
+        {"model", model_.name()},
+        {"every", options_.every()},
+        {"sides", sides},
+        {"max_rows", options_.reading().max_rows()},
+        {"max_width", options_.reading().max_width()},
+        {"seed", options_.reading().seed()},
+    };
+    sink_->describe("monitor", monitor.dump());
+    sink_->describe("threads", nlohmann::json(at::get_num_threads()).dump());
+  }
+
+  template <class Work>
+  void guarded(const Work& work) {
+    try {
+      try {
+        work();
+      } catch (const std::exception& error) {
+        if (!options_.on_error()) throw;
+        options_.on_error()(error);
+      }
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+  }
+
+  void read_step() {
+    const auto start = std::chrono::steady_clock::now();
+    const Captured captured = recorder_.take();
+    for (const CapturedLayer& layer : captured.layers) read_layer(layer, captured);
+    sink_->write(Metric{steps_, "step_reading_seconds", seconds_since(start)});
+    if (!captured.errors.empty()) {
+      throw CaptureError(fmt::format("step {}: {} errors while capturing, rows may be missing; the first: {}", steps_,
+                                     captured.errors.size(), captured.errors.front()));
+    }
+  }
+
+  void read_layer(const CapturedLayer& layer, const Captured& captured) {
+    if (layer.calls.empty() && !first_time(layer)) return;
+    ReadingOptions options = options_.reading();
+    LayerReading reading(layer, options.fixed_rank(fixed_ranks_of("step")));
+    if (!captured.errors.empty()) reading.mark(Status::CaptureFailed);
+    std::string reduction;
+    const std::int64_t budget =
+        std::max<std::int64_t>(1, options_.reading().max_rows() / std::max<std::int64_t>(1, std::ssize(layer.calls)));
+    for (const CapturedCall& call : layer.calls) {
+      reading.add_forward(call, budget);
+      if (coupled_downstream(call, captured)) reading.mark(Side::Fisher, Status::Coupled);
+      const Scaling scaling = scaling_of(options_.reduction(), losses_of(call, captured));
+      reading.mark(Side::Fisher, scaling.status);
+      reduction = scaling.name;
+      reading.add_gradient(call, call.gradient(), scaling.factor, budget);
+    }
+    for (const Side side : options_.reading().sides()) {
+      Signature like;
+      like.step = steps_;
+      like.source = "step";
+      if (side == Side::Fisher) {
+        like.fisher_kind = "empirical";
+        like.reduction = reduction;
+      }
+      write(reading.signature(side, std::move(like)));
+    }
+  }
+
+  /// True if an operator that mixes samples ran at or after this call: the rows of its gradient mix them too.
+  static bool coupled_downstream(const CapturedCall& call, const Captured& captured) {
+    return std::any_of(captured.layers.begin(), captured.layers.end(), [&](const CapturedLayer& layer) {
+      return std::any_of(layer.calls.begin(), layer.calls.end(),
+                         [&](const CapturedCall& other) { return other.coupled && other.order >= call.order; });
+    });
+  }
+
+  /// A layer that does not run, or cannot be observed, is reported once.
+  bool first_time(const CapturedLayer& layer) { return reported_.insert({layer.layer, layer.detail}).second; }
+
+  /// The ranks at the first reading of each layer and side from this source.
+  std::function<std::optional<std::int64_t>(const std::string&, Side)> fixed_ranks_of(std::string source) const {
+    return [this, source = std::move(source)](const std::string& layer, Side side) -> std::optional<std::int64_t> {
+      const auto known = fixed_ranks_.find({layer, side, source});
+      return known == fixed_ranks_.end() ? std::nullopt : std::optional(known->second);
+    };
+  }
+
+  void write(const Signature& signature) {
+    if (signature.fixed_rank) {
+      fixed_ranks_.try_emplace({signature.layer, signature.side, signature.source}, *signature.fixed_rank);
+    }
+    sink_->write(signature);
+  }
+
+  torch::nn::Module& model_;
+  MonitorOptions options_;
+  log::SinkPtr sink_;
+  Recorder recorder_;
+  bool open_ = false;
+  bool due_ = false;
+  std::int64_t steps_ = 0;
+  std::exception_ptr error_;
+  std::map<SeriesKey, std::int64_t> fixed_ranks_;
+  std::set<std::pair<std::string, std::string>> reported_;
+};
+
+// ---- the public face ------------------------------------------------------------------------------------------------------------------
+
+Monitor::Monitor(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink)
+    : state_(std::make_unique<State>(model, std::move(options), std::move(sink))) {}
+Monitor::Monitor(Monitor&&) noexcept = default;
+Monitor::~Monitor() = default;
+
+Monitor::Step Monitor::step() {
+  state_->begin_step();
+  return Step(state_.get());
+}
+
+Monitor::Step::Step(State* state) : state_(state), exceptions_(std::uncaught_exceptions()) {}
+
+Monitor::Step::Step(Step&& other) noexcept
+    : state_(std::exchange(other.state_, nullptr)), exceptions_(other.exceptions_) {}
+
+Monitor::Step::~Step() {
+  if (!state_) return;
+  if (std::uncaught_exceptions() > exceptions_) {
+    state_->abandon_step();
+  } else {
+    state_->end_step();
+  }
+}
+
+bool Monitor::Step::due() const { return state_ && state_->due(); }
+
+void Monitor::Step::finish() {
+  if (State* state = std::exchange(state_, nullptr)) {
+    state->end_step();
+    state->rethrow();
+  }
+}
+
+std::int64_t Monitor::steps() const { return state_->steps(); }
+
+const std::vector<std::string>& Monitor::layers() const { return state_->layers(); }
+
+std::vector<Signature> Monitor::read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
+                                     ReadOptions options) {
+  return state_->read(likelihood, probe, forward, std::move(options));
+}
+
+void Monitor::log(LlcEstimate estimate) { state_->log(std::move(estimate)); }
+void Monitor::log(std::string_view name, double value) { state_->log(name, value); }
+
+std::string Monitor::state() const { return state_->state(); }
+void Monitor::load_state(const std::string& text) { state_->load_state(text); }
+
+}  // namespace dds
