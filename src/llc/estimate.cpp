@@ -160,8 +160,7 @@ class Estimation {
   bool same_gradient(const Replica& replica) const {
     const auto few = std::min(objective_.samples(), kComparedSamples);
     const Batch batch{objective_.all().data.slice(0, few), {}};
-    const auto gradient = [&](const Replica& r) { return r.gradient(objective_.loss(r, batch)); };
-    return gradient(replicas_[0]).equal(gradient(replica));
+    return objective_.gradient(replicas_[0], batch).equal(objective_.gradient(replica, batch));
   }
 
   void calibrate() {
