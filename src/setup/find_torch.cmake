@@ -1,0 +1,59 @@
+# Which LibTorch to build with; the first of
+#   1. DDS_TORCH_ROOT (CMake variable or environment): a folder with include/ and lib/, such as the `torch` folder of a wheel;
+#   2. Torch_DIR or CMAKE_PREFIX_PATH (CMake variables or environment), where a TorchConfig.cmake is found there;
+#   3. the `torch` package of the python3 on the PATH, if it is 1.13 or later and has the C++11 ABI;
+#   4. what src/setup/setup.sh installed: .deps/libtorch.
+#
+# dds_find_torch() sets DDS_TORCH_ROOT, or Torch_DIR where the libraries do not lie beside the configuration (Debian's
+# libtorch-dev), in its caller; or neither. As a script, `cmake -P find_torch.cmake` prints 1 to 3 as an argument for cmake.
+
+# Says where a usable torch package is without importing it.
+set(DDS_FIND_TORCH_PYTHON [[
+import importlib.util, pathlib, re
+spec = importlib.util.find_spec("torch")
+root = pathlib.Path(spec.origin).parent if spec and spec.origin else None
+if root and (root / "lib/libc10.so").exists() and (root / "include/torch").exists():
+    version = re.search(r"""__version__ *= *['"](\d+)\.(\d+)""", (root / "version.py").read_text())
+    if tuple(map(int, version.groups())) >= (1, 13) and b"__cxx11" in (root / "lib/libc10.so").read_bytes():
+        print(root)
+]])
+
+function(dds_find_torch)
+  set(root "${DDS_TORCH_ROOT}")
+  if(NOT root)
+    set(root "$ENV{DDS_TORCH_ROOT}")
+  endif()
+  if(NOT root)
+    string(REPLACE ":" ";" prefixes "$ENV{CMAKE_PREFIX_PATH}")
+    find_path(config TorchConfig.cmake NO_DEFAULT_PATH NO_CACHE
+      HINTS ${Torch_DIR} $ENV{Torch_DIR} ${CMAKE_PREFIX_PATH} ${prefixes}
+      PATH_SUFFIXES Torch share/cmake/Torch lib/cmake/Torch lib/x86_64-linux-gnu/cmake/Torch)
+    if(config)
+      get_filename_component(root ${config}/../../.. ABSOLUTE)
+      if(NOT EXISTS ${root}/lib/libtorch_cpu.so)
+        set(Torch_DIR ${config} PARENT_SCOPE)
+        return()
+      endif()
+    endif()
+  endif()
+  if(NOT root)
+    execute_process(COMMAND python3 -c "${DDS_FIND_TORCH_PYTHON}"
+      OUTPUT_VARIABLE root OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  endif()
+  if(NOT root AND NOT CMAKE_SCRIPT_MODE_FILE)
+    get_filename_component(deps ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/../../.deps/libtorch/torch ABSOLUTE)
+    if(EXISTS ${deps})
+      set(root ${deps})
+    endif()
+  endif()
+  set(DDS_TORCH_ROOT "${root}" PARENT_SCOPE)
+endfunction()
+
+if(CMAKE_SCRIPT_MODE_FILE STREQUAL CMAKE_CURRENT_LIST_FILE)
+  dds_find_torch()
+  if(Torch_DIR)
+    execute_process(COMMAND ${CMAKE_COMMAND} -E echo -DTorch_DIR=${Torch_DIR})
+  elseif(DDS_TORCH_ROOT)
+    execute_process(COMMAND ${CMAKE_COMMAND} -E echo -DDDS_TORCH_ROOT=${DDS_TORCH_ROOT})
+  endif()
+endif()
