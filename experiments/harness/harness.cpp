@@ -89,7 +89,11 @@ std::optional<bool> Claim::holds() const {
   return (!goal_low || *low >= *goal_low) && (!goal_high || *high <= *goal_high);
 }
 
-Summary::Summary(const RunOptions& options) : options_(options) {}
+Summary::Summary(const RunOptions& options) : options_(options) {
+  std::error_code error;
+  std::filesystem::create_directories(options_.out, error);
+  if (error) throw IoError(fmt::format("{}: cannot be made: {}", options_.out.string(), error.message()));
+}
 
 void Summary::add(Claim claim) { claims_.push_back(std::move(claim)); }
 
