@@ -40,18 +40,15 @@ void judge_mixing(Judge& judge, const LlcEstimate& e) {
 }
 
 void judge_size(Judge& judge, const LlcEstimate& e) {
-  if (!(*e.lambda > 0)) {
-    judge.fail(fmt::format("lambda {:.3g} is not positive", *e.lambda));
-    return;
-  }
   const auto share = [&](const std::optional<double>& value) {
-    return value ? std::optional(std::abs(*value) / *e.lambda) : std::nullopt;
+    return value ? std::optional(std::abs(*value / *e.lambda)) : std::nullopt;
   };
+  if (e.kind == LlcKind::Plain) {
+    judge.at_most("w* is no minimum: descent/|lambda|", share(e.descent), LlcBounds::kDescent);
+  }
+  if (!(*e.lambda > 0)) return judge.fail(fmt::format("lambda {:.3g} is not positive", *e.lambda));
   judge.at_most("standard_error/lambda", share(e.standard_error), LlcBounds::kRelativeError);
   judge.at_most("discretisation/lambda", share(e.discretisation), LlcBounds::kDiscretisation);
-  if (e.kind == LlcKind::Plain) {
-    judge.at_most("w* is no minimum: descent/lambda", share(e.descent), LlcBounds::kDescent);
-  }
 }
 
 void judge_neighbourhood(Judge& judge, const LlcEstimate& e, const LlcOptions& options) {

@@ -143,14 +143,14 @@ TEST(LlcMiniBatch, MatchesTheClosedFormAndCountsAllSamples) {
   for (const auto kind : {LlcKind::Plain, LlcKind::Tilted}) {
     const auto estimate = estimate_llc(
         *model, gaussian(), data,
-        quick().kind(kind).batch_size(100).localization(5).draws(8000).max_relative_distance(kInfinity));
+        quick().kind(kind).batch_size(100).localization(5).max_relative_distance(kInfinity));
     const double n_beta = static_cast<double>(n) / std::log(static_cast<double>(n));
     EXPECT_DOUBLE_EQ(estimate.n_beta, n_beta);
     EXPECT_EQ(estimate.batch_size, 100);
     EXPECT_EQ(estimate.samples, n);
     EXPECT_LT(*estimate.batch_noise, LlcBounds::kBatchNoise);
     EXPECT_NEAR(*estimate.lambda, n_beta / (n_beta + 5), 4 * *estimate.standard_error + 0.01);
-    EXPECT_LT(*estimate.standard_error, 0.08);
+    EXPECT_LT(*estimate.standard_error, 0.1);
   }
 }
 
@@ -214,18 +214,18 @@ TEST_P(ReducedRankRegression, ThePopulationLossGivesTheClosedForm) {
   const Data data(x, model->forward(x).detach());
   const auto estimate = estimate_llc(
       *model, gaussian(), data,
-      LlcOptions().threads(1).seed(2).chains(2).n_beta(1000).localization(10).burn_in(3000).draws(12000)
+      LlcOptions().threads(1).seed(2).chains(2).n_beta(1000).localization(10).burn_in(2000).draws(8000)
           .max_relative_distance(kInfinity));
   const double lambda = static_cast<double>(outputs * hidden + (inputs - hidden) * rank) / 2;
   ASSERT_TRUE(estimate.lambda);
-  EXPECT_LT(*estimate.standard_error, 0.03 * lambda);
+  EXPECT_LT(*estimate.standard_error, 0.02 * lambda);
   // gamma = 10 holds back about 1 % (DESIGN.md 6.3).
   EXPECT_NEAR(*estimate.lambda, 0.99 * lambda, 0.02 * lambda + 3 * *estimate.standard_error) << estimate.verdict();
   EXPECT_GT(*estimate.acceptance, 0.8);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cells, ReducedRankRegression,
-                         testing::Values(std::pair(2, 1), std::pair(2, 2), std::pair(3, 2), std::pair(5, 3)));
+                         testing::Values(std::pair(2, 1), std::pair(3, 3), std::pair(5, 3)));
 
 /// f = w1 w2, so that L = (w1 w2)^2 / 2: the Hessian at 0 vanishes.
 struct CrossingImpl : torch::nn::Cloneable<CrossingImpl> {
@@ -252,12 +252,12 @@ TEST(LlcNormalCrossing, MatchesQuadratureAtTheSameGamma) {
   Crossing model;
   const auto x = torch::ones({2, 1}, torch::kDouble);
   const auto estimate = estimate_llc(*model, gaussian(), Data(x, torch::zeros_like(x)),
-                                     quick().n_beta(n_beta).localization(gamma).burn_in(2000).draws(20000));
+                                     quick().n_beta(n_beta).localization(gamma).burn_in(2000).draws(10000));
   EXPECT_EQ(estimate.diverged, 0);
   EXPECT_GT(estimate.mu_max, 0.5);
   EXPECT_FALSE(estimate.relative_distance);
   EXPECT_NEAR(*estimate.lambda, sum / mass, 4 * *estimate.standard_error);
-  EXPECT_LT(*estimate.standard_error, 0.02);
+  EXPECT_LT(*estimate.standard_error, 0.03);
 }
 
 TEST(LlcVerdict, DivergenceIsAVerdictAndLeavesNoNumber) {
