@@ -55,10 +55,11 @@ void judge_neighbourhood(Judge& judge, const LlcEstimate& e, const LlcOptions& o
   const bool stationary = e.distance_r_hat && *e.distance_r_hat <= LlcBounds::kDistanceRHat && e.distance_drift &&
                           std::abs(*e.distance_drift) <= LlcBounds::kDrift;
   if (!stationary) {
-    judge.fail(fmt::format("|w-w*| not stationary (r_hat {:.3g}, bound {:.3g}; drift {:.3g}, bound {:.3g}): "
-                           "2/(eps gamma) is {:.0f} steps, burn_in {}",
-                           e.distance_r_hat.value_or(NAN), LlcBounds::kDistanceRHat, e.distance_drift.value_or(NAN),
-                           LlcBounds::kDrift, e.relaxation, e.burn_in));
+    judge.fail(
+        fmt::format("|w-w*| not stationary (r_hat {:.3g}, bound {:.3g}; drift {:.3g}, bound {:.3g}): "
+                    "2/(eps gamma) is {:.0f} steps, burn_in {}",
+                    e.distance_r_hat.value_or(NAN), LlcBounds::kDistanceRHat, e.distance_drift.value_or(NAN),
+                    LlcBounds::kDrift, e.relaxation, e.burn_in));
   }
   if (e.relative_distance) {
     judge.at_most("chain left the neighbourhood: |w-w*|/|w*|", e.relative_distance, options.max_relative_distance());

@@ -1,11 +1,10 @@
 // Data, likelihoods, the guard of the caller's model, and replicas.
-#include <dds/model.hpp>
-
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
 #include <cmath>
 #include <dds/error.hpp>
+#include <dds/model.hpp>
 #include <stdexcept>
 
 #include "src/model/guard.hpp"
@@ -41,7 +40,8 @@ TEST(Data, SizeSliceAndSelect) {
 TEST(Data, WhatDoesNotFitIsRefusedByName) {
   expect_part(message_of([] { Data().size(); }), "no input");
   expect_part(message_of([] { Data(torch::ones({0, 2})).size(); }), "no sample");
-  expect_part(message_of([] { Data(torch::ones({3}), torch::ones({4})).size(); }), "targets holds 4 samples; expected 3");
+  expect_part(message_of([] { Data(torch::ones({3}), torch::ones({4})).size(); }),
+              "targets holds 4 samples; expected 3");
   expect_part(message_of([] { Data(torch::ones({})).size(); }), "scalar");
   expect_part(message_of([] { Data(torch::ones({3})).slice(2, 5); }), "2 to 5");
   expect_part(message_of([] { Data(torch::ones({3})).select(torch::ones({2})); }), "int64");
@@ -160,7 +160,10 @@ TEST(Gaussian, LossFisherAndSamples) {
 }
 
 TEST(Gaussian, BroadcastingTargetsAndBadSigmaAreRefused) {
-  expect_part(message_of([] { gaussian()->loss(torch::zeros({4, 1}), torch::zeros({4})); }), "shape [4]; expected [4, 1]");
+  expect_part(message_of([] {
+                gaussian()->loss(torch::zeros({4, 1}), torch::zeros({4}));
+              }),
+              "shape [4]; expected [4, 1]");
   expect_part(message_of([] { gaussian(0); }), "sigma = 0");
   expect_part(message_of([] { gaussian(NAN); }), "sigma = nan");
 }
@@ -283,19 +286,23 @@ TEST(Replica, WeightsMoveTheModelAndTiedOnesCountOnce) {
   const auto before = replica.output({x});
   replica.weights().add_(0.5);
   EXPECT_FALSE(replica.output({x}).equal(before));
-  const auto parts = torch::autograd::grad({replica.output({x}).square().sum()}, model->parameters(), {}, false, false, true);
+  const auto parts =
+      torch::autograd::grad({replica.output({x}).square().sum()}, model->parameters(), {}, false, false, true);
   const auto flat = replica.gradient(replica.output({x}).square().sum());
   EXPECT_EQ(flat.numel(), replica.weights().numel());
-  EXPECT_NEAR(flat.norm().item<double>(), [&] {
-    double squares = 0;
-    const auto parameters = model->parameters();
-    for (std::size_t i = 0; i < parts.size(); ++i) {
-      bool seen = false;
-      for (std::size_t j = 0; j < i; ++j) seen = seen || parameters[j].is_same(parameters[i]);
-      if (!seen) squares += parts[i].square().sum().item<double>();
-    }
-    return std::sqrt(squares);
-  }(), 1e-3 * flat.norm().item<double>());
+  EXPECT_NEAR(
+      flat.norm().item<double>(),
+      [&] {
+        double squares = 0;
+        const auto parameters = model->parameters();
+        for (std::size_t i = 0; i < parts.size(); ++i) {
+          bool seen = false;
+          for (std::size_t j = 0; j < i; ++j) seen = seen || parameters[j].is_same(parameters[i]);
+          if (!seen) squares += parts[i].square().sum().item<double>();
+        }
+        return std::sqrt(squares);
+      }(),
+      1e-3 * flat.norm().item<double>());
   for (const auto& parameter : model->parameters()) EXPECT_FALSE(parameter.grad().defined());
 }
 
