@@ -36,8 +36,12 @@ class CurvatureProbe::Hessian {
  public:
   Hessian(CurvatureProbe& probe, const Replica& replica) : probe_(probe), replica_(replica) {
     if (!probe_.has_double_backward_) return;
-    gradient_ = gradient(Replica::Graph::Differentiable);
     ++probe_.gradients_;
+    try {
+      gradient_ = gradient(Replica::Graph::Differentiable);
+    } catch (const c10::Error&) {
+      probe_.has_double_backward_ = false;
+    }
   }
 
   at::Tensor times(const at::Tensor& v) {

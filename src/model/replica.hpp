@@ -15,8 +15,8 @@ namespace dds {
 /// Names of the floating-point parameters of `model` that require grad, in its own order: what a chain moves.
 std::vector<std::string> trainable_parameters(const torch::nn::Module& model);
 
-/// A model whose parameters of the given names are views of one contiguous vector, so that an update of all weights is a
-/// few vector operations however many parameters there are. Tied parameters are in it once.
+/// A model whose parameters of the given names are views of one contiguous vector, so that an update of all weights is
+/// a few vector operations however many parameters there are. Tied parameters are in it once.
 ///
 /// The module must be in eval mode. Where it is the caller's own, a ModelGuard puts its parameters back.
 class Replica {

@@ -47,7 +47,7 @@ TEST(Diagnostics, StandardErrorIsTheSpreadOfTheMeanOverRepetitions) {
 
 TEST(Diagnostics, SplitRHatMatchesItsDefinition) {
   const Traces traces = {{1, 2, 4, 3}, {2, 5, 3, 7}};
-  // Halves {1,2} {4,3} {2,5} {3,7}: means 1.5 3.5 3.5 5, variances .5 .5 4.5 8; W = 3.375, var of means = 2.0625 * 4/3 ...
+  // Halves {1,2} {4,3} {2,5} {3,7}: means 1.5 3.5 3.5 5, variances .5 .5 4.5 8; N = 2.
   const double within = (0.5 + 0.5 + 4.5 + 8) / 4;
   const double grand = (1.5 + 3.5 + 3.5 + 5) / 4;
   const double between =
@@ -62,7 +62,7 @@ TEST(Diagnostics, SplitRHatIsOneForGoodChainsAndLargeForChainsApartOrTrending) {
   EXPECT_GT(*split_r_hat(apart), 1.3);
   auto trending = autoregressive(0.5, 4, 5000, 3);
   for (auto& trace : trending) {
-    for (std::size_t t = 0; t < trace.size(); ++t) trace[t] += 5e-4 * static_cast<double>(t);
+    for (std::size_t t = 0; t < trace.size(); ++t) trace[t] += 1e-3 * static_cast<double>(t);
   }
   EXPECT_GT(*split_r_hat(trending), 1.2);
 }
