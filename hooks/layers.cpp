@@ -21,21 +21,21 @@ std::string layer_kind(const torch::nn::Module& module) {
   return name == "MultiheadAttention" ? "" : std::string(name);
 }
 
-/// Calls visit(layer name, layer kind, parameter) for every parameter, in the order of named_modules().
-void for_each_parameter(torch::nn::Module& model,
-                        const std::function<void(std::string name, std::string kind, const at::Tensor&)>& visit) {
-  for (const auto& item : model.named_modules()) {
-    const torch::nn::Module& module = *item.value();
-    const std::string& path = item.key();
-    const std::string kind = layer_kind(module);
-    for (const auto& parameter : module.named_parameters(/*recurse=*/false)) {
-      if (!kind.empty()) {
-        visit(path.empty() ? "(root)" : path, kind, parameter.value());
-      } else {
-        visit(path.empty() ? parameter.key() : path + "." + parameter.key(), "Raw", parameter.value());
-      }
+using Visit = std::function<void(const std::string& name, const std::string& kind, const at::Tensor& parameter)>;
+
+/// Calls visit(layer name, layer kind, parameter) for every parameter, in the order of named_modules(), which itself needs
+/// a model that is held by a shared_ptr.
+void for_each_parameter(const torch::nn::Module& module, const std::string& path, const Visit& visit) {
+  const auto below = [&](const std::string& name) { return path.empty() ? name : path + "." + name; };
+  const std::string kind = layer_kind(module);
+  for (const auto& parameter : module.named_parameters(/*recurse=*/false)) {
+    if (kind.empty()) {
+      visit(below(parameter.key()), "Raw", parameter.value());
+    } else {
+      visit(path.empty() ? "(root)" : path, kind, parameter.value());
     }
   }
+  for (const auto& child : module.named_children()) for_each_parameter(*child.value(), below(child.key()), visit);
 }
 
 }  // namespace
@@ -46,15 +46,15 @@ const void* storage_of(const at::Tensor& tensor) {
 }
 
 LayerIndex::LayerIndex(torch::nn::Module& model) : model_(&model) {
-  for_each_parameter(model, [this](std::string name, std::string kind, const at::Tensor&) {
+  for_each_parameter(model, "", [this](const std::string& name, const std::string& kind, const at::Tensor&) {
     const auto known = std::find_if(layers_.begin(), layers_.end(), [&](const Layer& l) { return l.name == name; });
-    if (known == layers_.end()) layers_.push_back({std::move(name), std::move(kind)});
+    if (known == layers_.end()) layers_.push_back({name, kind});
   });
 }
 
 void LayerIndex::refresh() {
   by_storage_.clear();
-  for_each_parameter(*model_, [this](const std::string& name, const std::string&, const at::Tensor& tensor) {
+  for_each_parameter(*model_, "", [this](const std::string& name, const std::string&, const at::Tensor& tensor) {
     const void* storage = storage_of(tensor);
     const auto layer = std::find_if(layers_.begin(), layers_.end(), [&](const Layer& l) { return l.name == name; });
     if (!storage || layer == layers_.end()) return;

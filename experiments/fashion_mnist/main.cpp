@@ -229,6 +229,7 @@ Claim correlation_claim(const std::vector<Checkpoint>& checkpoints, dds::LlcKind
 // ---- the run ------------------------------------------------------------------------------------------------------------------------------------
 
 void run(const RunOptions& options, const std::filesystem::path& data_folder) {
+  torch::set_num_threads(1);  // two on a busy machine can be twenty times slower; the chains of the LLC are the parallelism
   const Plan plan = plan_of(options);
   const Split train = fashion_mnist::load(data_folder, "train"), test = fashion_mnist::load(data_folder, "t10k");
   const dds::Data probe(train.images.slice(0, 0, plan.probe), train.labels.slice(0, 0, plan.probe));

@@ -29,9 +29,9 @@ struct Spectrum {
 Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors = false);
 
 /// The singular value at and below which a matrix of n x d entries of this dtype holds nothing but rounding noise:
-///   floor = sqrt(min(n, d)) eps sigma_max,   eps the distance of 1 to the next larger number of `dtype`.
-/// Entries with independent relative errors u make a noise matrix whose singular values are near u rms(M) sqrt(n), at most
-/// u sigma_max (1 + sqrt(d/n)); the square root is the room that accumulated errors of the forward pass need.
+///   floor = 2 sqrt(min(n, d)) eps sigma_max,   eps the distance of 1 to the next larger number of `dtype`.
+/// Entries with independent relative errors u = eps/2 make a noise matrix whose singular values are near u rms(M) sqrt(n), at
+/// most u sigma_max (1 + sqrt(d/n)); the rest is room for the errors that the forward and backward pass accumulate.
 double noise_floor(c10::ScalarType dtype, std::int64_t rows, std::int64_t width, double sigma_max);
 
 /// Fills in the numbers of a signature: sigma_max ... stable_rank, rank, dead directions, floor, and Status::NonFinite or

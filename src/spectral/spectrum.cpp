@@ -94,7 +94,7 @@ Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors) {
 }
 
 double noise_floor(c10::ScalarType dtype, std::int64_t rows, std::int64_t width, double sigma_max) {
-  return std::sqrt(static_cast<double>(std::min(rows, width))) * machine_epsilon(dtype) * sigma_max;
+  return 2 * std::sqrt(static_cast<double>(std::min(rows, width))) * machine_epsilon(dtype) * sigma_max;
 }
 
 void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& signature) {

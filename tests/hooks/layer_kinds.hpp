@@ -33,6 +33,7 @@ struct LayerKind {
   std::function<Net::Run(Net&)> build;   ///< registers the layer; the run sets net.seen to its output
   std::function<at::Tensor()> input;     ///< in float; indices are long
   std::vector<std::int64_t> features;    ///< of the output, by dimension
+  bool runs_again = true;                ///< the module takes the operator's input: it does not pad or reshape its own
 };
 inline void PrintTo(const LayerKind& kind, std::ostream* os) { *os << kind.name; }
 
@@ -54,6 +55,15 @@ inline std::function<Net::Run(Net&)> raw(at::IntArrayRef shape,
     auto p = net.register_parameter("p", torch::randn(shape));
     return [p, use](Net& net, const at::Tensor& x) { return net.seen = use(net.named_parameters()["p"], x); };
   };
+}
+
+inline std::vector<LayerKind> layer_kinds();
+
+/// Those whose module can be run on the captured input.
+inline std::vector<LayerKind> layer_kinds_that_run_again() {
+  std::vector<LayerKind> kinds = layer_kinds();
+  std::erase_if(kinds, [](const LayerKind& kind) { return !kind.runs_again; });
+  return kinds;
 }
 
 inline std::vector<LayerKind> layer_kinds() {
@@ -86,12 +96,12 @@ inline std::vector<LayerKind> layer_kinds() {
       {"Conv1d", "layer", "Conv1d", wrap<nn::Conv1d>([] { return nn::Conv1d(nn::Conv1dOptions(2, 3, 3).padding(1)); }), randn({4, 2, 6}), {1}},
       {"Conv2d", "layer", "Conv2d", wrap<nn::Conv2d>([] { return nn::Conv2d(nn::Conv2dOptions(2, 3, 3).stride(2)); }), randn({4, 2, 7, 7}), {1}},
       {"Conv2dInGroups", "layer", "Conv2d", wrap<nn::Conv2d>([] { return nn::Conv2d(nn::Conv2dOptions(4, 6, 3).groups(2).bias(false)); }), randn({3, 4, 5, 5}), {1}},
-      {"Conv2dReflected", "layer", "Conv2d", wrap<nn::Conv2d>([] { return nn::Conv2d(nn::Conv2dOptions(2, 3, 3).padding(1).padding_mode(torch::kReflect)); }), randn({3, 2, 5, 5}), {1}},
+      {"Conv2dReflected", "layer", "Conv2d", wrap<nn::Conv2d>([] { return nn::Conv2d(nn::Conv2dOptions(2, 3, 3).padding(1).padding_mode(torch::kReflect)); }), randn({3, 2, 5, 5}), {1}, false},
       {"Conv2dWithoutBatch", "layer", "Conv2d", wrap<nn::Conv2d>([] { return nn::Conv2d(2, 3, 3); }), randn({2, 5, 5}), {0}},
       {"Conv3d", "layer", "Conv3d", wrap<nn::Conv3d>([] { return nn::Conv3d(2, 3, 2); }), randn({2, 2, 4, 4, 4}), {1}},
       {"ConvTranspose2d", "layer", "ConvTranspose2d", wrap<nn::ConvTranspose2d>([] { return nn::ConvTranspose2d(2, 3, 3); }), randn({3, 2, 4, 4}), {1}},
       {"Embedding", "layer", "Embedding", wrap<nn::Embedding>([] { return nn::Embedding(7, 3); }), tokens, {2}},
-      {"EmbeddingBag", "layer", "EmbeddingBag", wrap<nn::EmbeddingBag>([] { return nn::EmbeddingBag(nn::EmbeddingBagOptions(7, 3).mode(torch::kSum)); }), tokens, {1}},
+      {"EmbeddingBag", "layer", "EmbeddingBag", wrap<nn::EmbeddingBag>([] { return nn::EmbeddingBag(nn::EmbeddingBagOptions(7, 3).mode(torch::kSum)); }), tokens, {1}, false},
       {"LayerNorm", "layer", "LayerNorm", wrap<nn::LayerNorm>([] { return nn::LayerNorm(nn::LayerNormOptions({4})); }), randn({6, 4}), {1}},
       {"LayerNormOverTwo", "layer", "LayerNorm", wrap<nn::LayerNorm>([] { return nn::LayerNorm(nn::LayerNormOptions({3, 4})); }), randn({6, 3, 4}), {1, 2}},
       {"BatchNorm1d", "layer", "BatchNorm1d", wrap<nn::BatchNorm1d>([] { return nn::BatchNorm1d(4); }), randn({6, 4}), {1}},
