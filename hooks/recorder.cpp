@@ -84,6 +84,7 @@ bool CapturedCall::input_intact() const { return inputs.empty() || version_of(in
 struct OperatorNote {
   std::optional<LayerRun> run;           ///< a layer runs
   std::size_t site = 0;                  ///< ... this one
+  std::string layer;                     ///< ... of this name
   std::optional<hooks::LossRun> loss;    ///< a loss is computed
   bool derives = false;                  ///< its outputs are computed from parameters alone
   std::size_t owner = 0;                 ///< ... of this layer
@@ -432,6 +433,7 @@ std::optional<OperatorNote> RecorderState::operator_starts(std::string_view name
     note.outermost = true;
     if (site) {
       note.site = *site;
+      note.layer = sites_[*site].captured.layer;
     } else {
       note.run.reset();
     }
@@ -456,7 +458,7 @@ void RecorderState::operator_ends(std::string_view name, OperatorNote note, cons
   if (note.outermost) --nesting.inside;
   const at::Tensor output = first_tensor(outputs);
   if (!output.defined()) return;  // the operator threw
-  if (note.run && options_.on_call) options_.on_call(sites_[note.site].captured.layer);
+  if (note.run && options_.on_call) options_.on_call(note.layer);
   const std::lock_guard lock(mutex_);
   if (!recording_) return;
   if (note.run) capture(note.site, *note.run, name, output);

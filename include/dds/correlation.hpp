@@ -26,8 +26,8 @@ inline constexpr std::int64_t kMinCorrelationPairs = 6;
 RankCorrelation spearman(std::span<const double> x, std::span<const double> y, double confidence = 0.95);
 
 /// Spearman's rho of x and y with `trend` held fixed (partial rank correlation): what is left once both are allowed to
-/// move with training. Also empty where x or y is in the very order of `trend`, or in its reverse: then nothing is left.
-/// Interval as above with n - 4 in the place of n - 3. Throws as `spearman`.
+/// move with training. Also empty where x or y is in the very order of `trend`, or in its reverse: then nothing is
+/// left. Interval as above with n - 4 in the place of n - 3. Throws as `spearman`.
 RankCorrelation partial_spearman(std::span<const double> x, std::span<const double> y, std::span<const double> trend,
                                  double confidence = 0.95);
 

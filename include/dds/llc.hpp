@@ -8,11 +8,10 @@
 // reported is the *localised* lambda_hat(gamma, n beta), with an error bar and a verdict.
 #pragma once
 
-#include <dds/model.hpp>
-
 #include <torch/arg.h>
 
 #include <cstdint>
+#include <dds/model.hpp>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -23,8 +22,8 @@ namespace dds {
 
 enum class LlcKind {
   Plain,   ///< the published estimator
-  Tilted,  ///< ours: samples L(w) - g.(w - w*), g the gradient at w*, and averages L(w) - L(w*) - g.(w - w*): the complexity
-           ///< of the curvature alone, for points that are no minimum; not the published LLC
+  Tilted,  ///< ours: samples L(w) - g.(w - w*), g the gradient at w*, and averages L(w) - L(w*) - g.(w - w*): the
+           ///< complexity of the curvature alone, for points that are no minimum; not the published LLC
 };
 
 /// Settings of estimate_llc. The defaults calibrate themselves; what is set by hand is used as given.
@@ -32,24 +31,26 @@ struct LlcOptions {
   TORCH_ARG(LlcKind, kind) = LlcKind::Plain;
   /// Chains, each from w* with its own draws. R-hat needs at least two.
   TORCH_ARG(std::int64_t, chains) = 4;
-  /// Draws kept per chain after burn-in, one each step; at least 20. 0 = 10 / (eps gamma), the time in which a direction
-  /// held by the localisation alone forgets its past, ten times over; within 1000 to 20,000.
+  /// Draws kept per chain after burn-in, one each step; at least 20. 0 = 10 / (eps gamma), the time in which a
+  /// direction held by the localisation alone forgets its past, ten times over; within 1000 to 20,000.
   TORCH_ARG(std::int64_t, draws) = 0;
   /// Steps per chain before the first draw that counts. -1 = 2 / (eps gamma), within 200 to 5000.
   TORCH_ARG(std::int64_t, burn_in) = -1;
   /// Samples per step, each drawn from all; 0 = all of them. n beta is from n, never from the batch size.
   TORCH_ARG(std::int64_t, batch_size) = 0;
-  /// eps; 0 = `relative_step` / h_max, h_max = n beta mu_max + gamma, mu_max the largest curvature of L_n found by power
-  /// iteration at w* and along a pilot chain.
+  /// eps; 0 = `relative_step` / h_max, h_max = n beta mu_max + gamma, mu_max the largest curvature of L_n found by
+  /// power iteration at w* and along a pilot chain.
   TORCH_ARG(double, step_size) = 0.0;
-  /// c = eps h_max. With mini-batches of m samples it is held below 0.072 m / (n beta), see LlcEstimate::batch_noise.
-  TORCH_ARG(double, relative_step) = 0.1;
+  /// c = eps h_max. On reduced-rank regression the estimate is 10 to 15 % too large at c = 1 before its discretisation
+  /// is taken off and within 2 %, about the chains' error, after (see LlcEstimate::discretisation). With mini-batches of m
+  /// samples it is held below 0.072 m / (n beta), see LlcEstimate::batch_noise.
+  TORCH_ARG(double, relative_step) = 0.5;
   /// gamma; 0 = 0.03 sqrt(n beta) (DESIGN.md 6.3).
   TORCH_ARG(double, localization) = 0.0;
   /// n beta; 0 = n / log n.
   TORCH_ARG(double, n_beta) = 0.0;
-  /// The verdict's bound of |w - w*| / |w*|. A chain further off than the weights are long no longer sees the loss around
-  /// w*, and gamma should be larger; infinity for landscapes known to be the same everywhere.
+  /// The verdict's bound of |w - w*| / |w*|. A chain further off than the weights are long no longer sees the loss
+  /// around w*, and gamma should be larger; infinity for landscapes known to be the same everywhere.
   TORCH_ARG(double, max_relative_distance) = 1.0;
   TORCH_ARG(std::uint64_t, seed) = 0;
   /// Chains that run at a time, one thread each; 0 = the machine's cores. The result does not depend on it.
@@ -73,7 +74,7 @@ struct LlcBounds {
   static constexpr double kDescent = 0.1;          ///< descent / lambda, plain kind: its bias is up to that much
   static constexpr double kDiscretisation = 0.15;  ///< |discretisation| / lambda
   static constexpr double kDistanceRHat = 1.2;
-  static constexpr double kAcceptance = 0.5;       ///< at least
+  static constexpr double kAcceptance = 0.5;  ///< at least
   static constexpr double kBatchNoise = 0.02;
 };
 
@@ -91,16 +92,17 @@ struct LlcEstimate {
   /// "converged", or the failures joined by "; ".
   std::string verdict() const;
 
-  std::optional<double> r_hat;       ///< split R-hat of the loss over the chains (Vehtari et al. 2021)
-  std::optional<double> ess;         ///< effective sample size of the loss, all chains together
-  std::optional<double> acceptance;  ///< mean acceptance of the step as a Metropolis proposal (same batch), one step in 50
-  /// What the finite step adds to n beta E[L(w) - L(w*)], estimated along the chains, and taken off `lambda`: the mean of
-  /// (eps/8) grad(n beta L) . grad U, U = n beta L + gamma/2 |w - w*|^2. Exact on a quadratic loss whatever eps, and to
-  /// first order for the noise of mini-batch gradients; on other losses what is left is of the order of its square.
+  std::optional<double> r_hat;  ///< split R-hat of the loss over the chains (Vehtari et al. 2021)
+  std::optional<double> ess;    ///< effective sample size of the loss, all chains together
+  std::optional<double>
+      acceptance;  ///< mean acceptance of the step as a Metropolis proposal (same batch), one step in 50
+  /// What the finite step adds to n beta E[L(w) - L(w*)], estimated along the chains, and taken off `lambda`: the mean
+  /// of (eps/8) grad(n beta L) . grad U, U = n beta L + gamma/2 |w - w*|^2. Exact on a quadratic loss whatever eps, and
+  /// to first order for the noise of mini-batch gradients; on other losses what is left is of the order of its square.
   std::optional<double> discretisation;
-  std::optional<double> drift;       ///< Geweke: first fifth against last half of the draws, in standard errors
-  std::optional<double> below_baseline;  ///< share of the draws whose loss is below that at w*
-  std::optional<double> distance;        ///< root mean square of |w - w*| over the draws
+  std::optional<double> drift;              ///< Geweke: first fifth against last half of the draws, in standard errors
+  std::optional<double> below_baseline;     ///< share of the draws whose loss is below that at w*
+  std::optional<double> distance;           ///< root mean square of |w - w*| over the draws
   std::optional<double> relative_distance;  ///< the same divided by |w*|
   std::optional<double> distance_r_hat;     ///< split R-hat of |w - w*|^2: it is slower than the loss
   std::optional<double> distance_drift;     ///< Geweke's drift of |w - w*|^2
@@ -112,11 +114,11 @@ struct LlcEstimate {
 
   double n_beta = 0;
   double gamma = 0;
-  double resolution = 0;   ///< gamma / (n beta): the curvature below which a direction hardly counts
+  double resolution = 0;  ///< gamma / (n beta): the curvature below which a direction hardly counts
   double step_size = 0;
-  double relaxation = 0;   ///< 2 / (eps gamma): steps in which a direction held by gamma alone relaxes
-  double mu_max = 0;       ///< largest curvature of L_n that was found
-  double baseline = 0;     ///< L_n(w*) over the chain's data
+  double relaxation = 0;  ///< 2 / (eps gamma): steps in which a direction held by gamma alone relaxes
+  double mu_max = 0;      ///< largest curvature of L_n that was found
+  double baseline = 0;    ///< L_n(w*) over the chain's data
   std::int64_t samples = 0;
   std::int64_t parameters = 0;  ///< dimension of the chain
   std::int64_t batch_size = 0;
@@ -126,20 +128,20 @@ struct LlcEstimate {
   std::int64_t burn_in = 0;
   std::int64_t gradients = 0;  ///< forward and backward passes spent, calibration included
   std::uint64_t seed = 0;
-  std::string replicas;        ///< how the chains got their models: "clone", "factory" or "in turn"
+  std::string replicas;  ///< how the chains got their models: "clone", "factory" or "in turn"
   double seconds = 0;
 };
 
-/// Estimates the LLC of `model` at its present weights over `data`. Runs in eval mode, in the model's own dtype and on its
-/// own device; leaves mode, weights, buffers, gradients and the default generator as they were. Not while another thread
-/// trains the model.
-/// Throws InvalidArgument for a model without parameters, data without targets, fewer samples than a batch, or options out
-/// of range; a chain that diverges is a verdict, not an exception.
-LlcEstimate estimate_llc(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& data, const Forward& forward,
-                         const LlcOptions& options = {});
+/// Estimates the LLC of `model` at its present weights over `data`. Runs in eval mode, in the model's own dtype and on
+/// its own device; leaves mode, weights, buffers, gradients and the default generator as they were. Not while another
+/// thread trains the model. Throws InvalidArgument for a model without parameters, data without targets, fewer samples
+/// than a batch, or options out of range; a chain that diverges is a verdict, not an exception.
+LlcEstimate estimate_llc(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& data,
+                         const Forward& forward, const LlcOptions& options = {});
 
 template <class Model>
-LlcEstimate estimate_llc(Model& model, const LikelihoodPtr& likelihood, const Data& data, const LlcOptions& options = {}) {
+LlcEstimate estimate_llc(Model& model, const LikelihoodPtr& likelihood, const Data& data,
+                         const LlcOptions& options = {}) {
   return estimate_llc(model, likelihood, data, forward_of<Model>(), options);
 }
 

@@ -42,22 +42,30 @@ using Forward = std::function<at::Tensor(torch::nn::Module&, const std::vector<a
 /// Throws InvalidArgument: the model has no `forward` from so many tensors to one.
 [[noreturn]] void throw_no_forward(std::size_t inputs);
 
-/// The model's own `forward`, called with its one to four inputs. For a model of another shape (several outputs, options),
-/// write the Forward by hand.
+/// The model's own `forward`, called with its one to four inputs. For a model of another shape (several outputs,
+/// options), write the Forward by hand.
 template <class Model>
 Forward forward_of() {
   return [](torch::nn::Module& module, const std::vector<at::Tensor>& x) -> at::Tensor {
     auto& model = dynamic_cast<Model&>(module);
-    if constexpr (requires { { model.forward(x[0], x[0], x[0], x[0]) } -> std::convertible_to<at::Tensor>; }) {
+    if constexpr (requires {
+                    { model.forward(x[0], x[0], x[0], x[0]) } -> std::convertible_to<at::Tensor>;
+                  }) {
       if (x.size() == 4) return model.forward(x[0], x[1], x[2], x[3]);
     }
-    if constexpr (requires { { model.forward(x[0], x[0], x[0]) } -> std::convertible_to<at::Tensor>; }) {
+    if constexpr (requires {
+                    { model.forward(x[0], x[0], x[0]) } -> std::convertible_to<at::Tensor>;
+                  }) {
       if (x.size() == 3) return model.forward(x[0], x[1], x[2]);
     }
-    if constexpr (requires { { model.forward(x[0], x[0]) } -> std::convertible_to<at::Tensor>; }) {
+    if constexpr (requires {
+                    { model.forward(x[0], x[0]) } -> std::convertible_to<at::Tensor>;
+                  }) {
       if (x.size() == 2) return model.forward(x[0], x[1]);
     }
-    if constexpr (requires { { model.forward(x[0]) } -> std::convertible_to<at::Tensor>; }) {
+    if constexpr (requires {
+                    { model.forward(x[0]) } -> std::convertible_to<at::Tensor>;
+                  }) {
       if (x.size() == 1) return model.forward(x[0]);
     }
     throw_no_forward(x.size());
@@ -72,7 +80,8 @@ class Likelihood {
   /// For logs: "categorical", "gaussian(0.1)".
   virtual std::string name() const = 0;
 
-  /// Per-sample negative log-likelihood, shape (n); sums over positions and dimensions of one sample. `target` as in Data.
+  /// Per-sample negative log-likelihood, shape (n); sums over positions and dimensions of one sample. `target` as in
+  /// Data.
   virtual at::Tensor loss(const at::Tensor& output, const at::Tensor& target) const = 0;
 
   /// Targets drawn from the model's own predictive distribution, with `generator` (never the default one).
@@ -91,9 +100,9 @@ class Likelihood {
 
 using LikelihoodPtr = std::shared_ptr<const Likelihood>;
 
-/// Softmax over the last dimension. Output (n, ..., C) of logits, targets (n, ...) of int64 class indices; positions whose
-/// target is `ignore_index` do not count. -log p(y) = cross entropy. Exact expectation for outputs (n, C) with C <= 32:
-/// t_c = stop_gradient(sqrt(p_c)) * (-log p_c).
+/// Softmax over the last dimension. Output (n, ..., C) of logits, targets (n, ...) of int64 class indices; positions
+/// whose target is `ignore_index` do not count. -log p(y) = cross entropy. Exact expectation for outputs (n, C) with C
+/// <= 32: t_c = stop_gradient(sqrt(p_c)) * (-log p_c).
 LikelihoodPtr categorical(std::int64_t ignore_index = -100);
 
 /// Independent Bernoulli variables from logits, output and targets (n, ...). Exact expectation for outputs of up to 32
@@ -104,9 +113,10 @@ LikelihoodPtr bernoulli();
 /// expectation for outputs of up to 32 values a sample: t_k = f_k / sigma.
 LikelihoodPtr gaussian(double sigma = 1.0);
 
-/// A likelihood of the user's own: per-sample loss, and a draw of targets given the output. With no `sample` function only
-/// the empirical Fisher can be read.
-LikelihoodPtr likelihood(std::string name, std::function<at::Tensor(const at::Tensor& output, const at::Tensor& target)> loss,
+/// A likelihood of the user's own: per-sample loss, and a draw of targets given the output. With no `sample` function
+/// only the empirical Fisher can be read.
+LikelihoodPtr likelihood(std::string name,
+                         std::function<at::Tensor(const at::Tensor& output, const at::Tensor& target)> loss,
                          std::function<at::Tensor(const at::Tensor& output, at::Generator)> sample = nullptr);
 
 }  // namespace dds

@@ -1,5 +1,5 @@
-// The files of a run directory, column by column. This table is what the writers, the reader and the report work from, so
-// the files cannot say otherwise than this page.
+// The files of a run directory, column by column. This table is what the writers, the reader and the report work from,
+// so the files cannot say otherwise than this page.
 //
 //   signatures.csv    one row per step, source, layer and side: `signature_columns`
 //   signatures.jsonl  the same rows in the same order, one JSON object a line with the columns as keys, and beside them
@@ -30,7 +30,8 @@
 
 namespace dds::schema {
 
-/// Grows by one whenever a column is added, removed, renamed or changes its meaning. A run is resumed by its own version only.
+/// Grows by one whenever a column is added, removed, renamed or changes its meaning. A run is resumed by its own
+/// version only.
 inline constexpr std::int64_t kVersion = 1;
 
 /// The member of a row that a column holds. How each type is written:
@@ -40,8 +41,8 @@ inline constexpr std::int64_t kVersion = 1;
 ///   vector        the failures of an LLC joined by "; ", or "converged"
 template <class Row>
 using Field = std::variant<std::int64_t Row::*, std::uint64_t Row::*, double Row::*, bool Row::*, std::string Row::*,
-                           std::optional<double> Row::*, std::optional<std::int64_t> Row::*, Side Row::*, StatusSet Row::*,
-                           LlcKind Row::*, std::vector<std::string> Row::*>;
+                           std::optional<double> Row::*, std::optional<std::int64_t> Row::*, Side Row::*,
+                           StatusSet Row::*, LlcKind Row::*, std::vector<std::string> Row::*>;
 
 /// One column of a file.
 template <class Row>
@@ -52,16 +53,21 @@ struct Column {
   Field<Row> field;
 };
 
-/// The columns of signatures.csv. Singular values sigma are those of the raw rows, in the rows' own unit; the eigenvalues
-/// lambda = sigma^2 / n are kept as logarithms, since they leave the range of double.
+/// The columns of signatures.csv. Singular values sigma are those of the raw rows, in the rows' own unit; the
+/// eigenvalues lambda = sigma^2 / n are kept as logarithms, since they leave the range of double.
 inline constexpr auto signature_columns = std::to_array<Column<Signature>>({
     {"step", "step", "training step that the reading belongs to", &Signature::step},
-    {"layer", "", "name as named_modules() gives it; a raw parameter's full name; name#2 for a further site", &Signature::layer},
+    {"layer", "", "name as named_modules() gives it; a raw parameter's full name; name#2 for a further site",
+     &Signature::layer},
     {"kind", "", "what ran: Linear, Conv2d, Embedding, ..., Raw, Tap", &Signature::kind},
-    {"side", "", "activation: the layer's output; input: its input; fisher: the per-sample gradient at its output", &Signature::side},
-    {"source", "", "step: inside a training step; read: a checkpoint read. The two are different series", &Signature::source},
-    {"fisher_kind", "", "fisher side: empirical, exact or sampled:K; one series never mixes them", &Signature::fisher_kind},
-    {"reduction", "", "fisher side: how gradients were put back to the per-sample loss: sum, mean:N or scale:S", &Signature::reduction},
+    {"side", "", "activation: the layer's output; input: its input; fisher: the per-sample gradient at its output",
+     &Signature::side},
+    {"source", "", "step: inside a training step; read: a checkpoint read. The two are different series",
+     &Signature::source},
+    {"fisher_kind", "", "fisher side: empirical, exact or sampled:K; one series never mixes them",
+     &Signature::fisher_kind},
+    {"reduction", "", "fisher side: how gradients were put back to the per-sample loss: sum, mean:N or scale:S",
+     &Signature::reduction},
     {"row_mode", "", "sample: a row is a sample; expand: a row is a sample and a position", &Signature::row_mode},
     {"dtype", "", "of the captured rows: Float, Double, Half or BFloat16", &Signature::dtype},
     {"calls", "1", "times that the layer ran in this reading", &Signature::calls},
@@ -71,20 +77,25 @@ inline constexpr auto signature_columns = std::to_array<Column<Signature>>({
     {"sigma_max", "rows' unit", "largest singular value", &Signature::sigma_max},
     {"sigma_min", "rows' unit", "smallest of the min(n, d) singular values", &Signature::sigma_min},
     {"sigma_min_plus", "rows' unit", "smallest singular value above the floor", &Signature::sigma_min_plus},
-    {"log10_lambda_min_plus", "log10 of rows' unit^2", "smallest positive eigenvalue, sigma_min_plus^2 / n: the rate observable",
-     &Signature::log10_lambda_min_plus},
-    {"log10_trace", "log10 of rows' unit^2", "trace of (1/n) M^T M, the sum of the eigenvalues", &Signature::log10_trace},
-    {"logdet_plus", "nat", "sum of the natural logarithms of the positive eigenvalues, over `rank` of them: the volume observable",
+    {"log10_lambda_min_plus", "log10 of rows' unit^2",
+     "smallest positive eigenvalue, sigma_min_plus^2 / n: the rate observable", &Signature::log10_lambda_min_plus},
+    {"log10_trace", "log10 of rows' unit^2", "trace of (1/n) M^T M, the sum of the eigenvalues",
+     &Signature::log10_trace},
+    {"logdet_plus", "nat",
+     "sum of the natural logarithms of the positive eigenvalues, over `rank` of them: the volume observable",
      &Signature::logdet_plus},
     {"rank", "1", "singular values above the floor", &Signature::rank},
-    {"fixed_rank", "1", "number of eigenvalues that logdet_fixed_rank is taken over, the same for the whole run", &Signature::fixed_rank},
-    {"logdet_fixed_rank", "nat", "sum of the natural logarithms of the first fixed_rank eigenvalues", &Signature::logdet_fixed_rank},
+    {"fixed_rank", "1", "number of eigenvalues that logdet_fixed_rank is taken over, the same for the whole run",
+     &Signature::fixed_rank},
+    {"logdet_fixed_rank", "nat", "sum of the natural logarithms of the first fixed_rank eigenvalues",
+     &Signature::logdet_fixed_rank},
     {"structural_bound", "1", "the rank cannot be larger, by the shapes of the network", &Signature::structural_bound},
     {"dead_directions", "1", "structural_bound - rank", &Signature::dead_directions},
     {"floor", "rows' unit", "singular values at or below are rounding noise of `dtype`", &Signature::floor},
     {"at_floor", "", "sigma_min is at or below the floor", &Signature::at_floor},
     {"condition", "1", "sigma_max / sigma_min_plus", &Signature::condition},
-    {"effective_rank", "1", "exponential of the entropy of sigma / sum sigma (Roy and Vetterli 2007)", &Signature::effective_rank},
+    {"effective_rank", "1", "exponential of the entropy of sigma / sum sigma (Roy and Vetterli 2007)",
+     &Signature::effective_rank},
     {"stable_rank", "1", "sum sigma^2 / sigma_max^2", &Signature::stable_rank},
     {"status", "", "ok, or why the reading is not an ordinary one, names joined by '+'", &Signature::status},
     {"seconds", "s", "time that the spectral work of this reading took", &Signature::seconds},
@@ -93,7 +104,8 @@ inline constexpr auto signature_columns = std::to_array<Column<Signature>>({
 /// The columns of llc.csv.
 inline constexpr auto llc_columns = std::to_array<Column<LlcEstimate>>({
     {"step", "step", "training step that the estimate belongs to", &LlcEstimate::step},
-    {"kind", "", "plain: the published estimator; tilted: the gradient at w* taken out, not the published one", &LlcEstimate::kind},
+    {"kind", "", "plain: the published estimator; tilted: the gradient at w* taken out, not the published one",
+     &LlcEstimate::kind},
     {"lambda", "1", "localised learning coefficient lambda_hat(gamma, n beta)", &LlcEstimate::lambda},
     {"standard_error", "1", "Monte Carlo error of lambda, baseline included", &LlcEstimate::standard_error},
     {"verdict", "", "converged, or what failed with its number, joined by '; '", &LlcEstimate::failures},
@@ -105,13 +117,15 @@ inline constexpr auto llc_columns = std::to_array<Column<LlcEstimate>>({
     {"distance", "weights' unit", "root mean square of |w - w*| over the draws", &LlcEstimate::distance},
     {"relative_distance", "1", "distance / |w*|", &LlcEstimate::relative_distance},
     {"distance_r_hat", "1", "split R-hat of |w - w*|^2", &LlcEstimate::distance_r_hat},
-    {"descent", "1", "(n beta |grad L(w*)|)^2 / gamma: small against lambda where w* is a minimum", &LlcEstimate::descent},
+    {"descent", "1", "(n beta |grad L(w*)|)^2 / gamma: small against lambda where w* is a minimum",
+     &LlcEstimate::descent},
     {"n_beta", "1 / loss", "inverse temperature times n", &LlcEstimate::n_beta},
     {"gamma", "1 / weights' unit^2", "localisation", &LlcEstimate::gamma},
     {"resolution", "loss / weights' unit^2", "gamma / n_beta: the curvature below which a direction hardly counts",
      &LlcEstimate::resolution},
     {"step_size", "weights' unit^2", "eps of the sampler", &LlcEstimate::step_size},
-    {"mu_max", "loss / weights' unit^2", "largest curvature that was found; 0 where step_size was given", &LlcEstimate::mu_max},
+    {"mu_max", "loss / weights' unit^2", "largest curvature that was found; 0 where step_size was given",
+     &LlcEstimate::mu_max},
     {"baseline", "loss", "L_n(w*) over the chain's data", &LlcEstimate::baseline},
     {"samples", "1", "n", &LlcEstimate::samples},
     {"parameters", "1", "dimension of the chain", &LlcEstimate::parameters},
@@ -136,10 +150,16 @@ inline constexpr auto metric_columns = std::to_array<Column<Metric>>({
 template <class Row>
 constexpr std::span<const Column<Row>> columns_of();
 template <>
-constexpr std::span<const Column<Signature>> columns_of<Signature>() { return signature_columns; }
+constexpr std::span<const Column<Signature>> columns_of<Signature>() {
+  return signature_columns;
+}
 template <>
-constexpr std::span<const Column<LlcEstimate>> columns_of<LlcEstimate>() { return llc_columns; }
+constexpr std::span<const Column<LlcEstimate>> columns_of<LlcEstimate>() {
+  return llc_columns;
+}
 template <>
-constexpr std::span<const Column<Metric>> columns_of<Metric>() { return metric_columns; }
+constexpr std::span<const Column<Metric>> columns_of<Metric>() {
+  return metric_columns;
+}
 
 }  // namespace dds::schema

@@ -36,15 +36,19 @@ class CurvatureProbe::Hessian {
  public:
   Hessian(CurvatureProbe& probe, const Replica& replica) : probe_(probe), replica_(replica) {
     if (!probe_.has_double_backward_) return;
-    gradient_ = replica.gradient(loss(), Replica::Graph::Differentiable);
     ++probe_.gradients_;
+    try {
+      gradient_ = gradient(Replica::Graph::Differentiable);
+    } catch (const c10::Error&) {
+      probe_.has_double_backward_ = false;
+    }
   }
 
   at::Tensor times(const at::Tensor& v) {
     probe_.gradients_ += 2;
     if (probe_.has_double_backward_) {
       try {
-        return replica_.gradient(at::dot(gradient_, v), Replica::Graph::Keep);
+        return replica_.gradient(at::dot(gradient_, v), 1, Replica::Graph::Keep);
       } catch (const c10::Error&) {
         probe_.has_double_backward_ = false;
       }
@@ -53,7 +57,7 @@ class CurvatureProbe::Hessian {
   }
 
  private:
-  at::Tensor loss() const { return probe_.objective_.loss(replica_, probe_.batch_); }
+  at::Tensor gradient(Replica::Graph graph) const { return probe_.objective_.gradient(replica_, probe_.batch_, graph); }
 
   at::Tensor difference(const at::Tensor& v) const {
     const auto& w = replica_.weights();
@@ -62,9 +66,9 @@ class CurvatureProbe::Hessian {
     if (length == 0) return at::zeros_like(v);
     const double step = difference_step(here) / length;
     w.add_(v, step);
-    const auto ahead = replica_.gradient(loss());
+    const auto ahead = gradient(Replica::Graph::Free);
     w.copy_(here).sub_(v, step);
-    const auto behind = replica_.gradient(loss());
+    const auto behind = gradient(Replica::Graph::Free);
     w.copy_(here);
     return ahead.sub(behind).div_(2 * step);
   }

@@ -23,8 +23,8 @@ at::Generator generator_for(at::Device device, std::uint64_t seed, std::uint64_t
 
 /// w += -(eps/2) (n_beta grad excess(w) + gamma (w - w*)) + sqrt(eps) N(0, I), from w*.
 ///
-/// The chain holds its weights and its generators and runs on whatever replica it is lent, so that its course depends on
-/// nothing but the seed and its number.
+/// The chain holds its weights and its generators and runs on whatever replica it is lent, so that its course depends
+/// on nothing but the seed and its number.
 class Chain {
  public:
   Chain(const Objective& objective, Posterior posterior, std::uint64_t seed, std::uint64_t number);
@@ -35,8 +35,8 @@ class Chain {
     std::vector<double> distance;  ///< |w - w*|^2
   };
 
-  /// Runs `steps` steps of size `eps`, or fewer if `stop` says so before one, or if the chain diverges. With `keep` each
-  /// step leaves one draw.
+  /// Runs `steps` steps of size `eps`, or fewer if `stop` says so before one, or if the chain diverges. With `keep`
+  /// each step leaves one draw.
   ///
   /// A step of size eps inflates the variance 1/h of a quadratic direction of curvature h (of U, the negative log
   /// density) to 1/(h (1 - eps h/4)). On a quadratic the mean of (eps/8) grad f . grad U is what this adds to that of

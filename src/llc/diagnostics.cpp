@@ -34,7 +34,8 @@ Traces split(const Traces& traces) {
 Traces window(const Traces& traces, std::size_t begin, std::size_t end) {
   Traces part;
   for (const auto& draws : traces) {
-    part.emplace_back(draws.begin() + static_cast<std::ptrdiff_t>(begin), draws.begin() + static_cast<std::ptrdiff_t>(end));
+    part.emplace_back(draws.begin() + static_cast<std::ptrdiff_t>(begin),
+                      draws.begin() + static_cast<std::ptrdiff_t>(end));
   }
   return part;
 }

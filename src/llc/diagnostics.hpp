@@ -14,7 +14,8 @@ using Traces = std::vector<std::vector<double>>;
 double mean(const Traces& traces);
 
 /// Split R-hat: each chain is cut in two, N draws a half; sqrt((W (N-1)/N + B/N) / W) with W the mean variance within
-/// the halves and B N times the variance between their means. Empty with fewer than 4 draws a chain, or if nothing varies.
+/// the halves and B N times the variance between their means. Empty with fewer than 4 draws a chain, or if nothing
+/// varies.
 std::optional<double> split_r_hat(const Traces& traces);
 
 /// Effective sample size of the mean of all draws, over split chains: S / (1 + 2 sum_t rho_t), the sum cut by Geyer's

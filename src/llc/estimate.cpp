@@ -65,8 +65,8 @@ void check(const LikelihoodPtr& likelihood, const Data& data, const Forward& for
   const auto samples = data.size();
   if (!data.targets.defined()) throw InvalidArgument("estimate_llc: the data has no targets");
   if (samples < options.batch_size()) {
-    throw InvalidArgument(fmt::format("estimate_llc: {} samples; expected at least batch_size = {}", samples,
-                                      options.batch_size()));
+    throw InvalidArgument(
+        fmt::format("estimate_llc: {} samples; expected at least batch_size = {}", samples, options.batch_size()));
   }
   if (samples < 2 && options.n_beta() == 0) {
     throw InvalidArgument("estimate_llc: 1 sample, and n beta = n / log n needs at least 2");
@@ -87,7 +87,8 @@ class Estimation {
         guard_(model, {.dtype = std::nullopt, .require_grad = false}),
         replicas_{Replica(borrow(model), forward, names_)},
         objective_(likelihood, data, options.kind(), options.batch_size(), replicas_[0]),
-        probe_(objective_, probe_batch(), generator_for(objective_.start().device(), options.seed(), kProbeStream + 1)) {
+        probe_(objective_, probe_batch(),
+               generator_for(objective_.start().device(), options.seed(), kProbeStream + 1)) {
     describe();
     add_replicas(model, forward);
   }
@@ -160,15 +161,13 @@ class Estimation {
   bool same_gradient(const Replica& replica) const {
     const auto few = std::min(objective_.samples(), kComparedSamples);
     const Batch batch{objective_.all().data.slice(0, few), {}};
-    const auto gradient = [&](const Replica& r) { return r.gradient(objective_.loss(r, batch)); };
-    return gradient(replicas_[0]).equal(gradient(replica));
+    return objective_.gradient(replicas_[0], batch).equal(objective_.gradient(replica, batch));
   }
 
   void calibrate() {
     const auto& original = replicas_[0];
     raise_curvature(probe_.largest(original));
-    estimate_.descent =
-        probe_.descent(original, objective_.start_gradient(), estimate_.n_beta, estimate_.gamma);
+    estimate_.descent = probe_.descent(original, objective_.start_gradient(), estimate_.n_beta, estimate_.gamma);
     if (automatic_step()) run_pilot();
     set_step();
   }

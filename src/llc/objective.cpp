@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/dot.h>
-#include <ATen/ops/mean.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/StringUtil.h>
@@ -29,7 +28,7 @@ void Objective::measure_start(const Replica& replica) {
   slope_ = at::zeros_like(start_);
   for (std::int64_t begin = 0; begin < samples_; begin += piece) {
     const auto part = losses(replica, all_.data.slice(begin, std::min(begin + piece, samples_)));
-    slope_.add_(replica.gradient(part.sum()), 1.0 / static_cast<double>(samples_));
+    slope_.add_(replica.gradient(part), 1.0 / static_cast<double>(samples_));
     losses_at_start.push_back(part.detach().to(at::kDouble));
     ++start_passes_;
   }
@@ -53,27 +52,31 @@ Batch Objective::draw(std::int64_t size, at::Generator generator) const {
   return {all_.data.select(indices), all_.start_losses.index_select(0, indices)};
 }
 
-at::Tensor Objective::loss(const Replica& replica, const Batch& batch) const {
-  return at::mean(losses(replica, batch.data), at::kDouble);  // summed in fp64: differences of it are what counts
+at::Tensor Objective::gradient(const Replica& replica, const Batch& batch, Replica::Graph graph) const {
+  const auto values = losses(replica, batch.data);
+  return replica.gradient(values, 1.0 / static_cast<double>(values.size(0)), graph);
 }
 
-at::Tensor Objective::batch_slope(const Replica& replica, const Batch& batch) const {
+at::Tensor Objective::slope(const Replica& replica, const Batch& batch) const {
   if (full_batch()) return slope_;
   const auto here = replica.weights().clone();
   replica.weights().copy_(start_);
-  auto slope = replica.gradient(loss(replica, batch));
+  auto slope = gradient(replica, batch);
   replica.weights().copy_(here);
   return slope;
 }
 
 Objective::Value Objective::at(const Replica& replica, const Batch& batch) const {
-  const auto mean_loss = loss(replica, batch);
+  const auto values = losses(replica, batch.data);
+  const auto size = static_cast<double>(values.size(0));
+  // Summed in fp64: it is a small difference of large sums that counts.
+  const double mean = values.detach().sum(at::kDouble).item<double>() / size;
   const double start = full_batch() ? start_loss_ : batch.start_losses.mean().item<double>();
-  Value value{mean_loss.item<double>() - start, replica.gradient(mean_loss)};
+  Value value{mean - start, replica.gradient(values, 1 / size)};
   if (kind_ == LlcKind::Tilted) {
-    const auto slope = batch_slope(replica, batch);
-    value.excess -= at::dot(slope, replica.weights() - start_).item<double>();
-    value.gradient = value.gradient - slope;
+    const auto s = slope(replica, batch);
+    value.excess -= at::dot(s, replica.weights() - start_).item<double>();
+    value.gradient.sub_(s);
   }
   return value;
 }

@@ -38,8 +38,8 @@ class Objective {
   /// The batch of a chain's step: all samples or a draw.
   Batch next(at::Generator generator) const { return full_batch() ? all_ : draw(batch_size_, std::move(generator)); }
 
-  /// Mean loss over the batch, with its graph.
-  at::Tensor loss(const Replica& replica, const Batch& batch) const;
+  /// Gradient of the mean loss over the batch.
+  at::Tensor gradient(const Replica& replica, const Batch& batch, Replica::Graph graph = Replica::Graph::Free) const;
 
   struct Value {
     double excess;
@@ -56,7 +56,8 @@ class Objective {
  private:
   at::Tensor losses(const Replica& replica, const Data& data) const;
   void measure_start(const Replica& replica);
-  at::Tensor batch_slope(const Replica& replica, const Batch& batch) const;
+  /// s, at w*.
+  at::Tensor slope(const Replica& replica, const Batch& batch) const;
 
   LikelihoodPtr likelihood_;
   LlcKind kind_;

@@ -40,28 +40,26 @@ void judge_mixing(Judge& judge, const LlcEstimate& e) {
 }
 
 void judge_size(Judge& judge, const LlcEstimate& e) {
-  if (!(*e.lambda > 0)) {
-    judge.fail(fmt::format("lambda {:.3g} is not positive", *e.lambda));
-    return;
-  }
   const auto share = [&](const std::optional<double>& value) {
-    return value ? std::optional(std::abs(*value) / *e.lambda) : std::nullopt;
+    return value ? std::optional(std::abs(*value / *e.lambda)) : std::nullopt;
   };
+  if (e.kind == LlcKind::Plain) {
+    judge.at_most("w* is no minimum: descent/|lambda|", share(e.descent), LlcBounds::kDescent);
+  }
+  if (!(*e.lambda > 0)) return judge.fail(fmt::format("lambda {:.3g} is not positive", *e.lambda));
   judge.at_most("standard_error/lambda", share(e.standard_error), LlcBounds::kRelativeError);
   judge.at_most("discretisation/lambda", share(e.discretisation), LlcBounds::kDiscretisation);
-  if (e.kind == LlcKind::Plain) {
-    judge.at_most("w* is no minimum: descent/lambda", share(e.descent), LlcBounds::kDescent);
-  }
 }
 
 void judge_neighbourhood(Judge& judge, const LlcEstimate& e, const LlcOptions& options) {
   const bool stationary = e.distance_r_hat && *e.distance_r_hat <= LlcBounds::kDistanceRHat && e.distance_drift &&
                           std::abs(*e.distance_drift) <= LlcBounds::kDrift;
   if (!stationary) {
-    judge.fail(fmt::format("|w-w*| not stationary (r_hat {:.3g}, bound {:.3g}; drift {:.3g}, bound {:.3g}): "
-                           "2/(eps gamma) is {:.0f} steps, burn_in {}",
-                           e.distance_r_hat.value_or(NAN), LlcBounds::kDistanceRHat, e.distance_drift.value_or(NAN),
-                           LlcBounds::kDrift, e.relaxation, e.burn_in));
+    judge.fail(
+        fmt::format("|w-w*| not stationary (r_hat {:.3g}, bound {:.3g}; drift {:.3g}, bound {:.3g}): "
+                    "2/(eps gamma) is {:.0f} steps, burn_in {}",
+                    e.distance_r_hat.value_or(NAN), LlcBounds::kDistanceRHat, e.distance_drift.value_or(NAN),
+                    LlcBounds::kDrift, e.relaxation, e.burn_in));
   }
   if (e.relative_distance) {
     judge.at_most("chain left the neighbourhood: |w-w*|/|w*|", e.relative_distance, options.max_relative_distance());

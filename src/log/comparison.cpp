@@ -37,7 +37,8 @@ std::vector<std::string> layers_of(const Run& run) {
   return layers;
 }
 
-std::vector<Comparison::Pair> pairs_of(const Run& run, const std::string& layer, const Measure& measure, const Estimates& estimates) {
+std::vector<Comparison::Pair> pairs_of(const Run& run, const std::string& layer, const Measure& measure,
+                                       const Estimates& estimates) {
   std::map<std::int64_t, Comparison::Pair> pairs;
   for (const Signature& s : run.signatures) {
     const auto estimate = estimates.find(s.step);
@@ -53,7 +54,8 @@ void correlate(Comparison& comparison) {
   std::vector<double> readings, lambdas, trend;
   for (const Comparison::Pair& pair : comparison.pairs) {
     if (!pair.estimate->converged()) continue;
-    // A smallest singular value on its floor is rounding noise, whose order means nothing: all such are ties below the rest.
+    // A smallest singular value on its floor is rounding noise, whose order means nothing: all such are ties below the
+    // rest.
     const bool noise = pair.at_floor && comparison.measure->value == sigma_min;
     readings.push_back(noise ? 0 : pair.reading);
     lambdas.push_back(*pair.estimate->lambda);

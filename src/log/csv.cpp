@@ -29,11 +29,14 @@ class Reader {
       std::string field;
       if (!read_field(field)) return false;
       record.fields.push_back(std::move(field));
-      const char end = text_[at_++];  // read_field stops before a comma or a line end, never at the end of the text
-      if (end == '\n') {
-        ++line_;
-        return true;
+      // read_field stops before a comma or a line end, never at the end of the text.
+      if (text_[at_] == ',') {
+        ++at_;
+        continue;
       }
+      at_ = text_.find('\n', at_) + 1;
+      ++line_;
+      return true;
     }
   }
   std::size_t position() const { return at_; }
@@ -43,15 +46,17 @@ class Reader {
     if (at_ < text_.size() && text_[at_] == '"') {
       if (!read_quoted(field)) return false;
     } else {
-      while (at_ < text_.size() && text_[at_] != ',' && text_[at_] != '\n' && text_[at_] != '"') field += text_[at_++];
+      while (at_ < text_.size() && text_[at_] != ',' && text_[at_] != '"' && !at_line_end()) field += text_[at_++];
     }
     if (at_ == text_.size()) return false;
-    if (text_[at_] == '\n' && !field.empty() && field.back() == '\r') field.pop_back();
-    if (text_[at_] != ',' && text_[at_] != '\n') {
-      throw InvalidArgument(fmt::format("line {}: '{}' where a comma or the end of the line was expected", line_, text_[at_]));
+    if (text_[at_] != ',' && !at_line_end()) {
+      throw InvalidArgument(
+          fmt::format("line {}: '{}' where a comma or the end of the line was expected", line_, text_[at_]));
     }
     return true;
   }
+
+  bool at_line_end() const { return text_.substr(at_).starts_with('\n') || text_.substr(at_).starts_with("\r\n"); }
 
   /// A quoted field, from its opening quote to behind its closing one.
   bool read_quoted(std::string& field) {

@@ -28,14 +28,17 @@ void check_directory(const fs::path& path, bool resume) {
   const std::string entry = first_entry(path);
   if (entry.empty()) return;
   if (!resume) {
-    throw IoError(fmt::format("{} is not empty (it holds {}): choose another directory, or set DirectoryOptions::resume to "
-                              "append to the run in it", path.string(), entry));
+    throw IoError(
+        fmt::format("{} is not empty (it holds {}): choose another directory, or set DirectoryOptions::resume to "
+                    "append to the run in it",
+                    path.string(), entry));
   }
   read_description(path);  // throws if what is there is no run, or one of another schema
 }
 
 fs::path made_directory(const fs::path& path, bool resume) try {
-  if (fs::exists(path) && !fs::is_directory(path)) throw IoError(fmt::format("{} is a file, expected a directory", path.string()));
+  if (fs::exists(path) && !fs::is_directory(path))
+    throw IoError(fmt::format("{} is a file, expected a directory", path.string()));
   fs::create_directories(path);
   check_directory(path, resume);
   return path;
@@ -81,7 +84,8 @@ class Directory final : public Sink {
 
   void describe(const std::string& key, const std::string& json) override {
     auto value = nlohmann::ordered_json::parse(json, nullptr, /*allow_exceptions=*/false);
-    if (value.is_discarded()) throw InvalidArgument(fmt::format("describe: the value of '{}' is no JSON: {}", key, json));
+    if (value.is_discarded())
+      throw InvalidArgument(fmt::format("describe: the value of '{}' is no JSON: {}", key, json));
     if (key == "schema_version") throw InvalidArgument("describe: schema_version is the log's own key");
     description_[key] = std::move(value);
     write_description();

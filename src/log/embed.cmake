@@ -20,8 +20,8 @@ endfunction()
 
 function(dds_embed target)
   if(NOT EXISTS ${DDS_PLOTLY_JS})
-    message(FATAL_ERROR "DDS_PLOTLY_JS=${DDS_PLOTLY_JS} does not exist: give the path of plotly.min.js, for example from "
-                        "`pip install --no-deps --target DIR plotly`, where it is DIR/plotly/package_data/plotly.min.js")
+    message(FATAL_ERROR "DDS_PLOTLY_JS=${DDS_PLOTLY_JS} does not exist: give the path of plotly.min.js; after "
+      "`pip install --no-deps --target DIR plotly` it is DIR/plotly/package_data/plotly.min.js")
   endif()
   dds_embed_asset(${target} page ${DDS_REPORT_SOURCES}/page.html)
   dds_embed_asset(${target} style ${DDS_REPORT_SOURCES}/style.css)

@@ -95,6 +95,8 @@ void replace_file(const std::filesystem::path& path, std::string_view content) {
   fail("write", path, error);
 }
 
-bool is_left_over(const std::filesystem::path& path) { return path.filename().string().find(kTemporary) != std::string::npos; }
+bool is_left_over(const std::filesystem::path& path) {
+  return path.filename().string().find(kTemporary) != std::string::npos;
+}
 
 }  // namespace dds::log

@@ -1,5 +1,5 @@
-// Files that survive a crash: appended to row by row, or replaced whole. Every failure is an IoError that names the path and
-// the system's reason.
+// Files that survive a crash: appended to row by row, or replaced whole. Every failure is an IoError that names the
+// path and the system's reason.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ class Descriptor {
   int fd_;
 };
 
-/// Takes the lock of a directory, the file `.lock` in it, for as long as it lives. The kernel drops it with the process,
-/// however that ends. Throws IoError if another holds it.
+/// Takes the lock of a directory, the file `.lock` in it, for as long as it lives. The kernel drops it with the
+/// process, however that ends. Throws IoError if another holds it.
 class Lock {
  public:
   explicit Lock(const std::filesystem::path& directory);
@@ -43,8 +43,8 @@ class AppendFile {
   /// Opens the file, makes it if it is not there, and cuts it to its first `size` bytes.
   AppendFile(std::filesystem::path path, std::uint64_t size);
 
-  /// Adds a row in one write. If that fails, what was written of it is taken back before IoError is thrown: the next row
-  /// never follows half of one.
+  /// Adds a row in one write. If that fails, what was written of it is taken back before IoError is thrown: the next
+  /// row never follows half of one.
   void append(std::string_view row);
   /// Takes rows back.
   void truncate(std::uint64_t size);

@@ -15,7 +15,8 @@ void last_metrics(const Run& run, std::vector<std::string>& out) {
   for (const Metric& metric : run.metrics) {
     if (std::isfinite(metric.value)) last[metric.name] = &metric;
   }
-  for (const auto& [name, metric] : last) out.push_back(fmt::format("{} ends at {:.4g} (step {}).", name, metric->value, metric->step));
+  for (const auto& [name, metric] : last)
+    out.push_back(fmt::format("{} ends at {:.4g} (step {}).", name, metric->value, metric->step));
 }
 
 /// The last checkpoint reads of every layer and side.
@@ -33,14 +34,16 @@ void floor_and_dead(const Run& run, std::vector<std::string>& out) {
   const auto reads = last_reads(run);
   if (reads.empty()) return;
   const auto at_floor = std::count_if(reads.begin(), reads.end(), [](const Signature* s) { return s->at_floor; });
-  out.push_back(fmt::format("At the last checkpoint read, σ_min stands on its noise floor in {} of {} layers and sides.", at_floor,
-                            reads.size()));
-  const auto most = std::max_element(reads.begin(), reads.end(), [](auto* a, auto* b) { return a->dead_directions < b->dead_directions; });
+  out.push_back(
+      fmt::format("At the last checkpoint read, σ_min stands on its noise floor in {} of {} layers and sides.",
+                  at_floor, reads.size()));
+  const auto most = std::max_element(reads.begin(), reads.end(),
+                                     [](auto* a, auto* b) { return a->dead_directions < b->dead_directions; });
   const Signature& s = **most;
   out.push_back(s.dead_directions <= 0
                     ? "No layer has a dead direction there: every rank reaches its structural bound."
-                    : fmt::format("Most dead directions there: {} of {} in {} ({} side).", s.dead_directions, s.structural_bound,
-                                  s.layer, to_string(s.side)));
+                    : fmt::format("Most dead directions there: {} of {} in {} ({} side).", s.dead_directions,
+                                  s.structural_bound, s.layer, to_string(s.side)));
 }
 
 void estimates(const Run& run, std::vector<std::string>& out) {
@@ -55,33 +58,46 @@ void estimates(const Run& run, std::vector<std::string>& out) {
       last = &estimate;
     }
     if (all == 0) continue;
-    std::string text = fmt::format("{} of {} {} LLC estimates converged", converged, all, kind == LlcKind::Plain ? "plain" : "tilted");
-    if (last) text += fmt::format("; the last is {:.4g} (step {}, γ = {:.3g}, nβ = {:.4g})", *last->lambda, last->step, last->gamma, last->n_beta);
+    std::string text =
+        fmt::format("{} of {} {} LLC estimates converged", converged, all, kind == LlcKind::Plain ? "plain" : "tilted");
+    if (last)
+      text += fmt::format("; the last is {:.4g} (step {}, γ = {:.4g}, nβ = {:.4g})", *last->lambda, last->step,
+                          last->gamma, last->n_beta);
     out.push_back(text + ".");
   }
 }
 
 void correlations(const std::vector<Comparison>& comparisons, std::vector<std::string>& out) {
   if (comparisons.empty()) return;
-  std::size_t raw = 0, detrended = 0, defined = 0;
+  std::size_t raw = 0, detrended = 0, defined = 0, defined_detrended = 0;
   const auto beyond_zero = [](const RankCorrelation& c) { return c.rho && (*c.low > 0 || *c.high < 0); };
   for (const Comparison& comparison : comparisons) {
     defined += comparison.raw.rho.has_value();
+    defined_detrended += comparison.detrended.rho.has_value();
     raw += beyond_zero(comparison.raw);
     detrended += beyond_zero(comparison.detrended);
   }
   if (defined == 0) {
-    out.push_back(fmt::format("No rank correlation of DDS with LLC: fewer than {} checkpoints have a converged estimate.",
-                              kMinCorrelationPairs));
+    out.push_back(
+        fmt::format("No rank correlation of DDS with LLC: fewer than {} checkpoints have a converged estimate.",
+                    kMinCorrelationPairs));
     return;
   }
-  out.push_back(fmt::format("DDS against LLC: of {} rank correlations {} exclude zero at 95 %, and {} still do with the trend over "
-                            "training taken out.", defined, raw, detrended));
+  const std::string left = defined_detrended > 0
+                               ? fmt::format("{} of {}", detrended, defined_detrended)
+                               : "none is defined (the readings or the LLC are in the very order of the steps)";
+  out.push_back(fmt::format(
+      "DDS against LLC: {} of {} rank correlations exclude zero at 95 %; with the trend over training taken "
+      "out, {}.",
+      raw, defined, left));
 }
 
 void statuses(const Run& run, std::vector<std::string>& out) {
-  const auto odd = std::count_if(run.signatures.begin(), run.signatures.end(), [](const Signature& s) { return !s.status.empty(); });
-  if (odd > 0) out.push_back(fmt::format("{} of {} readings carry a status other than ok (table below).", odd, run.signatures.size()));
+  const auto odd =
+      std::count_if(run.signatures.begin(), run.signatures.end(), [](const Signature& s) { return !s.status.empty(); });
+  if (odd > 0)
+    out.push_back(
+        fmt::format("{} of {} readings carry a status other than ok (table below).", odd, run.signatures.size()));
 }
 
 }  // namespace

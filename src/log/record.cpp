@@ -17,6 +17,7 @@ namespace {
 
 using nlohmann::json;
 
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr std::string_view kConverged = "converged";
 constexpr std::string_view kFailureSeparator = "; ";
 
@@ -55,7 +56,7 @@ Number number_of(std::string_view text, std::string_view expected) {
 void parse(std::string_view text, std::int64_t& value) { value = number_of<std::int64_t>(text, "a whole number"); }
 void parse(std::string_view text, std::uint64_t& value) { value = number_of<std::uint64_t>(text, "a whole number"); }
 void parse(std::string_view text, double& value) {
-  value = text.empty() ? std::numeric_limits<double>::quiet_NaN() : number_of<double>(text, "a number");
+  value = text.empty() ? kNan : number_of<double>(text, "a number");
   if (!text.empty() && !std::isfinite(value)) refuse(text, "a finite number");
 }
 void parse(std::string_view text, bool& value) {
@@ -171,9 +172,10 @@ Signature signature_of_json(std::string_view line) {
     assign(signature, column, field_text(*found));
   }
   if (const auto found = object.find("spectrum"); found != object.end()) {
-    const bool numbers = found->is_array() && std::all_of(found->begin(), found->end(), [](const json& v) { return v.is_number(); });
+    const bool numbers = found->is_array() && std::all_of(found->begin(), found->end(),
+                                                          [](const json& v) { return v.is_number() || v.is_null(); });
     if (!numbers) refuse(found->dump().substr(0, 40), "a list of numbers as spectrum");
-    signature.spectrum = found->get<std::vector<double>>();
+    for (const json& value : *found) signature.spectrum.push_back(value.is_null() ? kNan : value.get<double>());
   }
   return signature;
 }

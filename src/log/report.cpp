@@ -81,8 +81,10 @@ ordered_json page_data(const log::Run& run) {
                     {"findings", log::findings(run, comparisons)},
                     {"measures", json::array()},
                     {"comparisons", json::array()},
-                    {"notes", {{"signatures.csv", column_notes<Signature>()}, {"llc.csv", column_notes<LlcEstimate>()},
-                               {"metrics.csv", column_notes<Metric>()}}}};
+                    {"notes",
+                     {{"signatures.csv", column_notes<Signature>()},
+                      {"llc.csv", column_notes<LlcEstimate>()},
+                      {"metrics.csv", column_notes<Metric>()}}}};
   for (const log::Measure& measure : log::measures()) {
     data["measures"].push_back({{"key", measure.key}, {"label", measure.label}});
   }
@@ -94,8 +96,10 @@ ordered_json page_data(const log::Run& run) {
 std::string script_safe(const ordered_json& data) {
   std::string text;
   for (const char c : data.dump(-1, ' ', false, json::error_handler_t::replace)) {
-    if (c == '<') text += "\\u003c";
-    else text += c;
+    if (c == '<')
+      text += "\\u003c";
+    else
+      text += c;
   }
   return text;
 }

@@ -14,7 +14,9 @@
 namespace dds::log {
 namespace {
 
-std::string content_of(const std::filesystem::path& path) { return std::filesystem::exists(path) ? read_file(path) : std::string(); }
+std::string content_of(const std::filesystem::path& path) {
+  return std::filesystem::exists(path) ? read_file(path) : std::string();
+}
 
 [[noreturn]] void malformed(const std::filesystem::path& path, std::size_t line, std::string_view what) {
   throw IoError(fmt::format("{}:{}: {}", path.string(), line, what));
@@ -26,7 +28,8 @@ void check_header(const std::filesystem::path& path, const csv::Record& header) 
   const auto columns = schema::columns_of<Row>();
   const bool same = std::equal(columns.begin(), columns.end(), header.fields.begin(), header.fields.end(),
                                [](const auto& column, const std::string& name) { return column.name == name; });
-  if (!same) malformed(path, header.line, fmt::format("its columns are not those of schema version {}", schema::kVersion));
+  if (!same)
+    malformed(path, header.line, fmt::format("its columns are not those of schema version {}", schema::kVersion));
 }
 
 /// Puts the spectra that the JSON lines hold into the same rows of the CSV file.
@@ -82,7 +85,8 @@ Rows<Signature> read_jsonl(const std::filesystem::path& path) {
 
 nlohmann::ordered_json read_description(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / kRunJson;
-  if (!std::filesystem::exists(path)) throw IoError(fmt::format("{} holds no run: {} is missing", directory.string(), kRunJson));
+  if (!std::filesystem::exists(path))
+    throw IoError(fmt::format("{} holds no run: {} is missing", directory.string(), kRunJson));
   auto description = nlohmann::ordered_json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
   if (!description.is_object()) throw IoError(fmt::format("{}: not a JSON object", path.string()));
   const auto version = description.find("schema_version");

@@ -26,8 +26,8 @@ struct Rows {
   std::size_t whole = 0;  ///< 0: the file is missing, empty, or its header is torn
 };
 
-/// Reads a CSV file of the log; a missing one has no rows. Throws IoError naming the file and the line for anything but the
-/// header and rows of this version of the schema.
+/// Reads a CSV file of the log; a missing one has no rows. Throws IoError naming the file and the line for anything but
+/// the header and rows of this version of the schema.
 template <class Row>
 Rows<Row> read_csv(const std::filesystem::path& path);
 

@@ -22,15 +22,22 @@ class Callback final : public Sink {
 class Tee final : public Sink {
  public:
   explicit Tee(std::vector<SinkPtr> sinks) : sinks_(std::move(sinks)) {}
-  void write(const Signature& signature) override { each([&](Sink& sink) { sink.write(signature); }); }
-  void write(const LlcEstimate& estimate) override { each([&](Sink& sink) { sink.write(estimate); }); }
-  void write(const Metric& metric) override { each([&](Sink& sink) { sink.write(metric); }); }
+  void write(const Signature& signature) override {
+    each([&](Sink& sink) { sink.write(signature); });
+  }
+  void write(const LlcEstimate& estimate) override {
+    each([&](Sink& sink) { sink.write(estimate); });
+  }
+  void write(const Metric& metric) override {
+    each([&](Sink& sink) { sink.write(metric); });
+  }
   void describe(const std::string& key, const std::string& json) override {
     each([&](Sink& sink) { sink.describe(key, json); });
   }
 
  private:
-  /// A sink that throws does not keep the row from the others: the first exception is passed on after all had their turn.
+  /// A sink that throws does not keep the row from the others: the first exception is passed on after all had their
+  /// turn.
   template <class Act>
   void each(Act act) {
     std::exception_ptr first;

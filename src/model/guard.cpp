@@ -62,8 +62,8 @@ void ModelGuard::save_tensors(torch::nn::Module& model, const GuardOptions& opti
     at::Tensor replacement;
     if (converts) replacement = data.to(*options.dtype);
     if (!converts && copy) replacement = data.clone();
-    return std::optional<Saved>({tensor, data, replacement, tensor.requires_grad(),
-                                 torch::autograd::impl::try_get_grad_accumulator(tensor)});
+    return std::optional<Saved>(
+        {tensor, data, replacement, tensor.requires_grad(), torch::autograd::impl::try_get_grad_accumulator(tensor)});
   };
   for (const auto& parameter : model.parameters()) {
     if (auto saved = save(parameter, /*copy=*/false)) parameters_.push_back(std::move(*saved));
@@ -78,7 +78,8 @@ void ModelGuard::save_generators() {
   std::vector<at::Device> devices = {at::Device(at::kCPU)};
   for (const auto& saved : parameters_) {
     const auto device = saved.tensor.device();
-    if (device.is_cuda() && std::find(devices.begin(), devices.end(), device) == devices.end()) devices.push_back(device);
+    if (device.is_cuda() && std::find(devices.begin(), devices.end(), device) == devices.end())
+      devices.push_back(device);
   }
   for (const auto& device : devices) {
     auto generator = at::globalContext().defaultGenerator(device);

@@ -29,8 +29,8 @@ struct GuardOptions {
 /// default generators (the CPU's and those of the parameters' devices). `.grad` is never touched. Parameters keep their
 /// TensorImpl throughout, so tied weights, optimisers and flattened weight lists stay valid.
 ///
-/// Parameters may be pointed elsewhere with `set_data` while the guard lives. Values written into a parameter *in place*
-/// are undone only where `dtype` made a copy. Not while another thread uses the model.
+/// Parameters may be pointed elsewhere with `set_data` while the guard lives. Values written into a parameter *in
+/// place* are undone only where `dtype` made a copy. Not while another thread uses the model.
 class ModelGuard {
  public:
   explicit ModelGuard(torch::nn::Module& model, GuardOptions options = {});

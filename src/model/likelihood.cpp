@@ -105,10 +105,11 @@ class Categorical final : public Likelihood {
     // One pass over the targets in the usual case; the ignored ones are looked at only if something is out of range.
     const auto range = at::aminmax(target);
     if (in_range(std::get<0>(range), classes) && in_range(std::get<1>(range), classes)) return;
-    const auto wrong = target.masked_select(target.ne(ignore_index_).logical_and(target.lt(0).logical_or(target.ge(classes))));
+    const auto wrong =
+        target.masked_select(target.ne(ignore_index_).logical_and(target.lt(0).logical_or(target.ge(classes))));
     if (wrong.numel() == 0) return;
-    throw InvalidArgument(c10::str("categorical: target ", wrong[0].item<std::int64_t>(), "; expected 0 to ", classes - 1,
-                                   " (", classes, " classes), or ", ignore_index_, " to ignore it"));
+    throw InvalidArgument(c10::str("categorical: target ", wrong[0].item<std::int64_t>(), "; expected 0 to ",
+                                   classes - 1, " (", classes, " classes), or ", ignore_index_, " to ignore it"));
   }
 
   static bool in_range(const at::Tensor& value, std::int64_t classes) {
@@ -214,7 +215,8 @@ class Custom final : public Likelihood {
 
   at::Tensor sample(const at::Tensor& output, at::Generator generator) const override {
     if (!sample_) {
-      throw InvalidArgument("likelihood \"" + name_ + "\": it has no sample function, so the true Fisher cannot be read");
+      throw InvalidArgument("likelihood \"" + name_ +
+                            "\": it has no sample function, so the true Fisher cannot be read");
     }
     const c10::NoGradGuard no_grad;
     return sample_(output, std::move(generator));

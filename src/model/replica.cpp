@@ -1,6 +1,7 @@
 #include "src/model/replica.hpp"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/StringUtil.h>
@@ -79,11 +80,11 @@ Replica::Replica(std::shared_ptr<torch::nn::Module> module, Forward forward, con
   }
 }
 
-at::Tensor Replica::gradient(const at::Tensor& loss, Graph graph) const {
-  if (!loss.requires_grad()) return at::zeros_like(weights_);  // linear in the weights, or independent of them
+at::Tensor Replica::gradient(const at::Tensor& values, double scale, Graph graph) const {
+  if (!values.requires_grad()) return at::zeros_like(weights_);  // linear in the weights, or independent of them
   const bool differentiable = graph == Graph::Differentiable;
-  auto parts = torch::autograd::grad({loss}, parameters_, {}, graph != Graph::Free, differentiable,
-                                     /*allow_unused=*/true);
+  auto parts = torch::autograd::grad({values}, parameters_, {at::full_like(values, scale)}, graph != Graph::Free,
+                                     differentiable, /*allow_unused=*/true);
   for (std::size_t i = 0; i < parts.size(); ++i) {
     parts[i] = (parts[i].defined() ? parts[i] : at::zeros_like(parameters_[i])).reshape({-1});
   }

@@ -15,8 +15,8 @@ namespace dds {
 /// Names of the floating-point parameters of `model` that require grad, in its own order: what a chain moves.
 std::vector<std::string> trainable_parameters(const torch::nn::Module& model);
 
-/// A model whose parameters of the given names are views of one contiguous vector, so that an update of all weights is a
-/// few vector operations however many parameters there are. Tied parameters are in it once.
+/// A model whose parameters of the given names are views of one contiguous vector, so that an update of all weights is
+/// a few vector operations however many parameters there are. Tied parameters are in it once.
 ///
 /// The module must be in eval mode. Where it is the caller's own, a ModelGuard puts its parameters back.
 class Replica {
@@ -29,10 +29,11 @@ class Replica {
 
   at::Tensor output(const std::vector<at::Tensor>& inputs) const { return forward_(*module_, inputs); }
 
-  /// Gradient of a scalar in the layout of `weights`; parameters that it does not depend on give zeros. No `.grad` is
-  /// touched. `Keep`: the graph of the loss can be run through again; `Differentiable`: the result has a graph too.
+  /// Gradient of scale * sum(values) in the layout of `weights`; parameters that it does not depend on give zeros. The
+  /// backward starts at `values` itself: for small models the nodes of a mean cost as much as the rest. No `.grad` is
+  /// touched. `Keep`: the graph of the values can be run through again; `Differentiable`: the result has a graph too.
   enum class Graph { Free, Keep, Differentiable };
-  at::Tensor gradient(const at::Tensor& loss, Graph graph = Graph::Free) const;
+  at::Tensor gradient(const at::Tensor& values, double scale = 1, Graph graph = Graph::Free) const;
 
  private:
   std::shared_ptr<torch::nn::Module> module_;

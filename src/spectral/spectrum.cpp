@@ -85,7 +85,7 @@ Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors) {
   const std::int64_t count = sigma.numel();
   spectrum.finite = values[count + 1] != 0;
   if (!spectrum.finite) {
-    spectrum.right = {};
+    spectrum.right.reset();
     return spectrum;
   }
   spectrum.sigma.assign(values, values + count);

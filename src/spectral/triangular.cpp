@@ -28,7 +28,7 @@ constexpr std::int64_t kMaxBlockEntries = std::int64_t{1} << 22;
 at::Tensor binary_exponent(const at::Tensor& rows) {
   const at::Tensor largest = rows.abs().amax();
   const at::Tensor exponent = largest.log2().floor().clamp(-1000, 1000);
-  return at::where(at::isfinite(largest) & (largest > 0), exponent, largest - largest);
+  return at::where(at::isfinite(largest).logical_and(largest.gt(0)), exponent, largest.sub(largest));
 }
 
 /// R of the rows' QR; rows no more than columns are their own factor.
@@ -93,13 +93,13 @@ void TriangularAccumulator::merge(const TriangularAccumulator& other) {
 
 TriangularAccumulator::Node TriangularAccumulator::reduce(const at::Tensor& rows) {
   at::Tensor exponent = binary_exponent(rows);
-  return {triangle(rows * (-exponent).exp2()), std::move(exponent)};
+  return {triangle(rows.mul((-exponent).exp2())), std::move(exponent)};
 }
 
 TriangularAccumulator::Node TriangularAccumulator::merge(const Node& a, const Node& b) {
   at::Tensor exponent = at::maximum(a.exponent, b.exponent);
-  return {triangle(at::cat({a.factor * (a.exponent - exponent).exp2(), b.factor * (b.exponent - exponent).exp2()})),
-          std::move(exponent)};
+  const auto scaled = [&](const Node& node) { return node.factor.mul(node.exponent.sub(exponent).exp2()); };
+  return {triangle(at::cat({scaled(a), scaled(b)})), std::move(exponent)};
 }
 
 void TriangularAccumulator::add(Node node, std::size_t level) {

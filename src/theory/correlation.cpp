@@ -13,7 +13,8 @@ namespace {
 
 void check_confidence(double confidence) {
   if (!(confidence > 0 && confidence < 1)) {
-    throw InvalidArgument(fmt::format("rank correlation: confidence = {}, expected a number between 0 and 1", confidence));
+    throw InvalidArgument(
+        fmt::format("rank correlation: confidence = {}, expected a number between 0 and 1", confidence));
   }
 }
 
@@ -23,7 +24,8 @@ void check_series(std::string_view name, std::span<const double> series, std::si
   }
   const auto bad = std::find_if_not(series.begin(), series.end(), [](double value) { return std::isfinite(value); });
   if (bad != series.end()) {
-    throw InvalidArgument(fmt::format("rank correlation: {}[{}] = {}, expected a finite number", name, bad - series.begin(), *bad));
+    throw InvalidArgument(
+        fmt::format("rank correlation: {}[{}] = {}, expected a finite number", name, bad - series.begin(), *bad));
   }
 }
 

@@ -48,8 +48,17 @@ function zeroMark(panel) {
   if (!view.logSteps || !stepAxis.hasZero) return [];
   const x = (stepAxis.zero + stepAxis.first) / 2;
   const n = panel ? panel + 1 : '';
-  return [{type: 'line', xref: `x${n}`, yref: `y${n} domain`, x0: x, x1: x, y0: 0, y1: 1, layer: 'below',
-           line: {color: '#aab2c0', width: 1, dash: 'dot'}}];
+  return [{
+    type: 'line',
+    xref: `x${n}`,
+    yref: `y${n} domain`,
+    x0: x,
+    x1: x,
+    y0: 0,
+    y1: 1,
+    layer: 'below',
+    line: {color: '#aab2c0', width: 1, dash: 'dot'}
+  }];
 }
 
 /** sign(v) log10(1 + |v|): estimates of -600 and of 10 in one chart. */
@@ -61,17 +70,21 @@ function llcPosition(value) {
 function llcLayout(values) {
   if (!view.symlogLlc) return {};
   const known = values.filter(v => v !== null);
-  const low = Math.min(0, ...known), high = Math.max(0, ...known);
-  const sizes = [1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000, 100000, 1000000];
-  const all = [...sizes.map(v => -v).reverse(), 0, ...sizes];
-  const inside = all.filter(v => v >= low * 1.5 - 1 && v <= high * 1.5 + 1);
-  const ticks = inside.length <= 8 ? inside : inside.filter(v => v === 0 || Number.isInteger(Math.log10(Math.abs(v))));
+  const reach = 1.3 * Math.max(1, ...known.map(Math.abs));
+  const [low, high] = [Math.min(...known, 0) - 1, Math.max(...known, 0) + 1];
+  const ticksAt = multiples => {
+    const sizes = [0, 1, 2, 3, 4, 5, 6].flatMap(decade => multiples.map(m => m * 10 ** decade)).filter(v => v <= reach);
+    return [...sizes.map(v => -v).reverse(), 0, ...sizes].filter(v => v >= 1.3 * low && v <= 1.3 * high);
+  };
+  const ticks = [[1, 2, 5], [1, 3], [1]].map(ticksAt).find(list => list.length <= 9) ?? ticksAt([1]);
   return {tickmode: 'array', tickvals: ticks.map(llcPosition), ticktext: ticks.map(v => show(v))};
 }
 
 /** The error bar of an estimate on that axis: +-1.96 standard errors. */
 function llcBars(rows, color) {
-  const reach = sign => rows.map(row => row.standard_error === null || row.lambda === null ? 0
-      : Math.abs(llcPosition(row.lambda + sign * 1.96 * row.standard_error) - llcPosition(row.lambda)));
+  const reach = sign => rows.map(
+      row => row.standard_error === null || row.lambda === null ?
+          0 :
+          Math.abs(llcPosition(row.lambda + sign * 1.96 * row.standard_error) - llcPosition(row.lambda)));
   return {type: 'data', symmetric: false, array: reach(1), arrayminus: reach(-1), color, thickness: 1.3, width: 3};
 }

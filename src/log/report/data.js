@@ -59,9 +59,10 @@ const view = {
 function show(value, digits = 4) {
   if (value === null || value === undefined || value === '') return '–';
   if (typeof value !== 'number') return String(value);
-  if (Number.isInteger(value) && Math.abs(value) < 1e7) return String(value);
+  if (Number.isInteger(value) && Math.abs(value) < 1e7) return String(value).replace('-', '−');
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(Math.max(0, digits - 2)).replace('-', '−').replace('e-', 'e−');
+  if (size !== 0 && (size < 1e-3 || size >= 1e6))
+    return value.toExponential(Math.max(0, digits - 2)).replace('-', '−').replace('e-', 'e−');
   return String(Number(value.toPrecision(digits))).replace('-', '−');
 }
 
@@ -72,5 +73,6 @@ function escapeHtml(text) {
 /** A name that fits over a panel; the whole of it is in the hover text. */
 function shortened(name, length = 34) {
   const text = String(name ?? '') || '(root)';
-  return text.length <= length ? text : text.slice(0, length / 2 - 1) + '…' + text.slice(-length / 2);
+  const half = Math.max(4, Math.floor(length / 2) - 1);
+  return text.length <= 2 * half + 1 ? text : text.slice(0, half) + '…' + text.slice(-half);
 }

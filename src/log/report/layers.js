@@ -1,38 +1,94 @@
 'use strict';
 // Training curves, and the signatures of every layer over the steps.
 
-const sideColor = {activation: '#2463a8', input: '#2e8b57', fisher: '#c8541c'};
-const sideText = {activation: 'activation (layer output)', input: 'input', fisher: 'Fisher (gradient at the output)'};
+const sideColor = {
+  activation: '#2463a8',
+  input: '#2e8b57',
+  fisher: '#c8541c'
+};
+const sideText = {
+  activation: 'activation (layer output)',
+  input: 'input',
+  fisher: 'Fisher (gradient at the output)'
+};
 const sourceLook = {
-  step: {symbol: 'circle', size: 4, width: 1, dash: 'solid', opacity: 0.55, text: 'inside a training step (mini-batch, empirical Fisher)'},
+  step: {
+    symbol: 'circle',
+    size: 4,
+    width: 1,
+    dash: 'solid',
+    opacity: 0.55,
+    text: 'inside a training step (mini-batch, empirical Fisher)'
+  },
   read: {symbol: 'diamond', size: 8, width: 1.8, dash: 'solid', opacity: 1, text: 'checkpoint read (probe batch)'},
 };
 
 /** What is drawn of a signature. `value` is null where there is nothing to draw. */
 const observables = [
-  {title: 'Smallest singular value σ<sub>min</sub>', unit: 'rows’ unit', axis: 'σ<sub>min</sub>', log: true, floor: r => r.floor,
-   // An exact zero has no logarithm: it stands, hollow, on its floor.
-   value: r => r.sigma_min === 0 ? r.floor : r.sigma_min, hollow: r => r.at_floor,
-   note: 'dotted: the floor, below which all is rounding noise; hollow: σ<sub>min</sub> stands on it'},
-  {title: 'Smallest positive eigenvalue λ<sub>min</sub>⁺', unit: 'log₁₀ of rows’ unit²', axis: 'log₁₀ λ<sub>min</sub>⁺',
-   value: r => r.log10_lambda_min_plus, hollow: r => r.at_floor, note: 'the rate observable; hollow: directions below it are at the floor'},
-  {title: 'λ<sub>min</sub>⁺ as a share of the trace', unit: 'log₁₀, no unit', axis: 'log₁₀ (λ<sub>min</sub>⁺ / tr)',
-   value: r => r.log10_lambda_min_plus === null || r.log10_trace === null ? null : r.log10_lambda_min_plus - r.log10_trace,
-   hollow: r => r.at_floor, note: 'what a falling loss scales everywhere is taken out'},
-  {title: 'Volume log det⁺ per dimension', unit: 'nat', axis: 'log det⁺ / rank', hollow: r => r.at_floor,
-   value: r => r.logdet_plus !== null && r.rank > 0 ? r.logdet_plus / r.rank : null, note: 'the mean of ln λ over the positive eigenvalues'},
-  {title: 'Dead directions', unit: 'count', axis: 'bound − rank', whole: true, hollow: () => false,
-   value: r => r.sigma_max === null ? null : r.dead_directions, note: 'structural bound less numerical rank'},
-  {title: 'Numerical rank', unit: 'count', axis: 'rank', whole: true, hollow: () => false,
-   value: r => r.sigma_max === null ? null : r.rank, floor: r => r.structural_bound, note: 'dotted: the structural bound'},
+  {
+    title: 'Smallest singular value σ<sub>min</sub>',
+    unit: 'rows’ unit',
+    axis: 'σ<sub>min</sub>',
+    log: true,
+    floor: r => r.floor,
+    // An exact zero has no logarithm: it stands, hollow, on its floor.
+    value: r => r.sigma_min === 0 ? r.floor : r.sigma_min,
+    hollow: r => r.at_floor,
+    note: 'dotted: the floor, below which all is rounding noise; hollow: σ<sub>min</sub> stands on it'
+  },
+  {
+    title: 'Smallest positive eigenvalue λ<sub>min</sub>⁺',
+    unit: 'log₁₀ of rows’ unit²',
+    axis: 'log₁₀ λ<sub>min</sub>⁺',
+    value: r => r.log10_lambda_min_plus,
+    hollow: r => r.at_floor,
+    note: 'the rate observable; hollow: directions below it are at the floor'
+  },
+  {
+    title: 'λ<sub>min</sub>⁺ as a share of the trace',
+    unit: 'log₁₀, no unit',
+    axis: 'log₁₀ (λ<sub>min</sub>⁺ / tr)',
+    value: r =>
+        r.log10_lambda_min_plus === null || r.log10_trace === null ? null : r.log10_lambda_min_plus - r.log10_trace,
+    hollow: r => r.at_floor,
+    note: 'what a falling loss scales everywhere is taken out'
+  },
+  {
+    title: 'Volume log det⁺ per dimension',
+    unit: 'nat',
+    axis: 'log det⁺ / rank',
+    hollow: r => r.at_floor,
+    value: r => r.logdet_plus !== null && r.rank > 0 ? r.logdet_plus / r.rank : null,
+    note: 'the mean of ln λ over the positive eigenvalues'
+  },
+  {
+    title: 'Dead directions',
+    unit: 'count',
+    axis: 'bound − rank',
+    whole: true,
+    hollow: () => false,
+    value: r => r.sigma_max === null ? null : r.dead_directions,
+    note: 'structural bound less numerical rank'
+  },
+  {
+    title: 'Numerical rank',
+    unit: 'count',
+    axis: 'rank',
+    whole: true,
+    hollow: () => false,
+    value: r => r.sigma_max === null ? null : r.rank,
+    floor: r => r.structural_bound,
+    note: 'dotted: the structural bound'
+  },
 ];
 
 function signatureHover(r) {
-  return `<b>${escapeHtml(r.layer)}</b> · ${r.side} · ${r.source}${r.fisher_kind ? ` · ${escapeHtml(r.fisher_kind)} Fisher` : ''}<br>step ${r.step}`
-      + `<br>σ<sub>min</sub> ${show(r.sigma_min)}, floor ${show(r.floor)}${r.at_floor ? ' (at the floor)' : ''}`
-      + `<br>log₁₀ λ<sub>min</sub>⁺ ${show(r.log10_lambda_min_plus)}, log₁₀ tr ${show(r.log10_trace)}`
-      + `<br>log det⁺ ${show(r.logdet_plus)} over rank ${r.rank} of ${r.structural_bound}`
-      + `<br>${r.rows} rows × ${r.width}, ${escapeHtml(r.dtype)}, ${escapeHtml(r.status)}`;
+  return `<b>${escapeHtml(r.layer)}</b> · ${r.side} · ${r.source}${
+             r.fisher_kind ? ` · ${escapeHtml(r.fisher_kind)} Fisher` : ''}<br>step ${r.step}` +
+      `<br>σ<sub>min</sub> ${show(r.sigma_min)}, floor ${show(r.floor)}${r.at_floor ? ' (at the floor)' : ''}` +
+      `<br>log₁₀ λ<sub>min</sub>⁺ ${show(r.log10_lambda_min_plus)}, log₁₀ tr ${show(r.log10_trace)}` +
+      `<br>log det⁺ ${show(r.logdet_plus)} over rank ${r.rank} of ${r.structural_bound}` +
+      `<br>${r.rows} rows × ${r.width}, ${escapeHtml(r.dtype)}, ${escapeHtml(r.status)}`;
 }
 
 /** The line of one series, and its floor or bound. */
@@ -42,29 +98,63 @@ function seriesTraces(rows, observable) {
   const color = sideColor[side];
   const x = rows.map(r => stepPosition(r.step));
   const line = {
-    type: 'scatter', mode: 'lines+markers', x, y: rows.map(observable.value), connectgaps: false, opacity: look.opacity,
+    type: 'scatter',
+    mode: 'lines+markers',
+    x,
+    y: rows.map(observable.value),
+    connectgaps: false,
+    opacity: look.opacity,
     line: {color, width: look.width, dash: look.dash},
-    marker: {color, size: look.size, symbol: rows.map(r => look.symbol + (observable.hollow(r) ? '-open' : '')), line: {width: 1.5}},
-    text: rows.map(signatureHover), hovertemplate: '%{text}<extra></extra>',
+    marker: {
+      color,
+      size: look.size,
+      symbol: rows.map(r => look.symbol + (observable.hollow(r) ? '-open' : '')),
+      line: {width: 1.5, color}
+    },
+    text: rows.map(signatureHover),
+    hovertemplate: '%{text}<extra></extra>',
   };
   if (!observable.floor) return [line];
-  return [{type: 'scatter', mode: 'lines', x, y: rows.map(observable.floor), hoverinfo: 'skip', opacity: look.opacity,
-           line: {color, width: 1.3, dash: 'dot'}}, line];
+  return [
+    {
+      type: 'scatter',
+      mode: 'lines',
+      x,
+      y: rows.map(observable.floor),
+      hoverinfo: 'skip',
+      opacity: look.opacity,
+      line: {color, width: 1.3, dash: 'dot'}
+    },
+    line
+  ];
 }
 
 function chosenSignatures(layer) {
   return signatures.filter(r => r.layer === layer && view.sides.has(r.side) && view.sources.has(r.source));
 }
 
+/** An axis for whole numbers: from zero, and no tick between two of them. */
+function countAxis(counts) {
+  const most = Math.max(1, ...counts.filter(Number.isFinite));
+  const tick = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find(size => most / size <= 6);
+  return {range: [-0.04 * most, 1.08 * most], tick0: 0, dtick: tick ?? 10 ** Math.ceil(Math.log10(most / 6))};
+}
+
 function layerPanel(layer, observable) {
   const rows = chosenSignatures(layer);
-  const series = [...groups(rows, r => [r.source, r.side, r.fisher_kind].join('\n')).values()]
-      .sort((a, b) => (a[0].source === 'read') - (b[0].source === 'read'));
-  const y = observable.log ? {type: 'log', exponentformat: 'power', nticks: 6}
-      : observable.whole ? {rangemode: 'tozero', nticks: 6, tickformat: 'd'} : {nticks: 6};
-  if (observable.whole && rows.length && rows.every(r => !observable.value(r) && !observable.floor)) y.range = [-0.2, 3];
-  return {title: layer, note: escapeHtml(rows[0]?.kind), traces: series.flatMap(r => seriesTraces(r, observable)),
-          x: stepLayout(), y, mark: zeroMark};
+  const series = [...groups(rows, r => [r.source, r.side, r.fisher_kind].join('\n')).values()].sort(
+      (a, b) => (a[0].source === 'read') - (b[0].source === 'read'));
+  const y = observable.log ? {type: 'log', exponentformat: 'power', nticks: 6} :
+      observable.whole     ? countAxis(rows.flatMap(r => [observable.value(r), observable.floor?.(r)])) :
+                             {nticks: 6};
+  return {
+    title: layer,
+    note: escapeHtml(rows[0]?.kind),
+    traces: series.flatMap(r => seriesTraces(r, observable)),
+    x: stepLayout(),
+    y,
+    mark: zeroMark
+  };
 }
 
 function shownLayers() { return layerNames.filter(layer => view.layers.has(layer)); }
@@ -85,14 +175,23 @@ function swatch(inner) { return `<svg width="34" height="14" viewBox="0 0 34 14"
 function drawSeriesLegend(parent) {
   const sides = unique(signatures.map(r => r.side));
   const sources = unique(signatures.map(r => r.source));
-  const items = sides.map(side => [`<line x1="1" x2="33" y1="7" y2="7" stroke="${sideColor[side]}" stroke-width="3"/>`, sideText[side]]);
-  const mark = {step: '<circle cx="17" cy="7" r="2.5" fill="#5b6475"/>', read: '<path d="M17 2l5 5-5 5-5-5z" fill="#5b6475"/>'};
+  const items = sides.map(
+      side => [`<line x1="1" x2="33" y1="7" y2="7" stroke="${sideColor[side]}" stroke-width="3"/>`, sideText[side]]);
+  const mark = {
+    step: '<circle cx="17" cy="7" r="2.5" fill="#5b6475"/>',
+    read: '<path d="M17 2l5 5-5 5-5-5z" fill="#5b6475"/>'
+  };
   for (const source of sources) {
-    items.push([`<line x1="1" x2="33" y1="7" y2="7" stroke="#5b6475" stroke-width="${source === 'read' ? 1.8 : 1}"/>${mark[source] ?? ''}`,
-                sourceLook[source]?.text ?? source]);
+    items.push([
+      `<line x1="1" x2="33" y1="7" y2="7" stroke="#5b6475" stroke-width="${source === 'read' ? 1.8 : 1}"/>${
+          mark[source] ?? ''}`,
+      sourceLook[source]?.text ?? source
+    ]);
   }
   items.push(['<path d="M17 2l5 5-5 5-5-5z" fill="#fff" stroke="#5b6475" stroke-width="1.5"/>', 'at the floor']);
-  items.push(['<line x1="1" x2="33" y1="7" y2="7" stroke="#5b6475" stroke-width="1.5" stroke-dasharray="2 3"/>', 'floor, or bound']);
+  items.push([
+    '<line x1="1" x2="33" y1="7" y2="7" stroke="#5b6475" stroke-width="1.5" stroke-dasharray="2 3"/>', 'floor, or bound'
+  ]);
   parent.innerHTML = items.map(([svg, text]) => `<span>${swatch(svg)}${escapeHtml(text)}</span>`).join('');
 }
 
@@ -103,19 +202,34 @@ const metricColors = ['#2463a8', '#c8541c', '#2e8b57', '#6a3d9a', '#8c6d1f'];
 function metricPanel(quantity, rows) {
   const series = [...groups(rows, r => r.name)];
   const traces = series.map(([name, points], i) => ({
-    type: 'scatter', mode: points.length <= 60 ? 'lines+markers' : 'lines', connectgaps: false,
-    x: points.map(r => stepPosition(r.step)), y: points.map(r => r.value),
-    line: {color: metricColors[i % metricColors.length], width: 1.6}, marker: {size: 6},
-    text: points.map(r => `${escapeHtml(name)} ${show(r.value, 5)}<br>step ${r.step}`), hovertemplate: '%{text}<extra></extra>',
-  }));
-  const names = series.map(([name], i) => `<span style="color:${metricColors[i % metricColors.length]}">${escapeHtml(name)}</span>`);
-  return {title: quantity, note: series.length > 1 || series[0][0] !== quantity ? names.join('  ') : '', traces, x: stepLayout(), y: {nticks: 6},
-          mark: zeroMark};
+                              type: 'scatter',
+                              mode: points.length <= 60 ? 'lines+markers' : 'lines',
+                              connectgaps: false,
+                              x: points.map(r => stepPosition(r.step)),
+                              y: points.map(r => r.value),
+                              line: {color: metricColors[i % metricColors.length], width: 1.6},
+                              marker: {size: 6},
+                              text: points.map(r => `${escapeHtml(name)} ${show(r.value, 5)}<br>step ${r.step}`),
+                              hovertemplate: '%{text}<extra></extra>',
+                            }));
+  const names = series.map(
+      ([name], i) => `<span style="color:${metricColors[i % metricColors.length]}">${escapeHtml(name)}</span>`);
+  return {
+    title: quantity,
+    note: series.length > 1 || series[0][0] !== quantity ? names.join('  ') : '',
+    traces,
+    x: stepLayout(),
+    y: {nticks: 6},
+    mark: zeroMark
+  };
 }
 
 function drawTraining(parent) {
   if (!metrics.length) return quiet(parent, 'No metrics were logged.');
   const quantities = groups(metrics, r => (r.name ?? '').replace(/^(train|training|test|val|valid|validation)_/, ''));
-  addChart(parent, () => grid([...quantities].map(([quantity, rows]) => metricPanel(quantity, rows)),
-                              {xTitle: 'training step', yTitle: '', height: 230, widest: 4}));
+  addChart(
+      parent,
+      () => grid(
+          [...quantities].map(([quantity, rows]) => metricPanel(quantity, rows)),
+          {xTitle: 'training step', yTitle: '', height: 230, widest: 4}));
 }

@@ -9,7 +9,10 @@ function choice(label, options, current, choose) {
   const buttons = options.map(([text, value]) => {
     const button = document.createElement('button');
     button.textContent = text;
-    button.onclick = () => { choose(value); press(); };
+    button.onclick = () => {
+      choose(value);
+      press();
+    };
     element.append(button);
     return [button, value];
   });
@@ -40,7 +43,8 @@ function switches(label, options, set) {
 function selection(label, options, value, choose) {
   const element = document.createElement('label');
   element.className = 'control';
-  element.innerHTML = `<span>${label}</span><select>${options.map(([key, text]) => `<option value="${key}">${escapeHtml(text)}</option>`).join('')}</select>`;
+  element.innerHTML = `<span>${label}</span><select>${
+      options.map(([key, text]) => `<option value="${key}">${escapeHtml(text)}</option>`).join('')}</select>`;
   const select = element.querySelector('select');
   select.value = value;
   select.onchange = () => choose(select.value);
@@ -60,11 +64,17 @@ function drawHead() {
     'LLC estimates': estimates.length,
     ...data.run,
   };
-  const text = value => typeof value === 'object' && value !== null
-      ? Object.entries(value).map(([key, v]) => `${key}: ${typeof v === 'object' ? JSON.stringify(v) : v}`).join(', ') : String(value);
-  document.getElementById('facts').innerHTML = Object.entries(facts)
-      .map(([key, value]) => `<div><dt>${escapeHtml(key.replaceAll('_', ' '))}</dt><dd>${escapeHtml(text(value))}</dd></div>`).join('');
-  document.getElementById('findings').innerHTML = data.findings.map(finding => `<li>${escapeHtml(finding)}</li>`).join('');
+  const text = value => typeof value === 'object' && value !== null ?
+      Object.entries(value).map(([key, v]) => `${key}: ${typeof v === 'object' ? JSON.stringify(v) : v}`).join(', ') :
+      String(value);
+  document.getElementById('facts').innerHTML =
+      Object.entries(facts)
+          .map(
+              ([key, value]) =>
+                  `<div><dt>${escapeHtml(key.replaceAll('_', ' '))}</dt><dd>${escapeHtml(text(value))}</dd></div>`)
+          .join('');
+  document.getElementById('findings').innerHTML =
+      data.findings.map(finding => `<li>${escapeHtml(finding)}</li>`).join('');
   document.getElementById('findings').hidden = !data.findings.length;
 }
 
@@ -72,15 +82,33 @@ function drawToolbar() {
   const bar = document.createElement('div');
   const sides = unique(signatures.map(r => r.side)), sources = unique(signatures.map(r => r.source));
   bar.append(
-      choice('steps', [['log', true], ['linear', false]], () => view.logSteps, value => { view.logSteps = value; redraw(); }),
-      choice('y scale', [['per layer', false], ['shared', true]], () => view.sameScale, value => { view.sameScale = value; redraw(); }),
+      choice(
+          'steps', [['log', true], ['linear', false]], () => view.logSteps,
+          value => {
+            view.logSteps = value;
+            redraw();
+          }),
+      choice(
+          'y scale', [['per layer', false], ['shared', true]], () => view.sameScale,
+          value => {
+            view.sameScale = value;
+            redraw();
+          }),
       switches('sides', sides.map(side => [side, side]), view.sides),
       switches('source', sources.map(source => [source, source]), view.sources));
-  const chips = switches('layers', layerNames.map(layer => [shortened(layer, 28), layer]), view.layers);
+  const chips =
+      switches(`layers (${layerNames.length})`, layerNames.map(layer => [shortened(layer, 28), layer]), view.layers);
   chips.id = 'layer-chips';
   bar.append(chips);
   document.getElementById('toolbar').append(bar);
 }
+
+// The number of panels in a row depends on the width.
+let resized;
+window.addEventListener('resize', () => {
+  clearTimeout(resized);
+  resized = setTimeout(redraw, 200);
+});
 
 const body = id => document.querySelector(`#${id} .body`);
 

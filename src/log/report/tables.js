@@ -3,14 +3,19 @@
 
 /** Columns are [title, value of a row, classes, significant digits]; the class `html` takes a value as it is. */
 function table(parent, columns, rows) {
-  const cells = row => columns.map(([, value, classes = '', digits = 4]) => {
-    const content = value(row);
-    return `<td class="${classes}">${classes.includes('html') ? content : escapeHtml(show(content, digits))}</td>`;
-  }).join('');
+  const cells = row => columns
+                           .map(([, value, classes = '', digits = 4]) => {
+                             const content = value(row);
+                             return `<td class="${classes}">${
+                                 classes.includes('html') ? content : escapeHtml(show(content, digits))}</td>`;
+                           })
+                           .join('');
   const box = document.createElement('div');
   box.className = 'scroll';
-  box.innerHTML = `<table><thead><tr>${columns.map(([title, , classes = '']) => `<th class="${classes}">${title}</th>`).join('')}</tr></thead>`
-      + `<tbody>${rows.map(row => `<tr>${cells(row)}</tr>`).join('')}</tbody></table>`;
+  box.innerHTML =
+      `<table><thead><tr>${
+          columns.map(([title, , classes = '']) => `<th class="${classes}">${title}</th>`).join('')}</tr></thead>` +
+      `<tbody>${rows.map(row => `<tr>${cells(row)}</tr>`).join('')}</tbody></table>`;
   parent.append(box);
 }
 
@@ -19,16 +24,30 @@ const sum = values => values.reduce((a, b) => a + b, 0);
 function drawCost(parent) {
   const rows = [...groups(allSignatures, r => r.source)].map(([source, list]) => {
     const steps = [...groups(list, r => r.step).values()].map(group => sum(group.map(r => r.seconds ?? 0)));
-    return {what: `reading, source ${source}`, count: steps.length, one: median(steps), total: sum(steps), row: median(list.map(r => r.seconds))};
+    return {
+      what: `reading, source ${source}`,
+      count: steps.length,
+      one: median(steps),
+      total: sum(steps),
+      row: median(list.map(r => r.seconds))
+    };
   });
   for (const kind of llcKinds) {
     const seconds = estimates.filter(r => r.kind === kind).map(r => r.seconds ?? 0);
     rows.push({what: `LLC, ${kind}`, count: seconds.length, one: median(seconds), total: sum(seconds), row: null});
   }
   if (!rows.length) return quiet(parent, 'Nothing was read.');
-  quiet(parent, 'A reading is all layers and sides at one step; its seconds are those of the spectral work, without the forward and backward pass.');
-  table(parent, [['what', r => r.what, 'text'], ['count', r => r.count], ['median seconds each', r => r.one, '', 3],
-                 ['median seconds per layer and side', r => r.row, '', 3], ['seconds in all', r => r.total, '', 3]], rows);
+  quiet(
+      parent,
+      'A reading is all layers and sides at one step; its seconds are those of the spectral work, without the forward ' +
+          'and backward pass.');
+  table(
+      parent,
+      [
+        ['what', r => r.what, 'text'], ['count', r => r.count], ['median seconds each', r => r.one, '', 3],
+        ['median seconds per layer and side', r => r.row, '', 3], ['seconds in all', r => r.total, '', 3]
+      ],
+      rows);
 }
 
 function drawStatuses(parent) {
@@ -38,15 +57,23 @@ function drawStatuses(parent) {
     const steps = list.map(r => r.step);
     return {...list[0], count: list.length, first: Math.min(...steps), last: Math.max(...steps)};
   });
-  table(parent, [['layer', r => r.layer, 'text'], ['side', r => r.side, 'text'], ['source', r => r.source, 'text'],
-                 ['status', r => r.status, 'text'], ['readings', r => r.count], ['first step', r => r.first], ['last step', r => r.last]], rows);
+  table(
+      parent,
+      [
+        ['layer', r => r.layer, 'text'], ['side', r => r.side, 'text'], ['source', r => r.source, 'text'],
+        ['status', r => r.status, 'text'], ['readings', r => r.count], ['first step', r => r.first],
+        ['last step', r => r.last]
+      ],
+      rows);
 }
 
 function drawColumns(parent) {
   for (const [file, notes] of Object.entries(data.notes)) {
     const details = document.createElement('details');
     details.innerHTML = `<summary>${file}</summary>`;
-    table(details, [['column', n => n[0], 'text'], ['unit', n => n[1], 'text'], ['meaning', n => n[2], 'text long']], notes);
+    table(
+        details, [['column', n => n[0], 'text'], ['unit', n => n[1], 'text'], ['meaning', n => n[2], 'text long']],
+        notes);
     parent.append(details);
   }
 }

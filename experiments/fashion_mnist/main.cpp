@@ -1,0 +1,305 @@
+// The main job: a convolutional network trains on Fashion-MNIST in a plain loop with the library attached. Signatures of every
+// layer as it goes; at eight checkpoints a read in fp64 with the true Fisher, and the LLC, plain and tilted; then the report.
+#include "experiments/fashion_mnist/data.hpp"
+#include "experiments/fashion_mnist/network.hpp"
+#include "experiments/harness/harness.hpp"
+
+#include <dds/dds.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <set>
+
+namespace {
+
+namespace F = torch::nn::functional;
+using dds::experiments::Claim;
+using dds::experiments::Progress;
+using dds::experiments::RunOptions;
+using dds::experiments::Summary;
+using fashion_mnist::Network;
+using fashion_mnist::Split;
+
+constexpr std::int64_t kBatch = 128;
+constexpr std::int64_t kSignatureEvery = 50;
+
+/// What the presets differ in.
+struct Plan {
+  std::int64_t epochs;
+  std::int64_t probe;                     ///< samples of a checkpoint read and of the LLC
+  std::vector<std::int64_t> checkpoints;  ///< training steps; the end is added
+  std::int64_t llc_chains;
+  double llc_seconds;  ///< limit for one estimate
+};
+
+Plan plan_of(const RunOptions& options) {
+  if (options.full()) return {12, 4096, {0, 10, 30, 100, 300, 600, 1000, 2000, 3500}, 4, 300};
+  return {6, 4096, {0, 10, 30, 100, 300, 1000, 2000}, 2, 30};
+}
+
+/// Shuffled mini-batches of one epoch, whole ones only.
+std::vector<torch::Tensor> batches(std::int64_t samples, torch::Generator& generator) {
+  const torch::Tensor order = torch::randperm(samples, generator, torch::kLong);
+  std::vector<torch::Tensor> result;
+  for (std::int64_t begin = 0; begin + kBatch <= samples; begin += kBatch) result.push_back(order.slice(0, begin, begin + kBatch));
+  return result;
+}
+
+double accuracy(Network& network, const Split& test) {
+  const torch::NoGradGuard no_grad;
+  network->eval();
+  const double share = network->forward(test.images).argmax(1).eq(test.labels).to(torch::kDouble).mean().item<double>();
+  network->train();
+  return share;
+}
+
+// ---- training with the library and without ------------------------------------------------------------------------------------------
+
+/// The weights after `steps` of training from `seed`, with or without a monitor that reads every 20th step.
+torch::Tensor short_training(const Split& train, std::uint64_t seed, std::int64_t steps, bool attached) {
+  torch::manual_seed(seed);
+  Network network;
+  torch::optim::Adam optimizer(network->parameters(), 1e-3);
+  torch::Generator generator = at::detail::createCPUGenerator(seed);
+  std::optional<dds::Monitor> monitor;
+  if (attached) monitor.emplace(*network, dds::MonitorOptions().every(20), std::make_shared<dds::log::Memory>());
+  std::int64_t done = 0;
+  while (true) {
+    for (const torch::Tensor& batch : batches(train.images.size(0), generator)) {
+      if (done++ == steps) return torch::nn::utils::parameters_to_vector(network->parameters()).detach();
+      std::optional<dds::Monitor::Step> step;
+      if (monitor) step.emplace(monitor->step());
+      optimizer.zero_grad();
+      F::cross_entropy(network->forward(train.images.index_select(0, batch)), train.labels.index_select(0, batch)).backward();
+      optimizer.step();
+    }
+  }
+}
+
+/// Whether attaching changes a single bit, on one thread and on two; bare training is compared with itself first.
+Claim attached_is_bit_identical(const Split& train, std::uint64_t seed) {
+  constexpr std::int64_t kSteps = 200;
+  const int threads = torch::get_num_threads();
+  bool identical = true, reproducible = true;
+  for (const int count : {1, 2}) {
+    torch::set_num_threads(count);
+    const torch::Tensor bare = short_training(train, seed, kSteps, false);
+    reproducible = reproducible && torch::equal(bare, short_training(train, seed, kSteps, false));
+    identical = identical && torch::equal(bare, short_training(train, seed, kSteps, true));
+  }
+  torch::set_num_threads(threads);
+  Claim claim;
+  claim.id = "attached_is_bit_identical";
+  claim.statement = fmt::format("weights after {} steps with the library attached equal those without, bit for bit, on one thread and on "
+                                "two (bare against bare agrees: {})",
+                                kSteps, reproducible ? "yes" : "no, so that nothing can be said");
+  claim.predicted = 1;
+  if (reproducible) claim.measured = claim.low = claim.high = identical ? 1 : 0;
+  claim.goal_low = claim.goal_high = 1;
+  return claim;
+}
+
+// ---- checkpoints -----------------------------------------------------------------------------------------------------------------------
+
+/// What one checkpoint gave, for the comparison at the end.
+struct Checkpoint {
+  std::int64_t step = 0;
+  double read_seconds = 0;
+  std::vector<dds::Signature> signatures;
+  std::map<dds::LlcKind, dds::LlcEstimate> estimates;
+};
+
+dds::LlcOptions llc_options(const Plan& plan, dds::LlcKind kind, std::uint64_t seed) {
+  return dds::LlcOptions()
+      .kind(kind)
+      .chains(plan.llc_chains)
+      .batch_size(512)
+      .localization(1000)  // with n beta = 492: directions of curvature above 2 count (DESIGN.md 6.4)
+      .max_seconds(plan.llc_seconds)
+      .seed(seed);
+}
+
+Checkpoint read_checkpoint(dds::Monitor& monitor, Network& network, const dds::Data& probe, const Plan& plan, std::uint64_t seed,
+                           const std::function<void(double)>& progress) {
+  Checkpoint checkpoint;
+  checkpoint.step = monitor.steps();
+  const auto forward = dds::forward_of<fashion_mnist::NetworkImpl>();
+  const auto start = std::chrono::steady_clock::now();
+  checkpoint.signatures = monitor.read(dds::categorical(), probe, forward,
+                                       dds::ReadOptions().reading(dds::ReadingOptions().spectra(true)));
+  checkpoint.read_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  progress(0.2);
+  double done = 0.2;
+  for (const dds::LlcKind kind : {dds::LlcKind::Plain, dds::LlcKind::Tilted}) {
+    dds::LlcEstimate estimate = dds::estimate_llc(*network, dds::categorical(), probe, llc_options(plan, kind, seed));
+    estimate.step = checkpoint.step;
+    monitor.log(estimate);
+    checkpoint.estimates.emplace(kind, std::move(estimate));
+    progress(done += 0.4);
+  }
+  return checkpoint;
+}
+
+std::string describe(const Checkpoint& checkpoint, double test_accuracy) {
+  std::string line = fmt::format("step {:5}  test accuracy {:.3f}  read {:.2f} s", checkpoint.step, test_accuracy, checkpoint.read_seconds);
+  for (const auto& [kind, estimate] : checkpoint.estimates) {
+    line += fmt::format("  {} LLC {} in {:.0f} s", kind == dds::LlcKind::Plain ? "plain" : "tilted",
+                        estimate.lambda ? fmt::format("{:.2f} +- {:.2f} ({})", *estimate.lambda, estimate.standard_error.value_or(NAN),
+                                                      estimate.converged() ? "converged" : "not converged")
+                                        : std::string("none"),
+                        estimate.seconds);
+  }
+  return line;
+}
+
+// ---- claims ---------------------------------------------------------------------------------------------------------------------------------
+
+Claim test_accuracy_claim(double share, std::int64_t samples) {
+  // Wilson's interval for a share.
+  const double n = static_cast<double>(samples), z = 1.96;
+  const double centre = (share + z * z / (2 * n)) / (1 + z * z / n);
+  const double half = z / (1 + z * z / n) * std::sqrt(share * (1 - share) / n + z * z / (4 * n * n));
+  return {"test_accuracy", "share of the test images classified rightly at the end of training (95 % interval)", std::nullopt, 0.88,
+          share, centre - half, centre + half, 0.88, std::nullopt};
+}
+
+Claim cost_ratio_claim(const std::vector<Checkpoint>& checkpoints) {
+  Claim claim;
+  claim.id = "cost_ratio_llc_to_dds";
+  claim.statement = "seconds of the cheapest converged LLC over the median seconds of one fp64 read of all layers with spectra";
+  claim.predicted = 100;
+  std::vector<double> reads;
+  std::optional<double> cheapest;
+  for (const Checkpoint& checkpoint : checkpoints) {
+    reads.push_back(checkpoint.read_seconds);
+    for (const auto& [kind, estimate] : checkpoint.estimates) {
+      if (estimate.converged() && (!cheapest || estimate.seconds < *cheapest)) cheapest = estimate.seconds;
+    }
+  }
+  if (!cheapest) return claim;
+  std::sort(reads.begin(), reads.end());
+  claim.measured = *cheapest / reads[reads.size() / 2];
+  claim.low = *cheapest / reads.back();
+  claim.high = *cheapest / reads.front();
+  claim.goal_low = 1;
+  return claim;
+}
+
+struct Series {
+  std::vector<double> reading, llc, step;
+};
+
+/// The checkpoints at which both the reading and a converged estimate exist.
+Series series_of(const std::vector<Checkpoint>& checkpoints, dds::LlcKind kind, const std::string& layer) {
+  Series series;
+  for (const Checkpoint& checkpoint : checkpoints) {
+    const dds::LlcEstimate& estimate = checkpoint.estimates.at(kind);
+    if (!estimate.converged()) continue;
+    for (const dds::Signature& s : checkpoint.signatures) {
+      if (s.layer != layer || s.side != dds::Side::Fisher || !s.log10_lambda_min_plus) continue;
+      series.reading.push_back(*s.log10_lambda_min_plus - *s.log10_trace);
+      series.llc.push_back(*estimate.lambda);
+      series.step.push_back(static_cast<double>(checkpoint.step));
+    }
+  }
+  return series;
+}
+
+Claim correlation_claim(const std::vector<Checkpoint>& checkpoints, dds::LlcKind kind, const std::string& layer) {
+  const Series series = series_of(checkpoints, kind, layer);
+  const dds::RankCorrelation raw = dds::spearman(series.reading, series.llc);
+  const dds::RankCorrelation detrended = dds::partial_spearman(series.reading, series.llc, series.step);
+  Claim claim;
+  claim.id = fmt::format("dds_llc_rank_correlation.{}{}", layer, kind == dds::LlcKind::Tilted ? ".tilted" : "");
+  claim.statement = fmt::format("Spearman correlation of log10(lambda_min+(G)/tr(G)) at {} with the {} LLC over the {} checkpoints where "
+                                "that converged{}{}",
+                                layer, kind == dds::LlcKind::Tilted ? "tilted" : "plain", raw.n,
+                                raw.n < dds::kMinCorrelationPairs ? fmt::format(" (below {}: none is given)", dds::kMinCorrelationPairs) : "",
+                                detrended.rho ? fmt::format("; with the step held fixed {:.2f}", *detrended.rho) : "");
+  claim.measured = raw.rho;
+  claim.low = raw.low;
+  claim.high = raw.high;
+  return claim;
+}
+
+// ---- the run ------------------------------------------------------------------------------------------------------------------------------------
+
+void run(const RunOptions& options, const std::filesystem::path& data_folder) {
+  const Plan plan = plan_of(options);
+  const Split train = fashion_mnist::load(data_folder, "train"), test = fashion_mnist::load(data_folder, "t10k");
+  const dds::Data probe(train.images.slice(0, 0, plan.probe), train.labels.slice(0, 0, plan.probe));
+  const dds::log::SinkPtr log = dds::log::directory(options.out);
+  Summary summary(options);
+  const std::int64_t steps_per_epoch = train.images.size(0) / kBatch, total = plan.epochs * steps_per_epoch;
+  std::set<std::int64_t> checkpoint_steps(plan.checkpoints.begin(), plan.checkpoints.end());
+  checkpoint_steps.insert(total);
+  const double checkpoint_share = 4.0, training_share = 1.5;
+  std::vector<std::pair<std::string, double>> stages{{"bit identity", 0.4}};
+  for (const std::int64_t step : checkpoint_steps) {
+    if (step > 0) stages.emplace_back(fmt::format("training to step {}", step), training_share / static_cast<double>(checkpoint_steps.size()));
+    stages.emplace_back(fmt::format("checkpoint {}", step), checkpoint_share / static_cast<double>(checkpoint_steps.size()));
+  }
+  Progress progress(stages);
+
+  torch::manual_seed(options.seed);
+  Network network;
+  torch::optim::Adam optimizer(network->parameters(), 1e-3);
+  torch::Generator generator = at::detail::createCPUGenerator(options.seed);
+  std::vector<Checkpoint> checkpoints;
+  double test_accuracy = 0;
+
+  dds::Monitor monitor(*network, dds::MonitorOptions().every(kSignatureEvery).reduction(dds::Reduction::Mean), log);
+  const auto at_checkpoint = [&] {
+    if (!checkpoint_steps.contains(monitor.steps())) return;
+    const std::string stage = fmt::format("checkpoint {}", monitor.steps());
+    test_accuracy = accuracy(network, test);
+    monitor.log("test_accuracy", test_accuracy);
+    checkpoints.push_back(read_checkpoint(monitor, network, probe, plan, options.seed,
+                                          [&](double done) { progress.update(stage, done); }));
+    progress.say(describe(checkpoints.back(), test_accuracy));
+  };
+
+  at_checkpoint();
+  for (std::int64_t epoch = 0; epoch < plan.epochs; ++epoch) {
+    for (const torch::Tensor& batch : batches(train.images.size(0), generator)) {
+      {
+        auto step = monitor.step();
+        optimizer.zero_grad();
+        const torch::Tensor loss =
+            F::cross_entropy(network->forward(train.images.index_select(0, batch)), train.labels.index_select(0, batch));
+        loss.backward();
+        optimizer.step();
+        if (step.due()) monitor.log("train_loss", loss.item<double>());
+      }
+      const auto next = checkpoint_steps.lower_bound(monitor.steps());
+      if (next != checkpoint_steps.end()) {
+        progress.update(fmt::format("training to step {}", *next), static_cast<double>(monitor.steps()) / static_cast<double>(*next));
+      }
+      at_checkpoint();
+    }
+  }
+
+  progress.update("bit identity", 0);
+  summary.add(test_accuracy_claim(test_accuracy, test.labels.size(0)));
+  summary.add(attached_is_bit_identical(train, options.seed));
+  summary.add(cost_ratio_claim(checkpoints));
+  for (const dds::LlcKind kind : {dds::LlcKind::Plain, dds::LlcKind::Tilted}) {
+    for (const std::string& layer : monitor.layers()) summary.add(correlation_claim(checkpoints, kind, layer));
+  }
+  const std::filesystem::path report = dds::write_report(options.out);
+  summary.write();
+  progress.say(fmt::format("\n{}", report.string()));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::filesystem::path data = "/usr/share/datasets/fashion-mnist";
+  const RunOptions options = dds::experiments::parse_command_line(
+      argc, argv, "fashion_mnist", "A convolutional network on Fashion-MNIST: signatures, LLC and the report.", &data);
+  return dds::experiments::run_experiment([&] { run(options, data); });
+}

@@ -1,0 +1,146 @@
+#include "experiments/harness/harness.hpp"
+
+#include <dds/error.hpp>
+
+#include <ATen/Parallel.h>
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <torch/version.h>
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+
+namespace dds::experiments {
+
+RunOptions parse_command_line(int argc, char** argv, const std::string& experiment, const std::string& description,
+                              std::filesystem::path* data) {
+  RunOptions options;
+  options.experiment = experiment;
+  options.out = std::filesystem::path("experiments") / "out" / experiment;
+  CLI::App app(description, experiment);
+  app.add_option("--preset", options.preset, "how much is run")->check(CLI::IsMember({"quick", "full"}))->capture_default_str();
+  app.add_option("--out", options.out, "folder for tables, figures and summary.json; must be new or empty")->capture_default_str();
+  app.add_option("--seed", options.seed, "seed of everything random")->capture_default_str();
+  if (data) app.add_option("--data", *data, "folder of the data set")->capture_default_str();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::exit(app.exit(error));
+  }
+  return options;
+}
+
+int run_experiment(const std::function<void()>& body) {
+  try {
+    body();
+    return 0;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "error: {}\n", error.what());
+    return 1;
+  }
+}
+
+Progress::Progress(std::vector<std::pair<std::string, double>> stages)
+    : stages_(std::move(stages)), terminal_(isatty(STDERR_FILENO) != 0) {}
+
+Progress::~Progress() {
+  if (line_open_) fmt::print(stderr, "\n");
+}
+
+void Progress::update(const std::string& name, double done) {
+  double before = 0, total = 0, of_this = 0;
+  bool passed = false;
+  for (const auto& [stage, share] : stages_) {
+    total += share;
+    if (stage == name) {
+      passed = true;
+      of_this = share;
+    } else if (!passed) {
+      before += share;
+    }
+  }
+  draw(name, (before + done * of_this) / total);
+}
+
+void Progress::draw(const std::string& name, double share) {
+  const auto now = std::chrono::steady_clock::now();
+  if (!terminal_ || now - drawn_ < std::chrono::milliseconds(200)) return;
+  drawn_ = now;
+  const double elapsed = std::chrono::duration<double>(now - start_).count();
+  const double left = share > 0.01 ? elapsed * (1 - share) / share : 0;
+  fmt::print(stderr, "\r\x1b[K{:3.0f} %  {:.0f} s, {} left  {}", 100 * share, elapsed,
+             share > 0.01 ? fmt::format("about {:.0f} s", left) : "time unknown", name);
+  std::fflush(stderr);
+  line_open_ = true;
+}
+
+void Progress::say(const std::string& line) {
+  if (line_open_) fmt::print(stderr, "\r\x1b[K");
+  line_open_ = false;
+  fmt::print(stdout, "{}\n", line);
+  std::fflush(stdout);
+}
+
+std::optional<bool> Claim::holds() const {
+  if (!measured || !low || !high || (!goal_low && !goal_high)) return std::nullopt;
+  return (!goal_low || *low >= *goal_low) && (!goal_high || *high <= *goal_high);
+}
+
+Summary::Summary(const RunOptions& options) : options_(options) {
+  std::error_code error;
+  std::filesystem::create_directories(options_.out, error);
+  if (error) throw IoError(fmt::format("{}: cannot be made: {}", options_.out.string(), error.message()));
+}
+
+void Summary::add(Claim claim) { claims_.push_back(std::move(claim)); }
+
+void Summary::write() const {
+  using nlohmann::ordered_json;
+  const auto number = [](const std::optional<double>& value) { return value ? ordered_json(*value) : ordered_json(nullptr); };
+  ordered_json claims = ordered_json::array();
+  for (const Claim& claim : claims_) {
+    const std::optional<bool> holds = claim.holds();
+    claims.push_back({{"id", claim.id},
+                      {"statement", claim.statement},
+                      {"paper", number(claim.paper)},
+                      {"predicted", number(claim.predicted)},
+                      {"measured", number(claim.measured)},
+                      {"low", number(claim.low)},
+                      {"high", number(claim.high)},
+                      {"goal_low", number(claim.goal_low)},
+                      {"goal_high", number(claim.goal_high)},
+                      {"holds", holds ? ordered_json(*holds) : ordered_json(nullptr)}});
+  }
+  const ordered_json summary{
+      {"experiment", options_.experiment},
+      {"preset", options_.preset},
+      {"seed", options_.seed},
+      {"libtorch", TORCH_VERSION},
+      {"device", "cpu"},
+      {"threads", at::get_num_threads()},
+      {"wall_seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count()},
+      {"claims", claims},
+  };
+  const std::filesystem::path path = options_.out / "summary.json";
+  const std::filesystem::path unfinished = options_.out / "summary.json.tmp";
+  {
+    std::ofstream file(unfinished);
+    file << summary.dump(2) << '\n';
+    if (!file.flush()) throw IoError(fmt::format("{}: cannot be written", unfinished.string()));
+  }
+  std::filesystem::rename(unfinished, path);
+
+  const auto text = [](const std::optional<double>& value) { return value ? fmt::format("{:.4g}", *value) : std::string("-"); };
+  fmt::print("\n{:<46} {:>10} {:>10} {:>21} {:>6}\n", "claim", "paper", "measured", "interval", "holds");
+  for (const Claim& claim : claims_) {
+    const std::optional<bool> holds = claim.holds();
+    fmt::print("{:<46} {:>10} {:>10} {:>21} {:>6}\n", claim.id, text(claim.paper), text(claim.measured),
+               claim.low && claim.high ? fmt::format("[{:.4g}, {:.4g}]", *claim.low, *claim.high) : "-",
+               holds ? (*holds ? "yes" : "no") : "-");
+  }
+}
+
+}  // namespace dds::experiments

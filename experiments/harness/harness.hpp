@@ -1,0 +1,84 @@
+// What every experiment shares: its command line, its progress on a terminal, its summary of claims.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace dds::experiments {
+
+struct RunOptions {
+  std::string experiment;
+  std::string preset = "quick";
+  std::filesystem::path out;  ///< made by the run; must not hold an earlier one
+  std::uint64_t seed = 0;
+  bool full() const { return preset == "full"; }
+};
+
+/// Parses `[--preset quick|full] [--out DIR] [--seed N]`; `data`, if given, is filled by --data DIR. Prints help or an error and
+/// exits where the command line asks for it.
+RunOptions parse_command_line(int argc, char** argv, const std::string& experiment, const std::string& description,
+                              std::filesystem::path* data = nullptr);
+
+/// Runs an experiment: an error becomes one line on stderr and exit status 1.
+int run_experiment(const std::function<void()>& body);
+
+/// One line on a terminal with what goes on, the share done, and the time left; a line for each stage where stderr is no terminal.
+class Progress {
+ public:
+  /// `stages`: name and expected share of the whole time.
+  explicit Progress(std::vector<std::pair<std::string, double>> stages);
+  ~Progress();
+  /// Stage `name` is done to the share `done`, 0 to 1.
+  void update(const std::string& name, double done);
+  /// A line that stays.
+  void say(const std::string& line);
+
+ private:
+  void draw(const std::string& name, double share);
+
+  std::vector<std::pair<std::string, double>> stages_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point drawn_{};
+  bool terminal_;
+  bool line_open_ = false;
+};
+
+/// A statement and what the run says of it. `holds`: the interval [low, high] of `measured` lies within the goal; null where
+/// something is missing.
+struct Claim {
+  std::string id;
+  std::string statement;
+  std::optional<double> paper;
+  std::optional<double> predicted;
+  std::optional<double> measured;
+  std::optional<double> low;
+  std::optional<double> high;
+  std::optional<double> goal_low;
+  std::optional<double> goal_high;
+
+  std::optional<bool> holds() const;
+};
+
+/// summary.json of a run (DESIGN.md section 7).
+class Summary {
+ public:
+  explicit Summary(const RunOptions& options);
+  void add(Claim claim);
+  const std::vector<Claim>& claims() const { return claims_; }
+  /// Writes options.out / summary.json, whole or not at all, and prints the claims to stdout.
+  void write() const;
+
+ private:
+  RunOptions options_;
+  std::vector<Claim> claims_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace dds::experiments

@@ -1,0 +1,109 @@
+#include "src/llc/diagnostics.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+namespace dds::diagnostics {
+namespace {
+
+/// Stationary AR(1) chains x_t = phi x_(t-1) + N(0, 1), whose autocorrelation time is (1 + phi) / (1 - phi).
+Traces autoregressive(double phi, int chains, int draws, unsigned seed) {
+  std::mt19937_64 engine(seed);
+  std::normal_distribution<double> normal;
+  Traces traces;
+  for (int c = 0; c < chains; ++c) {
+    double x = normal(engine) / std::sqrt(1 - phi * phi);
+    auto& trace = traces.emplace_back();
+    for (int t = 0; t < draws; ++t) trace.push_back(x = phi * x + normal(engine));
+  }
+  return traces;
+}
+
+class AutoregressiveChains : public testing::TestWithParam<double> {};
+
+TEST_P(AutoregressiveChains, EffectiveSampleSizeIsDrawsOverAutocorrelationTime) {
+  const double phi = GetParam();
+  const auto traces = autoregressive(phi, 4, 20000, 7);
+  const double expected = 80000 * (1 - phi) / (1 + phi);
+  EXPECT_NEAR(*effective_sample_size(traces) / expected, 1.0, 0.1);
+  const double variance = 1 / (1 - phi * phi);
+  EXPECT_NEAR(*standard_error(traces) / std::sqrt(variance / expected), 1.0, 0.08);
+}
+
+INSTANTIATE_TEST_SUITE_P(Phi, AutoregressiveChains, testing::Values(-0.3, 0.0, 0.5, 0.9));
+
+TEST(Diagnostics, StandardErrorIsTheSpreadOfTheMeanOverRepetitions) {
+  double squares = 0, errors = 0;
+  const int repetitions = 200;
+  for (unsigned seed = 0; seed < repetitions; ++seed) {
+    const auto traces = autoregressive(0.8, 2, 1000, seed);
+    squares += std::pow(mean(traces), 2);
+    errors += *standard_error(traces);
+  }
+  EXPECT_NEAR(errors / repetitions / std::sqrt(squares / repetitions), 1.0, 0.15);
+}
+
+TEST(Diagnostics, SplitRHatMatchesItsDefinition) {
+  const Traces traces = {{1, 2, 4, 3}, {2, 5, 3, 7}};
+  // Halves {1,2} {4,3} {2,5} {3,7}: means 1.5 3.5 3.5 5, variances .5 .5 4.5 8; N = 2.
+  const double within = (0.5 + 0.5 + 4.5 + 8) / 4;
+  const double grand = (1.5 + 3.5 + 3.5 + 5) / 4;
+  const double between =
+      (std::pow(1.5 - grand, 2) + 2 * std::pow(3.5 - grand, 2) + std::pow(5 - grand, 2)) / 3;  // B / N
+  EXPECT_DOUBLE_EQ(*split_r_hat(traces), std::sqrt((within / 2 + between) / within));
+}
+
+TEST(Diagnostics, SplitRHatIsOneForGoodChainsAndLargeForChainsApartOrTrending) {
+  EXPECT_NEAR(*split_r_hat(autoregressive(0.5, 4, 5000, 1)), 1.0, 0.01);
+  auto apart = autoregressive(0.5, 4, 5000, 2);
+  for (auto& x : apart[0]) x += 3;
+  EXPECT_GT(*split_r_hat(apart), 1.3);
+  auto trending = autoregressive(0.5, 4, 5000, 3);
+  for (auto& trace : trending) {
+    for (std::size_t t = 0; t < trace.size(); ++t) trace[t] += 1e-3 * static_cast<double>(t);
+  }
+  EXPECT_GT(*split_r_hat(trending), 1.2);
+}
+
+TEST(Diagnostics, ChainsApartHaveFewEffectiveDraws) {
+  auto apart = autoregressive(0.0, 2, 2000, 4);
+  for (auto& x : apart[0]) x += 10;
+  EXPECT_LT(*effective_sample_size(apart), 10);
+}
+
+TEST(Diagnostics, DriftIsStandardNormalForStationaryChainsAndSeesATrend) {
+  double squares = 0;
+  const int repetitions = 200;
+  for (unsigned seed = 0; seed < repetitions; ++seed) {
+    squares += std::pow(*drift(autoregressive(0.6, 4, 1000, seed)), 2);
+  }
+  EXPECT_NEAR(squares / repetitions, 1.0, 0.35);
+  auto trending = autoregressive(0.6, 4, 1000, 5);
+  for (auto& trace : trending) {
+    for (std::size_t t = 0; t < trace.size(); ++t) trace[t] += 2e-3 * static_cast<double>(t);
+  }
+  EXPECT_LT(*drift(trending), -4);
+}
+
+TEST(Diagnostics, NothingToSayOfConstantOrTooShortTraces) {
+  const Traces constant(2, std::vector<double>(100, 1.5));
+  EXPECT_FALSE(split_r_hat(constant));
+  EXPECT_FALSE(effective_sample_size(constant));
+  EXPECT_FALSE(standard_error(constant));
+  EXPECT_FALSE(drift(constant));
+  EXPECT_FALSE(split_r_hat({{1, 2, 3}}));
+  EXPECT_FALSE(split_r_hat({}));
+  EXPECT_FALSE(drift({std::vector<double>(19, 0)}));
+}
+
+TEST(Diagnostics, NothingToSayOfTracesWithoutFiniteNumbers) {
+  Traces traces = autoregressive(0.5, 2, 100, 6);
+  traces[0][3] = NAN;
+  EXPECT_FALSE(split_r_hat(traces));
+  EXPECT_FALSE(effective_sample_size(traces));
+}
+
+}  // namespace
+}  // namespace dds::diagnostics

@@ -1,0 +1,285 @@
+// A run directory: what it holds, what it refuses, and what is left of it after a crash or on a full disk.
+#include "src/log/run.hpp"
+#include "tests/log/fixture.hpp"
+
+#include <dds/schema.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <csignal>
+#include <limits>
+
+namespace dds {
+namespace {
+
+using test::content;
+using test::estimate;
+using test::message_of;
+using test::signature;
+namespace fs = std::filesystem;
+
+class DirectoryTest : public test::LogTest {
+ protected:
+  /// Writes a small run with names that need quoting.
+  void write_run(const fs::path& path) const {
+    const auto sink = log::directory(path);
+    for (const int step : {0, 10, 30}) {
+      sink->write(signature(step, "block,\"0\"\nout"));
+      sink->write(estimate(step));
+      sink->write(Metric{step, "train,loss", 0.5});
+    }
+    sink->describe("seed", "7");
+  }
+};
+
+TEST_F(DirectoryTest, HoldsWhatWasWrittenWhileItIsStillOpen) {
+  const auto sink = log::directory(path());
+  sink->write(signature(1));
+  sink->write(signature(1, "fc1", Side::Fisher));
+  sink->write(estimate(1));
+  sink->write(Metric{1, "train_loss", 0.25});
+  sink->describe("options", R"({"every": 10})");
+
+  const log::Run run = log::read_run(path());
+  ASSERT_EQ(run.signatures.size(), 2u);
+  EXPECT_EQ(run.signatures[1].side, Side::Fisher);
+  EXPECT_EQ(run.signatures[0].spectrum, signature(1).spectrum);
+  ASSERT_EQ(run.estimates.size(), 1u);
+  EXPECT_EQ(run.estimates[0].seed, estimate(1).seed);
+  ASSERT_EQ(run.metrics.size(), 1u);
+  EXPECT_EQ(run.description["options"]["every"], 10);
+  EXPECT_EQ(run.description["schema_version"], schema::kVersion);
+  EXPECT_TRUE(run.description["dds"].is_string());
+  EXPECT_TRUE(run.description["libtorch"].is_string());
+  EXPECT_TRUE(content(path() / "metrics.csv").starts_with("step,name,value\n1,train_loss,0.25\n"));
+}
+
+TEST_F(DirectoryTest, LeavesSpectraOutWhereTheyAreNotWanted) {
+  log::directory(path(), {.resume = false, .spectra = false})->write(signature(1));
+  EXPECT_EQ(content(path() / "signatures.jsonl").find("spectrum"), std::string::npos);
+}
+
+TEST_F(DirectoryTest, NeverWritesNanOrInf) {
+  const auto sink = log::directory(path());
+  const double nan = std::numeric_limits<double>::quiet_NaN(), inf = std::numeric_limits<double>::infinity();
+  Signature s = signature(1);
+  s.sigma_min = nan;
+  s.condition = inf;
+  s.spectrum = {inf, nan};
+  sink->write(s);
+  LlcEstimate e = estimate(1);
+  e.lambda = nan;
+  e.baseline = inf;
+  sink->write(e);
+  sink->write(Metric{1, "loss", -inf});
+  for (const char* file : {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv"}) {
+    const std::string text = content(path() / file);
+    const std::string rows = text.substr(text.starts_with("{") ? 0 : text.find('\n'));
+    EXPECT_EQ(rows.find("nan"), std::string::npos) << rows;
+    EXPECT_EQ(rows.find("inf"), std::string::npos) << rows;
+  }
+  EXPECT_FALSE(log::read_run(path()).estimates[0].lambda);
+}
+
+TEST_F(DirectoryTest, RefusesADirectoryThatHoldsAnythingAndSaysWhatToDo) {
+  write_run(path());
+  const std::string before = content(path() / "signatures.csv");
+  const std::string message = message_of<IoError>([&] { log::directory(path()); });
+  EXPECT_NE(message.find(path().string()), std::string::npos) << message;
+  EXPECT_NE(message.find("resume"), std::string::npos) << message;
+  EXPECT_EQ(content(path() / "signatures.csv"), before);
+
+  fs::create_directories(path("other"));
+  test::put(path("other") / "thesis.tex", "x");
+  EXPECT_NE(message_of<IoError>([&] { log::directory(path("other")); }).find("thesis.tex"), std::string::npos);
+  EXPECT_NE(message_of<IoError>([&] { log::directory(path("other"), {.resume = true}); }).find("run.json"),
+            std::string::npos);
+  EXPECT_FALSE(fs::exists(path("other") / ".lock"));
+}
+
+TEST_F(DirectoryTest, NamesAPathThatCannotBeADirectory) {
+  test::put(path("file"), "x");
+  EXPECT_NE(message_of<IoError>([&] { log::directory(path("file")); }).find(path("file").string()), std::string::npos);
+  const fs::path below = path("file") / "run";
+  EXPECT_NE(message_of<IoError>([&] { log::directory(below); }).find(below.string()), std::string::npos);
+  const fs::path unwritable = "/proc/dds/run";
+  EXPECT_NE(message_of<IoError>([&] { log::directory(unwritable); }).find(unwritable.string()), std::string::npos);
+}
+
+TEST_F(DirectoryTest, HasOneWriterAtATime) {
+  auto first = log::directory(path());
+  const std::string message = message_of<IoError>([&] { log::directory(path(), {.resume = true}); });
+  EXPECT_NE(message.find("another run"), std::string::npos) << message;
+  first->write(signature(1));
+  first.reset();
+  log::directory(path(), {.resume = true})->write(signature(2));
+  EXPECT_EQ(log::read_run(path()).signatures.size(), 2u);
+}
+
+TEST_F(DirectoryTest, ResumeBeginsWhereThereIsNothingAndKeepsTheDescription) {
+  log::directory(path(), {.resume = true})->describe("seed", "7");
+  const auto sink = log::directory(path(), {.resume = true});
+  EXPECT_EQ(log::read_run(path()).description["seed"], 7);
+  EXPECT_THROW(sink->describe("seed", "{"), InvalidArgument);
+  EXPECT_THROW(sink->describe("schema_version", "2"), InvalidArgument);
+}
+
+TEST_F(DirectoryTest, ResumeRefusesAnotherSchema) {
+  write_run(path());
+  test::put(path() / "run.json", R"({"schema_version": 999})");
+  const std::string message = message_of<IoError>([&] { log::directory(path(), {.resume = true}); });
+  EXPECT_NE(message.find("999"), std::string::npos) << message;
+
+  fs::remove_all(path());
+  write_run(path());
+  test::put(path() / "metrics.csv", "step,name,number\n1,loss,2\n");
+  EXPECT_NE(message_of<IoError>([&] { log::directory(path(), {.resume = true}); }).find("metrics.csv:1"),
+            std::string::npos);
+}
+
+/// Cuts `file` of a run at every byte of its last row, resumes, and adds a row.
+class CrashTest : public DirectoryTest, public testing::WithParamInterface<const char*> {};
+
+/// Where the last row of a file begins: rows begin with a step, here 0, 10 and 30.
+std::size_t last_row(const std::string& text) { return std::max(text.rfind("\n30,") + 1, text.rfind("\n{") + 1); }
+
+TEST_P(CrashTest, LosesNoWholeRowAndDoublesNone) {
+  const fs::path file = path() / GetParam();
+  write_run(path("whole"));
+  const std::string whole = content(path("whole") / GetParam());
+  const bool twofold = std::string(GetParam()).starts_with("signatures");
+  // Signatures stand in two files: what one has lost comes back from the other.
+  for (std::size_t size = last_row(whole); size <= whole.size(); ++size) {
+    fs::remove_all(path());
+    fs::copy(path("whole"), path(), fs::copy_options::recursive);
+    fs::resize_file(file, size);
+    const log::Run torn = log::read_run(path());
+    {
+      const auto sink = log::directory(path(), {.resume = true});
+      sink->write(signature(100));
+      sink->write(estimate(100));
+      sink->write(Metric{100, "loss", 1});
+    }
+    const log::Run run = log::read_run(path());
+    ASSERT_EQ(run.signatures.size(), 4u) << size;
+    ASSERT_EQ(run.estimates.size(), torn.estimates.size() + 1) << size;
+    ASSERT_EQ(run.metrics.size(), torn.metrics.size() + 1) << size;
+    ASSERT_EQ(run.signatures.back().step, 100);
+    ASSERT_EQ(run.estimates.back().step, 100);
+    ASSERT_EQ(run.metrics.back().step, 100);
+    if (twofold) {
+      ASSERT_EQ(log::read_jsonl(path() / "signatures.jsonl").rows.size(), 4u);
+      for (std::size_t i = 0; i < 3; ++i) ASSERT_EQ(run.signatures[i].layer, "block,\"0\"\nout");
+    }
+    ASSERT_EQ(content(file).back(), '\n');
+  }
+  EXPECT_EQ(log::read_run(path()).estimates.size(), 4u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Files, CrashTest,
+                         testing::Values("signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv"),
+                         [](const auto& info) {
+                           return std::string(info.param).substr(0, std::string(info.param).find('.')) +
+                                  (std::string(info.param).ends_with("l") ? "Jsonl" : "Csv");
+                         });
+
+TEST_F(DirectoryTest, SurvivesATornHeader) {
+  write_run(path("whole"));
+  const std::size_t header = content(path("whole") / "metrics.csv").find('\n');
+  for (std::size_t size = 0; size <= header; ++size) {
+    fs::remove_all(path());
+    fs::copy(path("whole"), path(), fs::copy_options::recursive);
+    fs::resize_file(path() / "metrics.csv", size);
+    log::directory(path(), {.resume = true})->write(Metric{1, "loss", 2});
+    ASSERT_EQ(content(path() / "metrics.csv"), "step,name,value\n1,loss,2\n");
+  }
+}
+
+/// A limit on the size of files, which fails a write in its middle as a full disk does.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{bytes, before_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() { setrlimit(RLIMIT_FSIZE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(DirectoryTest, AWriteThatFailsHalfwayLeavesWholeRowsOnly) {
+  const auto sink = log::directory(path());
+  sink->write(signature(1));
+  sink->write(Metric{1, "loss", 0.5});
+  for (const char* file : {"signatures.jsonl", "metrics.csv"}) {
+    const bool signatures = std::string(file).starts_with("signatures");
+    const std::string before = content(path() / file), other = content(path() / "signatures.csv");
+    for (std::size_t room = 0; room < 12; ++room) {
+      std::string message;
+      {
+        const FileSizeLimit limit(before.size() + room);
+        message = message_of<IoError>([&] {
+          if (signatures)
+            sink->write(signature(2));
+          else
+            sink->write(Metric{2, "loss_that_is_long", 0.5});
+        });
+      }
+      EXPECT_NE(message.find((path() / file).string()), std::string::npos) << message;
+      EXPECT_NE(message.find("File too large"), std::string::npos) << message;
+      EXPECT_EQ(content(path() / file), before);
+      EXPECT_EQ(content(path() / "signatures.csv"), other);
+    }
+  }
+  sink->write(signature(3));
+  sink->write(Metric{3, "loss", 0.5});
+  const log::Run run = log::read_run(path());
+  EXPECT_EQ(run.signatures.size(), 2u);
+  EXPECT_EQ(run.metrics.size(), 2u);
+}
+
+TEST_F(DirectoryTest, ReadingNamesFileAndLineOfWhatIsMalformed) {
+  write_run(path());
+  const std::string metrics = content(path() / "metrics.csv");
+  test::put(path() / "metrics.csv", metrics + "40,loss\n50,loss,1\n");
+  EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("metrics.csv:5: 2 fields"), std::string::npos);
+  test::put(path() / "metrics.csv", metrics + "40,lo\"ss,1\n");
+  EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("metrics.csv: line 5"), std::string::npos);
+  test::put(path() / "metrics.csv", metrics);
+  test::put(path() / "signatures.jsonl", content(path() / "signatures.jsonl") + "{]\n");
+  EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("signatures.jsonl:4"), std::string::npos);
+  EXPECT_THROW(log::read_run(path("nowhere")), IoError);
+}
+
+TEST(Sinks, CallbackTakesSignaturesAndTeePassesEverythingOn) {
+  std::vector<std::int64_t> steps;
+  const auto memory = std::make_shared<log::Memory>();
+  const auto sink = log::tee({log::callback([&](const Signature& s) { steps.push_back(s.step); }), memory});
+  sink->write(signature(5));
+  sink->write(estimate(6));
+  sink->write(Metric{7, "loss", 1});
+  sink->describe("seed", "3");
+  EXPECT_EQ(steps, std::vector<std::int64_t>{5});
+  EXPECT_EQ(memory->signatures.size(), 1u);
+  EXPECT_EQ(memory->estimates.size(), 1u);
+  EXPECT_EQ(memory->metrics.size(), 1u);
+  EXPECT_EQ(memory->description.at("seed"), "3");
+  EXPECT_THROW(log::callback(nullptr), InvalidArgument);
+  EXPECT_THROW(log::tee({nullptr}), InvalidArgument);
+}
+
+TEST(Sinks, TeeGivesEverySinkItsRowBeforeItThrows) {
+  const auto memory = std::make_shared<log::Memory>();
+  const auto sink = log::tee({log::callback([](const Signature&) { throw IoError("full"); }), memory});
+  EXPECT_THROW(sink->write(signature(1)), IoError);
+  EXPECT_EQ(memory->signatures.size(), 1u);
+}
+
+}  // namespace
+}  // namespace dds

@@ -1,0 +1,354 @@
+#include "tests/hooks/layer_kinds.hpp"
+#include "tests/support.hpp"
+
+#include <dds/error.hpp>
+#include <dds/monitor.hpp>
+
+#include <ATen/record_function.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+namespace dds {
+namespace {
+
+namespace F = torch::nn::functional;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+torch::nn::Sequential small_net() {
+  return torch::nn::Sequential(torch::nn::Linear(6, 5), torch::nn::Tanh(), torch::nn::Linear(5, 4));
+}
+
+std::shared_ptr<log::Memory> memory() { return std::make_shared<log::Memory>(); }
+
+template <class Call>
+std::string message_of(Call call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+/// Runs one captured step with `loss` and gives the signature of the last layer's Fisher side.
+template <class Loss>
+Signature fisher_of(torch::nn::Sequential& net, Reduction reduction, const at::Tensor& x, const Loss& loss) {
+  const auto sink = memory();
+  Monitor monitor(*net, MonitorOptions().every(1).reduction(reduction).reading(ReadingOptions().layers({"2"}).sides({Side::Fisher})), sink);
+  {
+    auto step = monitor.step();
+    loss(net->forward(x)).backward();
+  }
+  return sink->signatures.at(0);
+}
+
+// ---- training is left alone ---------------------------------------------------------------------------------------------------------------
+
+class EveryKindMonitored : public testing::TestWithParam<std::tuple<test::LayerKind, int>> {};
+
+TEST_P(EveryKindMonitored, TrainsBitForBitAsWithout) {
+  const auto& [kind, threads] = GetParam();
+  const int before = torch::get_num_threads();
+  torch::set_num_threads(threads);
+  const auto train = [&](bool attached) {
+    torch::manual_seed(5);
+    const auto net = test::make_net(kind);
+    torch::optim::SGD optimizer(net->parameters(), torch::optim::SGDOptions(0.01).momentum(0.9));
+    std::optional<Monitor> monitor;
+    if (attached) monitor.emplace(*net, MonitorOptions().every(2).reduction(Reduction::Sum), memory());
+    for (int i = 0; i < 4; ++i) {
+      std::optional<Monitor::Step> step;
+      if (monitor) step.emplace(monitor->step());
+      optimizer.zero_grad();
+      net->forward(kind.input()).relu_().pow(2).sum().backward();
+      optimizer.step();
+    }
+    return torch::nn::utils::parameters_to_vector(net->parameters());
+  };
+  const at::Tensor bare = train(false);
+  EXPECT_TRUE(torch::equal(bare, train(false)));
+  EXPECT_TRUE(torch::equal(bare, train(true)));
+  torch::set_num_threads(before);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, EveryKindMonitored, testing::Combine(testing::ValuesIn(test::layer_kinds()), testing::Values(1, 2)),
+                         [](const auto& info) {
+                           return std::get<0>(info.param).name + "On" + std::to_string(std::get<1>(info.param));
+                         });
+
+std::map<std::string, int>* counted = nullptr;
+
+TEST(Monitor, NothingSynchronisesWithTheDeviceWhileCapturing) {
+  torch::nn::Sequential net(torch::nn::Conv2d(1, 3, 3), torch::nn::ReLU(torch::nn::ReLUOptions(true)), torch::nn::Flatten(),
+                            torch::nn::Linear(3 * 36, 4));
+  Monitor monitor(*net, MonitorOptions().every(1), memory());
+  const at::Tensor x = torch::randn({5, 1, 8, 8}), y = torch::randint(0, 4, {5}, torch::kLong);
+  const auto operators_of = [&](bool captured) {
+    std::map<std::string, int> counts;
+    counted = &counts;
+    std::optional<Monitor::Step> step;
+    if (captured) step.emplace(monitor.step());
+    const auto handle = at::addThreadLocalCallback(at::RecordFunctionCallback([](const at::RecordFunction& fn) {
+      ++(*counted)[fn.name()];
+      return std::unique_ptr<at::ObserverContext>();
+    }));
+    F::cross_entropy(net->forward(x), y).backward();
+    at::removeCallback(handle);
+    return counts;
+  };
+  // The recorder's own operators are hidden from callbacks; what the step runs must be what it runs without.
+  std::map<std::string, int> bare = operators_of(false), captured = operators_of(true);
+  for (const char* name : {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::to", "aten::_to_copy", "aten::copy_"}) {
+    EXPECT_EQ(bare[name], captured[name]) << name;
+  }
+}
+
+// ---- steps -----------------------------------------------------------------------------------------------------------------------------------
+
+TEST(Monitor, ReadsTheStepsThatAreDue) {
+  torch::manual_seed(0);
+  torch::nn::Sequential net = small_net();
+  const auto sink = memory();
+  Monitor monitor(*net, MonitorOptions().every(3), sink);
+  EXPECT_THAT(monitor.layers(), ElementsAre("0", "2"));
+  std::vector<bool> due;
+  for (int i = 0; i < 7; ++i) {
+    auto step = monitor.step();
+    due.push_back(step.due());
+    F::cross_entropy(net->forward(torch::randn({9, 6})), torch::randint(0, 4, {9}, torch::kLong)).backward();
+  }
+  EXPECT_EQ(monitor.steps(), 7);
+  EXPECT_THAT(due, ElementsAre(true, false, false, true, false, false, true));
+  ASSERT_EQ(sink->signatures.size(), 3u * 2 * 2);
+  for (std::size_t i = 0; i < sink->signatures.size(); ++i) {
+    const Signature& s = sink->signatures[i];
+    EXPECT_EQ(s.step, static_cast<std::int64_t>(i / 4) * 3);
+    EXPECT_EQ(s.rows, 9);
+    EXPECT_EQ(s.source, "step");
+    EXPECT_EQ(to_string(s.status), "ok");
+    EXPECT_EQ(s.fisher_kind, s.side == Side::Fisher ? "empirical" : "");
+    EXPECT_TRUE(s.logdet_fixed_rank.has_value());
+  }
+}
+
+TEST(Monitor, AScheduleOfTheUsersOwn) {
+  torch::nn::Sequential net = small_net();
+  Monitor monitor(*net, MonitorOptions().due([](std::int64_t step) { return step == 1; }), memory());
+  for (const bool expected : {false, true, false}) EXPECT_EQ(monitor.step().due(), expected);
+}
+
+TEST(Monitor, OneStepAtATime) {
+  torch::nn::Sequential net = small_net();
+  Monitor monitor(*net, MonitorOptions(), memory());
+  auto step = monitor.step();
+  EXPECT_THAT(message_of([&] { monitor.step().finish(); }), HasSubstr("step 0 has not ended"));
+  step.finish();
+  step.finish();  // harmless
+  EXPECT_EQ(monitor.steps(), 1);
+}
+
+TEST(Monitor, AStepLeftByAnExceptionIsDropped) {
+  torch::nn::Sequential net = small_net();
+  const auto sink = memory();
+  Monitor monitor(*net, MonitorOptions().every(1), sink);
+  try {
+    auto step = monitor.step();
+    net->forward(torch::randn({3, 7}));
+    FAIL();
+  } catch (const c10::Error&) {
+  }
+  EXPECT_EQ(monitor.steps(), 0);
+  EXPECT_TRUE(sink->signatures.empty());
+  {
+    auto step = monitor.step();
+    net->forward(torch::randn({3, 6})).sum().backward();
+  }
+  EXPECT_EQ(sink->signatures.size(), 4u);
+}
+
+TEST(Monitor, MicroBatchesOfAStepJoin) {
+  torch::manual_seed(0);
+  torch::nn::Sequential net = small_net();
+  const at::Tensor x = torch::randn({12, 6}), y = torch::randint(0, 4, {12}, torch::kLong);
+  const auto read = [&](std::int64_t parts) {
+    const auto sink = memory();
+    Monitor monitor(*net, MonitorOptions().every(1), sink);
+    {
+      auto step = monitor.step();
+      for (std::int64_t i = 0; i < parts; ++i) {
+        const std::int64_t n = 12 / parts;
+        F::cross_entropy(net->forward(x.slice(0, i * n, (i + 1) * n)), y.slice(0, i * n, (i + 1) * n)).backward();
+      }
+    }
+    return sink->signatures;
+  };
+  const auto whole = read(1), parts = read(3);
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    EXPECT_EQ(parts[i].calls, 3);
+    EXPECT_EQ(parts[i].rows, 12);
+    EXPECT_NEAR(*parts[i].sigma_max, *whole[i].sigma_max, 1e-5 * *whole[i].sigma_max) << to_string(whole[i].side);
+    EXPECT_NEAR(*parts[i].sigma_min, *whole[i].sigma_min, 1e-5 * *whole[i].sigma_max);
+  }
+}
+
+// ---- the loss reduction ------------------------------------------------------------------------------------------------------------------------
+
+TEST(Monitor, MeanAndSumGiveTheSameRows) {
+  torch::manual_seed(0);
+  torch::nn::Sequential net = small_net();
+  net->to(torch::kDouble);
+  const at::Tensor x = torch::randn({10, 6}, torch::kDouble), y = torch::randint(0, 4, {10}, torch::kLong), z = torch::randn({10, 4}, torch::kDouble);
+  at::Tensor padded = y.clone();
+  padded.slice(0, 7, 10).fill_(-100);
+  const auto entropy = [](const at::Tensor& target, auto reduction) {
+    return [=](const at::Tensor& out) { return F::cross_entropy(out, target, F::CrossEntropyFuncOptions().reduction(reduction)); };
+  };
+  const auto squares = [&](auto reduction) {
+    return [=](const at::Tensor& out) { return F::mse_loss(out, z, F::MSELossFuncOptions().reduction(reduction)); };
+  };
+  const auto same = [&](const Signature& a, const Signature& b) {
+    ASSERT_TRUE(a.sigma_max && b.sigma_max) << to_string(a.status) << " " << to_string(b.status);
+    EXPECT_NEAR(*a.sigma_max, *b.sigma_max, 1e-12 * *b.sigma_max);
+    EXPECT_NEAR(*a.sigma_min_plus, *b.sigma_min_plus, 1e-12 * *b.sigma_max);
+  };
+  same(fisher_of(net, Reduction::Mean, x, entropy(y, torch::kMean)), fisher_of(net, Reduction::Sum, x, entropy(y, torch::kSum)));
+  same(fisher_of(net, Reduction::Mean, x, entropy(padded, torch::kMean)), fisher_of(net, Reduction::Sum, x, entropy(padded, torch::kSum)));
+  same(fisher_of(net, Reduction::Mean, x, squares(torch::kMean)), fisher_of(net, Reduction::Sum, x, squares(torch::kSum)));
+  same(fisher_of(net, Reduction(10), x, entropy(y, torch::kMean)), fisher_of(net, Reduction::Sum, x, entropy(y, torch::kSum)));
+  same(fisher_of(net, Reduction(10), x, [](const at::Tensor& out) { return out.pow(2).sum() / 10; }),
+       fisher_of(net, Reduction::Sum, x, [](const at::Tensor& out) { return out.pow(2).sum(); }));
+  EXPECT_EQ(fisher_of(net, Reduction::Mean, x, entropy(y, torch::kMean)).reduction, "mean:10");
+}
+
+TEST(Monitor, AReductionThatDoesNotFitTheLossGivesNoNumber) {
+  torch::nn::Sequential net = small_net();
+  const at::Tensor x = torch::randn({10, 6}), y = torch::randint(0, 4, {10}, torch::kLong);
+  const auto mean = [&](const at::Tensor& out) { return F::cross_entropy(out, y); };
+  const auto sum = [&](const at::Tensor& out) { return F::cross_entropy(out, y, F::CrossEntropyFuncOptions().reduction(torch::kSum)); };
+  const auto own = [&](const at::Tensor& out) { return out.pow(2).mean(); };
+  for (const auto& [signature, status] : {std::pair{fisher_of(net, Reduction::Sum, x, mean), "reduction_mismatch"},
+                                          {fisher_of(net, Reduction::Mean, x, sum), "reduction_mismatch"},
+                                          {fisher_of(net, Reduction::Mean, x, own), "reduction_unknown"}}) {
+    EXPECT_EQ(to_string(signature.status), status);
+    EXPECT_FALSE(signature.sigma_max.has_value());
+  }
+  EXPECT_THROW(Reduction(0.0), InvalidArgument);
+  EXPECT_THROW(Reduction(NAN), InvalidArgument);
+}
+
+TEST(Monitor, BatchNormInTrainingCouplesWhatIsBeforeIt) {
+  torch::nn::Sequential net(torch::nn::Linear(6, 5), torch::nn::BatchNorm1d(5), torch::nn::Linear(5, 4));
+  for (const bool training : {true, false}) {
+    net->train(training);
+    const auto sink = memory();
+    Monitor monitor(*net, MonitorOptions().every(1), sink);
+    {
+      auto step = monitor.step();
+      F::cross_entropy(net->forward(torch::randn({8, 6})), torch::randint(0, 4, {8}, torch::kLong)).backward();
+    }
+    for (const Signature& s : sink->signatures) {
+      EXPECT_EQ(s.status.has(Status::Coupled), training && s.side == Side::Fisher && s.layer != "2") << s.layer;
+    }
+  }
+}
+
+// ---- errors ---------------------------------------------------------------------------------------------------------------------------------------
+
+class Failing : public log::Sink {
+ public:
+  void write(const Signature&) override { throw IoError("the disk is full"); }
+  void write(const LlcEstimate&) override {}
+  void write(const Metric&) override {}
+  void describe(const std::string&, const std::string&) override {}
+};
+
+TEST(Monitor, ErrorsSurfaceFromItsOwnNextCallOrTheUsersHandler) {
+  torch::nn::Sequential net = small_net();
+  const auto train = [&](Monitor& monitor) {
+    auto step = monitor.step();
+    net->forward(torch::randn({3, 6})).sum().backward();
+  };
+  Monitor plain(*net, MonitorOptions().every(1), std::make_shared<Failing>());
+  EXPECT_NO_THROW(train(plain));
+  EXPECT_THAT(message_of([&] { train(plain); }), HasSubstr("the disk is full"));
+  EXPECT_NO_THROW(train(plain));  // reported once
+  Monitor finishing(*net, MonitorOptions().every(1), std::make_shared<Failing>());
+  auto step = finishing.step();
+  net->forward(torch::randn({3, 6})).sum().backward();
+  EXPECT_THROW(step.finish(), IoError);
+
+  std::vector<std::string> messages;
+  Monitor handled(*net, MonitorOptions().every(1).on_error([&](const std::exception& e) { messages.push_back(e.what()); }),
+                  std::make_shared<Failing>());
+  for (int i = 0; i < 2; ++i) train(handled);
+  EXPECT_EQ(messages.size(), 2u);
+}
+
+TEST(Monitor, RefusesOptionsOutOfRange) {
+  torch::nn::Sequential net = small_net();
+  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().every(-1), memory()); }), HasSubstr("every is -1"));
+  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions(), nullptr); }), HasSubstr("sink is null"));
+  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().reading(ReadingOptions().layers({"9"})), memory()); }), HasSubstr("0, 2"));
+  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().reading(ReadingOptions().max_rows(0)), memory()); }), HasSubstr("max_rows is 0"));
+  torch::nn::Sequential empty{torch::nn::ReLU()};
+  EXPECT_THAT(message_of([&] { Monitor(*empty, MonitorOptions(), memory()); }), HasSubstr("no parameters"));
+}
+
+TEST(Monitor, ANaNLossGivesAStatusAndTrainingGoesOn) {
+  torch::nn::Sequential net = small_net();
+  const auto sink = memory();
+  Monitor monitor(*net, MonitorOptions().every(1).reduction(Reduction::Sum), sink);
+  {
+    auto step = monitor.step();
+    (net->forward(torch::randn({3, 6})).sum() * NAN).backward();
+  }
+  for (const Signature& s : sink->signatures) EXPECT_EQ(s.status.has(Status::NonFinite), s.side == Side::Fisher);
+}
+
+// ---- series ----------------------------------------------------------------------------------------------------------------------------------------
+
+TEST(Monitor, TheFixedRankIsThatOfTheFirstReadingAcrossAResume) {
+  torch::manual_seed(0);
+  torch::nn::Sequential net = small_net();
+  const auto step_with = [&](Monitor& monitor, const at::Tensor& x) {
+    auto step = monitor.step();
+    F::cross_entropy(net->forward(x), torch::zeros({x.size(0)}, torch::kLong)).backward();
+  };
+  const auto first = memory(), second = memory();
+  Monitor before(*net, MonitorOptions().every(1), first);
+  step_with(before, torch::randn({50, 6}));
+  Monitor after(*net, MonitorOptions().every(1), second);
+  after.load_state(before.state());
+  EXPECT_EQ(after.steps(), 1);
+  step_with(after, torch::randn({1, 6}).expand({50, 6}));  // all rows alike: rank one
+  EXPECT_EQ(first->signatures[0].rank, 5);
+  EXPECT_EQ(second->signatures[0].rank, 1);
+  EXPECT_EQ(second->signatures[0].step, 1);
+  EXPECT_EQ(second->signatures[0].fixed_rank, 5);
+  EXPECT_THAT(message_of([&] { after.load_state("{}"); }), HasSubstr("load_state"));
+  EXPECT_THAT(message_of([&] { after.load_state("not json"); }), HasSubstr("load_state"));
+  EXPECT_EQ(after.steps(), 2);
+}
+
+TEST(Monitor, LogsReadsEstimatesAndMetricsAtItsStep) {
+  torch::manual_seed(0);
+  torch::nn::Sequential net = small_net();
+  const auto sink = memory();
+  Monitor monitor(*net, MonitorOptions().every(0), sink);
+  for (int i = 0; i < 3; ++i) monitor.step().finish();
+  const auto signatures = monitor.read(categorical(), Data(torch::randn({20, 6})), forward_of<torch::nn::SequentialImpl>());
+  ASSERT_EQ(sink->signatures.size(), signatures.size());
+  EXPECT_EQ(sink->signatures[0].step, 3);
+  EXPECT_EQ(sink->signatures[0].source, "read");
+  monitor.log("accuracy", 0.5);
+  monitor.log(LlcEstimate());
+  EXPECT_EQ(sink->metrics.back().name, "accuracy");
+  EXPECT_EQ(sink->metrics.back().step, 3);
+  EXPECT_EQ(sink->estimates.at(0).step, 3);
+}
+
+}  // namespace
+}  // namespace dds

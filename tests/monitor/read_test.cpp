@@ -1,0 +1,295 @@
+#include "tests/support.hpp"
+
+#include <dds/error.hpp>
+#include <dds/read.hpp>
+#include <dds/recorder.hpp>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+namespace dds {
+namespace {
+
+using test::relative_difference;
+using testing::HasSubstr;
+
+struct Mlp : torch::nn::Cloneable<Mlp> {
+  Mlp(std::int64_t in, std::int64_t hidden, std::int64_t out) : in(in), hidden(hidden), out(out) { reset(); }
+  void reset() override {
+    first = register_module("first", torch::nn::Linear(in, hidden));
+    second = register_module("second", torch::nn::Linear(hidden, out));
+  }
+  at::Tensor forward(const at::Tensor& x) { return second(first(x).tanh_()); }
+  std::int64_t in, hidden, out;
+  torch::nn::Linear first{nullptr}, second{nullptr};
+};
+
+const Signature& of(const std::vector<Signature>& signatures, const std::string& layer, Side side) {
+  for (const Signature& signature : signatures) {
+    if (signature.layer == layer && signature.side == side) return signature;
+  }
+  throw std::runtime_error("no signature of " + layer);
+}
+
+template <class Call>
+std::string message_of(Call call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+/// The true Fisher-Gram at both layers by definition: sum over samples and classes of p g g^T, one backward pass each.
+std::map<std::string, at::Tensor> fisher_by_definition(Mlp& net, const at::Tensor& x) {
+  std::map<std::string, at::Tensor> gram;
+  for (std::int64_t i = 0; i < x.size(0); ++i) {
+    const at::Tensor s1 = net.first(x.slice(0, i, i + 1)), s2 = net.second(s1.tanh());
+    const at::Tensor log_p = torch::log_softmax(s2, 1);
+    for (std::int64_t c = 0; c < s2.size(1); ++c) {
+      const auto g = torch::autograd::grad({-log_p[0][c]}, {s1, s2}, {}, /*retain_graph=*/true);
+      for (const auto& [layer, row] : {std::pair{"first", g[0]}, {"second", g[1]}}) {
+        const at::Tensor term = log_p[0][c].exp() * row.t().mm(row) / x.size(0);
+        gram[layer] = gram.contains(layer) ? gram[layer] + term : term;
+      }
+    }
+  }
+  return gram;
+}
+
+TEST(Read, TheExactTrueFisherIsItsExpectation) {
+  torch::manual_seed(0);
+  Mlp net(5, 4, 3);
+  const at::Tensor x = torch::randn({40, 5});
+  const auto signatures = read(net, categorical(), Data(x), ReadOptions().reading(ReadingOptions().spectra(true)).batch_size(16));
+  Mlp exact(5, 4, 3);
+  {
+    const torch::NoGradGuard no_grad;
+    for (const auto& parameter : net.named_parameters()) exact.named_parameters()[parameter.key()].copy_(parameter.value());
+  }
+  exact.to(torch::kDouble);
+  const auto gram = fisher_by_definition(exact, x.to(torch::kDouble));
+  for (const std::string layer : {"first", "second"}) {
+    const Signature& s = of(signatures, layer, Side::Fisher);
+    EXPECT_EQ(s.fisher_kind, "exact");
+    EXPECT_EQ(s.dtype, "Double");
+    EXPECT_EQ(s.rows, 40);
+    const at::Tensor lambda = torch::linalg_eigvalsh(gram.at(layer)).flip(0);
+    for (std::int64_t k = 0; k < s.rank; ++k) {
+      const double sigma = s.spectrum.at(static_cast<std::size_t>(k));
+      EXPECT_NEAR(sigma * sigma / 40, lambda[k].item<double>(), 1e-12 * lambda[0].item<double>()) << layer << " " << k;
+    }
+  }
+  // A softmax's gradient sums to zero: two positive eigenvalues of three, and the shapes say so.
+  EXPECT_EQ(of(signatures, "second", Side::Fisher).rank, 2);
+  EXPECT_EQ(of(signatures, "second", Side::Fisher).structural_bound, 2);
+  EXPECT_EQ(of(signatures, "second", Side::Fisher).dead_directions, 0);
+}
+
+TEST(Read, TheGaussianFisherIsThatOfTheJacobian) {
+  torch::manual_seed(0);
+  Mlp net(5, 4, 3);
+  net.to(torch::kDouble);
+  const at::Tensor x = torch::randn({30, 5}, torch::kDouble);
+  const double sigma = 0.3;
+  const auto signatures = read(net, gaussian(sigma), Data(x), ReadOptions().reading(ReadingOptions().spectra(true)));
+  // df/ds1 = W2 diag(1 - tanh^2): the rows of all samples, stacked.
+  const at::Tensor slope = 1 - net.first(x).tanh().pow(2);
+  const at::Tensor rows = (net.second->weight.unsqueeze(0) * slope.unsqueeze(1)).reshape({-1, 4}) / sigma;
+  const at::Tensor expected = torch::linalg_svdvals(rows);
+  const Signature& s = of(signatures, "first", Side::Fisher);
+  EXPECT_EQ(s.fisher_kind, "exact");
+  EXPECT_EQ(s.rows, 30);
+  ASSERT_EQ(s.spectrum.size(), 4u);
+  for (std::int64_t k = 0; k < 4; ++k) EXPECT_NEAR(s.spectrum[k], expected[k].item<double>(), 1e-12 * expected[0].item<double>());
+}
+
+TEST(Read, DrawnLabelsApproachTheExactExpectation) {
+  torch::manual_seed(0);
+  Mlp net(5, 4, 3);
+  const Data probe(torch::randn({200, 5}));
+  const auto exact = read(net, categorical(), probe);
+  // The same likelihood without its closed form: labels are drawn.
+  const auto drawn_only = likelihood(
+      "drawn", [](const at::Tensor& y, const at::Tensor& t) { return categorical()->loss(y, t); },
+      [](const at::Tensor& y, at::Generator g) { return categorical()->sample(y, g); });
+  const auto drawn = read(net, drawn_only, probe, ReadOptions().draws(50));
+  const Signature &e = of(exact, "first", Side::Fisher), &d = of(drawn, "first", Side::Fisher);
+  EXPECT_EQ(d.fisher_kind, "sampled:50");
+  EXPECT_EQ(d.rows, 200 * 50);
+  EXPECT_NEAR(*d.log10_trace, *e.log10_trace, 0.02);  // 10,000 draws: about 1 %
+  EXPECT_NEAR(*d.log10_lambda_min_plus, *e.log10_lambda_min_plus, 0.05);
+}
+
+TEST(Read, TheActivationSideIsTheForwardPassInDouble) {
+  torch::manual_seed(0);
+  Mlp net(6, 4, 3);
+  const at::Tensor x = torch::randn({50, 6});
+  const auto signatures = read(net, categorical(), Data(x), ReadOptions().batch_size(7).reading(ReadingOptions().spectra(true).sides(
+                                                              {Side::Activation, Side::Input})));
+  const auto in_double = [](const at::Tensor& t) { return t.to(torch::kDouble); };
+  const at::Tensor rows = torch::nn::functional::linear(in_double(x), in_double(net.first->weight), in_double(net.first->bias));
+  const at::Tensor expected = torch::linalg_svdvals(rows), input = torch::linalg_svdvals(in_double(x));
+  for (std::int64_t k = 0; k < 4; ++k) {
+    EXPECT_NEAR(of(signatures, "first", Side::Activation).spectrum.at(k), expected[k].item<double>(), 1e-13 * expected[0].item<double>());
+  }
+  for (std::int64_t k = 0; k < 6; ++k) {
+    EXPECT_NEAR(of(signatures, "first", Side::Input).spectrum.at(k), input[k].item<double>(), 1e-13 * input[0].item<double>());
+  }
+}
+
+TEST(Read, BatchesDoNotMatter) {
+  torch::manual_seed(0);
+  Mlp net(6, 5, 4);
+  const Data probe(torch::randn({101, 6}));
+  const auto whole = read(net, categorical(), probe, ReadOptions().batch_size(101));
+  for (const std::int64_t batch : {1, 10, 64}) {
+    const auto parts = read(net, categorical(), probe, ReadOptions().batch_size(batch));
+    for (std::size_t i = 0; i < whole.size(); ++i) {
+      EXPECT_NEAR(*parts[i].sigma_min, *whole[i].sigma_min, 1e-13 * *whole[i].sigma_max);
+      EXPECT_NEAR(*parts[i].logdet_plus, *whole[i].logdet_plus, 1e-9);
+      EXPECT_EQ(parts[i].rank, whole[i].rank);
+    }
+  }
+}
+
+TEST(Read, PlantedDeadDirectionsAreCounted) {
+  torch::manual_seed(0);
+  Mlp net(6, 8, 4);
+  {
+    const torch::NoGradGuard no_grad;
+    net.first->weight.slice(0, 0, 3).zero_();  // three units that give a constant ...
+    net.first->bias.slice(0, 0, 3).zero_();    // ... zero
+    net.second->weight.slice(1, 0, 2).zero_();  // two that nobody listens to
+  }
+  const auto signatures = read(net, categorical(), Data(torch::randn({300, 6})), ReadOptions().reading(ReadingOptions().dead_axes(true)));
+  const Signature& x = of(signatures, "first", Side::Activation);
+  EXPECT_EQ(x.structural_bound, 7);  // six inputs and the bias
+  EXPECT_EQ(x.rank, 5);
+  EXPECT_EQ(x.dead_directions, 2);
+  const Signature& g = of(signatures, "first", Side::Fisher);
+  EXPECT_EQ(g.rank, 3);  // four classes less one
+  EXPECT_LT(g.dead_axes.mm(g.dead_axes.t()).sub(torch::eye(5, torch::kDouble)).abs().max().item<double>(), 1e-12);
+  // The two units without a listener lie within the dead axes.
+  EXPECT_NEAR(g.dead_axes.slice(1, 0, 2).pow(2).sum().item<double>(), 2, 1e-12);
+}
+
+TEST(Read, LeavesEverythingAsItWas) {
+  torch::manual_seed(0);
+  torch::nn::Sequential net(torch::nn::Linear(4, 6), torch::nn::BatchNorm1d(6), torch::nn::Dropout(0.5), torch::nn::Linear(6, 3));
+  net->train();
+  net->forward(torch::randn({9, 4})).sum().backward();
+  net[3]->as<torch::nn::Linear>()->bias.set_requires_grad(false);
+  std::vector<at::Tensor> before;
+  std::vector<const void*> storages;
+  for (const auto& list : {net->parameters(), net->buffers()}) {
+    for (const at::Tensor& tensor : list) {
+      before.push_back(tensor.detach().clone());
+      storages.push_back(tensor.data_ptr());
+      if (tensor.grad().defined()) before.push_back(tensor.grad().clone());
+    }
+  }
+  const at::Tensor generator = at::globalContext().defaultGenerator(at::kCPU).get_state();
+  read(*net, categorical(), Data(torch::randn({20, 4}, at::detail::createCPUGenerator(1))));
+  EXPECT_TRUE(torch::equal(generator, at::globalContext().defaultGenerator(at::kCPU).get_state()));
+  std::size_t place = 0, number = 0;
+  for (const auto& list : {net->parameters(), net->buffers()}) {
+    for (const at::Tensor& tensor : list) {
+      EXPECT_TRUE(torch::equal(tensor, before.at(place++)));
+      EXPECT_EQ(tensor.data_ptr(), storages.at(number++));
+      if (tensor.grad().defined()) EXPECT_TRUE(torch::equal(tensor.grad(), before.at(place++)));
+    }
+  }
+  EXPECT_TRUE(net->is_training());
+  EXPECT_FALSE(net[3]->as<torch::nn::Linear>()->bias.requires_grad());
+}
+
+TEST(Read, IsNotSeenByARecorderThatIsUnderWay) {
+  Mlp net(4, 3, 2);
+  Recorder recorder(net);
+  recorder.start();
+  net.forward(torch::randn({5, 4})).sum().backward();
+  read(net, categorical(), Data(torch::randn({6, 4})));
+  EXPECT_EQ(recorder.take().layers[0].calls.size(), 1u);
+}
+
+TEST(Read, AForwardWithATypeOfItsOwnIsReadInTheModels) {
+  struct Fixed : torch::nn::Module {
+    torch::nn::Linear layer{register_module("layer", torch::nn::Linear(4, 3))};
+    at::Tensor mix = torch::eye(4);
+    at::Tensor forward(const at::Tensor& x) { return layer(x.mm(mix)); }
+  } net;
+  const auto signatures = read(net, categorical(), Data(torch::randn({30, 4})));
+  for (const Signature& s : signatures) {
+    EXPECT_TRUE(s.status.has(Status::Fp64Unavailable)) << to_string(s.status);
+    EXPECT_EQ(s.dtype, "Float");
+    EXPECT_TRUE(s.sigma_max.has_value());
+  }
+}
+
+TEST(Read, NaNAndInfGiveAStatus) {
+  Mlp net(4, 3, 2);
+  for (const double bad : {NAN, INFINITY}) {
+    at::Tensor x = torch::randn({30, 4});
+    x[7][1] = bad;
+    for (const Signature& s : read(net, categorical(), Data(x))) {
+      if (s.layer != "first" || s.side != Side::Activation) continue;
+      EXPECT_TRUE(s.status.has(Status::NonFinite));
+      EXPECT_FALSE(s.sigma_max.has_value());
+    }
+  }
+}
+
+TEST(Read, RowsBeyondTheBudgetAreASeededSubset) {
+  torch::manual_seed(0);
+  Mlp net(4, 3, 2);
+  const Data probe(torch::randn({5000, 4}));
+  const auto options = [](std::uint64_t seed) { return ReadOptions().reading(ReadingOptions().max_rows(1000).seed(seed)); };
+  const auto a = read(net, categorical(), probe, options(1)), b = read(net, categorical(), probe, options(1)),
+             c = read(net, categorical(), probe, options(2)), all = read(net, categorical(), probe);
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    EXPECT_TRUE(a[i].status.has(Status::Subsampled));
+    EXPECT_LE(a[i].rows, 1000);
+    EXPECT_GE(a[i].rows, 450);  // an exact Fisher over two classes has half of them
+    EXPECT_EQ(*a[i].sigma_min, *b[i].sigma_min);
+    EXPECT_NE(*a[i].sigma_min, *c[i].sigma_min);
+    EXPECT_NEAR(*a[i].log10_lambda_min_plus, *all[i].log10_lambda_min_plus, 0.1);
+  }
+  for (const Signature& s : read(net, categorical(), probe, ReadOptions().reading(ReadingOptions().max_width(2)))) {
+    EXPECT_EQ(s.status.has(Status::TooWide), s.layer == "first") << s.layer;
+  }
+}
+
+TEST(Read, SaysWhatIsWrong) {
+  Mlp net(4, 3, 2);
+  const Data probe(torch::randn({30, 4}));
+  EXPECT_THAT(message_of([&] { read(net, categorical(), Data(torch::randn({0, 4}))); }), HasSubstr("0"));
+  EXPECT_THAT(message_of([&] { read(net, categorical(), Data()); }), HasSubstr("input"));
+  EXPECT_THAT(message_of([&] { read(net, nullptr, probe); }), HasSubstr("likelihood"));
+  EXPECT_THAT(message_of([&] { read(net, categorical(), probe, ReadOptions().batch_size(0)); }), HasSubstr("batch_size is 0"));
+  EXPECT_THAT(message_of([&] { read(net, categorical(), probe, ReadOptions().fisher(Fisher::Empirical)); }), HasSubstr("targets"));
+  EXPECT_THAT(message_of([&] { read(net, categorical(), probe, ReadOptions().reading(ReadingOptions().layers({"third"}))); }),
+              HasSubstr("first, second"));
+  torch::nn::Sequential empty{torch::nn::ReLU()};
+  EXPECT_THAT(message_of([&] { read(*empty, categorical(), probe); }), HasSubstr("no parameters"));
+  EXPECT_THROW(read(net, categorical(), Data(torch::randn({30, 5}))), c10::Error);  // the forward's own error comes through
+}
+
+TEST(Read, TheEmpiricalFisherUsesTheDatasLabels) {
+  torch::manual_seed(0);
+  Mlp net(5, 4, 3);
+  net.to(torch::kDouble);
+  const at::Tensor x = torch::randn({40, 5}, torch::kDouble), y = torch::randint(0, 3, {40}, torch::kLong);
+  const auto signatures = read(net, categorical(), Data(x, y), ReadOptions().fisher(Fisher::Empirical));
+  const at::Tensor delta = torch::softmax(net.forward(x), 1) - torch::one_hot(y, 3);
+  const Signature& s = of(signatures, "second", Side::Fisher);
+  EXPECT_EQ(s.fisher_kind, "empirical");
+  EXPECT_NEAR(*s.sigma_max, torch::linalg_svdvals(delta)[0].item<double>(), 1e-12);
+}
+
+}  // namespace
+}  // namespace dds
