@@ -83,7 +83,7 @@ install_wheels() { # LIST FOLDER GIGABYTES BY_HAND
   partial=$(mktemp -d "$deps/partial.XXXXXX")
   mkdir "$partial/tmp"
   # The wheels are those of CPython 3.11 for any Linux since Debian 12, whatever the Python that runs pip is.
-  TMPDIR=$partial/tmp "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes \
+  TMPDIR=$partial/tmp PIP_ROOT_USER_ACTION=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes \
     --python-version 3.11 --implementation cp --abi cp311 --only-binary=:all: \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 \
     --platform manylinux_2_18_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_12_x86_64 \
