@@ -28,8 +28,9 @@ die() {
 
 need_space() { # GIGABYTES PURPOSE
   local free
-  free=$(($(df --output=avail -B1M "$root" | tail -1) / 1000))
-  ((free >= $1)) || die "$2 needs about $1 GB, and only $free GB are free where $root lies." "Free some space and run this again."
+  free=$(df --output=avail -B1M "$root" | tail -1)
+  ((free >= $1 * 1000)) || die "$2 needs about ${1}000 MB, and only ${free// /} MB are free where $root lies." \
+    "Free some space and run this again."
 }
 
 install_packages() {
