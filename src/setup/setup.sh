@@ -58,7 +58,7 @@ install_packages() {
   "${as_root[@]}" apt-get -o DPkg::Lock::Timeout=600 -qq update >"$deps/apt.log" 2>&1 || true
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 -qq install --yes \
     --no-install-recommends "${missing[@]}" >>"$deps/apt.log" 2>&1 || {
-    tail -n 15 "$deps/apt.log" >&2
+    tail -n 4 "$deps/apt.log" >&2
     die "apt-get could not install ${missing[*]} (its last words are above, all of them in $deps/apt.log)." \
       "That takes a network, space and a Debian 12 or newer; by hand: apt-get install --no-install-recommends ${missing[*]}"
   }
