@@ -109,14 +109,15 @@ choose_plotly() {
 
 # The user's own LibTorch, as find_torch.cmake says, or else one of ours.
 choose_torch() {
-  local list=libtorch space=4 own
+  local list=libtorch space=4 cuda=OFF own
   if [[ $preset == debian ]]; then return; fi
+  if [[ ${DDS_CUDA:-} == 1 || (-z ${DDS_CUDA:-} && -e /dev/nvidia0) ]]; then list=libtorch-cuda space=14 cuda=ON; fi
+  choices+=("-DDDS_CUDA=$cuda")
   own=$(cmake -P "$root/src/setup/find_torch.cmake")
   if [[ -n $own ]]; then
     choices+=("$own")
     return
   fi
-  if [[ ${DDS_CUDA:-} == 1 || (-z ${DDS_CUDA:-} && -e /dev/nvidia0) ]]; then list=libtorch-cuda space=14; fi
   install_wheels "$list" libtorch "$space" "By hand: give a LibTorch 1.13 or later as DDS_TORCH_ROOT=/path/to/torch."
   choices+=("-DDDS_TORCH_ROOT=$deps/libtorch/torch")
 }
