@@ -13,6 +13,7 @@ packages=(g++ cmake ninja-build ccache libfmt-dev libgtest-dev libgmock-dev nloh
 setup_help='Environment:
   DDS_TORCH_ROOT      folder of the LibTorch to use (with include/ and lib/), instead of the one that the set-up installs;
                       Torch_DIR, CMAKE_PREFIX_PATH and an installed torch Python package count too
+  DDS_PLOTLY_JS       path of the plotly.min.js to use, instead of the one that the set-up installs
   DDS_CUDA            1: install LibTorch with CUDA, 0: without (default: with it where there is an NVIDIA GPU)
   DDS_SKIP_PACKAGES   1: do not look for Debian packages, what is needed is there in another way
   DDS_PRESET          the CMake preset to build with (default: default)'
@@ -27,8 +28,9 @@ die() {
 
 need_space() { # GIGABYTES PURPOSE
   local free
-  free=$(($(df --output=avail -B1M "$root" | tail -1) / 1000))
-  ((free >= $1)) || die "$2 needs about $1 GB, and only $free GB are free where $root lies." "Free some space and run this again."
+  free=$(df --output=avail -B1M "$root" | tail -1)
+  ((free >= $1 * 1000)) || die "$2 needs about ${1}000 MB, and only ${free// /} MB are free where $root lies." \
+    "Free some space and run this again."
 }
 
 install_packages() {
@@ -56,7 +58,7 @@ install_packages() {
   "${as_root[@]}" apt-get -o DPkg::Lock::Timeout=600 -qq update >"$deps/apt.log" 2>&1 || true
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 -qq install --yes \
     --no-install-recommends "${missing[@]}" >>"$deps/apt.log" 2>&1 || {
-    tail -n 15 "$deps/apt.log" >&2
+    tail -n 4 "$deps/apt.log" >&2
     die "apt-get could not install ${missing[*]} (its last words are above, all of them in $deps/apt.log)." \
       "That takes a network, space and a Debian 12 or newer; by hand: apt-get install --no-install-recommends ${missing[*]}"
   }
@@ -82,7 +84,7 @@ install_wheels() { # LIST FOLDER GIGABYTES BY_HAND
   partial=$(mktemp -d "$deps/partial.XXXXXX")
   mkdir "$partial/tmp"
   # The wheels are those of CPython 3.11 for any Linux since Debian 12, whatever the Python that runs pip is.
-  TMPDIR=$partial/tmp "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes \
+  TMPDIR=$partial/tmp PIP_ROOT_USER_ACTION=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes \
     --python-version 3.11 --implementation cp --abi cp311 --only-binary=:all: \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 \
     --platform manylinux_2_18_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_12_x86_64 \
@@ -96,29 +98,42 @@ install_wheels() { # LIST FOLDER GIGABYTES BY_HAND
   rm -rf "$partial"
 }
 
-# Sets torch to the argument that tells CMake which LibTorch to use; installs one if there is none.
-choose_torch() {
-  local list=libtorch space=4
-  if [[ $preset == debian ]]; then return; fi
-  torch=$(cmake -P "$root/src/setup/find_torch.cmake")
-  if [[ -n $torch ]]; then return; fi
-  if [[ ${DDS_CUDA:-} == 1 || (-z ${DDS_CUDA:-} && -e /dev/nvidia0) ]]; then list=libtorch-cuda space=14; fi
-  install_wheels "$list" libtorch "$space" "By hand: give a LibTorch 1.13 or later as DDS_TORCH_ROOT=/path/to/torch."
-  torch=-DDDS_TORCH_ROOT=$deps/libtorch/torch
+# The chart library of the report.
+choose_plotly() {
+  if [[ -n ${DDS_PLOTLY_JS:-} ]]; then
+    choices+=("-DDDS_PLOTLY_JS=$DDS_PLOTLY_JS")
+  else
+    install_wheels plotly plotly 1 "By hand: give a plotly.min.js as DDS_PLOTLY_JS=/path/to/plotly.min.js."
+  fi
 }
 
-# Ninja itself configures again where that is due; this does it the first time, and when LibTorch is another one.
+# The user's own LibTorch, as find_torch.cmake says, or else one of ours.
+choose_torch() {
+  local list=libtorch space=4 cuda=OFF own
+  if [[ $preset == debian ]]; then return; fi
+  if [[ ${DDS_CUDA:-} == 1 || (-z ${DDS_CUDA:-} && -e /dev/nvidia0) ]]; then list=libtorch-cuda space=14 cuda=ON; fi
+  choices+=("-DDDS_CUDA=$cuda")
+  own=$(cmake -P "$root/src/setup/find_torch.cmake")
+  if [[ -n $own ]]; then
+    choices+=("$own")
+    return
+  fi
+  install_wheels "$list" libtorch "$space" "By hand: give a LibTorch 1.13 or later as DDS_TORCH_ROOT=/path/to/torch."
+  choices+=("-DDDS_TORCH_ROOT=$deps/libtorch/torch")
+}
+
+# Ninja itself configures again where that is due; this does it the first time, and when the choices are others.
 configure() {
   local folder=$root/build/$preset
-  if [[ -f $folder/build.ninja && -f $folder/torch.txt && $(<"$folder/torch.txt") == "$torch" ]]; then return; fi
+  if [[ -f $folder/build.ninja && -f $folder/choices.txt && $(<"$folder/choices.txt") == "${choices[*]}" ]]; then return; fi
   need_space 3 "Building"
-  (cd "$root" && cmake --fresh --preset "$preset" ${torch:+"$torch"})
-  echo "$torch" >"$folder/torch.txt"
+  (cd "$root" && cmake --fresh --preset "$preset" "${choices[@]}")
+  echo "${choices[*]}" >"$folder/choices.txt"
 }
 
 prepare() { # PRESET
   local known
-  preset=$1 torch='' partial=''
+  preset=$1 choices=() partial=''
   if [[ $preset == debian ]]; then packages+=(libtorch-dev libopenblas0-pthread); fi
   mkdir -p "$deps"
   exec 9>"$deps/lock"
@@ -131,7 +146,7 @@ prepare() { # PRESET
   install_packages
   known=$(cd "$root" && cmake --list-presets | sed -n 's/^ *"\([^"]*\)".*/\1/p')
   grep -qx -- "$preset" <<<"$known" || die "There is no CMake preset '$preset'. There are: ${known//$'\n'/, }."
-  install_wheels plotly plotly 1 "By hand: configure with -DDDS_PLOTLY_JS=/path/to/plotly.min.js."
+  choose_plotly
   choose_torch
   configure
 }
