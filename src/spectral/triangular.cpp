@@ -1,6 +1,7 @@
 #include <dds/error.hpp>
 #include <dds/triangular.hpp>
 
+#include <ATen/ops/aminmax.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_qr.h>
@@ -26,7 +27,8 @@ constexpr std::int64_t kMaxBlockEntries = std::int64_t{1} << 22;
 
 /// e (0-d, fp64) with 2^e <= max |rows| < 2^(e+1); 0 for a zero matrix, NaN where the rows hold a NaN or Inf.
 at::Tensor binary_exponent(const at::Tensor& rows) {
-  const at::Tensor largest = rows.abs().amax();
+  const auto [low, high] = at::aminmax(rows);
+  const at::Tensor largest = at::maximum(low.neg(), high).to(at::kDouble);
   const at::Tensor exponent = largest.log2().floor().clamp(-1000, 1000);
   return at::where(at::isfinite(largest).logical_and(largest.gt(0)), exponent, largest.sub(largest));
 }
@@ -64,9 +66,14 @@ void TriangularAccumulator::update(const at::Tensor& rows) {
   const std::int64_t longest = std::max(block_, kMaxBlockEntries / width_);
   for (std::int64_t begin = 0; begin < rows.size(0);) {
     const std::int64_t count = std::min(rows.size(0) - begin, longest - buffered_);
-    buffer_.push_back(rows.detach().narrow(0, begin, count).to(at::kDouble, /*non_blocking=*/false, /*copy=*/true));
-    buffered_ += count;
+    const at::Tensor part = rows.detach().narrow(0, begin, count);
     begin += count;
+    if (buffer_.empty() && count >= block_) {
+      add(reduce(part), 0);
+      continue;
+    }
+    buffer_.push_back(part.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true));
+    buffered_ += count;
     if (buffered_ >= block_) flush();
   }
   rows_ += rows.size(0);
@@ -93,7 +100,7 @@ void TriangularAccumulator::merge(const TriangularAccumulator& other) {
 
 TriangularAccumulator::Node TriangularAccumulator::reduce(const at::Tensor& rows) {
   at::Tensor exponent = binary_exponent(rows);
-  return {triangle(rows.mul((-exponent).exp2())), std::move(exponent)};
+  return {triangle(rows.to(at::kDouble).mul((-exponent).exp2())), std::move(exponent)};
 }
 
 TriangularAccumulator::Node TriangularAccumulator::merge(const Node& a, const Node& b) {
