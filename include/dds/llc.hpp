@@ -133,9 +133,9 @@ struct LlcEstimate {
 };
 
 /// Estimates the LLC of `model` at its present weights over `data`. Runs in eval mode, in the model's own dtype and on
-/// its own device; leaves mode, weights, buffers, gradients and the default generator as they were. Not while another
-/// thread trains the model. Throws InvalidArgument for a model without parameters, data without targets, fewer samples
-/// than a batch, or options out of range; a chain that diverges is a verdict, not an exception.
+/// its own device; leaves mode, weights, buffers, gradients and the default generator as they were, and no recorder sees
+/// it. Not while another thread trains the model. Throws InvalidArgument for a model without parameters, data without
+/// targets, fewer samples than a batch, or options out of range; a chain that diverges is a verdict, not an exception.
 LlcEstimate estimate_llc(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& data,
                          const Forward& forward, const LlcOptions& options = {});
 

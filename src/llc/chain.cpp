@@ -1,12 +1,10 @@
 #include "src/llc/chain.hpp"
 
-#include <ATen/Context.h>
 #include <ATen/ops/dot.h>
 #include <ATen/ops/empty_like.h>
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 
 namespace dds {
 namespace {
@@ -14,27 +12,9 @@ namespace {
 /// One step in so many is judged as a Metropolis proposal, at the price of one more gradient on the same batch.
 constexpr std::int64_t kJudgeEvery = 50;
 
-/// SplitMix64: neighbouring seeds and streams give unrelated generators.
-std::uint64_t mix(std::uint64_t x) {
-  x += 0x9e3779b97f4a7c15;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
-
 double inner(const at::Tensor& a, const at::Tensor& b) { return at::dot(a, b).item<double>(); }
 
 }  // namespace
-
-at::Generator generator_for(at::Device device, std::uint64_t seed, std::uint64_t stream) {
-  auto original = at::globalContext().defaultGenerator(device);
-  at::Generator generator = [&] {
-    const std::lock_guard<std::mutex> lock(original.mutex());
-    return original.clone();
-  }();
-  generator.set_current_seed(mix(mix(seed) + stream));
-  return generator;
-}
 
 Chain::Chain(const Objective& objective, Posterior posterior, std::uint64_t seed, std::uint64_t number)
     : objective_(objective),

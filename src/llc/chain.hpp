@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "src/llc/objective.hpp"
+#include "src/model/random.hpp"
 
 namespace dds {
 
@@ -17,9 +18,6 @@ struct Posterior {
   double n_beta;
   double gamma;
 };
-
-/// A generator of its own for stream `stream` of `seed`, on a device; the default one is not drawn from.
-at::Generator generator_for(at::Device device, std::uint64_t seed, std::uint64_t stream);
 
 /// w += -(eps/2) (n_beta grad excess(w) + gamma (w - w*)) + sqrt(eps) N(0, I), from w*.
 ///

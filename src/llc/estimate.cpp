@@ -6,6 +6,7 @@
 #include <cmath>
 #include <dds/error.hpp>
 #include <dds/llc.hpp>
+#include <dds/recorder.hpp>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -307,6 +308,7 @@ class Estimation {
 LlcEstimate estimate_llc(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& data,
                          const Forward& forward, const LlcOptions& options) {
   check(likelihood, data, forward, options);
+  const SuspendRecording unseen;
   return Estimation(model, likelihood, data, forward, options).run();
 }
 

@@ -1,5 +1,7 @@
 #include "src/llc/workers.hpp"
 
+#include <dds/recorder.hpp>
+
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -55,6 +57,7 @@ void run_on(const std::vector<Replica>& replicas, std::size_t count, Watch& watc
   for (std::size_t r = 1; r < std::min(replicas.size(), count); ++r) {
     threads.emplace_back([&, r] {
       at::set_num_threads(1);
+      const SuspendRecording unseen;
       serve(replicas[r]);
     });
   }

@@ -62,7 +62,7 @@ void LayerReading::add_gradient(const CapturedCall& call, const at::Tensor& grad
 }
 
 at::Tensor LayerReading::subset(const at::Tensor& rows, std::int64_t count) {
-  if (!generator_.defined()) generator_ = make_generator(rows.device(), options_.seed());
+  if (!generator_.defined()) generator_ = generator_for(rows.device(), options_.seed());
   const at::Tensor order = at::randperm(rows.size(0), generator_, rows.options().dtype(at::kLong));
   return rows.index_select(0, order.narrow(0, 0, count));
 }

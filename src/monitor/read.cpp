@@ -98,7 +98,7 @@ class CheckpointRead {
     at::Tensor drawn;
     {
       const at::NoGradGuard no_grad;
-      if (!generator_.defined()) generator_ = make_generator(output.device(), options_.reading().seed());
+      if (!generator_.defined()) generator_ = generator_for(output.device(), options_.reading().seed());
       drawn = likelihood_.sample(output, generator_);
     }
     return likelihood_.loss(output, drawn);

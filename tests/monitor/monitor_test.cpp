@@ -256,6 +256,20 @@ TEST(Monitor, BatchNormInTrainingCouplesWhatIsBeforeIt) {
   }
 }
 
+TEST(Monitor, DoesNotSeeAnLlcEstimateInItsStep) {
+  torch::manual_seed(0);
+  torch::nn::Sequential net = small_net();
+  const auto sink = memory();
+  Monitor monitor(*net, MonitorOptions().every(1).all_threads(true), sink);
+  const Data data(torch::randn({20, 6}), torch::randint(0, 4, {20}, torch::kLong));
+  {
+    auto step = monitor.step();
+    F::cross_entropy(net->forward(data.inputs[0]), data.targets).backward();
+    estimate_llc(*net, categorical(), data, LlcOptions().chains(2).draws(20).burn_in(10).threads(2));
+  }
+  for (const Signature& s : sink->signatures) EXPECT_EQ(s.calls, 1) << s.layer;
+}
+
 // ---- errors ---------------------------------------------------------------------------------------------------------------------------------------
 
 class Failing : public log::Sink {
