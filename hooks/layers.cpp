@@ -23,8 +23,8 @@ std::string layer_kind(const torch::nn::Module& module) {
 
 using Visit = std::function<void(const std::string& name, const std::string& kind, const at::Tensor& parameter)>;
 
-/// Calls visit(layer name, layer kind, parameter) for every parameter, in the order of named_modules(), which itself needs
-/// a model that is held by a shared_ptr.
+/// Calls visit(layer name, layer kind, parameter) for every parameter, in the order of named_modules(), which itself
+/// needs a model that is held by a shared_ptr.
 void for_each_parameter(const torch::nn::Module& module, const std::string& path, const Visit& visit) {
   const auto below = [&](const std::string& name) { return path.empty() ? name : path + "." + name; };
   const std::string kind = layer_kind(module);

@@ -17,10 +17,11 @@ class Module;
 
 namespace dds::hooks {
 
-/// A layer as the log names it: a LibTorch module with parameters of its own, or a single raw parameter of any other module.
+/// A layer as the log names it: a LibTorch module with parameters of its own, or a single raw parameter of any other
+/// module.
 struct Layer {
-  std::string name;       ///< the module's name, or the parameter's full name
-  std::string kind;       ///< "Linear", "Conv2d", ...; "Raw" for a raw parameter
+  std::string name;  ///< the module's name, or the parameter's full name
+  std::string kind;  ///< "Linear", "Conv2d", ...; "Raw" for a raw parameter
   bool selected = true;
 };
 

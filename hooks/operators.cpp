@@ -30,11 +30,12 @@ std::int64_t product_of(at::IntArrayRef sizes, std::size_t from) {
 /// False for a dimension that the tensor only repeats: size 1, or expanded (stride 0).
 bool varies(const at::Tensor& tensor, std::int64_t dim) { return tensor.size(dim) > 1 && tensor.stride(dim) != 0; }
 
-// ---- products -------------------------------------------------------------------------------------------------------------
+// ---- products ----
 
 /// left @ right with torch.matmul's rules, one of them a weight. Dimensions of the output that the weight brings in are
 /// features: its own free dimension, and batch dimensions that it varies over (one matrix for each head or expert).
-std::optional<LayerRun> match_product(const at::Tensor& left, const at::Tensor& right, const IsWeight& is_weight, bool bias) {
+std::optional<LayerRun> match_product(const at::Tensor& left, const at::Tensor& right, const IsWeight& is_weight,
+                                      bool bias) {
   if (!left.defined() || !right.defined() || left.dim() == 0 || right.dim() == 0) return std::nullopt;
   const bool weight_right = is_weight(right);
   if (!weight_right && !is_weight(left)) return std::nullopt;
@@ -48,7 +49,8 @@ std::optional<LayerRun> match_product(const at::Tensor& left, const at::Tensor& 
   const bool vector_weight = run.weight.dim() == 1;
   const bool vector_input = input.dim() == 1;
   const std::int64_t contracted = weight_right ? input.size(-1) : run.weight.size(-1);
-  // The output keeps two matrix dimensions less one for each vector operand; batch dimension -k of an operand is -k of it.
+  // The output keeps two matrix dimensions less one for each vector operand; batch dimension -k of an operand is -k of
+  // it.
   const std::int64_t lost = (vector_weight ? 1 : 0) + (vector_input ? 1 : 0);
   for (std::int64_t k = run.weight.dim(); k >= 3; --k) {
     if (!varies(run.weight, -k)) continue;
@@ -65,7 +67,8 @@ std::optional<LayerRun> match_product(const at::Tensor& left, const at::Tensor& 
   return run;
 }
 
-/// The subscripts of an einsum equation: one string of labels for each operand, and the output's. Empty if it has an ellipsis.
+/// The subscripts of an einsum equation: one string of labels for each operand, and the output's. Empty if it has an
+/// ellipsis.
 std::optional<std::pair<std::vector<std::string>, std::string>> parse_einsum(const std::string& equation) {
   if (equation.find('.') != std::string::npos) return std::nullopt;
   std::string text;
@@ -124,13 +127,16 @@ std::optional<LayerRun> match_einsum(Arguments args, const IsWeight& is_weight) 
   const auto features_of = [&](const std::string& labels) {
     std::vector<std::int64_t> features;
     for (std::size_t i = 0; i < labels.size(); ++i) {
-      if (from_weight(labels[i])) features.push_back(static_cast<std::int64_t>(i) - static_cast<std::int64_t>(labels.size()));
+      if (from_weight(labels[i]))
+        features.push_back(static_cast<std::int64_t>(i) - static_cast<std::int64_t>(labels.size()));
     }
     return features;
   };
   run.output_features = features_of(output);
   run.input_features = features_of(subscripts[input]);
-  const auto shared = [&](char label) { return from_weight(label) && subscripts[input].find(label) != std::string::npos; };
+  const auto shared = [&](char label) {
+    return from_weight(label) && subscripts[input].find(label) != std::string::npos;
+  };
   if (operands.size() == 2 && std::none_of(output.begin(), output.end(), shared)) {
     run.patch = 1;
     run.fan_in = 1;
@@ -144,7 +150,8 @@ std::optional<LayerRun> match_contraction(std::string_view name, Arguments args,
   if (name == "aten::linear") {
     const at::Tensor weight = tensor_at(args, 1);
     if (!weight.defined() || weight.dim() > 2 || !is_weight(weight)) return std::nullopt;
-    return match_product(tensor_at(args, 0), weight.dim() == 2 ? weight.t() : weight, is_weight, tensor_at(args, 2).defined());
+    return match_product(tensor_at(args, 0), weight.dim() == 2 ? weight.t() : weight, is_weight,
+                         tensor_at(args, 2).defined());
   }
   if (name == "aten::matmul" || name == "aten::mm" || name == "aten::bmm" || name == "aten::mv") {
     return match_product(tensor_at(args, 0), tensor_at(args, 1), is_weight, false);
@@ -155,7 +162,7 @@ std::optional<LayerRun> match_contraction(std::string_view name, Arguments args,
   return std::nullopt;
 }
 
-// ---- the other families -----------------------------------------------------------------------------------------------------
+// ---- the other families ----
 
 std::vector<std::int64_t> last_dimensions(std::size_t count) {
   std::vector<std::int64_t> dims;
@@ -220,7 +227,8 @@ std::optional<LayerRun> match_norm(std::string_view name, Arguments args, const 
   return std::nullopt;
 }
 
-/// LSTM, GRU and simple RNN, whole sequences or cells: the output side only. The weights stand in a list, or after the state.
+/// LSTM, GRU and simple RNN, whole sequences or cells: the output side only. The weights stand in a list, or after the
+/// state.
 std::optional<LayerRun> match_recurrent(Arguments args, const IsWeight& is_weight, bool cell) {
   const at::Tensor input = tensor_at(args, 0);
   if (!input.defined()) return std::nullopt;
@@ -304,12 +312,18 @@ std::optional<LayerRun> match_layer(std::string_view name, Arguments args, const
   const std::optional<Family> family = family_of(name);
   if (!family) return std::nullopt;
   switch (*family) {
-    case Family::Contraction: return match_contraction(name, args, is_weight);
-    case Family::Convolution: return match_convolution(args, is_weight);
-    case Family::Embedding: return match_embedding(args, is_weight);
-    case Family::Norm: return match_norm(name, args, is_weight);
-    case Family::Recurrent: return match_recurrent(args, is_weight, name.find("_cell") != std::string_view::npos);
-    case Family::Bilinear: return match_bilinear(args, is_weight);
+    case Family::Contraction:
+      return match_contraction(name, args, is_weight);
+    case Family::Convolution:
+      return match_convolution(args, is_weight);
+    case Family::Embedding:
+      return match_embedding(args, is_weight);
+    case Family::Norm:
+      return match_norm(name, args, is_weight);
+    case Family::Recurrent:
+      return match_recurrent(args, is_weight, name.find("_cell") != std::string_view::npos);
+    case Family::Bilinear:
+      return match_bilinear(args, is_weight);
   }
   return std::nullopt;
 }
@@ -342,9 +356,15 @@ std::optional<LossRun> match_loss(std::string_view name, Arguments args) {
 
   LossRun loss;
   switch (int_at(args, known->second.reduction, 1)) {  // at::Reduction
-    case 0: loss.reduction = LossRun::Reduction::None; break;
-    case 1: loss.reduction = LossRun::Reduction::Mean; break;
-    default: loss.reduction = LossRun::Reduction::Sum; break;
+    case 0:
+      loss.reduction = LossRun::Reduction::None;
+      break;
+    case 1:
+      loss.reduction = LossRun::Reduction::Mean;
+      break;
+    default:
+      loss.reduction = LossRun::Reduction::Sum;
+      break;
   }
   loss.targets = target.numel();
   if (!known->second.classes) {
@@ -361,7 +381,9 @@ std::optional<LossRun> match_loss(std::string_view name, Arguments args) {
 
 bool is_softmax(std::string_view name, Arguments args) {
   if (name == "aten::cross_entropy_loss") return tensor_at(args, 0).dim() == 2;
-  if (name != "aten::log_softmax" && name != "aten::_log_softmax" && name != "aten::softmax" && name != "aten::_softmax") return false;
+  if (name != "aten::log_softmax" && name != "aten::_log_softmax" && name != "aten::softmax" &&
+      name != "aten::_softmax")
+    return false;
   const at::Tensor input = tensor_at(args, 0);
   const std::int64_t dim = int_at(args, 1, 0);
   return input.defined() && (dim == -1 || dim == input.dim() - 1);

@@ -1,5 +1,5 @@
-// What the operators of LibTorch mean: which operand is a layer's weight, which its input, and which dimensions of the output
-// are its features. Nothing here knows of recordings; an operator is its name and its arguments.
+// What the operators of LibTorch mean: which operand is a layer's weight, which its input, and which dimensions of the
+// output are its features. Nothing here knows of recordings; an operator is its name and its arguments.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -38,9 +38,11 @@ struct LayerRun {
 /// Tells whether a tensor is a parameter, or was computed from parameters alone.
 using IsWeight = std::function<bool(const at::Tensor&)>;
 
-/// Reads operator `name` with `args` as a layer's run. Empty if it is not one of those known, or no operand in the place
-/// of a weight is one. Where both operands of a product are weights, the second in the order of the operator is taken.
-std::optional<LayerRun> match_layer(std::string_view name, c10::ArrayRef<const c10::IValue> args, const IsWeight& is_weight);
+/// Reads operator `name` with `args` as a layer's run. Empty if it is not one of those known, or no operand in the
+/// place of a weight is one. Where both operands of a product are weights, the second in the order of the operator is
+/// taken.
+std::optional<LayerRun> match_layer(std::string_view name, c10::ArrayRef<const c10::IValue> args,
+                                    const IsWeight& is_weight);
 
 /// A loss operator: how it reduces, and over how many terms it averages.
 struct LossRun {

@@ -1,14 +1,8 @@
-// This file alone touches at::RecordFunction, and is always compiled with NDEBUG and optimisation (hooks/CMakeLists.txt):
-// released LibTorch is built so, and the header has a member that exists only without it.
+// This file alone touches at::RecordFunction, and is always compiled with NDEBUG and optimisation
+// (src/CMakeLists.txt): released LibTorch is built so, and the header has a member that exists only without it.
 #ifndef NDEBUG
 #error "hooks/recorder.cpp must be compiled with NDEBUG"
 #endif
-
-#include "hooks/layers.hpp"
-#include "hooks/operators.hpp"
-
-#include <dds/error.hpp>
-#include <dds/recorder.hpp>
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/add.h>
@@ -19,18 +13,23 @@
 
 #include <algorithm>
 #include <atomic>
+#include <dds/error.hpp>
+#include <dds/recorder.hpp>
 #include <map>
 #include <mutex>
 #include <set>
 #include <unordered_map>
 #include <utility>
 
+#include "hooks/layers.hpp"
+#include "hooks/operators.hpp"
+
 namespace dds {
 
 using hooks::Family;
 using hooks::LayerRun;
 
-// ---- one call ---------------------------------------------------------------------------------------------------------------
+// ---- one call ----
 
 /// Where a hook on the output puts the gradient. It holds no output, so output -> graph -> hook -> slot is no cycle.
 struct CapturedCall::GradientSlot {
@@ -78,19 +77,19 @@ std::uint32_t version_of(const at::Tensor& tensor) {
 bool CapturedCall::output_intact() const { return version_of(output) == output_version_; }
 bool CapturedCall::input_intact() const { return inputs.empty() || version_of(inputs.front()) == input_version_; }
 
-// ---- the state of one recorder ------------------------------------------------------------------------------------------------
+// ---- the state of one recorder ----
 
 /// What the start callback leaves for the end callback of the same operator.
 struct OperatorNote {
-  std::optional<LayerRun> run;           ///< a layer runs
-  std::size_t site = 0;                  ///< ... this one
-  std::string layer;                     ///< ... of this name
-  std::optional<hooks::LossRun> loss;    ///< a loss is computed
-  bool derives = false;                  ///< its outputs are computed from parameters alone
-  std::size_t owner = 0;                 ///< ... of this layer
-  at::Tensor like;                       ///< ... provided they have this tensor's shape, if it is defined
+  std::optional<LayerRun> run;         ///< a layer runs
+  std::size_t site = 0;                ///< ... this one
+  std::string layer;                   ///< ... of this name
+  std::optional<hooks::LossRun> loss;  ///< a loss is computed
+  bool derives = false;                ///< its outputs are computed from parameters alone
+  std::size_t owner = 0;               ///< ... of this layer
+  at::Tensor like;                     ///< ... provided they have this tensor's shape, if it is defined
   std::optional<std::pair<std::size_t, std::size_t>> biased;  ///< a bias is added to this call's output (site, call)
-  bool outermost = false;                ///< what runs inside is part of it
+  bool outermost = false;                                     ///< what runs inside is part of it
 
   bool wants_end() const { return run || loss || derives || biased || outermost; }
 };
@@ -112,9 +111,10 @@ class RecorderState {
   void end();
   Captured take();
 
-  std::optional<OperatorNote> operator_starts(std::string_view name, c10::ArrayRef<const c10::IValue> args, bool grad_mode,
-                                              Nesting& nesting);
-  void operator_ends(std::string_view name, OperatorNote note, const std::vector<c10::IValue>& outputs, Nesting& nesting);
+  std::optional<OperatorNote> operator_starts(std::string_view name, c10::ArrayRef<const c10::IValue> args,
+                                              bool grad_mode, Nesting& nesting);
+  void operator_ends(std::string_view name, OperatorNote note, const std::vector<c10::IValue>& outputs,
+                     Nesting& nesting);
   void tapped(std::string_view name, const at::Tensor& tensor);
   void failed(std::string_view where, const char* what);
 
@@ -169,20 +169,21 @@ class RecorderState {
   std::vector<Site> sites_;
   std::vector<CapturedLoss> losses_;
   std::vector<std::string> errors_;
-  std::unordered_map<const void*, Derived> derived_;               // by storage
-  std::unordered_map<const at::TensorImpl*, CallId> outputs_;      // by identity
-  std::unordered_map<const void*, std::vector<CallId>> holders_;   // calls that hold a tensor with this storage
-  std::vector<at::Tensor> keep_;                                   // keeps the identities in outputs_ valid
-  std::vector<CallId> order_;                                      // of all calls
-  std::int64_t next_order_ = 0;                                    // counts calls and losses
-  std::map<std::size_t, std::set<std::string>> unmatched_;         // layer -> operators that are no run of it
+  std::unordered_map<const void*, Derived> derived_;              // by storage
+  std::unordered_map<const at::TensorImpl*, CallId> outputs_;     // by identity
+  std::unordered_map<const void*, std::vector<CallId>> holders_;  // calls that hold a tensor with this storage
+  std::vector<at::Tensor> keep_;                                  // keeps the identities in outputs_ valid
+  std::vector<CallId> order_;                                     // of all calls
+  std::int64_t next_order_ = 0;                                   // counts calls and losses
+  std::map<std::size_t, std::set<std::string>> unmatched_;        // layer -> operators that are no run of it
 };
 
 namespace {
 
 bool selected_by(const std::vector<std::string>& patterns, std::string_view name) {
   if (patterns.empty()) return true;
-  return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& p) { return hooks::glob_match(p, name); });
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& p) { return hooks::glob_match(p, name); });
 }
 
 std::vector<std::int64_t> from_front(const std::vector<std::int64_t>& dims, std::int64_t rank) {
@@ -204,7 +205,9 @@ std::int64_t saturating_product(std::int64_t a, std::int64_t b) {
   return a != 0 && b > hooks::kUnbounded / a ? hooks::kUnbounded : a * b;
 }
 
-std::int64_t saturating_sum(std::int64_t a, std::int64_t b) { return b > hooks::kUnbounded - a ? hooks::kUnbounded : a + b; }
+std::int64_t saturating_sum(std::int64_t a, std::int64_t b) {
+  return b > hooks::kUnbounded - a ? hooks::kUnbounded : a + b;
+}
 
 bool kind_fits(const std::string& kind, Family family) {
   const bool embedding = kind == "Embedding" || kind == "EmbeddingBag";
@@ -283,9 +286,10 @@ void RecorderState::failed(std::string_view where, const char* what) {
   errors_.push_back(fmt::format("{}: {}", where, what));
 }
 
-// ---- reading an operator ----------------------------------------------------------------------------------------------------------
+// ---- reading an operator ----
 
-/// The layer whose parameter, or computed weight, `tensor` is. Where several layers share it, the first whose kind fits.
+/// The layer whose parameter, or computed weight, `tensor` is. Where several layers share it, the first whose kind
+/// fits.
 std::optional<std::size_t> RecorderState::layer_of(const at::Tensor& tensor, std::optional<Family> family) const {
   if (const hooks::Parameter* parameter = index_.find(tensor)) {
     for (const std::size_t layer : parameter->layers) {
@@ -337,8 +341,8 @@ std::size_t RecorderState::site_for(std::optional<std::size_t> layer, const std:
   return sites_.size() - 1;
 }
 
-/// An operator all of whose floating operands are weights gives a weight (normalised, low-rank); so does one that combines a
-/// weight with a constant of its shape (masked).
+/// An operator all of whose floating operands are weights gives a weight (normalised, low-rank); so does one that
+/// combines a weight with a constant of its shape (masked).
 void RecorderState::note_derivation(c10::ArrayRef<const c10::IValue> args, OperatorNote& note) {
   std::optional<std::size_t> owner;
   at::Tensor largest;
@@ -361,9 +365,10 @@ void RecorderState::note_derivation(c10::ArrayRef<const c10::IValue> args, Opera
 
 /// Product, then `add` of a parameter as long as the product's features: the layer's bias.
 std::optional<RecorderState::CallId> RecorderState::bias_follows(std::string_view name,
-                                                                  c10::ArrayRef<const c10::IValue> args) const {
+                                                                 c10::ArrayRef<const c10::IValue> args) const {
   if (!hooks::is_addition(name) || args.size() < 2 || !args[0].isTensor() || !args[1].isTensor()) return std::nullopt;
-  for (const auto& [product, bias] : {std::pair{args[0].toTensor(), args[1].toTensor()}, {args[1].toTensor(), args[0].toTensor()}}) {
+  for (const auto& [product, bias] :
+       {std::pair{args[0].toTensor(), args[1].toTensor()}, {args[1].toTensor(), args[0].toTensor()}}) {
     const auto known = outputs_.find(product.unsafeGetTensorImpl());
     if (known == outputs_.end() || !index_.find(bias) || bias.dim() != 1) continue;
     const CapturedCall& before = call(known->second);
@@ -376,7 +381,8 @@ std::optional<RecorderState::CallId> RecorderState::bias_follows(std::string_vie
   return std::nullopt;
 }
 
-void RecorderState::note_consumers(std::string_view name, c10::ArrayRef<const c10::IValue> args, const OperatorNote& note) {
+void RecorderState::note_consumers(std::string_view name, c10::ArrayRef<const c10::IValue> args,
+                                   const OperatorNote& note) {
   if (outputs_.empty()) return;
   hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
     const auto known = outputs_.find(tensor.unsafeGetTensorImpl());
@@ -479,7 +485,7 @@ void RecorderState::operator_ends(std::string_view name, OperatorNote note, cons
   }
 }
 
-// ---- capture -------------------------------------------------------------------------------------------------------------------------
+// ---- capture ----
 
 void RecorderState::remember(CallId id, const at::Tensor& output) {
   outputs_[output.unsafeGetTensorImpl()] = id;
@@ -494,8 +500,7 @@ void RecorderState::capture(std::size_t site, const LayerRun& run, std::string_v
   if (!run.inputs.empty() && run.inputs.front().is_floating_point()) {
     captured.input_features = from_front(run.input_features, run.inputs.front().dim());
   }
-  captured.expanded =
-      run.positions || output.dim() - static_cast<std::int64_t>(captured.output_features.size()) > 1;
+  captured.expanded = run.positions || output.dim() - static_cast<std::int64_t>(captured.output_features.size()) > 1;
   captured.coupled = run.coupled;
   captured.wants_gradient = output.requires_grad();
   captured.order = next_order_++;
@@ -518,7 +523,8 @@ void RecorderState::capture(std::size_t site, const LayerRun& run, std::string_v
   captured.input_version_ = run.inputs.empty() ? 0 : version_of(captured.inputs.front());
   captured.slot_ = std::make_shared<CapturedCall::GradientSlot>();
   if (captured.wants_gradient) {
-    output.register_hook([slot = captured.slot_](at::TensorBase gradient) { slot->add(at::Tensor(std::move(gradient))); });
+    output.register_hook(
+        [slot = captured.slot_](at::TensorBase gradient) { slot->add(at::Tensor(std::move(gradient))); });
   }
 
   const CallId id{site, sites_[site].captured.calls.size()};
@@ -560,10 +566,10 @@ void RecorderState::tapped(std::string_view name, const at::Tensor& tensor) {
   capture(site_for(std::nullopt, std::string(name), "Tap", ""), run, "tap", tensor);
 }
 
-// ---- handing over -----------------------------------------------------------------------------------------------------------------------
+// ---- handing over ----
 
-/// rank(D_l) <= the sum over the consumers of X_l: rank(D of a product), and one less than the width for a softmax, whose
-/// gradient sums to zero. Any other consumer may give full rank.
+/// rank(D_l) <= the sum over the consumers of X_l: rank(D of a product), and one less than the width for a softmax,
+/// whose gradient sums to zero. Any other consumer may give full rank.
 void RecorderState::bound_gradients() {
   for (auto id = order_.rbegin(); id != order_.rend(); ++id) {
     const Consumers& consumers = sites_[id->first].consumers[id->second];
@@ -586,9 +592,10 @@ void RecorderState::drop_calls_without_backward() {
   }
   if (!any) return;
   for (Site& site : sites_) {
-    site.captured.dropped = static_cast<std::int64_t>(std::erase_if(site.captured.calls, [](const CapturedCall& captured) {
-      return captured.wants_gradient && captured.backwards() == 0;
-    }));
+    site.captured.dropped =
+        static_cast<std::int64_t>(std::erase_if(site.captured.calls, [](const CapturedCall& captured) {
+          return captured.wants_gradient && captured.backwards() == 0;
+        }));
   }
 }
 
@@ -631,11 +638,12 @@ Captured RecorderState::take() {
   return captured;
 }
 
-// ---- callbacks ------------------------------------------------------------------------------------------------------------------------------
+// ---- callbacks ----
 
 namespace {
 
-/// Recorders that listen, and the nesting of what runs. There is one for each thread, and one for recorders of all threads.
+/// Recorders that listen, and the nesting of what runs. There is one for each thread, and one for recorders of all
+/// threads.
 struct Listeners {
   std::vector<std::pair<std::shared_ptr<RecorderState>, Nesting>> states;
   int backward = 0;  ///< built-in backward nodes under way: what runs in them is no layer
@@ -660,9 +668,9 @@ struct Installed {
 thread_local Installed installed_here;
 
 std::mutex everywhere_mutex;
-Installed installed_everywhere;                                  // guarded by everywhere_mutex
-std::vector<std::shared_ptr<RecorderState>> everywhere_states;   // guarded by everywhere_mutex
-thread_local Listeners everywhere;                               // this thread's view of everywhere_states
+Installed installed_everywhere;                                 // guarded by everywhere_mutex
+std::vector<std::shared_ptr<RecorderState>> everywhere_states;  // guarded by everywhere_mutex
+thread_local Listeners everywhere;                              // this thread's view of everywhere_states
 
 struct Context : at::ObserverContext {
   bool backward = false;
@@ -678,7 +686,8 @@ Listeners& listeners() {
   });
   for (const auto& state : everywhere_states) {
     const auto same = [&](const auto& entry) { return entry.first == state; };
-    if (std::none_of(everywhere.states.begin(), everywhere.states.end(), same)) everywhere.states.emplace_back(state, Nesting{});
+    if (std::none_of(everywhere.states.begin(), everywhere.states.end(), same))
+      everywhere.states.emplace_back(state, Nesting{});
   }
   return everywhere;
 }
@@ -794,7 +803,7 @@ at::Tensor tap(std::string_view name, const at::Tensor& tensor) {
   return tensor;
 }
 
-// ---- the public face --------------------------------------------------------------------------------------------------------------------------
+// ---- the public face ----
 
 Recorder::Recorder(torch::nn::Module& model, RecorderOptions options)
     : state_(std::make_shared<RecorderState>(model, std::move(options))) {}

@@ -1,12 +1,11 @@
 #include "experiments/fashion_mnist/data.hpp"
 
-#include <dds/error.hpp>
-
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <zlib.h>
 
 #include <cstdint>
+#include <dds/error.hpp>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,9 +20,10 @@ torch::Tensor read_idx(const std::filesystem::path& path, std::size_t dimensions
   const auto close = [](gzFile_s* file) { gzclose(file); };
   const std::unique_ptr<gzFile_s, decltype(close)> file(gzopen(path.c_str(), "rb"), close);
   if (!file) {
-    throw IoError(fmt::format("{}: cannot be opened; expected a file of the Debian package dataset-fashion-mnist "
-                              "(--data DIR names another folder)",
-                              path.string()));
+    throw IoError(
+        fmt::format("{}: cannot be opened; expected a file of the Debian package dataset-fashion-mnist "
+                    "(--data DIR names another folder)",
+                    path.string()));
   }
   const auto read = [&](void* into, std::size_t bytes) {
     const int got = gzread(file.get(), into, static_cast<unsigned>(bytes));
@@ -35,12 +35,13 @@ torch::Tensor read_idx(const std::filesystem::path& path, std::size_t dimensions
   const auto read_number = [&] {
     unsigned char bytes[4];
     read(bytes, 4);
-    return std::int64_t{bytes[0]} << 24 | std::int64_t{bytes[1]} << 16 | std::int64_t{bytes[2]} << 8 | std::int64_t{bytes[3]};
+    return std::int64_t{bytes[0]} << 24 | std::int64_t{bytes[1]} << 16 | std::int64_t{bytes[2]} << 8 |
+           std::int64_t{bytes[3]};
   };
   const std::int64_t magic = read_number(), expected = 0x0800 + static_cast<std::int64_t>(dimensions);
   if (magic != expected) {
-    throw IoError(fmt::format("{}: the magic number is {:#x}, expected {:#x} (IDX, bytes, {} dimensions)", path.string(), magic,
-                              expected, dimensions));
+    throw IoError(fmt::format("{}: the magic number is {:#x}, expected {:#x} (IDX, bytes, {} dimensions)",
+                              path.string(), magic, expected, dimensions));
   }
   std::vector<std::int64_t> sizes;
   std::int64_t entries = 1;
@@ -65,7 +66,8 @@ Split load(const std::filesystem::path& folder, const std::string& name) {
   const torch::Tensor images = read_idx(folder / (name + "-images-idx3-ubyte.gz"), 3);
   split.labels = read_idx(folder / (name + "-labels-idx1-ubyte.gz"), 1).to(torch::kLong);
   if (images.size(0) != split.labels.size(0)) {
-    throw IoError(fmt::format("{}: {} has {} images and {} labels", folder.string(), name, images.size(0), split.labels.size(0)));
+    throw IoError(
+        fmt::format("{}: {} has {} images and {} labels", folder.string(), name, images.size(0), split.labels.size(0)));
   }
   split.images = (images.unsqueeze(1).to(torch::kFloat) / 255 - kMean) / kDeviation;
   return split;

@@ -12,8 +12,8 @@ struct Split {
   torch::Tensor labels;  ///< n, int64, 0 to 9
 };
 
-/// Reads "train" or "t10k". Throws dds::IoError for a file that is missing, truncated or something else, with its path and
-/// what was expected.
+/// Reads "train" or "t10k". Throws dds::IoError for a file that is missing, truncated or something else, with its path
+/// and what was expected.
 Split load(const std::filesystem::path& folder, const std::string& name);
 
 }  // namespace fashion_mnist

@@ -1,18 +1,18 @@
-// The main job: a convolutional network trains on Fashion-MNIST in a plain loop with the library attached. Signatures of every
-// layer as it goes; at eight checkpoints a read in fp64 with the true Fisher, and the LLC, plain and tilted; then the report.
-#include "experiments/fashion_mnist/data.hpp"
-#include "experiments/fashion_mnist/network.hpp"
-#include "experiments/harness/harness.hpp"
-
-#include <dds/dds.hpp>
-
+// The main job: a convolutional network trains on Fashion-MNIST in a plain loop with the library attached. Signatures
+// of every layer as it goes; at eight checkpoints a read in fp64 with the true Fisher, and the LLC, plain and tilted;
+// then the report.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+#include <dds/dds.hpp>
 #include <fstream>
 #include <map>
 #include <set>
+
+#include "experiments/fashion_mnist/data.hpp"
+#include "experiments/fashion_mnist/network.hpp"
+#include "experiments/harness/harness.hpp"
 
 namespace {
 
@@ -34,8 +34,8 @@ struct Plan {
   std::vector<std::int64_t> checkpoints;  ///< training steps; the end is added
   std::int64_t chains;
   std::int64_t burn_in;
-  std::int64_t draws;   ///< of the tilted estimate; the plain one gets a quarter
-  double llc_seconds;   ///< limit for one estimate
+  std::int64_t draws;  ///< of the tilted estimate; the plain one gets a quarter
+  double llc_seconds;  ///< limit for one estimate
 };
 
 Plan plan_of(const RunOptions& options) {
@@ -47,7 +47,8 @@ Plan plan_of(const RunOptions& options) {
 std::vector<torch::Tensor> batches(std::int64_t samples, torch::Generator& generator) {
   const torch::Tensor order = torch::randperm(samples, generator, torch::kLong);
   std::vector<torch::Tensor> result;
-  for (std::int64_t begin = 0; begin + kBatch <= samples; begin += kBatch) result.push_back(order.slice(0, begin, begin + kBatch));
+  for (std::int64_t begin = 0; begin + kBatch <= samples; begin += kBatch)
+    result.push_back(order.slice(0, begin, begin + kBatch));
   return result;
 }
 
@@ -59,7 +60,7 @@ double accuracy(Network& network, const Split& test) {
   return share;
 }
 
-// ---- training with the library and without ------------------------------------------------------------------------------------------
+// ---- training with the library and without ----
 
 /// The weights after `steps` of training from `seed`, with or without a monitor that reads every 20th step.
 torch::Tensor short_training(const Split& train, std::uint64_t seed, std::int64_t steps, bool attached) {
@@ -76,7 +77,8 @@ torch::Tensor short_training(const Split& train, std::uint64_t seed, std::int64_
       std::optional<dds::Monitor::Step> step;
       if (monitor) step.emplace(monitor->step());
       optimizer.zero_grad();
-      F::cross_entropy(network->forward(train.images.index_select(0, batch)), train.labels.index_select(0, batch)).backward();
+      F::cross_entropy(network->forward(train.images.index_select(0, batch)), train.labels.index_select(0, batch))
+          .backward();
       optimizer.step();
     }
   }
@@ -96,16 +98,17 @@ Claim attached_is_bit_identical(const Split& train, std::uint64_t seed) {
   torch::set_num_threads(threads);
   Claim claim;
   claim.id = "attached_is_bit_identical";
-  claim.statement = fmt::format("weights after {} steps with the library attached equal those without, bit for bit, on one thread and on "
-                                "two (bare against bare agrees: {})",
-                                kSteps, reproducible ? "yes" : "no, so that nothing can be said");
+  claim.statement = fmt::format(
+      "weights after {} steps with the library attached equal those without, bit for bit, on one thread and on "
+      "two (bare against bare agrees: {})",
+      kSteps, reproducible ? "yes" : "no, so that nothing can be said");
   claim.predicted = 1;
   if (reproducible) claim.measured = claim.low = claim.high = identical ? 1 : 0;
   claim.goal_low = claim.goal_high = 1;
   return claim;
 }
 
-// ---- checkpoints -----------------------------------------------------------------------------------------------------------------------
+// ---- checkpoints ----
 
 /// What one checkpoint gave, for the comparison at the end.
 struct Checkpoint {
@@ -116,8 +119,8 @@ struct Checkpoint {
 };
 
 dds::LlcOptions llc_options(const Plan& plan, dds::LlcKind kind, std::uint64_t seed) {
-  // Full batches: with n in the hundreds a mini-batch costs as much as it saves, since its noise holds the step down. gamma:
-  // |w - w*| stays within the length of w itself, sqrt(26,698 / gamma) = 4.2 against 4.9 at initialisation.
+  // Full batches: with n in the hundreds a mini-batch costs as much as it saves, since its noise holds the step down.
+  // gamma: |w - w*| stays within the length of w itself, sqrt(26,698 / gamma) = 4.2 against 4.9 at initialisation.
   return dds::LlcOptions()
       .kind(kind)
       .chains(plan.chains)
@@ -128,14 +131,14 @@ dds::LlcOptions llc_options(const Plan& plan, dds::LlcKind kind, std::uint64_t s
       .seed(seed);
 }
 
-Checkpoint read_checkpoint(dds::Monitor& monitor, Network& network, const dds::Data& probe, const Plan& plan, std::uint64_t seed,
-                           const std::function<void(double)>& progress) {
+Checkpoint read_checkpoint(dds::Monitor& monitor, Network& network, const dds::Data& probe, const Plan& plan,
+                           std::uint64_t seed, const std::function<void(double)>& progress) {
   Checkpoint checkpoint;
   checkpoint.step = monitor.steps();
   const auto forward = dds::forward_of<fashion_mnist::NetworkImpl>();
   const auto start = std::chrono::steady_clock::now();
-  checkpoint.signatures = monitor.read(dds::categorical(), probe, forward,
-                                       dds::ReadOptions().reading(dds::ReadingOptions().spectra(true)));
+  checkpoint.signatures =
+      monitor.read(dds::categorical(), probe, forward, dds::ReadOptions().reading(dds::ReadingOptions().spectra(true)));
   checkpoint.read_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   progress(0.2);
   double done = 0.2;
@@ -150,33 +153,40 @@ Checkpoint read_checkpoint(dds::Monitor& monitor, Network& network, const dds::D
 }
 
 std::string describe(const Checkpoint& checkpoint, double test_accuracy) {
-  std::string line = fmt::format("step {:5}  test accuracy {:.3f}  read {:.2f} s", checkpoint.step, test_accuracy, checkpoint.read_seconds);
+  std::string line = fmt::format("step {:5}  test accuracy {:.3f}  read {:.2f} s", checkpoint.step, test_accuracy,
+                                 checkpoint.read_seconds);
   for (const auto& [kind, estimate] : checkpoint.estimates) {
-    line += fmt::format("  {} LLC {} in {:.0f} s", kind == dds::LlcKind::Plain ? "plain" : "tilted",
-                        estimate.lambda ? fmt::format("{:.2f} +- {:.2f} ({})", *estimate.lambda, estimate.standard_error.value_or(NAN),
-                                                      estimate.converged() ? "converged" : "not converged")
-                                        : std::string("none"),
-                        estimate.seconds);
+    line += fmt::format(
+        "  {} LLC {} in {:.0f} s", kind == dds::LlcKind::Plain ? "plain" : "tilted",
+        estimate.lambda ? fmt::format("{:.2f} +- {:.2f} ({})", *estimate.lambda, estimate.standard_error.value_or(NAN),
+                                      estimate.converged() ? "converged" : "not converged")
+                        : std::string("none"),
+        estimate.seconds);
   }
   return line;
 }
 
-// ---- claims ---------------------------------------------------------------------------------------------------------------------------------
+// ---- claims ----
 
 Claim test_accuracy_claim(double share, std::int64_t samples) {
   // Wilson's interval for a share.
   const double n = static_cast<double>(samples), z = 1.96;
   const double centre = (share + z * z / (2 * n)) / (1 + z * z / n);
   const double half = z / (1 + z * z / n) * std::sqrt(share * (1 - share) / n + z * z / (4 * n * n));
-  return {"test_accuracy", "share of the test images classified rightly at the end of training (95 % interval)", std::nullopt, 0.88,
-          share, centre - half, centre + half, 0.88, std::nullopt};
+  return {"test_accuracy", "share of the test images classified rightly at the end of training (95 % interval)",
+          std::nullopt,    0.88,
+          share,           centre - half,
+          centre + half,   0.88,
+          std::nullopt};
 }
 
 Claim cost_ratio_claim(const std::vector<Checkpoint>& checkpoints) {
   Claim claim;
   claim.id = "cost_ratio_llc_to_dds";
-  claim.statement = "seconds of the cheapest converged LLC (two threads) over the median seconds of one fp64 read of all layers with spectra "
-                    "(one thread), both over the same images";
+  claim.statement =
+      "seconds of the cheapest converged LLC (two threads) over the median seconds of one fp64 read of all layers with "
+      "spectra "
+      "(one thread), both over the same images";
   claim.predicted = 100;
   std::vector<double> reads;
   std::optional<double> cheapest;
@@ -221,21 +231,23 @@ Claim correlation_claim(const std::vector<Checkpoint>& checkpoints, dds::LlcKind
   const dds::RankCorrelation detrended = dds::partial_spearman(series.reading, series.llc, series.step);
   Claim claim;
   claim.id = fmt::format("dds_llc_rank_correlation.{}{}", layer, kind == dds::LlcKind::Tilted ? ".tilted" : "");
-  claim.statement = fmt::format("Spearman correlation of log10(lambda_min+(G)/tr(G)) at {} with the {} LLC over the {} checkpoints where "
-                                "that converged{}{}",
-                                layer, kind == dds::LlcKind::Tilted ? "tilted" : "plain", raw.n,
-                                raw.n < dds::kMinCorrelationPairs ? fmt::format(" (below {}: none is given)", dds::kMinCorrelationPairs) : "",
-                                detrended.rho ? fmt::format("; with the step held fixed {:.2f}", *detrended.rho) : "");
+  claim.statement = fmt::format(
+      "Spearman correlation of log10(lambda_min+(G)/tr(G)) at {} with the {} LLC over the {} checkpoints where "
+      "that converged{}{}",
+      layer, kind == dds::LlcKind::Tilted ? "tilted" : "plain", raw.n,
+      raw.n < dds::kMinCorrelationPairs ? fmt::format(" (below {}: none is given)", dds::kMinCorrelationPairs) : "",
+      detrended.rho ? fmt::format("; with the step held fixed {:.2f}", *detrended.rho) : "");
   claim.measured = raw.rho;
   claim.low = raw.low;
   claim.high = raw.high;
   return claim;
 }
 
-// ---- the run ------------------------------------------------------------------------------------------------------------------------------------
+// ---- the run ----
 
 void run(const RunOptions& options, const std::filesystem::path& data_folder) {
-  torch::set_num_threads(1);  // two on a busy machine can be twenty times slower; the chains of the LLC are the parallelism
+  torch::set_num_threads(
+      1);  // two on a busy machine can be twenty times slower; the chains of the LLC are the parallelism
   const Plan plan = plan_of(options);
   const Split train = fashion_mnist::load(data_folder, "train"), test = fashion_mnist::load(data_folder, "t10k");
   const dds::Data probe(train.images.slice(0, 0, plan.probe), train.labels.slice(0, 0, plan.probe));
@@ -247,8 +259,11 @@ void run(const RunOptions& options, const std::filesystem::path& data_folder) {
   const double checkpoint_share = 4.0, training_share = 1.5;
   std::vector<std::pair<std::string, double>> stages{{"bit identity", 0.4}};
   for (const std::int64_t step : checkpoint_steps) {
-    if (step > 0) stages.emplace_back(fmt::format("training to step {}", step), training_share / static_cast<double>(checkpoint_steps.size()));
-    stages.emplace_back(fmt::format("checkpoint {}", step), checkpoint_share / static_cast<double>(checkpoint_steps.size()));
+    if (step > 0)
+      stages.emplace_back(fmt::format("training to step {}", step),
+                          training_share / static_cast<double>(checkpoint_steps.size()));
+    stages.emplace_back(fmt::format("checkpoint {}", step),
+                        checkpoint_share / static_cast<double>(checkpoint_steps.size()));
   }
   Progress progress(stages);
 
@@ -277,15 +292,16 @@ void run(const RunOptions& options, const std::filesystem::path& data_folder) {
       {
         auto step = monitor.step();
         optimizer.zero_grad();
-        const torch::Tensor loss =
-            F::cross_entropy(network->forward(train.images.index_select(0, batch)), train.labels.index_select(0, batch));
+        const torch::Tensor loss = F::cross_entropy(network->forward(train.images.index_select(0, batch)),
+                                                    train.labels.index_select(0, batch));
         loss.backward();
         optimizer.step();
         if (step.due()) monitor.log("train_loss", loss.item<double>());
       }
       const auto next = checkpoint_steps.lower_bound(monitor.steps());
       if (next != checkpoint_steps.end()) {
-        progress.update(fmt::format("training to step {}", *next), static_cast<double>(monitor.steps()) / static_cast<double>(*next));
+        progress.update(fmt::format("training to step {}", *next),
+                        static_cast<double>(monitor.steps()) / static_cast<double>(*next));
       }
       at_checkpoint();
     }

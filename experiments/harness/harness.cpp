@@ -1,15 +1,13 @@
 #include "experiments/harness/harness.hpp"
 
-#include <dds/error.hpp>
-
 #include <ATen/Parallel.h>
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <torch/version.h>
-
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
+#include <dds/error.hpp>
 #include <fstream>
 #include <iostream>
 
@@ -21,8 +19,11 @@ RunOptions parse_command_line(int argc, char** argv, const std::string& experime
   options.experiment = experiment;
   options.out = std::filesystem::path("experiments") / "out" / experiment;
   CLI::App app(description, experiment);
-  app.add_option("--preset", options.preset, "how much is run")->check(CLI::IsMember({"quick", "full"}))->capture_default_str();
-  app.add_option("--out", options.out, "folder for tables, figures and summary.json; must be new or empty")->capture_default_str();
+  app.add_option("--preset", options.preset, "how much is run")
+      ->check(CLI::IsMember({"quick", "full"}))
+      ->capture_default_str();
+  app.add_option("--out", options.out, "folder for tables, figures and summary.json; must be new or empty")
+      ->capture_default_str();
   app.add_option("--seed", options.seed, "seed of everything random")->capture_default_str();
   if (data) app.add_option("--data", *data, "folder of the data set")->capture_default_str();
   try {
@@ -99,7 +100,9 @@ void Summary::add(Claim claim) { claims_.push_back(std::move(claim)); }
 
 void Summary::write() const {
   using nlohmann::ordered_json;
-  const auto number = [](const std::optional<double>& value) { return value ? ordered_json(*value) : ordered_json(nullptr); };
+  const auto number = [](const std::optional<double>& value) {
+    return value ? ordered_json(*value) : ordered_json(nullptr);
+  };
   ordered_json claims = ordered_json::array();
   for (const Claim& claim : claims_) {
     const std::optional<bool> holds = claim.holds();
@@ -133,7 +136,9 @@ void Summary::write() const {
   }
   std::filesystem::rename(unfinished, path);
 
-  const auto text = [](const std::optional<double>& value) { return value ? fmt::format("{:.4g}", *value) : std::string("-"); };
+  const auto text = [](const std::optional<double>& value) {
+    return value ? fmt::format("{:.4g}", *value) : std::string("-");
+  };
   fmt::print("\n{:<46} {:>10} {:>10} {:>21} {:>6}\n", "claim", "paper", "measured", "interval", "holds");
   for (const Claim& claim : claims_) {
     const std::optional<bool> holds = claim.holds();

@@ -1,12 +1,11 @@
 // What every experiment shares: its command line, its progress on a terminal, its summary of claims.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,15 +20,16 @@ struct RunOptions {
   bool full() const { return preset == "full"; }
 };
 
-/// Parses `[--preset quick|full] [--out DIR] [--seed N]`; `data`, if given, is filled by --data DIR. Prints help or an error and
-/// exits where the command line asks for it.
+/// Parses `[--preset quick|full] [--out DIR] [--seed N]`; `data`, if given, is filled by --data DIR. Prints help or an
+/// error and exits where the command line asks for it.
 RunOptions parse_command_line(int argc, char** argv, const std::string& experiment, const std::string& description,
                               std::filesystem::path* data = nullptr);
 
 /// Runs an experiment: an error becomes one line on stderr and exit status 1.
 int run_experiment(const std::function<void()>& body);
 
-/// One line on a terminal with what goes on, the share done, and the time left; a line for each stage where stderr is no terminal.
+/// One line on a terminal with what goes on, the share done, and the time left; a line for each stage where stderr is
+/// no terminal.
 class Progress {
  public:
   /// `stages`: name and expected share of the whole time.
@@ -50,8 +50,8 @@ class Progress {
   bool line_open_ = false;
 };
 
-/// A statement and what the run says of it. `holds`: the interval [low, high] of `measured` lies within the goal; null where
-/// something is missing.
+/// A statement and what the run says of it. `holds`: the interval [low, high] of `measured` lies within the goal; null
+/// where something is missing.
 struct Claim {
   std::string id;
   std::string statement;

@@ -42,8 +42,8 @@ struct LlcOptions {
   /// power iteration at w* and along a pilot chain.
   TORCH_ARG(double, step_size) = 0.0;
   /// c = eps h_max. On reduced-rank regression the estimate is 10 to 15 % too large at c = 1 before its discretisation
-  /// is taken off and within 2 %, about the chains' error, after (see LlcEstimate::discretisation). With mini-batches of m
-  /// samples it is held below 0.072 m / (n beta), see LlcEstimate::batch_noise.
+  /// is taken off and within 2 %, about the chains' error, after (see LlcEstimate::discretisation). With mini-batches
+  /// of m samples it is held below 0.072 m / (n beta), see LlcEstimate::batch_noise.
   TORCH_ARG(double, relative_step) = 0.5;
   /// gamma; 0 = 0.03 sqrt(n beta) (DESIGN.md 6.3).
   TORCH_ARG(double, localization) = 0.0;
@@ -133,9 +133,10 @@ struct LlcEstimate {
 };
 
 /// Estimates the LLC of `model` at its present weights over `data`. Runs in eval mode, in the model's own dtype and on
-/// its own device; leaves mode, weights, buffers, gradients and the default generator as they were, and no recorder sees
-/// it. Not while another thread trains the model. Throws InvalidArgument for a model without parameters, data without
-/// targets, fewer samples than a batch, or options out of range; a chain that diverges is a verdict, not an exception.
+/// its own device; leaves mode, weights, buffers, gradients and the default generator as they were, and no recorder
+/// sees it. Not while another thread trains the model. Throws InvalidArgument for a model without parameters, data
+/// without targets, fewer samples than a batch, or options out of range; a chain that diverges is a verdict, not an
+/// exception.
 LlcEstimate estimate_llc(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& data,
                          const Forward& forward, const LlcOptions& options = {});
 

@@ -2,10 +2,9 @@
 // `callback` hand them to code. The columns of the files are the schema in <dds/schema.hpp>.
 #pragma once
 
+#include <cstdint>
 #include <dds/llc.hpp>
 #include <dds/signature.hpp>
-
-#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <map>

@@ -9,14 +9,13 @@
 //   }
 #pragma once
 
+#include <torch/arg.h>
+
+#include <cstdint>
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
 #include <dds/read.hpp>
 #include <dds/signature.hpp>
-
-#include <torch/arg.h>
-
-#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -31,9 +30,9 @@ class Reduction {
  public:
   enum Kind {
     Sum,   ///< the loss is sum l_i
-    Mean,  ///< the loss is an average: the division is read off the loss operator that runs (cross entropy: the targets that
-           ///< count; squared error: all entries) and undone, so that D is what Sum would have given
-    Scale, ///< the loss is (sum l_i) / N for a number N of the user's
+    Mean,  ///< the loss is an average: the division is read off the loss operator that runs (cross entropy: the targets
+           ///< that count; squared error: all entries) and undone, so that D is what Sum would have given
+    Scale,  ///< the loss is (sum l_i) / N for a number N of the user's
   };
   Reduction(Kind kind) : kind_(kind) {}
   /// The loss is (sum l_i) / terms. Throws InvalidArgument unless terms is positive and finite.
@@ -73,8 +72,8 @@ class Monitor {
    public:
     Step(Step&&) noexcept;
     Step& operator=(Step&&) = delete;
-    /// Ends the step as finish() does; an error surfaces from the monitor's next call. A step that is left by an exception
-    /// is dropped and does not count.
+    /// Ends the step as finish() does; an error surfaces from the monitor's next call. A step that is left by an
+    /// exception is dropped and does not count.
     ~Step();
     /// True if this step is captured.
     bool due() const;
@@ -93,7 +92,8 @@ class Monitor {
   Monitor(Monitor&&) noexcept;
   ~Monitor();
 
-  /// Begins the next training step. Throws InvalidArgument if the last one has not ended, and whatever an earlier step left.
+  /// Begins the next training step. Throws InvalidArgument if the last one has not ended, and whatever an earlier step
+  /// left.
   [[nodiscard]] Step step();
 
   /// Training steps that have ended; the weights now are those after so many updates.
@@ -101,15 +101,17 @@ class Monitor {
   /// Names of the layers that are read.
   const std::vector<std::string>& layers() const;
 
-  /// A checkpoint read (dds::read) at the present step, logged and returned. `options.reading().layers` empty: the monitor's.
-  std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward, ReadOptions options = {});
+  /// A checkpoint read (dds::read) at the present step, logged and returned. `options.reading().layers` empty: the
+  /// monitor's.
+  std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
+                              ReadOptions options = {});
 
   /// Logs an estimate, or a number of the caller's, at the present step.
   void log(LlcEstimate estimate);
   void log(std::string_view name, double value);
 
-  /// What a resumed training needs: the step count and the ranks that fixed-rank volumes are taken over, as text to keep in the
-  /// caller's own checkpoint.
+  /// What a resumed training needs: the step count and the ranks that fixed-rank volumes are taken over, as text to
+  /// keep in the caller's own checkpoint.
   std::string state() const;
   /// Continues from such a text. Throws InvalidArgument if it is none.
   void load_state(const std::string& text);

@@ -1,12 +1,11 @@
 // A checkpoint read: signatures of a model at its present weights over a probe set, in fp64, with the true Fisher.
 #pragma once
 
-#include <dds/model.hpp>
-#include <dds/signature.hpp>
-
 #include <torch/arg.h>
 
 #include <cstdint>
+#include <dds/model.hpp>
+#include <dds/signature.hpp>
 #include <functional>
 #include <optional>
 #include <string>
@@ -35,7 +34,8 @@ struct ReadingOptions {
 
 /// The labels that the Fisher side is read with.
 enum class Fisher {
-  True,       ///< labels from the model's own predictive distribution: exact expectation where the likelihood has one, else drawn
+  True,  ///< labels from the model's own predictive distribution: exact expectation where the likelihood has one, else
+         ///< drawn
   Empirical,  ///< the data's labels; it dies with the residual wherever the model fits
 };
 
@@ -51,18 +51,21 @@ struct ReadOptions {
 };
 
 /// Reads every selected layer of `model` over the samples of `probe`, in eval mode. With a likelihood that cannot draw
-/// labels the Fisher side is empirical, and says so. The caller's weights, buffers, gradients, mode and default generator are
-/// left as they were, and other recorders of this thread do not see the passes. Not while another thread trains the model.
+/// labels the Fisher side is empirical, and says so. The caller's weights, buffers, gradients, mode and default
+/// generator are left as they were, and other recorders of this thread do not see the passes. Not while another thread
+/// trains the model.
 ///
-/// A layer that did not run, NaN or Inf, and what else is no ordinary reading, comes as a status in its signature. A forward
-/// that builds tensors of its own dtype is read in the model's (Status::Fp64Unavailable).
-/// Throws InvalidArgument for a model without parameters, an empty probe, a pattern that matches nothing, targets that are
-/// missing where the empirical Fisher needs them, options out of range; CaptureError if rows were lost; and what `forward` throws.
-std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
-                            const ReadOptions& options = {});
+/// A layer that did not run, NaN or Inf, and what else is no ordinary reading, comes as a status in its signature. A
+/// forward that builds tensors of its own dtype is read in the model's (Status::Fp64Unavailable). Throws
+/// InvalidArgument for a model without parameters, an empty probe, a pattern that matches nothing, targets that are
+/// missing where the empirical Fisher needs them, options out of range; CaptureError if rows were lost; and what
+/// `forward` throws.
+std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
+                            const Forward& forward, const ReadOptions& options = {});
 
 template <class Model>
-std::vector<Signature> read(Model& model, const LikelihoodPtr& likelihood, const Data& probe, const ReadOptions& options = {}) {
+std::vector<Signature> read(Model& model, const LikelihoodPtr& likelihood, const Data& probe,
+                            const ReadOptions& options = {}) {
   return read(model, likelihood, probe, forward_of<Model>(), options);
 }
 

@@ -1,16 +1,15 @@
 // The recorder: what every layer of an unmodified torch::nn model takes in, gives out and is told by a backward pass.
 //
-// It watches the operators that the dispatcher runs (at::RecordFunction). An operator with an operand that shares storage
-// with a registered parameter *is* a run of that parameter's layer: its other operand is the layer's input, its output the
-// layer's output, and a hook on the output receives delta, the gradient there. The model is neither changed nor inherited
-// from, and nothing is installed outside a recording.
+// It watches the operators that the dispatcher runs (at::RecordFunction). An operator with an operand that shares
+// storage with a registered parameter *is* a run of that parameter's layer: its other operand is the layer's input, its
+// output the layer's output, and a hook on the output receives delta, the gradient there. The model is neither changed
+// nor inherited from, and nothing is installed outside a recording.
 #pragma once
-
-#include <dds/signature.hpp>
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <dds/signature.hpp>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -36,12 +35,13 @@ class CapturedCall {
   std::vector<std::int64_t> output_features;
   /// The same for inputs[0]; empty where the input has no rows of features (token indices).
   std::vector<std::int64_t> input_features;
-  bool expanded = false;           ///< a row is a sample and a position, not a sample
-  bool coupled = false;            ///< the operator mixes samples: batch norm in training
-  std::int64_t output_bound = 0;   ///< bound on the rank of the output's rows by the shapes of this layer and those chained before it
-  std::int64_t gradient_bound = 0; ///< the same for the gradient's rows, by the layers chained after it
-  bool wants_gradient = false;     ///< the output takes part in the graph
-  std::int64_t order = 0;          ///< place among all calls and losses of the recording
+  bool expanded = false;  ///< a row is a sample and a position, not a sample
+  bool coupled = false;   ///< the operator mixes samples: batch norm in training
+  std::int64_t output_bound =
+      0;  ///< bound on the rank of the output's rows by the shapes of this layer and those chained before it
+  std::int64_t gradient_bound = 0;  ///< the same for the gradient's rows, by the layers chained after it
+  bool wants_gradient = false;      ///< the output takes part in the graph
+  std::int64_t order = 0;           ///< place among all calls and losses of the recording
 
   /// delta: the gradient at `output` summed over the backward passes so far; undefined if there was none.
   at::Tensor gradient() const;
@@ -66,30 +66,32 @@ struct CapturedLayer {
   std::string layer;  ///< as in Signature::layer
   std::string kind;   ///< as in Signature::kind
   std::vector<CapturedCall> calls;
-  std::int64_t dropped = 0;  ///< calls that wanted a gradient and got none while others did: roll-outs, validation passes
-  StatusSet status;          ///< NotRun, NotObservable or CaptureFailed
-  std::string detail;        ///< in words, where there is a status: the operators that were seen instead
+  std::int64_t dropped =
+      0;               ///< calls that wanted a gradient and got none while others did: roll-outs, validation passes
+  StatusSet status;    ///< NotRun, NotObservable or CaptureFailed
+  std::string detail;  ///< in words, where there is a status: the operators that were seen instead
 };
 
 /// A loss operator that ran in the recording, and how it reduced.
 struct CapturedLoss {
-  std::string op;             ///< "aten::cross_entropy_loss"
+  std::string op;  ///< "aten::cross_entropy_loss"
   enum class Reduction { None, Mean, Sum } reduction;
-  at::Tensor terms;           ///< 0-d, fp64: how many terms count, ignored targets left out; undefined where the operator does not tell
-  std::int64_t targets = 0;   ///< number of targets, ignored ones included
-  std::int64_t order = 0;     ///< place among all calls and losses of the recording
+  at::Tensor
+      terms;  ///< 0-d, fp64: how many terms count, ignored targets left out; undefined where the operator does not tell
+  std::int64_t targets = 0;  ///< number of targets, ignored ones included
+  std::int64_t order = 0;    ///< place among all calls and losses of the recording
 };
 
 /// What a recording brought.
 struct Captured {
   std::vector<CapturedLayer> layers;  ///< in the order of their first run, then those that did not run
   std::vector<CapturedLoss> losses;
-  std::vector<std::string> errors;    ///< messages of what was thrown while capturing; rows may be missing
+  std::vector<std::string> errors;  ///< messages of what was thrown while capturing; rows may be missing
 };
 
 struct RecorderOptions {
-  /// Glob patterns ('*' any text, '?' one character) on the names of layers; empty: all. A pattern that starts with "tap:"
-  /// selects taps by the name after it, and with patterns given taps need one.
+  /// Glob patterns ('*' any text, '?' one character) on the names of layers; empty: all. A pattern that starts with
+  /// "tap:" selects taps by the name after it, and with patterns given taps need one.
   std::vector<std::string> layers;
   /// If set, keeps only those selected layers for which it returns true.
   std::function<bool(const std::string& layer)> select;
@@ -97,19 +99,20 @@ struct RecorderOptions {
   bool all_threads = false;
   /// While it records, no other recorder of the thread does.
   bool exclusive = false;
-  /// Called with the layer's name at each captured call, on the thread that runs it. What it throws becomes an error of the recording.
+  /// Called with the layer's name at each captured call, on the thread that runs it. What it throws becomes an error of
+  /// the recording.
   std::function<void(const std::string& layer)> on_call;
 };
 
-/// Records the layers of one model. Between start() and stop() the forward and backward passes of the calling thread are
-/// watched; calls made without grad mode are ignored. Tensors are kept by reference until take().
+/// Records the layers of one model. Between start() and stop() the forward and backward passes of the calling thread
+/// are watched; calls made without grad mode are ignored. Tensors are kept by reference until take().
 ///
 /// Thread safety: start, stop, take and the destructor from one thread at a time; the passes may run on others.
 /// The model must outlive the recorder only while it is recording.
 class Recorder {
  public:
-  /// Throws InvalidArgument if the model has no parameters, or a pattern or the predicate selects none of its layers (the
-  /// message lists the names there are).
+  /// Throws InvalidArgument if the model has no parameters, or a pattern or the predicate selects none of its layers
+  /// (the message lists the names there are).
   explicit Recorder(torch::nn::Module& model, RecorderOptions options = {});
   ~Recorder();
   Recorder(Recorder&&) noexcept;
@@ -121,7 +124,8 @@ class Recorder {
   /// Begins a recording. Parameters are looked up anew: they may have been replaced, moved or loaded since. Throws
   /// InvalidArgument if one is under way.
   void start();
-  /// Ends it; from then on nothing is installed. Gradients of what was captured still arrive. Harmless if none is under way.
+  /// Ends it; from then on nothing is installed. Gradients of what was captured still arrive. Harmless if none is under
+  /// way.
   void stop() noexcept;
   bool recording() const;
 

@@ -5,11 +5,12 @@
 
 namespace dds {
 
-/// Writes `report.html` into a run directory that <dds/log.hpp>'s `directory` made, and returns its path. The page is one
-/// file that works offline. Per layer over steps: sigma_min with its floor, lambda_min+, log det+ per dimension, dead
-/// directions, and the LLC with error bars on the same axis of steps; a table of rank correlations with intervals; what
-/// each reading cost. A run that is still being written can be reported on. The file is replaced whole or not at all.
-/// Throws IoError if the directory holds no run or cannot be written, or a file in it is malformed (file and line named).
+/// Writes `report.html` into a run directory that <dds/log.hpp>'s `directory` made, and returns its path. The page is
+/// one file that works offline. Per layer over steps: sigma_min with its floor, lambda_min+, log det+ per dimension,
+/// dead directions, and the LLC with error bars on the same axis of steps; a table of rank correlations with intervals;
+/// what each reading cost. A run that is still being written can be reported on. The file is replaced whole or not at
+/// all. Throws IoError if the directory holds no run or cannot be written, or a file in it is malformed (file and line
+/// named).
 std::filesystem::path write_report(const std::filesystem::path& run_directory);
 
 }  // namespace dds

@@ -15,12 +15,11 @@
 // null in JSON: never 0, "nan" or "inf".
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
 #include <dds/signature.hpp>
-
-#include <array>
-#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>

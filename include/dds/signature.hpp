@@ -3,8 +3,8 @@
 //   rows M (n x d)  ->  triangular factor R  ->  singular values sigma_1 >= ... >= sigma_min(n,d)  ->  Signature
 //
 // M holds the rows of the layer's output X (Side::Activation), of its input (Side::Input) or of the per-sample gradient
-// delta_i = d l_i / d s_i at its output (Side::Fisher). The eigenvalues spoken of are those of (1/n) M^T M, on every side:
-// lambda_i = sigma_i^2 / n; for Side::Fisher that matrix is the Fisher-Gram G (arXiv:2606.21158).
+// delta_i = d l_i / d s_i at its output (Side::Fisher). The eigenvalues spoken of are those of (1/n) M^T M, on every
+// side: lambda_i = sigma_i^2 / n; for Side::Fisher that matrix is the Fisher-Gram G (arXiv:2606.21158).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -31,20 +31,21 @@ Side side_from_string(std::string_view text);
 
 /// Why a reading is not an ordinary one. A signature carries any number of these; none at all is the good case.
 enum class Status : std::uint32_t {
-  NonFinite = 1u << 0,          ///< a NaN or Inf among the rows: no numbers
-  NotRun = 1u << 1,             ///< the layer did not run in this step: no numbers
-  NotObservable = 1u << 2,      ///< the layer ran only through operators that the recorder does not know: no numbers
-  NoGradient = 1u << 3,         ///< the output takes no part in a backward pass: no Fisher side
-  Overwritten = 1u << 4,        ///< the captured tensor was changed in place before it was read: no numbers
-  Zero = 1u << 5,               ///< every entry of every row is zero: rank 0 and no positive eigenvalue
-  Subsampled = 1u << 6,         ///< more rows than the budget: a seeded subset was read
-  TooWide = 1u << 7,            ///< wider than the cap on the width: no numbers
-  Fp64Unavailable = 1u << 8,    ///< the forward builds tensors of its own dtype: read in the model's dtype
-  Coupled = 1u << 9,            ///< the forward couples the samples (batch norm in training): delta_i is the row of the summed loss
-  ReductionUnknown = 1u << 10,  ///< Reduction::Mean, and no loss operator told over how many samples: no Fisher side
-  ReductionMismatch = 1u << 11, ///< the loss operator that ran reduces otherwise than the option says: no Fisher side
-  ShapeChanged = 1u << 12,      ///< calls of one layer gave rows of different width: no numbers
-  CaptureFailed = 1u << 13,     ///< an error while capturing: no numbers; the message surfaces from the next call
+  NonFinite = 1u << 0,        ///< a NaN or Inf among the rows: no numbers
+  NotRun = 1u << 1,           ///< the layer did not run in this step: no numbers
+  NotObservable = 1u << 2,    ///< the layer ran only through operators that the recorder does not know: no numbers
+  NoGradient = 1u << 3,       ///< the output takes no part in a backward pass: no Fisher side
+  Overwritten = 1u << 4,      ///< the captured tensor was changed in place before it was read: no numbers
+  Zero = 1u << 5,             ///< every entry of every row is zero: rank 0 and no positive eigenvalue
+  Subsampled = 1u << 6,       ///< more rows than the budget: a seeded subset was read
+  TooWide = 1u << 7,          ///< wider than the cap on the width: no numbers
+  Fp64Unavailable = 1u << 8,  ///< the forward builds tensors of its own dtype: read in the model's dtype
+  Coupled =
+      1u << 9,  ///< the forward couples the samples (batch norm in training): delta_i is the row of the summed loss
+  ReductionUnknown = 1u << 10,   ///< Reduction::Mean, and no loss operator told over how many samples: no Fisher side
+  ReductionMismatch = 1u << 11,  ///< the loss operator that ran reduces otherwise than the option says: no Fisher side
+  ShapeChanged = 1u << 12,       ///< calls of one layer gave rows of different width: no numbers
+  CaptureFailed = 1u << 13,      ///< an error while capturing: no numbers; the message surfaces from the next call
 };
 
 /// A set of Status.
@@ -73,9 +74,9 @@ std::string to_string(StatusSet status);
 /// One reading. Numbers that do not exist (no rows, NaN, no positive eigenvalue) are empty, never NaN, 0 or infinite.
 /// What is an eigenvalue is kept as a logarithm, since sigma^2 leaves the range of double.
 struct Signature {
-  std::int64_t step = 0;    ///< training step that it belongs to
-  std::string layer;        ///< as named_modules() names it; a raw parameter's full name; `name#2` for a further site
-  std::string kind;         ///< what ran: "Linear", "Conv2d", "Embedding", ..., "Raw" for a raw parameter, "Tap"
+  std::int64_t step = 0;  ///< training step that it belongs to
+  std::string layer;      ///< as named_modules() names it; a raw parameter's full name; `name#2` for a further site
+  std::string kind;       ///< what ran: "Linear", "Conv2d", "Embedding", ..., "Raw" for a raw parameter, "Tap"
   Side side = Side::Activation;
   std::string source;       ///< "step": inside a training step; "read": a checkpoint read
   std::string fisher_kind;  ///< Side::Fisher: "empirical", "exact" or "sampled:K"; empty on the other sides
@@ -85,31 +86,34 @@ struct Signature {
 
   std::int64_t calls = 0;      ///< times that the layer ran in this reading
   std::int64_t backwards = 0;  ///< times that a backward pass came through it
-  std::int64_t rows = 0;       ///< n, the divisor in lambda = sigma^2 / n: samples, or samples times positions, that were read
-  std::int64_t width = 0;      ///< d
+  std::int64_t rows =
+      0;  ///< n, the divisor in lambda = sigma^2 / n: samples, or samples times positions, that were read
+  std::int64_t width = 0;  ///< d
 
-  std::optional<double> sigma_max;       ///< largest singular value of the raw rows
-  std::optional<double> sigma_min;       ///< smallest of the min(n, d) singular values
-  std::optional<double> sigma_min_plus;  ///< smallest one above the floor
+  std::optional<double> sigma_max;              ///< largest singular value of the raw rows
+  std::optional<double> sigma_min;              ///< smallest of the min(n, d) singular values
+  std::optional<double> sigma_min_plus;         ///< smallest one above the floor
   std::optional<double> log10_lambda_min_plus;  ///< log10 of sigma_min_plus^2 / n: the rate observable
   std::optional<double> log10_trace;            ///< log10 of tr((1/n) M^T M)
-  std::optional<double> logdet_plus;  ///< log det+: natural logarithms of the positive eigenvalues, summed: the volume observable
-  std::int64_t rank = 0;              ///< numerical rank: singular values above the floor; what logdet_plus was taken over
+  std::optional<double>
+      logdet_plus;        ///< log det+: natural logarithms of the positive eigenvalues, summed: the volume observable
+  std::int64_t rank = 0;  ///< numerical rank: singular values above the floor; what logdet_plus was taken over
   std::optional<std::int64_t> fixed_rank;   ///< the rank that logdet_fixed_rank is taken over, whatever the floor says
   std::optional<double> logdet_fixed_rank;  ///< natural logarithms of the first fixed_rank eigenvalues, summed
-  std::int64_t structural_bound = 0;  ///< the rank cannot be larger, by the shapes of the network
-  std::int64_t dead_directions = 0;   ///< structural_bound - rank
-  std::optional<double> floor;        ///< singular values at or below are rounding noise of `dtype`
-  bool at_floor = false;              ///< sigma_min is at or below the floor
-  std::optional<double> condition;       ///< sigma_max / sigma_min_plus
-  std::optional<double> effective_rank;  ///< exp of the entropy of sigma / sum sigma (Roy and Vetterli 2007)
-  std::optional<double> stable_rank;     ///< sum sigma^2 / sigma_max^2
+  std::int64_t structural_bound = 0;        ///< the rank cannot be larger, by the shapes of the network
+  std::int64_t dead_directions = 0;         ///< structural_bound - rank
+  std::optional<double> floor;              ///< singular values at or below are rounding noise of `dtype`
+  bool at_floor = false;                    ///< sigma_min is at or below the floor
+  std::optional<double> condition;          ///< sigma_max / sigma_min_plus
+  std::optional<double> effective_rank;     ///< exp of the entropy of sigma / sum sigma (Roy and Vetterli 2007)
+  std::optional<double> stable_rank;        ///< sum sigma^2 / sigma_max^2
 
   StatusSet status;
   double seconds = 0;  ///< time that the spectral work of this reading took
 
   std::vector<double> spectrum;  ///< on request: all min(n, d) singular values, descending
-  at::Tensor dead_axes;          ///< on request: (width - rank) x width, fp64, CPU: orthonormal right singular vectors at the floor
+  at::Tensor
+      dead_axes;  ///< on request: (width - rank) x width, fp64, CPU: orthonormal right singular vectors at the floor
 };
 
 }  // namespace dds

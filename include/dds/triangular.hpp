@@ -1,4 +1,5 @@
-// The streamed triangular factor: all that a spectrum needs of any number of rows, in the memory of a few d x d matrices.
+// The streamed triangular factor: all that a spectrum needs of any number of rows, in the memory of a few d x d
+// matrices.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,18 +11,19 @@
 
 namespace dds {
 
-/// Keeps the triangular factor R of all the rows that it has seen: M^T M = R^T R, so R has the singular values and right
-/// singular vectors of M. Forming M^T M instead would lose every singular value below 1e-8 of the largest (fp64); R keeps
-/// them down to rounding.
+/// Keeps the triangular factor R of all the rows that it has seen: M^T M = R^T R, so R has the singular values and
+/// right singular vectors of M. Forming M^T M instead would lose every singular value below 1e-8 of the largest (fp64);
+/// R keeps them down to rounding.
 ///
-/// Rows are buffered into blocks, each block is reduced by a Householder QR, and the blocks' factors are merged in a binary
-/// tree, so a row takes part in O(log n) factorisations rather than O(n): memory O(d^2 log n), cost close to one QR of M.
+/// Rows are buffered into blocks, each block is reduced by a Householder QR, and the blocks' factors are merged in a
+/// binary tree, so a row takes part in O(log n) factorisations rather than O(n): memory O(d^2 log n), cost close to one
+/// QR of M.
 ///
-/// Works in fp64 on the device of the rows, and synchronises with it nowhere. Each factor carries a power of two of its own,
-/// so that scales from 1e-290 to 1e+290 neither overflow nor vanish.
+/// Works in fp64 on the device of the rows, and synchronises with it nowhere. Each factor carries a power of two of its
+/// own, so that scales from 1e-290 to 1e+290 neither overflow nor vanish.
 ///
-/// Error: the singular values of R differ from those of M by at most 10 sqrt(d) u sigma_max, u = 2^-53, whatever the order
-/// and the sizes of the batches (what tests/spectral holds it to, on graded, clustered and scaled matrices).
+/// Error: the singular values of R differ from those of M by at most 10 sqrt(d) u sigma_max, u = 2^-53, whatever the
+/// order and the sizes of the batches (what tests/spectral holds it to, on graded, clustered and scaled matrices).
 class TriangularAccumulator {
  public:
   /// For rows of `width` entries. Throws InvalidArgument unless width > 0.
@@ -54,7 +56,7 @@ class TriangularAccumulator {
   };
   static Node reduce(const at::Tensor& rows);
   static Node merge(const Node& a, const Node& b);  ///< of both nodes' rows together
-  void add(Node node, std::size_t level);  ///< carries, as in adding 2^level
+  void add(Node node, std::size_t level);           ///< carries, as in adding 2^level
   void flush();
   void check_device(at::Device device);
 

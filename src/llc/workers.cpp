@@ -1,10 +1,9 @@
 #include "src/llc/workers.hpp"
 
-#include <dds/recorder.hpp>
-
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <dds/recorder.hpp>
 #include <exception>
 #include <thread>
 #include <utility>

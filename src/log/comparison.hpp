@@ -1,13 +1,12 @@
 // DDS against LLC: for every layer, the readings at the checkpoints whose LLC is known, and their rank correlations.
 #pragma once
 
-#include "src/log/run.hpp"
-
 #include <dds/correlation.hpp>
-
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "src/log/run.hpp"
 
 namespace dds::log {
 

@@ -1,8 +1,8 @@
 #include "src/log/csv.hpp"
 
-#include <dds/error.hpp>
-
 #include <fmt/format.h>
+
+#include <dds/error.hpp>
 
 namespace dds::log::csv {
 namespace {

@@ -1,14 +1,13 @@
-#include "src/log/file.hpp"
-#include "src/log/record.hpp"
-#include "src/log/run.hpp"
-
-#include <dds/error.hpp>
-#include <dds/schema.hpp>
-
 #include <fmt/format.h>
 #include <torch/version.h>
 
 #include <algorithm>
+#include <dds/error.hpp>
+#include <dds/schema.hpp>
+
+#include "src/log/file.hpp"
+#include "src/log/record.hpp"
+#include "src/log/run.hpp"
 
 namespace dds::log {
 namespace {

@@ -1,15 +1,13 @@
 #include "src/log/file.hpp"
 
-#include <dds/error.hpp>
-
-#include <fmt/format.h>
-
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <dds/error.hpp>
 #include <system_error>
 
 namespace dds::log {

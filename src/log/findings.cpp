@@ -13,7 +13,7 @@ namespace {
 void last_metrics(const Run& run, std::vector<std::string>& out) {
   std::map<std::string, const Metric*> last;
   for (const Metric& metric : run.metrics) {
-    if (std::isfinite(metric.value)) last[metric.name] = &metric;
+    if (std::isfinite(metric.value) && !metric.name.ends_with("_seconds")) last[metric.name] = &metric;
   }
   for (const auto& [name, metric] : last)
     out.push_back(fmt::format("{} ends at {:.4g} (step {}).", name, metric->value, metric->step));

@@ -1,11 +1,11 @@
 // What a run shows, in plain sentences, each with the numbers that it rests on.
 #pragma once
 
-#include "src/log/comparison.hpp"
-#include "src/log/run.hpp"
-
 #include <string>
 #include <vector>
+
+#include "src/log/comparison.hpp"
+#include "src/log/run.hpp"
 
 namespace dds::log {
 

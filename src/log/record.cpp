@@ -1,16 +1,15 @@
 #include "src/log/record.hpp"
 
-#include "src/log/csv.hpp"
-
-#include <dds/error.hpp>
-
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <dds/error.hpp>
 #include <limits>
+
+#include "src/log/csv.hpp"
 
 namespace dds::log {
 namespace {

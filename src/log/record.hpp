@@ -2,9 +2,7 @@
 #pragma once
 
 #include <dds/schema.hpp>
-
 #include <nlohmann/json.hpp>
-
 #include <string>
 #include <string_view>
 #include <vector>

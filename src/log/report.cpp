@@ -1,5 +1,8 @@
 // report.html: the page of src/log/report/ with the run's data, the scripts and the chart library put into it.
 #include <dds/report.hpp>
+#include <map>
+#include <string>
+#include <utility>
 
 #include "src/log/assets.hpp"
 #include "src/log/comparison.hpp"
@@ -7,10 +10,6 @@
 #include "src/log/findings.hpp"
 #include "src/log/record.hpp"
 #include "src/log/run.hpp"
-
-#include <map>
-#include <string>
-#include <utility>
 
 namespace dds {
 namespace {

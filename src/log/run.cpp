@@ -1,15 +1,14 @@
 #include "src/log/run.hpp"
 
-#include "src/log/csv.hpp"
-#include "src/log/file.hpp"
-#include "src/log/record.hpp"
-
-#include <dds/error.hpp>
-#include <dds/schema.hpp>
-
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <dds/error.hpp>
+#include <dds/schema.hpp>
+
+#include "src/log/csv.hpp"
+#include "src/log/file.hpp"
+#include "src/log/record.hpp"
 
 namespace dds::log {
 namespace {

@@ -1,12 +1,10 @@
 // A run directory read back.
 #pragma once
 
-#include <dds/log.hpp>
-
-#include <nlohmann/json.hpp>
-
 #include <cstddef>
+#include <dds/log.hpp>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string_view>
 #include <vector>
 

@@ -1,7 +1,6 @@
+#include <algorithm>
 #include <dds/error.hpp>
 #include <dds/log.hpp>
-
-#include <algorithm>
 #include <utility>
 
 namespace dds::log {

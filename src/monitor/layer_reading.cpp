@@ -1,18 +1,24 @@
 #include "src/monitor/layer_reading.hpp"
 
-#include "src/model/random.hpp"
-
-#include <dds/spectrum.hpp>
-
 #include <ATen/ops/randperm.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <dds/spectrum.hpp>
 #include <utility>
 
+#include "src/model/random.hpp"
+
 namespace dds {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+}  // namespace
 
 LayerReading::LayerReading(const CapturedLayer& layer, const ReadingOptions& options)
     : layer_(layer.layer), kind_(layer.kind), options_(options) {
@@ -67,8 +73,10 @@ at::Tensor LayerReading::subset(const at::Tensor& rows, std::int64_t count) {
   return rows.index_select(0, order.narrow(0, 0, count));
 }
 
-void LayerReading::add(Side side, const at::Tensor& rows, std::int64_t bound, const at::Tensor& scale, std::int64_t max_rows) {
+void LayerReading::add(Side side, const at::Tensor& rows, std::int64_t bound, const at::Tensor& scale,
+                       std::int64_t max_rows) {
   const at::NoGradGuard no_grad;
+  const auto start = Clock::now();
   SideRows& into = at(side);
   const std::int64_t width = rows.size(1);
   if (width == 0 || rows.size(0) == 0) return;
@@ -89,10 +97,11 @@ void LayerReading::add(Side side, const at::Tensor& rows, std::int64_t bound, co
     kept = subset(rows, max_rows);
   }
   into.factor->update(scale.defined() ? kept.to(at::kDouble).mul(scale) : kept);
+  into.seconds += seconds_since(start);
 }
 
 Signature LayerReading::signature(Side side, Signature like, std::int64_t terms) const {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   const SideRows& rows = at(side);
   Signature signature = std::move(like);
   signature.layer = layer_;
@@ -124,7 +133,7 @@ Signature LayerReading::signature(Side side, Signature like, std::int64_t terms)
     }
     if (options_.dead_axes() && spectrum.finite) signature.dead_axes = dead_axes(spectrum, signature);
   }
-  signature.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  signature.seconds = rows.seconds + seconds_since(start);
   return signature;
 }
 

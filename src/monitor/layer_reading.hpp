@@ -1,15 +1,14 @@
 // From the calls of one layer to its signatures: rows are collected over calls, batches and backward passes.
 #pragma once
 
-#include <dds/read.hpp>
-#include <dds/recorder.hpp>
-#include <dds/signature.hpp>
-#include <dds/triangular.hpp>
-
 #include <ATen/core/Generator.h>
 
 #include <array>
 #include <cstdint>
+#include <dds/read.hpp>
+#include <dds/recorder.hpp>
+#include <dds/signature.hpp>
+#include <dds/triangular.hpp>
 #include <optional>
 #include <vector>
 
@@ -23,7 +22,8 @@ class LayerReading {
   /// Adds the rows of one call to the activation and input sides, keeping at most `max_rows` of them.
   void add_forward(const CapturedCall& call, std::int64_t max_rows);
   /// Adds a gradient at the output of `call`, multiplied by `scale` (0-d; undefined: 1) to the Fisher side.
-  void add_gradient(const CapturedCall& call, const at::Tensor& gradient, const at::Tensor& scale, std::int64_t max_rows);
+  void add_gradient(const CapturedCall& call, const at::Tensor& gradient, const at::Tensor& scale,
+                    std::int64_t max_rows);
   /// Marks one side, or all.
   void mark(Side side, StatusSet status);
   void mark(StatusSet status);
@@ -40,6 +40,7 @@ class LayerReading {
     std::optional<c10::ScalarType> dtype;
     std::int64_t bound = 0;
     std::int64_t calls = 0;
+    double seconds = 0;  ///< spent on the factor
     StatusSet status;
   };
 

@@ -1,23 +1,22 @@
-#include "src/monitor/layer_reading.hpp"
-
-#include <dds/error.hpp>
-#include <dds/monitor.hpp>
-#include <dds/recorder.hpp>
-
 #include <ATen/Parallel.h>
 #include <ATen/ops/full.h>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 #include <torch/nn/module.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <dds/error.hpp>
+#include <dds/monitor.hpp>
+#include <dds/recorder.hpp>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <tuple>
 #include <utility>
+
+#include "src/monitor/layer_reading.hpp"
 
 namespace dds {
 
@@ -44,7 +43,9 @@ std::vector<const CapturedLoss*> losses_of(const CapturedCall& call, const Captu
     if (loss.order < call.order) continue;
     if (last >= 0) {
       const auto between = [&](const CapturedCall& other) { return other.order > last && other.order < loss.order; };
-      const auto ran = [&](const CapturedLayer& layer) { return std::any_of(layer.calls.begin(), layer.calls.end(), between); };
+      const auto ran = [&](const CapturedLayer& layer) {
+        return std::any_of(layer.calls.begin(), layer.calls.end(), between);
+      };
       if (std::any_of(captured.layers.begin(), captured.layers.end(), ran)) break;
     }
     losses.push_back(&loss);
@@ -56,14 +57,16 @@ std::vector<const CapturedLoss*> losses_of(const CapturedCall& call, const Captu
 Scaling scaling_of(const Reduction& reduction, const std::vector<const CapturedLoss*>& losses) {
   using Observed = CapturedLoss::Reduction;
   const auto any = [&](Observed observed) {
-    return std::any_of(losses.begin(), losses.end(), [&](const CapturedLoss* loss) { return loss->reduction == observed; });
+    return std::any_of(losses.begin(), losses.end(),
+                       [&](const CapturedLoss* loss) { return loss->reduction == observed; });
   };
   switch (reduction.kind()) {
     case Reduction::Sum:
       return {{}, "sum", any(Observed::Mean) ? StatusSet(Status::ReductionMismatch) : StatusSet()};
     case Reduction::Scale:
       return {at::full({}, reduction.terms(), at::kDouble), fmt::format("scale:{}", reduction.terms()), {}};
-    case Reduction::Mean: break;
+    case Reduction::Mean:
+      break;
   }
   if (any(Observed::Sum)) return {{}, "mean", Status::ReductionMismatch};
   const bool agree = std::all_of(losses.begin(), losses.end(), [&](const CapturedLoss* loss) {
@@ -78,10 +81,15 @@ Scaling scaling_of(const Reduction& reduction, const std::vector<const CapturedL
 class Monitor::State {
  public:
   State(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink)
-      : model_(model), options_(std::move(options)), sink_(std::move(sink)), recorder_(model, recorder_options(options_)) {
+      : model_(model),
+        options_(std::move(options)),
+        sink_(std::move(sink)),
+        recorder_(model, recorder_options(options_)) {
     if (!sink_) throw InvalidArgument("Monitor: sink is null, expected dds::log::directory(...) or another sink");
-    if (options_.every() < 0) throw InvalidArgument(fmt::format("Monitor: every is {}, expected 0 or more", options_.every()));
-    if (options_.reading().sides().empty()) throw InvalidArgument("Monitor: sides is empty, expected at least one Side");
+    if (options_.every() < 0)
+      throw InvalidArgument(fmt::format("Monitor: every is {}, expected 0 or more", options_.every()));
+    if (options_.reading().sides().empty())
+      throw InvalidArgument("Monitor: sides is empty, expected at least one Side");
     if (options_.reading().max_rows() < 1 || options_.reading().max_width() < 1) {
       throw InvalidArgument(fmt::format("Monitor: max_rows is {} and max_width {}, expected at least 1",
                                         options_.reading().max_rows(), options_.reading().max_width()));
@@ -97,7 +105,8 @@ class Monitor::State {
   }
 
   void begin_step() {
-    if (open_) throw InvalidArgument(fmt::format("Monitor::step: step {} has not ended, expected its scope to be left", steps_));
+    if (open_)
+      throw InvalidArgument(fmt::format("Monitor::step: step {} has not ended, expected its scope to be left", steps_));
     rethrow();
     open_ = true;
     due_ = options_.due() ? options_.due()(steps_) : options_.every() > 0 && steps_ % options_.every() == 0;
@@ -125,7 +134,8 @@ class Monitor::State {
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
-  std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward, ReadOptions options) {
+  std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
+                              ReadOptions options) {
     rethrow();
     if (options.reading().layers().empty()) options.reading().layers(options_.reading().layers());
     options.reading().fixed_rank(fixed_ranks_of("read"));
@@ -292,7 +302,7 @@ class Monitor::State {
   std::set<std::pair<std::string, std::string>> reported_;
 };
 
-// ---- the public face ------------------------------------------------------------------------------------------------------------------
+// ---- the public face ----
 
 Monitor::Monitor(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink)
     : state_(std::make_unique<State>(model, std::move(options), std::move(sink))) {}

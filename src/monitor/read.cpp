@@ -1,11 +1,3 @@
-#include "src/model/guard.hpp"
-#include "src/model/random.hpp"
-#include "src/monitor/layer_reading.hpp"
-
-#include <dds/error.hpp>
-#include <dds/read.hpp>
-#include <dds/recorder.hpp>
-
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
@@ -13,9 +5,16 @@
 #include <torch/nn/module.h>
 
 #include <cmath>
+#include <dds/error.hpp>
+#include <dds/read.hpp>
+#include <dds/recorder.hpp>
 #include <map>
 #include <optional>
 #include <utility>
+
+#include "src/model/guard.hpp"
+#include "src/model/random.hpp"
+#include "src/monitor/layer_reading.hpp"
 
 namespace dds {
 namespace {
@@ -91,9 +90,12 @@ class CheckpointRead {
   /// Per-sample scalars of backward pass k, the gradients of which are the rows of the Fisher side.
   at::Tensor term(const at::Tensor& output, const at::Tensor& targets, std::int64_t k) {
     switch (plan_->kind) {
-      case FisherPlan::Exact: return likelihood_.fisher_term(output, k);
-      case FisherPlan::Empirical: return likelihood_.loss(output, targets);
-      case FisherPlan::Sampled: break;
+      case FisherPlan::Exact:
+        return likelihood_.fisher_term(output, k);
+      case FisherPlan::Empirical:
+        return likelihood_.loss(output, targets);
+      case FisherPlan::Sampled:
+        break;
     }
     at::Tensor drawn;
     {
@@ -194,8 +196,9 @@ class CheckpointRead {
   std::map<std::string, std::size_t> places_;
 };
 
-std::vector<Signature> read_in(std::optional<at::ScalarType> dtype, torch::nn::Module& model, const Likelihood& likelihood,
-                               const Data& probe, const Forward& forward, const ReadOptions& options) {
+std::vector<Signature> read_in(std::optional<at::ScalarType> dtype, torch::nn::Module& model,
+                               const Likelihood& likelihood, const Data& probe, const Forward& forward,
+                               const ReadOptions& options) {
   GuardOptions guard_options;
   guard_options.dtype = dtype;
   const ModelGuard guard(model, guard_options);
@@ -204,8 +207,8 @@ std::vector<Signature> read_in(std::optional<at::ScalarType> dtype, torch::nn::M
 
 }  // namespace
 
-std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
-                            const ReadOptions& options) {
+std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
+                            const Forward& forward, const ReadOptions& options) {
   check(options);
   if (!likelihood) throw InvalidArgument("read: likelihood is null, expected categorical(), gaussian(), ...");
   probe.size();  // throws if there is nothing to read

@@ -1,9 +1,8 @@
-#include <dds/error.hpp>
-#include <dds/signature.hpp>
-
 #include <fmt/format.h>
 
 #include <array>
+#include <dds/error.hpp>
+#include <dds/signature.hpp>
 #include <utility>
 
 namespace dds {

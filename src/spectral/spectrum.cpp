@@ -1,6 +1,3 @@
-#include <dds/error.hpp>
-#include <dds/spectrum.hpp>
-
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linalg_svd.h>
 #include <ATen/ops/linalg_svdvals.h>
@@ -9,6 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <dds/error.hpp>
+#include <dds/spectrum.hpp>
 #include <limits>
 #include <tuple>
 
@@ -17,13 +16,17 @@ namespace {
 
 double machine_epsilon(c10::ScalarType dtype) {
   switch (dtype) {
-    case c10::ScalarType::Double: return 0x1p-52;
-    case c10::ScalarType::Float: return 0x1p-23;
-    case c10::ScalarType::Half: return 0x1p-10;
-    case c10::ScalarType::BFloat16: return 0x1p-7;
+    case c10::ScalarType::Double:
+      return 0x1p-52;
+    case c10::ScalarType::Float:
+      return 0x1p-23;
+    case c10::ScalarType::Half:
+      return 0x1p-10;
+    case c10::ScalarType::BFloat16:
+      return 0x1p-7;
     default:
-      throw InvalidArgument(fmt::format("noise_floor: dtype is {}, expected Double, Float, Half or BFloat16",
-                                        c10::toString(dtype)));
+      throw InvalidArgument(
+          fmt::format("noise_floor: dtype is {}, expected Double, Float, Half or BFloat16", c10::toString(dtype)));
   }
 }
 
@@ -109,8 +112,8 @@ void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& si
   const std::vector<double>& sigma = spectrum.sigma;
   const auto unscaled = [&](double value) { return std::ldexp(value, spectrum.exponent); };
   const double floor = noise_floor(dtype, spectrum.rows, spectrum.width, sigma.front());
-  const auto rank = static_cast<std::size_t>(
-      std::count_if(sigma.begin(), sigma.end(), [&](double value) { return value > floor; }));
+  const auto rank =
+      static_cast<std::size_t>(std::count_if(sigma.begin(), sigma.end(), [&](double value) { return value > floor; }));
   signature.sigma_max = unscaled(sigma.front());
   signature.sigma_min = unscaled(sigma.back());
   signature.floor = unscaled(floor);
@@ -140,7 +143,8 @@ void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& si
 
 at::Tensor dead_axes(const Spectrum& spectrum, const Signature& signature) {
   if (!spectrum.right.defined()) {
-    throw InvalidArgument("dead_axes: the spectrum was read without vectors, expected read_spectrum(..., vectors = true)");
+    throw InvalidArgument(
+        "dead_axes: the spectrum was read without vectors, expected read_spectrum(..., vectors = true)");
   }
   return spectrum.right.narrow(0, signature.rank, spectrum.width - signature.rank);
 }

@@ -1,6 +1,3 @@
-#include <dds/error.hpp>
-#include <dds/triangular.hpp>
-
 #include <ATen/ops/aminmax.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/isfinite.h>
@@ -13,6 +10,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <dds/error.hpp>
+#include <dds/triangular.hpp>
 #include <tuple>
 #include <utility>
 
@@ -48,18 +47,18 @@ TriangularAccumulator::TriangularAccumulator(std::int64_t width)
 void TriangularAccumulator::check_device(at::Device device) {
   if (!device_) device_ = device;
   if (*device_ != device) {
-    throw InvalidArgument(fmt::format("TriangularAccumulator: rows are on {}, expected {} as before", device.str(),
-                                      device_->str()));
+    throw InvalidArgument(
+        fmt::format("TriangularAccumulator: rows are on {}, expected {} as before", device.str(), device_->str()));
   }
 }
 
 void TriangularAccumulator::update(const at::Tensor& rows) {
   if (!rows.defined() || rows.dim() != 2 || rows.size(1) != width_ || !at::isFloatingType(rows.scalar_type())) {
-    const std::string got = rows.defined() ? fmt::format("{} [{}]", c10::toString(rows.scalar_type()),
-                                                         fmt::join(rows.sizes().vec(), ", "))
-                                           : "undefined";
-    throw InvalidArgument(
-        fmt::format("TriangularAccumulator::update: rows are {}, expected a floating matrix of {} columns", got, width_));
+    const std::string got =
+        rows.defined() ? fmt::format("{} [{}]", c10::toString(rows.scalar_type()), fmt::join(rows.sizes().vec(), ", "))
+                       : "undefined";
+    throw InvalidArgument(fmt::format(
+        "TriangularAccumulator::update: rows are {}, expected a floating matrix of {} columns", got, width_));
   }
   check_device(rows.device());
   const at::NoGradGuard no_grad;
@@ -81,7 +80,8 @@ void TriangularAccumulator::update(const at::Tensor& rows) {
 
 void TriangularAccumulator::merge(const TriangularAccumulator& other) {
   if (other.width_ != width_) {
-    throw InvalidArgument(fmt::format("TriangularAccumulator::merge: the other has width {}, expected {}", other.width_, width_));
+    throw InvalidArgument(
+        fmt::format("TriangularAccumulator::merge: the other has width {}, expected {}", other.width_, width_));
   }
   if (other.device_) check_device(*other.device_);
   const at::NoGradGuard no_grad;

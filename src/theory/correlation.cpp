@@ -1,10 +1,9 @@
-#include <dds/correlation.hpp>
-#include <dds/error.hpp>
-
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+#include <dds/correlation.hpp>
+#include <dds/error.hpp>
 #include <numeric>
 #include <vector>
 

@@ -1,13 +1,13 @@
-// What the library costs: a step that does not capture, one that does, and a reading against the bare torch::linalg calls.
-#include "experiments/harness/harness.hpp"
-#include "tests/benchmarks/timing.hpp"
-
-#include <dds/dds.hpp>
-
+// What the library costs: a step that does not capture, one that does, and a reading against the bare torch::linalg
+// calls.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <dds/dds.hpp>
 #include <fstream>
+
+#include "experiments/harness/harness.hpp"
+#include "tests/benchmarks/timing.hpp"
 
 namespace {
 
@@ -24,7 +24,10 @@ struct Workload {
   std::shared_ptr<torch::optim::Adam> optimizer;
 
   Workload(std::string name, torch::nn::Sequential model, torch::Tensor x)
-      : name(std::move(name)), model(std::move(model)), x(std::move(x)), y(torch::randint(0, 10, {this->x.size(0)}, torch::kLong)),
+      : name(std::move(name)),
+        model(std::move(model)),
+        x(std::move(x)),
+        y(torch::randint(0, 10, {this->x.size(0)}, torch::kLong)),
         optimizer(std::make_shared<torch::optim::Adam>(this->model->parameters(), 1e-4)) {}
 
   void step() {
@@ -37,7 +40,8 @@ struct Workload {
 std::vector<Workload> workloads() {
   using torch::nn::Conv2d, torch::nn::Conv2dOptions, torch::nn::Linear, torch::nn::ReLU, torch::nn::Sequential;
   std::vector<Workload> result;
-  result.emplace_back("mlp", Sequential(Linear(784, 512), ReLU(), Linear(512, 512), ReLU(), Linear(512, 10)), torch::randn({512, 784}));
+  result.emplace_back("mlp", Sequential(Linear(784, 512), ReLU(), Linear(512, 512), ReLU(), Linear(512, 10)),
+                      torch::randn({512, 784}));
   result.emplace_back("cnn",
                       Sequential(Conv2d(Conv2dOptions(1, 16, 3).stride(2).padding(1)), ReLU(),
                                  Conv2d(Conv2dOptions(16, 32, 3).stride(2).padding(1)), ReLU(), torch::nn::Flatten(),
@@ -52,8 +56,9 @@ Claim claim_of(const std::string& id, const std::string& statement, const Ratio&
   const bool decides = ratio.high - ratio.low <= kWidest;
   Claim claim;
   claim.id = id;
-  claim.statement = fmt::format("{}: {:.3g} ms against {:.3g} ms{}", statement, 1e3 * ratio.seconds_b, 1e3 * ratio.seconds_a,
-                                goal && !decides ? fmt::format(" (interval wider than {}: undecided)", kWidest) : "");
+  claim.statement =
+      fmt::format("{}: {:.3g} ms against {:.3g} ms{}", statement, 1e3 * ratio.seconds_b, 1e3 * ratio.seconds_a,
+                  goal && !decides ? fmt::format(" (interval wider than {}: undecided)", kWidest) : "");
   claim.measured = ratio.median;
   claim.low = ratio.low;
   claim.high = ratio.high;
@@ -63,7 +68,9 @@ Claim claim_of(const std::string& id, const std::string& statement, const Ratio&
 
 class Table {
  public:
-  explicit Table(const std::filesystem::path& path) : file_(path) { file_ << "id,median,low,high,seconds_bare,seconds_with\n"; }
+  explicit Table(const std::filesystem::path& path) : file_(path) {
+    file_ << "id,median,low,high,seconds_bare,seconds_with\n";
+  }
   void add(const std::string& id, const Ratio& r) {
     file_ << fmt::format("{},{},{},{},{},{}\n", id, r.median, r.low, r.high, r.seconds_a, r.seconds_b) << std::flush;
   }
@@ -73,7 +80,8 @@ class Table {
 };
 
 void attach(dds::experiments::Summary& summary, Table& table) {
-  const auto add = [&](const std::string& id, const std::string& statement, const Ratio& ratio, std::optional<double> goal) {
+  const auto add = [&](const std::string& id, const std::string& statement, const Ratio& ratio,
+                       std::optional<double> goal) {
     summary.add(claim_of(id, statement, ratio, goal));
     table.add(id, ratio);
   };
@@ -85,26 +93,30 @@ void attach(dds::experiments::Summary& summary, Table& table) {
     dds::Recorder recorder(*work.model);
     add("bare_over_bare." + work.name, "a bare step against a bare step", compare(bare, bare), std::nullopt);
     add("idle_over_bare." + work.name, "a step that does not capture against a bare one",
-        compare(bare, [&] {
-          auto step = idle.step();
-          work.step();
-        }),
+        compare(bare,
+                [&] {
+                  auto step = idle.step();
+                  work.step();
+                }),
         1.01);
     add("capture_over_bare." + work.name, "a step whose rows are captured, not read, against a bare one",
-        compare(bare, [&] {
-          recorder.start();
-          work.step();
-          recorder.take();
-        }),
+        compare(bare,
+                [&] {
+                  recorder.start();
+                  work.step();
+                  recorder.take();
+                }),
         std::nullopt);
-    add("reading_step_over_bare." + work.name, "a step that is captured and read, all layers and both sides, against a bare one",
-        compare(bare, [&] {
-          auto step = reading.step();
-          work.step();
-          step.finish();
-          sink->signatures.clear();
-          sink->metrics.clear();
-        }),
+    add("reading_step_over_bare." + work.name,
+        "a step that is captured and read, all layers and both sides, against a bare one",
+        compare(bare,
+                [&] {
+                  auto step = reading.step();
+                  work.step();
+                  step.finish();
+                  sink->signatures.clear();
+                  sink->metrics.clear();
+                }),
         std::nullopt);
   }
 }
@@ -120,9 +132,10 @@ void reading_over_linalg(dds::experiments::Summary& summary, Table& table) {
                                   signature.structural_bound = width;
                                   dds::read_numbers(dds::read_spectrum(accumulator), torch::kDouble, signature);
                                 });
-    Claim claim = claim_of(fmt::format("reading_over_linalg.{}", width),
-                           fmt::format("a reading of 4096 x {} in fp64 against linalg_qr and linalg_svdvals of the same matrix", width), ratio,
-                           std::nullopt);
+    Claim claim = claim_of(
+        fmt::format("reading_over_linalg.{}", width),
+        fmt::format("a reading of 4096 x {} in fp64 against linalg_qr and linalg_svdvals of the same matrix", width),
+        ratio, std::nullopt);
     // Below d = 64 a difference of 30 us is allowed instead.
     claim.goal_high = width >= 64 ? 1.15 : std::max(1.15, 1 + 30e-6 / ratio.seconds_a);
     summary.add(claim);
@@ -133,7 +146,8 @@ void reading_over_linalg(dds::experiments::Summary& summary, Table& table) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto options = dds::experiments::parse_command_line(argc, argv, "attach", "What attaching the library costs, on one thread.");
+  const auto options =
+      dds::experiments::parse_command_line(argc, argv, "attach", "What attaching the library costs, on one thread.");
   return dds::experiments::run_experiment([&] {
     torch::set_num_threads(1);
     torch::manual_seed(options.seed);

@@ -13,7 +13,8 @@ struct Ratio {
   double seconds_a = 0, seconds_b = 0;
 };
 
-/// Runs `a` and `b` in turn, `pairs` times, each as often as takes about 10 ms at least; which one goes first alternates.
+/// Runs `a` and `b` in turn, `pairs` times, each as often as takes about 10 ms at least; which one goes first
+/// alternates.
 Ratio compare(const std::function<void()>& a, const std::function<void()>& b, std::int64_t pairs = 25);
 
 }  // namespace dds::benchmarks

@@ -1,9 +1,8 @@
 // The example of the README as a user's debug build sees it: every row of every layer must arrive, in every step.
 #include <torch/torch.h>
 
-#include <dds/dds.hpp>
-
 #include <cstdlib>
+#include <dds/dds.hpp>
 #include <iostream>
 
 #ifdef NDEBUG
@@ -22,7 +21,8 @@ void expect(bool condition, const char* what) {
 
 int main() {
   torch::manual_seed(0);
-  torch::nn::Sequential model(torch::nn::Conv2d(1, 4, 3), torch::nn::ReLU(), torch::nn::Flatten(), torch::nn::Linear(4 * 36, 10));
+  torch::nn::Sequential model(torch::nn::Conv2d(1, 4, 3), torch::nn::ReLU(), torch::nn::Flatten(),
+                              torch::nn::Linear(4 * 36, 10));
   torch::optim::SGD optimizer(model->parameters(), 0.1);
   const torch::Tensor x = torch::randn({16, 1, 8, 8}), y = torch::randint(0, 10, {16}, torch::kLong);
 
@@ -44,6 +44,7 @@ int main() {
 
   const auto signatures = dds::read(*model, dds::categorical(), dds::Data(x));
   expect(signatures.size() == 4, "a checkpoint read has every layer and side");
-  for (const dds::Signature& signature : signatures) expect(signature.dtype == "Double", "a checkpoint is read in fp64");
+  for (const dds::Signature& signature : signatures)
+    expect(signature.dtype == "Double", "a checkpoint is read in fp64");
   return 0;
 }

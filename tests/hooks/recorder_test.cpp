@@ -1,14 +1,13 @@
-#include "tests/hooks/layer_kinds.hpp"
-#include "tests/support.hpp"
-
-#include <dds/error.hpp>
-#include <dds/recorder.hpp>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <dds/error.hpp>
+#include <dds/recorder.hpp>
 #include <thread>
+
+#include "tests/hooks/layer_kinds.hpp"
+#include "tests/support.hpp"
 
 namespace dds {
 namespace {
@@ -51,7 +50,7 @@ at::Tensor summed_loss(const at::Tensor& output) {
   return (weights * output.sin()).sum();
 }
 
-// ---- every layer kind -----------------------------------------------------------------------------------------------------
+// ---- every layer kind ----
 
 class EveryKind : public testing::TestWithParam<test::LayerKind> {};
 
@@ -66,7 +65,8 @@ TEST_P(EveryKind, RowsAreThoseThatAutogradGives) {
   const at::Tensor loss = summed_loss(net->forward(x));
   const at::Tensor reference = torch::autograd::grad({loss}, {net->seen}, {}, /*retain_graph=*/true)[0];
   recorder.stop();
-  // The reference pass went through the graph up to the output, not beyond: whether the hook there saw it is autograd's affair.
+  // The reference pass went through the graph up to the output, not beyond: whether the hook there saw it is autograd's
+  // affair.
   const Captured captured = recorder.take();
   ASSERT_THAT(captured.errors, ElementsAre());
   const CapturedLayer* layer = find(captured, GetParam().layer);
@@ -87,7 +87,8 @@ TEST_P(EveryKind, RowsAreThoseThatAutogradGives) {
   const at::Tensor rows = as_rows(call.output, call.output_features);
   EXPECT_EQ(rows.numel(), call.output.numel());
   EXPECT_LE(torch::linalg_matrix_rank(rows).item<std::int64_t>(), call.output_bound);
-  EXPECT_LE(torch::linalg_matrix_rank(as_rows(call.gradient(), call.output_features)).item<std::int64_t>(), call.gradient_bound);
+  EXPECT_LE(torch::linalg_matrix_rank(as_rows(call.gradient(), call.output_features)).item<std::int64_t>(),
+            call.gradient_bound);
 }
 
 class EveryKindThatRunsAgain : public testing::TestWithParam<test::LayerKind> {};
@@ -149,12 +150,13 @@ INSTANTIATE_TEST_SUITE_P(Kinds, EveryKind, testing::ValuesIn(test::layer_kinds()
 INSTANTIATE_TEST_SUITE_P(Kinds, EveryKindThatRunsAgain, testing::ValuesIn(test::layer_kinds_that_run_again()),
                          [](const auto& info) { return info.param.name; });
 
-// ---- attention: products with parts of one matrix -----------------------------------------------------------------------------
+// ---- attention: products with parts of one matrix ----
 
 TEST(Attention, SelfAttentionHasTheJointProjectionAndTheOutputProjection) {
   torch::manual_seed(0);
   const auto build = [](Net& net) -> Net::Run {
-    auto attention = net.register_module("attention", torch::nn::MultiheadAttention(torch::nn::MultiheadAttentionOptions(8, 2)));
+    auto attention =
+        net.register_module("attention", torch::nn::MultiheadAttention(torch::nn::MultiheadAttentionOptions(8, 2)));
     return [attention](Net&, const at::Tensor& x) mutable { return std::get<0>(attention->forward(x, x, x)); };
   };
   Net net(build);
@@ -164,13 +166,15 @@ TEST(Attention, SelfAttentionHasTheJointProjectionAndTheOutputProjection) {
   summed_loss(net.forward(torch::randn({5, 3, 8}, torch::kDouble))).backward();
   const Captured captured = recorder.take();
   const auto parameters = net.named_parameters();
-  for (const auto& [site, weight] : std::vector<std::pair<std::string, std::string>>{
-           {"attention.in_proj_weight", "attention.in_proj_weight"}, {"attention.out_proj", "attention.out_proj.weight"}}) {
+  for (const auto& [site, weight] :
+       std::vector<std::pair<std::string, std::string>>{{"attention.in_proj_weight", "attention.in_proj_weight"},
+                                                        {"attention.out_proj", "attention.out_proj.weight"}}) {
     const CapturedLayer* layer = find(captured, site);
     ASSERT_NE(layer, nullptr) << testing::PrintToString(names(captured));
     ASSERT_EQ(layer->calls.size(), 1u);
     const CapturedCall& call = layer->calls[0];
-    const at::Tensor a = as_rows(call.inputs[0], call.input_features), delta = as_rows(call.gradient(), call.output_features);
+    const at::Tensor a = as_rows(call.inputs[0], call.input_features),
+                     delta = as_rows(call.gradient(), call.output_features);
     EXPECT_LE(relative_difference(delta.t().mm(a), parameters[weight].grad()), kTolerance) << site;
   }
 }
@@ -178,8 +182,10 @@ TEST(Attention, SelfAttentionHasTheJointProjectionAndTheOutputProjection) {
 TEST(Attention, CrossAttentionHasASiteForEachPartOfTheProjection) {
   torch::manual_seed(0);
   const auto build = [](Net& net) -> Net::Run {
-    auto attention = net.register_module("attention", torch::nn::MultiheadAttention(torch::nn::MultiheadAttentionOptions(8, 2)));
-    return [attention](Net&, const at::Tensor& x) mutable { return std::get<0>(attention->forward(x, x.cos(), x.sin())); };
+    auto attention =
+        net.register_module("attention", torch::nn::MultiheadAttention(torch::nn::MultiheadAttentionOptions(8, 2)));
+    return
+        [attention](Net&, const at::Tensor& x) mutable { return std::get<0>(attention->forward(x, x.cos(), x.sin())); };
   };
   Net net(build);
   net.to(torch::kDouble);
@@ -188,16 +194,19 @@ TEST(Attention, CrossAttentionHasASiteForEachPartOfTheProjection) {
   summed_loss(net.forward(torch::randn({5, 3, 8}, torch::kDouble))).backward();
   const Captured captured = recorder.take();
   std::vector<at::Tensor> parts;
-  for (const std::string site : {"attention.in_proj_weight", "attention.in_proj_weight#2", "attention.in_proj_weight#3"}) {
+  for (const std::string site :
+       {"attention.in_proj_weight", "attention.in_proj_weight#2", "attention.in_proj_weight#3"}) {
     const CapturedLayer* layer = find(captured, site);
     ASSERT_NE(layer, nullptr) << testing::PrintToString(names(captured));
     const CapturedCall& call = layer->calls.at(0);
-    parts.push_back(as_rows(call.gradient(), call.output_features).t().mm(as_rows(call.inputs[0], call.input_features)));
+    parts.push_back(
+        as_rows(call.gradient(), call.output_features).t().mm(as_rows(call.inputs[0], call.input_features)));
   }
-  EXPECT_LE(relative_difference(torch::cat(parts), net.named_parameters()["attention.in_proj_weight"].grad()), kTolerance);
+  EXPECT_LE(relative_difference(torch::cat(parts), net.named_parameters()["attention.in_proj_weight"].grad()),
+            kTolerance);
 }
 
-// ---- how layers are really used -------------------------------------------------------------------------------------------------
+// ---- how layers are really used ----
 
 struct TwoLayers : torch::nn::Module {
   torch::nn::Linear first{nullptr}, second{nullptr};
@@ -354,9 +363,7 @@ TEST(Recorder, TapMakesAnyTensorASite) {
   torch::manual_seed(0);
   Net net([](Net& net) -> Net::Run {
     auto layer = net.register_module("layer", torch::nn::Linear(4, 3));
-    return [layer](Net&, const at::Tensor& x) mutable {
-      return tap("stream", layer->forward(x).tanh()).pow(2);
-    };
+    return [layer](Net&, const at::Tensor& x) mutable { return tap("stream", layer->forward(x).tanh()).pow(2); };
   });
   const at::Tensor x = torch::randn({5, 4});
   {
@@ -397,13 +404,14 @@ TEST(Recorder, DeepLinearChainsAreBoundedByTheirNarrowestLayer) {
     forward.push_back(call.output_bound);
     backward.push_back(call.gradient_bound);
     EXPECT_EQ(torch::linalg_matrix_rank(call.output, 1e-10).item<std::int64_t>(), call.output_bound) << layer.layer;
-    EXPECT_EQ(torch::linalg_matrix_rank(call.gradient(), 1e-10).item<std::int64_t>(), call.gradient_bound) << layer.layer;
+    EXPECT_EQ(torch::linalg_matrix_rank(call.gradient(), 1e-10).item<std::int64_t>(), call.gradient_bound)
+        << layer.layer;
   }
-  EXPECT_THAT(forward, ElementsAre(8, 3, 3, 4, 7));  // + 1 for each bias
+  EXPECT_THAT(forward, ElementsAre(8, 3, 3, 4, 7));   // + 1 for each bias
   EXPECT_THAT(backward, ElementsAre(3, 3, 6, 6, 9));  // the last: a softmax's gradient sums to zero
 }
 
-// ---- loss operators ------------------------------------------------------------------------------------------------------------------
+// ---- loss operators ----
 
 TEST(Recorder, SeesHowTheLossReduces) {
   namespace F = torch::nn::functional;
@@ -421,7 +429,9 @@ TEST(Recorder, SeesHowTheLossReduces) {
   EXPECT_EQ(losses[0].reduction, CapturedLoss::Reduction::Mean);
   EXPECT_EQ(losses[0].terms.item<double>(), 4);
   EXPECT_EQ(losses[0].targets, 5);
-  losses = observe([&](const at::Tensor& y) { return F::nll_loss(F::log_softmax(y, 1), classes, F::NLLLossFuncOptions().reduction(torch::kSum)); });
+  losses = observe([&](const at::Tensor& y) {
+    return F::nll_loss(F::log_softmax(y, 1), classes, F::NLLLossFuncOptions().reduction(torch::kSum));
+  });
   ASSERT_EQ(losses.size(), 1u);
   EXPECT_EQ(losses[0].reduction, CapturedLoss::Reduction::Sum);
   losses = observe([&](const at::Tensor& y) { return F::mse_loss(y, x); });
@@ -431,7 +441,7 @@ TEST(Recorder, SeesHowTheLossReduces) {
   EXPECT_TRUE(losses.empty());
 }
 
-// ---- choosing, detaching, errors ------------------------------------------------------------------------------------------------------
+// ---- choosing, detaching, errors ----
 
 TEST(Recorder, ChoosesLayersByPatternAndPredicate) {
   TwoLayers net;

@@ -1,16 +1,14 @@
 // A run directory: what it holds, what it refuses, and what is left of it after a crash or on a full disk.
-#include "src/log/run.hpp"
-#include "tests/log/fixture.hpp"
-
-#include <dds/schema.hpp>
-
-#include <nlohmann/json.hpp>
-
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <csignal>
+#include <dds/schema.hpp>
 #include <limits>
+#include <nlohmann/json.hpp>
+
+#include "src/log/run.hpp"
+#include "tests/log/fixture.hpp"
 
 namespace dds {
 namespace {

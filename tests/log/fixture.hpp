@@ -1,13 +1,11 @@
 // A folder of its own for every test of the log, and rows to write into it.
 #pragma once
 
-#include <dds/error.hpp>
-#include <dds/log.hpp>
-
 #include <gtest/gtest.h>
-
 #include <unistd.h>
 
+#include <dds/error.hpp>
+#include <dds/log.hpp>
 #include <filesystem>
 #include <fstream>
 #include <iterator>

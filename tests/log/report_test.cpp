@@ -1,13 +1,11 @@
 // The page holds the run and needs nothing from outside; what it says of DDS against LLC is what the rows say.
+#include <algorithm>
+#include <dds/report.hpp>
+#include <nlohmann/json.hpp>
+
 #include "src/log/comparison.hpp"
 #include "src/log/findings.hpp"
 #include "tests/log/fixture.hpp"
-
-#include <dds/report.hpp>
-
-#include <nlohmann/json.hpp>
-
-#include <algorithm>
 
 namespace dds {
 namespace {

@@ -1,14 +1,13 @@
 // The table of columns covers every member of every row, and what it writes reads back as it was.
-#include "src/log/csv.hpp"
-#include "src/log/record.hpp"
-#include "tests/log/fixture.hpp"
-
-#include <dds/schema.hpp>
-
 #include <cmath>
+#include <dds/schema.hpp>
 #include <limits>
 #include <random>
 #include <set>
+
+#include "src/log/csv.hpp"
+#include "src/log/record.hpp"
+#include "tests/log/fixture.hpp"
 
 namespace dds {
 namespace {
@@ -42,10 +41,10 @@ TEST(Schema, EveryMemberOfASignatureHasOneColumn) {
 
 TEST(Schema, EveryMemberOfAnEstimateHasOneColumn) {
   const LlcEstimate s;
-  const auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee, ff, gg, hh,
-               ii, jj] = s;
-  EXPECT_EQ(covered(s), all(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee,
-                            ff, gg, hh, ii, jj));
+  const auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee, ff, gg,
+               hh, ii, jj] = s;
+  EXPECT_EQ(covered(s), all(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd,
+                            ee, ff, gg, hh, ii, jj));
 }
 
 TEST(Schema, EveryMemberOfAMetricHasOneColumn) {

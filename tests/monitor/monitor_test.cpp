@@ -1,14 +1,13 @@
-#include "tests/hooks/layer_kinds.hpp"
-#include "tests/support.hpp"
-
-#include <dds/error.hpp>
-#include <dds/monitor.hpp>
-
 #include <ATen/record_function.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <dds/error.hpp>
+#include <dds/monitor.hpp>
 #include <map>
+
+#include "tests/hooks/layer_kinds.hpp"
+#include "tests/support.hpp"
 
 namespace dds {
 namespace {
@@ -37,7 +36,10 @@ std::string message_of(Call call) {
 template <class Loss>
 Signature fisher_of(torch::nn::Sequential& net, Reduction reduction, const at::Tensor& x, const Loss& loss) {
   const auto sink = memory();
-  Monitor monitor(*net, MonitorOptions().every(1).reduction(reduction).reading(ReadingOptions().layers({"2"}).sides({Side::Fisher})), sink);
+  Monitor monitor(
+      *net,
+      MonitorOptions().every(1).reduction(reduction).reading(ReadingOptions().layers({"2"}).sides({Side::Fisher})),
+      sink);
   {
     auto step = monitor.step();
     loss(net->forward(x)).backward();
@@ -45,7 +47,7 @@ Signature fisher_of(torch::nn::Sequential& net, Reduction reduction, const at::T
   return sink->signatures.at(0);
 }
 
-// ---- training is left alone ---------------------------------------------------------------------------------------------------------------
+// ---- training is left alone ----
 
 class EveryKindMonitored : public testing::TestWithParam<std::tuple<test::LayerKind, int>> {};
 
@@ -75,7 +77,8 @@ TEST_P(EveryKindMonitored, TrainsBitForBitAsWithout) {
   torch::set_num_threads(before);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, EveryKindMonitored, testing::Combine(testing::ValuesIn(test::layer_kinds()), testing::Values(1, 2)),
+INSTANTIATE_TEST_SUITE_P(Kinds, EveryKindMonitored,
+                         testing::Combine(testing::ValuesIn(test::layer_kinds()), testing::Values(1, 2)),
                          [](const auto& info) {
                            return std::get<0>(info.param).name + "On" + std::to_string(std::get<1>(info.param));
                          });
@@ -83,8 +86,8 @@ INSTANTIATE_TEST_SUITE_P(Kinds, EveryKindMonitored, testing::Combine(testing::Va
 std::map<std::string, int>* counted = nullptr;
 
 TEST(Monitor, NothingSynchronisesWithTheDeviceWhileCapturing) {
-  torch::nn::Sequential net(torch::nn::Conv2d(1, 3, 3), torch::nn::ReLU(torch::nn::ReLUOptions(true)), torch::nn::Flatten(),
-                            torch::nn::Linear(3 * 36, 4));
+  torch::nn::Sequential net(torch::nn::Conv2d(1, 3, 3), torch::nn::ReLU(torch::nn::ReLUOptions(true)),
+                            torch::nn::Flatten(), torch::nn::Linear(3 * 36, 4));
   Monitor monitor(*net, MonitorOptions().every(1), memory());
   const at::Tensor x = torch::randn({5, 1, 8, 8}), y = torch::randint(0, 4, {5}, torch::kLong);
   const auto operators_of = [&](bool captured) {
@@ -102,12 +105,13 @@ TEST(Monitor, NothingSynchronisesWithTheDeviceWhileCapturing) {
   };
   // The recorder's own operators are hidden from callbacks; what the step runs must be what it runs without.
   std::map<std::string, int> bare = operators_of(false), captured = operators_of(true);
-  for (const char* name : {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::to", "aten::_to_copy", "aten::copy_"}) {
+  for (const char* name :
+       {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::to", "aten::_to_copy", "aten::copy_"}) {
     EXPECT_EQ(bare[name], captured[name]) << name;
   }
 }
 
-// ---- steps -----------------------------------------------------------------------------------------------------------------------------------
+// ---- steps ----
 
 TEST(Monitor, ReadsTheStepsThatAreDue) {
   torch::manual_seed(0);
@@ -195,17 +199,20 @@ TEST(Monitor, MicroBatchesOfAStepJoin) {
   }
 }
 
-// ---- the loss reduction ------------------------------------------------------------------------------------------------------------------------
+// ---- the loss reduction ----
 
 TEST(Monitor, MeanAndSumGiveTheSameRows) {
   torch::manual_seed(0);
   torch::nn::Sequential net = small_net();
   net->to(torch::kDouble);
-  const at::Tensor x = torch::randn({10, 6}, torch::kDouble), y = torch::randint(0, 4, {10}, torch::kLong), z = torch::randn({10, 4}, torch::kDouble);
+  const at::Tensor x = torch::randn({10, 6}, torch::kDouble), y = torch::randint(0, 4, {10}, torch::kLong),
+                   z = torch::randn({10, 4}, torch::kDouble);
   at::Tensor padded = y.clone();
   padded.slice(0, 7, 10).fill_(-100);
   const auto entropy = [](const at::Tensor& target, auto reduction) {
-    return [=](const at::Tensor& out) { return F::cross_entropy(out, target, F::CrossEntropyFuncOptions().reduction(reduction)); };
+    return [=](const at::Tensor& out) {
+      return F::cross_entropy(out, target, F::CrossEntropyFuncOptions().reduction(reduction));
+    };
   };
   const auto squares = [&](auto reduction) {
     return [=](const at::Tensor& out) { return F::mse_loss(out, z, F::MSELossFuncOptions().reduction(reduction)); };
@@ -215,10 +222,14 @@ TEST(Monitor, MeanAndSumGiveTheSameRows) {
     EXPECT_NEAR(*a.sigma_max, *b.sigma_max, 1e-12 * *b.sigma_max);
     EXPECT_NEAR(*a.sigma_min_plus, *b.sigma_min_plus, 1e-12 * *b.sigma_max);
   };
-  same(fisher_of(net, Reduction::Mean, x, entropy(y, torch::kMean)), fisher_of(net, Reduction::Sum, x, entropy(y, torch::kSum)));
-  same(fisher_of(net, Reduction::Mean, x, entropy(padded, torch::kMean)), fisher_of(net, Reduction::Sum, x, entropy(padded, torch::kSum)));
-  same(fisher_of(net, Reduction::Mean, x, squares(torch::kMean)), fisher_of(net, Reduction::Sum, x, squares(torch::kSum)));
-  same(fisher_of(net, Reduction(10), x, entropy(y, torch::kMean)), fisher_of(net, Reduction::Sum, x, entropy(y, torch::kSum)));
+  same(fisher_of(net, Reduction::Mean, x, entropy(y, torch::kMean)),
+       fisher_of(net, Reduction::Sum, x, entropy(y, torch::kSum)));
+  same(fisher_of(net, Reduction::Mean, x, entropy(padded, torch::kMean)),
+       fisher_of(net, Reduction::Sum, x, entropy(padded, torch::kSum)));
+  same(fisher_of(net, Reduction::Mean, x, squares(torch::kMean)),
+       fisher_of(net, Reduction::Sum, x, squares(torch::kSum)));
+  same(fisher_of(net, Reduction(10), x, entropy(y, torch::kMean)),
+       fisher_of(net, Reduction::Sum, x, entropy(y, torch::kSum)));
   same(fisher_of(net, Reduction(10), x, [](const at::Tensor& out) { return out.pow(2).sum() / 10; }),
        fisher_of(net, Reduction::Sum, x, [](const at::Tensor& out) { return out.pow(2).sum(); }));
   EXPECT_EQ(fisher_of(net, Reduction::Mean, x, entropy(y, torch::kMean)).reduction, "mean:10");
@@ -228,7 +239,9 @@ TEST(Monitor, AReductionThatDoesNotFitTheLossGivesNoNumber) {
   torch::nn::Sequential net = small_net();
   const at::Tensor x = torch::randn({10, 6}), y = torch::randint(0, 4, {10}, torch::kLong);
   const auto mean = [&](const at::Tensor& out) { return F::cross_entropy(out, y); };
-  const auto sum = [&](const at::Tensor& out) { return F::cross_entropy(out, y, F::CrossEntropyFuncOptions().reduction(torch::kSum)); };
+  const auto sum = [&](const at::Tensor& out) {
+    return F::cross_entropy(out, y, F::CrossEntropyFuncOptions().reduction(torch::kSum));
+  };
   const auto own = [&](const at::Tensor& out) { return out.pow(2).mean(); };
   for (const auto& [signature, status] : {std::pair{fisher_of(net, Reduction::Sum, x, mean), "reduction_mismatch"},
                                           {fisher_of(net, Reduction::Mean, x, sum), "reduction_mismatch"},
@@ -270,7 +283,7 @@ TEST(Monitor, DoesNotSeeAnLlcEstimateInItsStep) {
   for (const Signature& s : sink->signatures) EXPECT_EQ(s.calls, 1) << s.layer;
 }
 
-// ---- errors ---------------------------------------------------------------------------------------------------------------------------------------
+// ---- errors ----
 
 class Failing : public log::Sink {
  public:
@@ -296,7 +309,8 @@ TEST(Monitor, ErrorsSurfaceFromItsOwnNextCallOrTheUsersHandler) {
   EXPECT_THROW(step.finish(), IoError);
 
   std::vector<std::string> messages;
-  Monitor handled(*net, MonitorOptions().every(1).on_error([&](const std::exception& e) { messages.push_back(e.what()); }),
+  Monitor handled(*net,
+                  MonitorOptions().every(1).on_error([&](const std::exception& e) { messages.push_back(e.what()); }),
                   std::make_shared<Failing>());
   for (int i = 0; i < 2; ++i) train(handled);
   EXPECT_EQ(messages.size(), 2u);
@@ -306,8 +320,10 @@ TEST(Monitor, RefusesOptionsOutOfRange) {
   torch::nn::Sequential net = small_net();
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().every(-1), memory()); }), HasSubstr("every is -1"));
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions(), nullptr); }), HasSubstr("sink is null"));
-  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().reading(ReadingOptions().layers({"9"})), memory()); }), HasSubstr("0, 2"));
-  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().reading(ReadingOptions().max_rows(0)), memory()); }), HasSubstr("max_rows is 0"));
+  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().reading(ReadingOptions().layers({"9"})), memory()); }),
+              HasSubstr("0, 2"));
+  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().reading(ReadingOptions().max_rows(0)), memory()); }),
+              HasSubstr("max_rows is 0"));
   torch::nn::Sequential empty{torch::nn::ReLU()};
   EXPECT_THAT(message_of([&] { Monitor(*empty, MonitorOptions(), memory()); }), HasSubstr("no parameters"));
 }
@@ -323,7 +339,7 @@ TEST(Monitor, ANaNLossGivesAStatusAndTrainingGoesOn) {
   for (const Signature& s : sink->signatures) EXPECT_EQ(s.status.has(Status::NonFinite), s.side == Side::Fisher);
 }
 
-// ---- series ----------------------------------------------------------------------------------------------------------------------------------------
+// ---- series ----
 
 TEST(Monitor, TheFixedRankIsThatOfTheFirstReadingAcrossAResume) {
   torch::manual_seed(0);
@@ -354,7 +370,8 @@ TEST(Monitor, LogsReadsEstimatesAndMetricsAtItsStep) {
   const auto sink = memory();
   Monitor monitor(*net, MonitorOptions().every(0), sink);
   for (int i = 0; i < 3; ++i) monitor.step().finish();
-  const auto signatures = monitor.read(categorical(), Data(torch::randn({20, 6})), forward_of<torch::nn::SequentialImpl>());
+  const auto signatures =
+      monitor.read(categorical(), Data(torch::randn({20, 6})), forward_of<torch::nn::SequentialImpl>());
   ASSERT_EQ(sink->signatures.size(), signatures.size());
   EXPECT_EQ(sink->signatures[0].step, 3);
   EXPECT_EQ(sink->signatures[0].source, "read");

@@ -1,14 +1,13 @@
-#include "tests/support.hpp"
-
-#include <dds/error.hpp>
-#include <dds/read.hpp>
-#include <dds/recorder.hpp>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <dds/error.hpp>
+#include <dds/read.hpp>
+#include <dds/recorder.hpp>
 #include <map>
+
+#include "tests/support.hpp"
 
 namespace dds {
 namespace {
@@ -65,11 +64,13 @@ TEST(Read, TheExactTrueFisherIsItsExpectation) {
   torch::manual_seed(0);
   Mlp net(5, 4, 3);
   const at::Tensor x = torch::randn({40, 5});
-  const auto signatures = read(net, categorical(), Data(x), ReadOptions().reading(ReadingOptions().spectra(true)).batch_size(16));
+  const auto signatures =
+      read(net, categorical(), Data(x), ReadOptions().reading(ReadingOptions().spectra(true)).batch_size(16));
   Mlp exact(5, 4, 3);
   {
     const torch::NoGradGuard no_grad;
-    for (const auto& parameter : net.named_parameters()) exact.named_parameters()[parameter.key()].copy_(parameter.value());
+    for (const auto& parameter : net.named_parameters())
+      exact.named_parameters()[parameter.key()].copy_(parameter.value());
   }
   exact.to(torch::kDouble);
   const auto gram = fisher_by_definition(exact, x.to(torch::kDouble));
@@ -105,7 +106,8 @@ TEST(Read, TheGaussianFisherIsThatOfTheJacobian) {
   EXPECT_EQ(s.fisher_kind, "exact");
   EXPECT_EQ(s.rows, 30);
   ASSERT_EQ(s.spectrum.size(), 4u);
-  for (std::int64_t k = 0; k < 4; ++k) EXPECT_NEAR(s.spectrum[k], expected[k].item<double>(), 1e-12 * expected[0].item<double>());
+  for (std::int64_t k = 0; k < 4; ++k)
+    EXPECT_NEAR(s.spectrum[k], expected[k].item<double>(), 1e-12 * expected[0].item<double>());
 }
 
 TEST(Read, DrawnLabelsApproachTheExactExpectation) {
@@ -129,16 +131,20 @@ TEST(Read, TheActivationSideIsTheForwardPassInDouble) {
   torch::manual_seed(0);
   Mlp net(6, 4, 3);
   const at::Tensor x = torch::randn({50, 6});
-  const auto signatures = read(net, categorical(), Data(x), ReadOptions().batch_size(7).reading(ReadingOptions().spectra(true).sides(
-                                                              {Side::Activation, Side::Input})));
+  const auto signatures =
+      read(net, categorical(), Data(x),
+           ReadOptions().batch_size(7).reading(ReadingOptions().spectra(true).sides({Side::Activation, Side::Input})));
   const auto in_double = [](const at::Tensor& t) { return t.to(torch::kDouble); };
-  const at::Tensor rows = torch::nn::functional::linear(in_double(x), in_double(net.first->weight), in_double(net.first->bias));
+  const at::Tensor rows =
+      torch::nn::functional::linear(in_double(x), in_double(net.first->weight), in_double(net.first->bias));
   const at::Tensor expected = torch::linalg_svdvals(rows), input = torch::linalg_svdvals(in_double(x));
   for (std::int64_t k = 0; k < 4; ++k) {
-    EXPECT_NEAR(of(signatures, "first", Side::Activation).spectrum.at(k), expected[k].item<double>(), 1e-13 * expected[0].item<double>());
+    EXPECT_NEAR(of(signatures, "first", Side::Activation).spectrum.at(k), expected[k].item<double>(),
+                1e-13 * expected[0].item<double>());
   }
   for (std::int64_t k = 0; k < 6; ++k) {
-    EXPECT_NEAR(of(signatures, "first", Side::Input).spectrum.at(k), input[k].item<double>(), 1e-13 * input[0].item<double>());
+    EXPECT_NEAR(of(signatures, "first", Side::Input).spectrum.at(k), input[k].item<double>(),
+                1e-13 * input[0].item<double>());
   }
 }
 
@@ -162,11 +168,12 @@ TEST(Read, PlantedDeadDirectionsAreCounted) {
   Mlp net(6, 8, 4);
   {
     const torch::NoGradGuard no_grad;
-    net.first->weight.slice(0, 0, 3).zero_();  // three units that give a constant ...
-    net.first->bias.slice(0, 0, 3).zero_();    // ... zero
+    net.first->weight.slice(0, 0, 3).zero_();   // three units that give a constant ...
+    net.first->bias.slice(0, 0, 3).zero_();     // ... zero
     net.second->weight.slice(1, 0, 2).zero_();  // two that nobody listens to
   }
-  const auto signatures = read(net, categorical(), Data(torch::randn({300, 6})), ReadOptions().reading(ReadingOptions().dead_axes(true)));
+  const auto signatures =
+      read(net, categorical(), Data(torch::randn({300, 6})), ReadOptions().reading(ReadingOptions().dead_axes(true)));
   const Signature& x = of(signatures, "first", Side::Activation);
   EXPECT_EQ(x.structural_bound, 7);  // six inputs and the bias
   EXPECT_EQ(x.rank, 5);
@@ -180,7 +187,8 @@ TEST(Read, PlantedDeadDirectionsAreCounted) {
 
 TEST(Read, LeavesEverythingAsItWas) {
   torch::manual_seed(0);
-  torch::nn::Sequential net(torch::nn::Linear(4, 6), torch::nn::BatchNorm1d(6), torch::nn::Dropout(0.5), torch::nn::Linear(6, 3));
+  torch::nn::Sequential net(torch::nn::Linear(4, 6), torch::nn::BatchNorm1d(6), torch::nn::Dropout(0.5),
+                            torch::nn::Linear(6, 3));
   net->train();
   net->forward(torch::randn({9, 4})).sum().backward();
   net[3]->as<torch::nn::Linear>()->bias.set_requires_grad(false);
@@ -248,7 +256,9 @@ TEST(Read, RowsBeyondTheBudgetAreASeededSubset) {
   torch::manual_seed(0);
   Mlp net(4, 3, 2);
   const Data probe(torch::randn({5000, 4}));
-  const auto options = [](std::uint64_t seed) { return ReadOptions().reading(ReadingOptions().max_rows(1000).seed(seed)); };
+  const auto options = [](std::uint64_t seed) {
+    return ReadOptions().reading(ReadingOptions().max_rows(1000).seed(seed));
+  };
   const auto a = read(net, categorical(), probe, options(1)), b = read(net, categorical(), probe, options(1)),
              c = read(net, categorical(), probe, options(2)), all = read(net, categorical(), probe);
   for (std::size_t i = 0; i < a.size(); ++i) {
@@ -270,13 +280,17 @@ TEST(Read, SaysWhatIsWrong) {
   EXPECT_THAT(message_of([&] { read(net, categorical(), Data(torch::randn({0, 4}))); }), HasSubstr("0"));
   EXPECT_THAT(message_of([&] { read(net, categorical(), Data()); }), HasSubstr("input"));
   EXPECT_THAT(message_of([&] { read(net, nullptr, probe); }), HasSubstr("likelihood"));
-  EXPECT_THAT(message_of([&] { read(net, categorical(), probe, ReadOptions().batch_size(0)); }), HasSubstr("batch_size is 0"));
-  EXPECT_THAT(message_of([&] { read(net, categorical(), probe, ReadOptions().fisher(Fisher::Empirical)); }), HasSubstr("targets"));
-  EXPECT_THAT(message_of([&] { read(net, categorical(), probe, ReadOptions().reading(ReadingOptions().layers({"third"}))); }),
-              HasSubstr("first, second"));
+  EXPECT_THAT(message_of([&] { read(net, categorical(), probe, ReadOptions().batch_size(0)); }),
+              HasSubstr("batch_size is 0"));
+  EXPECT_THAT(message_of([&] { read(net, categorical(), probe, ReadOptions().fisher(Fisher::Empirical)); }),
+              HasSubstr("targets"));
+  EXPECT_THAT(
+      message_of([&] { read(net, categorical(), probe, ReadOptions().reading(ReadingOptions().layers({"third"}))); }),
+      HasSubstr("first, second"));
   torch::nn::Sequential empty{torch::nn::ReLU()};
   EXPECT_THAT(message_of([&] { read(*empty, categorical(), probe); }), HasSubstr("no parameters"));
-  EXPECT_THROW(read(net, categorical(), Data(torch::randn({30, 5}))), c10::Error);  // the forward's own error comes through
+  EXPECT_THROW(read(net, categorical(), Data(torch::randn({30, 5}))),
+               c10::Error);  // the forward's own error comes through
 }
 
 TEST(Read, TheEmpiricalFisherUsesTheDatasLabels) {

@@ -1,12 +1,11 @@
-#include "tests/support.hpp"
-
-#include <dds/error.hpp>
-#include <dds/spectrum.hpp>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <dds/error.hpp>
+#include <dds/spectrum.hpp>
+
+#include "tests/support.hpp"
 
 namespace dds {
 namespace {
@@ -166,14 +165,15 @@ TEST(Signature, ZeroRowsGiveAStatusAndNoInfinities) {
   EXPECT_EQ(s.rank, 0);
   EXPECT_EQ(s.dead_directions, 4);
   EXPECT_DOUBLE_EQ(*s.sigma_max, 0);
-  for (const auto& empty : {s.sigma_min_plus, s.log10_lambda_min_plus, s.log10_trace, s.logdet_plus, s.logdet_fixed_rank,
-                            s.condition, s.effective_rank, s.stable_rank}) {
+  for (const auto& empty : {s.sigma_min_plus, s.log10_lambda_min_plus, s.log10_trace, s.logdet_plus,
+                            s.logdet_fixed_rank, s.condition, s.effective_rank, s.stable_rank}) {
     EXPECT_FALSE(empty.has_value());
   }
 }
 
 TEST(Signature, TextOfSidesAndStatuses) {
-  for (const Side side : {Side::Activation, Side::Input, Side::Fisher}) EXPECT_EQ(side_from_string(to_string(side)), side);
+  for (const Side side : {Side::Activation, Side::Input, Side::Fisher})
+    EXPECT_EQ(side_from_string(to_string(side)), side);
   EXPECT_THROW(side_from_string("left"), InvalidArgument);
   EXPECT_EQ(to_string(StatusSet()), "ok");
   EXPECT_EQ(to_string(StatusSet(Status::Coupled) | Status::Subsampled), "subsampled+coupled");

@@ -1,15 +1,14 @@
-#include "tests/support.hpp"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include <dds/error.hpp>
 #include <dds/spectrum.hpp>
 #include <dds/triangular.hpp>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <functional>
 #include <numeric>
 #include <string>
+
+#include "tests/support.hpp"
 
 namespace dds {
 namespace {
@@ -49,7 +48,8 @@ struct Graded {
 Graded graded(int log_rows, std::int64_t columns, double octaves_per_column) {
   Graded matrix;
   std::vector<double> scales;
-  for (std::int64_t k = 0; k < columns; ++k) scales.push_back(std::exp2(-std::round(octaves_per_column * static_cast<double>(k))));
+  for (std::int64_t k = 0; k < columns; ++k)
+    scales.push_back(std::exp2(-std::round(octaves_per_column * static_cast<double>(k))));
   const at::Tensor scale = torch::tensor(scales, torch::kDouble);
   matrix.rows = hadamard(log_rows).slice(1, 0, columns) * scale;
   for (const double s : scales) matrix.sigma.push_back(std::sqrt(std::exp2(log_rows)) * s);
@@ -79,7 +79,8 @@ class Accuracy : public testing::TestWithParam<Family> {};
 
 // Reference: one-shot LAPACK SVD of all the rows, itself accurate to a small multiple of u sigma_max.
 TEST_P(Accuracy, OfStreamedRowsInAnyBatchesIsWithinTheDocumentedBound) {
-  for (const auto& [n, d] : std::vector<std::pair<std::int64_t, std::int64_t>>{{2000, 16}, {1500, 70}, {40, 64}, {1, 8}, {700, 1}}) {
+  for (const auto& [n, d] :
+       std::vector<std::pair<std::int64_t, std::int64_t>>{{2000, 16}, {1500, 70}, {40, 64}, {1, 8}, {700, 1}}) {
     torch::manual_seed(n + d);
     const at::Tensor rows = GetParam().rows(n, d);
     const at::Tensor reference = torch::linalg_svdvals(rows);
@@ -98,7 +99,8 @@ TEST_P(Accuracy, OfStreamedRowsInAnyBatchesIsWithinTheDocumentedBound) {
       left.merge(right);
       for (const TriangularAccumulator* accumulator : {&forward, &backward, &left}) {
         EXPECT_EQ(accumulator->rows(), n);
-        EXPECT_LE(largest_difference(singular_values(*accumulator), expected), bound) << n << " x " << d << " by " << batch;
+        EXPECT_LE(largest_difference(singular_values(*accumulator), expected), bound)
+            << n << " x " << d << " by " << batch;
       }
     }
   }
@@ -107,7 +109,10 @@ TEST_P(Accuracy, OfStreamedRowsInAnyBatchesIsWithinTheDocumentedBound) {
 INSTANTIATE_TEST_SUITE_P(
     Families, Accuracy,
     testing::Values(
-        Family{"gaussian", [](std::int64_t n, std::int64_t d) { return torch::randn({n, d}, torch::kDouble); }},
+        Family{"gaussian",
+               [](std::int64_t n, std::int64_t d) {
+                 return torch::randn({n, d}, torch::kDouble);
+               }},
         Family{"geometric",
                [](std::int64_t n, std::int64_t d) {
                  return n < d ? torch::randn({n, d}, torch::kDouble)
@@ -118,16 +123,21 @@ INSTANTIATE_TEST_SUITE_P(
                  const at::Tensor sigma = 1 + 1e-10 * torch::rand({d}, torch::kDouble);
                  return n < d ? torch::ones({n, d}, torch::kDouble) : with_spectrum(n, d, sigma);
                }},
-        Family{"rank one", [](std::int64_t n, std::int64_t d) {
+        Family{"rank one",
+               [](std::int64_t n, std::int64_t d) {
                  return torch::outer(torch::randn(n, torch::kDouble), torch::randn(d, torch::kDouble));
                }},
-        Family{"column scaled", [](std::int64_t n, std::int64_t d) {
+        Family{"column scaled",
+               [](std::int64_t n, std::int64_t d) {
                  return torch::randn({n, d}, torch::kDouble) * torch::logspace(0, -14, d, 10.0, torch::kDouble);
                }},
-        Family{"row scaled", [](std::int64_t n, std::int64_t d) {
-                 return torch::randn({n, d}, torch::kDouble) * torch::logspace(-12, 0, n, 10.0, torch::kDouble).unsqueeze(1);
+        Family{"row scaled",
+               [](std::int64_t n, std::int64_t d) {
+                 return torch::randn({n, d}, torch::kDouble) *
+                        torch::logspace(-12, 0, n, 10.0, torch::kDouble).unsqueeze(1);
                }},
-        Family{"lauchli", [](std::int64_t n, std::int64_t d) {
+        Family{"lauchli",
+               [](std::int64_t n, std::int64_t d) {
                  at::Tensor rows = torch::zeros({n, d}, torch::kDouble);
                  rows[0].fill_(1);
                  for (std::int64_t i = 0; i + 1 < n && i < d; ++i) rows[i + 1][i] = 1e-9;
@@ -157,7 +167,8 @@ TEST(TriangularAccumulator, MergesBlocksOfUnequalScale) {
   accumulator.update(matrix.rows * 1e-200);
   accumulator.update(matrix.rows * 1e200);
   const std::vector<double> sigma = singular_values(accumulator);
-  for (std::size_t i = 0; i < sigma.size(); ++i) EXPECT_NEAR(sigma[i] / 1e200, matrix.sigma[i], 1e-13 * matrix.sigma[0]);
+  for (std::size_t i = 0; i < sigma.size(); ++i)
+    EXPECT_NEAR(sigma[i] / 1e200, matrix.sigma[i], 1e-13 * matrix.sigma[0]);
 }
 
 TEST(TriangularAccumulator, MergesWithItselfAsTheRowsTwice) {

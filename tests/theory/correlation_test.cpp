@@ -1,12 +1,11 @@
 // Rank correlations against computations that share nothing with the library's, and their invariances over random
 // series.
-#include <dds/correlation.hpp>
-#include <dds/error.hpp>
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
+#include <dds/correlation.hpp>
+#include <dds/error.hpp>
 #include <limits>
 #include <numeric>
 #include <random>

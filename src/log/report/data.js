@@ -41,6 +41,8 @@ const layerNames = unique(allSignatures.map(row => row.layer ?? ''));
 const signatures = lastOfEach(allSignatures, r => [r.step, r.layer, r.side, r.source, r.fisher_kind].join('\n'));
 const estimates = lastOfEach(rowsOf(data.llc), r => [r.step, r.kind].join('\n'));
 const metrics = lastOfEach(rowsOf(data.metrics), r => [r.step, r.name].join('\n'));
+// The monitor logs what its readings take as metrics.
+const isDuration = metric => /_seconds$/.test(metric.name ?? '');
 
 /** What the reader of the page has chosen. */
 const view = {

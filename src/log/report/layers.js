@@ -225,8 +225,9 @@ function metricPanel(quantity, rows) {
 }
 
 function drawTraining(parent) {
-  if (!metrics.length) return quiet(parent, 'No metrics were logged.');
-  const quantities = groups(metrics, r => (r.name ?? '').replace(/^(train|training|test|val|valid|validation)_/, ''));
+  const shown = metrics.filter(r => !isDuration(r));  // what a reading took stands in the table of costs
+  if (!shown.length) return quiet(parent, 'No metrics were logged.');
+  const quantities = groups(shown, r => (r.name ?? '').replace(/^(train|training|test|val|valid|validation)_/, ''));
   addChart(
       parent,
       () => grid(

@@ -25,13 +25,17 @@ function drawCost(parent) {
   const rows = [...groups(allSignatures, r => r.source)].map(([source, list]) => {
     const steps = [...groups(list, r => r.step).values()].map(group => sum(group.map(r => r.seconds ?? 0)));
     return {
-      what: `reading, source ${source}`,
+      what: `spectral work of a reading, source ${source}`,
       count: steps.length,
       one: median(steps),
       total: sum(steps),
       row: median(list.map(r => r.seconds))
     };
   });
+  for (const [name, list] of groups(metrics.filter(isDuration), r => r.name)) {
+    const seconds = list.map(r => r.value ?? 0);
+    rows.push({what: `whole reading (${name})`, count: seconds.length, one: median(seconds), total: sum(seconds), row: null});
+  }
   for (const kind of llcKinds) {
     const seconds = estimates.filter(r => r.kind === kind).map(r => r.seconds ?? 0);
     rows.push({what: `LLC, ${kind}`, count: seconds.length, one: median(seconds), total: sum(seconds), row: null});
@@ -39,8 +43,8 @@ function drawCost(parent) {
   if (!rows.length) return quiet(parent, 'Nothing was read.');
   quiet(
       parent,
-      'A reading is all layers and sides at one step; its seconds are those of the spectral work, without the forward ' +
-          'and backward pass.');
+      'A reading is all layers and sides at one step. A whole checkpoint read has its forward and backward passes in it; a ' +
+          'whole reading of a training step what comes on top of the step.');
   table(
       parent,
       [
