@@ -5,6 +5,8 @@
 
 #include <cmath>
 #include <cstdint>
+#include <dds/error.hpp>
+#include <string>
 #include <vector>
 
 namespace dds::test {
@@ -26,6 +28,17 @@ inline at::Tensor hadamard(int k) {
   at::Tensor h = torch::ones({1, 1}, torch::kDouble);
   for (int i = 0; i < k; ++i) h = torch::cat({torch::cat({h, h}, 1), torch::cat({h, -h}, 1)}, 0);
   return h;
+}
+
+/// What the library's error says that `call` ends with.
+template <class Call>
+std::string message_of(Call call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
 }
 
 }  // namespace dds::test

@@ -201,7 +201,7 @@ Claim cost_ratio_claim(const std::vector<Checkpoint>& checkpoints) {
   claim.measured = *cheapest / reads[reads.size() / 2];
   claim.low = *cheapest / reads.back();
   claim.high = *cheapest / reads.front();
-  claim.goal_low = 1;
+  claim.goal_low = 100;
   return claim;
 }
 

@@ -36,6 +36,7 @@ void LayerReading::mark(StatusSet status) {
 }
 
 void LayerReading::add_forward(const CapturedCall& call, std::int64_t max_rows) {
+  ran_ = true;
   expanded_ = expanded_ || call.expanded;
   if (wanted(Side::Activation)) {
     ++at(Side::Activation).calls;
@@ -112,7 +113,10 @@ Signature LayerReading::signature(Side side, Signature like, std::int64_t terms)
   signature.backwards = side == Side::Fisher ? backwards_ : 0;
   signature.status |= rows.status;
   if (!rows.factor) {
-    if (!signature.status.no_numbers()) signature.status |= side == Side::Fisher ? Status::NoGradient : Status::NotRun;
+    if (!signature.status.no_numbers()) {
+      // A layer that ran and has no rows on this side: token indices have no features, a frozen output no gradient.
+      signature.status |= !ran_ ? Status::NotRun : side == Side::Fisher ? Status::NoGradient : Status::NotObservable;
+    }
     return signature;
   }
   signature.rows = rows.factor->rows() / terms;

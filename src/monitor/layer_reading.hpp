@@ -53,6 +53,7 @@ class LayerReading {
   std::string layer_;
   std::string kind_;
   ReadingOptions options_;
+  bool ran_ = false;
   bool expanded_ = false;
   std::int64_t backwards_ = 0;
   std::array<SideRows, 3> sides_;

@@ -12,6 +12,7 @@
 namespace dds {
 namespace {
 
+using test::message_of;
 using test::Net;
 using test::relative_difference;
 using testing::ElementsAre;
@@ -30,16 +31,6 @@ std::vector<std::string> names(const Captured& captured) {
   std::vector<std::string> result;
   for (const CapturedLayer& layer : captured.layers) result.push_back(layer.layer);
   return result;
-}
-
-template <class Call>
-std::string message_of(Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 at::Tensor to_double(const at::Tensor& x) { return x.is_floating_point() ? x.to(torch::kDouble) : x; }

@@ -13,6 +13,7 @@ namespace dds {
 namespace {
 
 namespace F = torch::nn::functional;
+using test::message_of;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -21,16 +22,6 @@ torch::nn::Sequential small_net() {
 }
 
 std::shared_ptr<log::Memory> memory() { return std::make_shared<log::Memory>(); }
-
-template <class Call>
-std::string message_of(Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 /// Runs one captured step with `loss` and gives the signature of the last layer's Fisher side.
 template <class Loss>

@@ -12,6 +12,7 @@
 namespace dds {
 namespace {
 
+using test::message_of;
 using test::relative_difference;
 using testing::HasSubstr;
 
@@ -31,16 +32,6 @@ const Signature& of(const std::vector<Signature>& signatures, const std::string&
     if (signature.layer == layer && signature.side == side) return signature;
   }
   throw std::runtime_error("no signature of " + layer);
-}
-
-template <class Call>
-std::string message_of(Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 /// The true Fisher-Gram at both layers by definition: sum over samples and classes of p g g^T, one backward pass each.
@@ -291,6 +282,15 @@ TEST(Read, SaysWhatIsWrong) {
   EXPECT_THAT(message_of([&] { read(*empty, categorical(), probe); }), HasSubstr("no parameters"));
   EXPECT_THROW(read(net, categorical(), Data(torch::randn({30, 5}))),
                c10::Error);  // the forward's own error comes through
+}
+
+TEST(Read, SidesThatALayerDoesNotHaveSaySo) {
+  torch::nn::Sequential net(torch::nn::Embedding(7, 4), torch::nn::Linear(4, 3));
+  const auto signatures = read(*net, categorical(), Data(torch::randint(0, 7, {20}, torch::kLong)),
+                               ReadOptions().reading(ReadingOptions().sides({Side::Activation, Side::Input})));
+  EXPECT_EQ(to_string(of(signatures, "0", Side::Input).status), "not_observable");
+  EXPECT_EQ(to_string(of(signatures, "0", Side::Activation).status), "ok");
+  EXPECT_EQ(to_string(of(signatures, "1", Side::Input).status), "ok");
 }
 
 TEST(Read, TheEmpiricalFisherUsesTheDatasLabels) {
