@@ -99,8 +99,11 @@ void TriangularAccumulator::merge(const TriangularAccumulator& other) {
 }
 
 TriangularAccumulator::Node TriangularAccumulator::reduce(const at::Tensor& rows) {
-  at::Tensor exponent = binary_exponent(rows);
-  return {triangle(rows.to(at::kDouble).mul((-exponent).exp2())), std::move(exponent)};
+  // The exponent of fp32 rows is found before they are converted, to save a pass; not every LibTorch reduces shorter
+  // types.
+  const at::Tensor values = rows.scalar_type() == at::kFloat ? rows : rows.to(at::kDouble);
+  at::Tensor exponent = binary_exponent(values);
+  return {triangle(values.to(at::kDouble).mul((-exponent).exp2())), std::move(exponent)};
 }
 
 TriangularAccumulator::Node TriangularAccumulator::merge(const Node& a, const Node& b) {
