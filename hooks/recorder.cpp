@@ -89,6 +89,7 @@ struct OperatorNote {
   std::size_t owner = 0;               ///< ... of this layer
   at::Tensor like;                     ///< ... provided they have this tensor's shape, if it is defined
   std::optional<std::pair<std::size_t, std::size_t>> biased;  ///< a bias is added to this call's output (site, call)
+  std::uint64_t recording = 0;                                ///< number of the recording in which it started
   bool outermost = false;                                     ///< what runs inside is part of it
 
   bool wants_end() const { return run || loss || derives || biased || outermost; }
@@ -175,7 +176,8 @@ class RecorderState {
   std::vector<at::Tensor> keep_;                                  // keeps the identities in outputs_ valid
   std::vector<CallId> order_;                                     // of all calls
   std::int64_t next_order_ = 0;                                   // counts calls and losses
-  std::map<std::size_t, std::set<std::string>> unmatched_;        // layer -> operators that are no run of it
+  std::uint64_t number_ = 0;                              // of the recording: places in sites_ are good within one
+  std::map<std::size_t, std::set<std::string>> seen_in_;  // layer -> operators that took a parameter of it
 };
 
 namespace {
@@ -269,6 +271,7 @@ void RecorderState::end() {
 }
 
 void RecorderState::clear() {
+  ++number_;
   sites_.clear();
   losses_.clear();
   errors_.clear();
@@ -278,7 +281,7 @@ void RecorderState::clear() {
   keep_.clear();
   order_.clear();
   next_order_ = 0;
-  unmatched_.clear();
+  seen_in_.clear();
 }
 
 void RecorderState::failed(std::string_view where, const char* what) {
@@ -388,9 +391,11 @@ void RecorderState::note_consumers(std::string_view name, c10::ArrayRef<const c1
     const auto known = outputs_.find(tensor.unsafeGetTensorImpl());
     if (known == outputs_.end() || note.biased == known->second || name == "aten::detach") return;
     Consumers& consumers = sites_[known->second.first].consumers[known->second.second];
-    if (note.run && note.run->family == Family::Contraction && note.run->inputs.front().is_same(tensor)) {
+    const std::vector<std::int64_t>& features = call(known->second).output_features;
+    if (note.run && note.run->family == Family::Contraction && note.run->inputs.front().is_same(tensor) &&
+        from_front(note.run->input_features, tensor.dim()) == features) {
       consumers.products.emplace_back(note.site, sites_[note.site].captured.calls.size());
-    } else if (hooks::is_softmax(name, args)) {
+    } else if (hooks::is_softmax(name, args) && features == std::vector<std::int64_t>{tensor.dim() - 1}) {
       consumers.softmax = true;
     } else {
       consumers.others = true;
@@ -426,6 +431,7 @@ std::optional<OperatorNote> RecorderState::operator_starts(std::string_view name
   if (nesting.inside > 0) return std::nullopt;
   const std::lock_guard lock(mutex_);
   OperatorNote note;
+  note.recording = number_;
   note.biased = bias_follows(name, args);
   if (hooks::is_in_place(name) && !args.empty()) {
     hooks::for_each_tensor(args.slice(0, 1), [&](const at::Tensor& target) { save_before_write(target, note.biased); });
@@ -447,13 +453,18 @@ std::optional<OperatorNote> RecorderState::operator_starts(std::string_view name
     note.outermost = true;
   } else if (!note.biased) {
     note_derivation(args, note);
-    hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
-      if (const hooks::Parameter* parameter = index_.find(tensor)) {
-        for (const std::size_t layer : parameter->layers) unmatched_[layer].emplace(name);
-      }
-    });
   }
+  hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
+    if (const hooks::Parameter* parameter = index_.find(tensor)) {
+      for (const std::size_t layer : parameter->layers) seen_in_[layer].emplace(name);
+    }
+  });
   note_consumers(name, args, note);
+  if (hooks::is_in_place(name) && !note.biased && !args.empty()) {
+    // The tensor goes on to live as something else than the layer's output.
+    hooks::for_each_tensor(args.slice(0, 1),
+                           [&](const at::Tensor& target) { outputs_.erase(target.unsafeGetTensorImpl()); });
+  }
   if (!note.wants_end()) return std::nullopt;
   if (note.outermost) ++nesting.inside;
   return note;
@@ -466,7 +477,7 @@ void RecorderState::operator_ends(std::string_view name, OperatorNote note, cons
   if (!output.defined()) return;  // the operator threw
   if (note.run && options_.on_call) options_.on_call(note.layer);
   const std::lock_guard lock(mutex_);
-  if (!recording_) return;
+  if (!recording_ || note.recording != number_) return;
   if (note.run) capture(note.site, *note.run, name, output);
   if (note.biased) extend_by_bias(*note.biased, output);
   if (note.loss) {
@@ -509,7 +520,9 @@ void RecorderState::capture(std::size_t site, const LayerRun& run, std::string_v
   std::int64_t incoming = run.fan_in;
   if (run.patch != hooks::kUnbounded) {
     const auto before = outputs_.find(run.inputs.front().unsafeGetTensorImpl());
-    if (before != outputs_.end()) {
+    const bool same_rows = before != outputs_.end() && from_front(run.input_features, run.inputs.front().dim()) ==
+                                                           call(before->second).output_features;
+    if (same_rows) {
       incoming = std::min(incoming, saturating_product(run.patch, call(before->second).output_bound));
     }
   }
@@ -607,8 +620,8 @@ void RecorderState::add_layers_that_did_not_run(Captured& captured) const {
     CapturedLayer missing;
     missing.layer = layer.name;
     missing.kind = layer.kind;
-    const auto seen = unmatched_.find(i);
-    if (seen == unmatched_.end()) {
+    const auto seen = seen_in_.find(i);
+    if (seen == seen_in_.end()) {
       missing.status = Status::NotRun;
       missing.detail = "no operator took a parameter of it";
     } else {
@@ -764,6 +777,10 @@ void listen(const std::shared_ptr<RecorderState>& state) {
     everywhere_states.push_back(state);
     if (installed_everywhere.users++ == 0) installed_everywhere.handle = at::addGlobalCallback(observer<true>());
   } else {
+    // What was stopped on another thread could not be taken off this one's list there.
+    const auto stale = std::erase_if(
+        this_thread.states, [&](const auto& entry) { return entry.first == state || !entry.first->recording(); });
+    if (stale > 0 && (installed_here.users -= static_cast<int>(stale)) == 0) at::removeCallback(installed_here.handle);
     this_thread.states.emplace_back(state, Nesting{});
     if (installed_here.users++ == 0) installed_here.handle = at::addThreadLocalCallback(observer<false>());
   }

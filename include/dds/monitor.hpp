@@ -31,7 +31,8 @@ class Reduction {
   enum Kind {
     Sum,   ///< the loss is sum l_i
     Mean,  ///< the loss is an average: the division is read off the loss operator that runs (cross entropy: the targets
-           ///< that count; squared error: all entries) and undone, so that D is what Sum would have given
+           ///< that count; squared error: all entries) and undone, so that D is what Sum would have given. What the
+           ///< user's code divides or weights the operator's result by is not seen: then say Reduction(N)
     Scale,  ///< the loss is (sum l_i) / N for a number N of the user's
   };
   Reduction(Kind kind) : kind_(kind) {}

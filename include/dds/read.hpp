@@ -55,6 +55,7 @@ struct ReadOptions {
 /// generator are left as they were, and other recorders of this thread do not see the passes. Not while another thread
 /// trains the model.
 ///
+/// Every position counts in the true Fisher, also one that the data's targets mask: leave padding out of the probe.
 /// A layer that did not run, NaN or Inf, and what else is no ordinary reading, comes as a status in its signature. A
 /// forward that builds tensors of its own dtype is read in the model's (Status::Fp64Unavailable). Throws
 /// InvalidArgument for a model without parameters, an empty probe, a pattern that matches nothing, targets that are

@@ -80,7 +80,8 @@ class Categorical final : public Likelihood {
   at::Tensor sample(const at::Tensor& output, at::Generator generator) const override {
     const c10::NoGradGuard no_grad;
     check_output("categorical", output, 2);
-    const auto p = at::softmax(output, -1).reshape({-1, output.size(-1)});
+    // A row of NaN draws any class: its loss is NaN all the same, and a reading says so.
+    const auto p = at::softmax(output, -1).nan_to_num(1.0).reshape({-1, output.size(-1)});
     return at::multinomial(p, 1, true, std::move(generator)).view(output.sizes().slice(0, output.dim() - 1));
   }
 
@@ -139,7 +140,7 @@ class Bernoulli final : public Likelihood {
   at::Tensor sample(const at::Tensor& output, at::Generator generator) const override {
     const c10::NoGradGuard no_grad;
     check_output("bernoulli", output, 1);
-    return at::bernoulli(at::sigmoid(output), std::move(generator));
+    return at::bernoulli(at::sigmoid(output).nan_to_num(0.5), std::move(generator));
   }
 
   std::int64_t fisher_terms(const at::Tensor& output) const override { return terms_of_values(output); }

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <dds/spectrum.hpp>
+#include <limits>
 #include <utility>
 
 #include "src/model/random.hpp"
@@ -16,13 +17,18 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+/// Bound on the rank of the rows of several calls together, which may lie in different subspaces.
+std::int64_t joint(std::int64_t bound, std::int64_t calls) {
+  return bound > std::numeric_limits<std::int64_t>::max() / calls ? bound : bound * calls;
+}
+
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 }  // namespace
 
 LayerReading::LayerReading(const CapturedLayer& layer, const ReadingOptions& options)
     : layer_(layer.layer), kind_(layer.kind), options_(options) {
-  mark(layer.status);
+  missing_ = layer.status;
 }
 
 bool LayerReading::wanted(Side side) const {
@@ -35,13 +41,13 @@ void LayerReading::mark(StatusSet status) {
   for (SideRows& side : sides_) side.status |= status;
 }
 
-void LayerReading::add_forward(const CapturedCall& call, std::int64_t max_rows) {
+void LayerReading::add_forward(const CapturedCall& call, std::int64_t calls, std::int64_t max_rows) {
   ran_ = true;
   expanded_ = expanded_ || call.expanded;
   if (wanted(Side::Activation)) {
     ++at(Side::Activation).calls;
     if (call.output_intact()) {
-      add(Side::Activation, as_rows(call.output, call.output_features), call.output_bound, {}, max_rows);
+      add(Side::Activation, as_rows(call.output, call.output_features), joint(call.output_bound, calls), {}, max_rows);
     } else {
       mark(Side::Activation, Status::Overwritten);
     }
@@ -61,11 +67,11 @@ void LayerReading::add_forward(const CapturedCall& call, std::int64_t max_rows) 
   }
 }
 
-void LayerReading::add_gradient(const CapturedCall& call, const at::Tensor& gradient, const at::Tensor& scale,
-                                std::int64_t max_rows) {
+void LayerReading::add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards,
+                                const at::Tensor& scale, std::int64_t calls, std::int64_t max_rows) {
   if (!wanted(Side::Fisher) || !gradient.defined()) return;
-  ++backwards_;
-  add(Side::Fisher, as_rows(gradient, call.output_features), call.gradient_bound, scale, max_rows);
+  backwards_ += backwards;
+  add(Side::Fisher, as_rows(gradient, call.output_features), joint(call.gradient_bound, calls), scale, max_rows);
 }
 
 at::Tensor LayerReading::subset(const at::Tensor& rows, std::int64_t count) {
@@ -81,6 +87,10 @@ void LayerReading::add(Side side, const at::Tensor& rows, std::int64_t bound, co
   SideRows& into = at(side);
   const std::int64_t width = rows.size(1);
   if (width == 0 || rows.size(0) == 0) return;
+  if (!rows.is_floating_point()) {  // complex numbers
+    into.status |= Status::NotObservable;
+    return;
+  }
   if (width > options_.max_width()) {
     into.status |= Status::TooWide;
     return;
@@ -91,7 +101,7 @@ void LayerReading::add(Side side, const at::Tensor& rows, std::int64_t bound, co
   }
   if (!into.factor) into.factor.emplace(width);
   if (!into.dtype) into.dtype = rows.scalar_type();
-  into.bound = std::max(into.bound, bound);
+  into.bound = std::max(into.bound, std::min(bound, width));
   at::Tensor kept = rows;
   if (rows.size(0) > max_rows) {
     into.status |= Status::Subsampled;
@@ -112,6 +122,7 @@ Signature LayerReading::signature(Side side, Signature like, std::int64_t terms)
   signature.calls = rows.calls;
   signature.backwards = side == Side::Fisher ? backwards_ : 0;
   signature.status |= rows.status;
+  if (!ran_) signature.status |= missing_;
   if (!rows.factor) {
     if (!signature.status.no_numbers()) {
       // A layer that ran and has no rows on this side: token indices have no features, a frozen output no gradient.

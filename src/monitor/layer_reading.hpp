@@ -19,11 +19,12 @@ class LayerReading {
  public:
   LayerReading(const CapturedLayer& layer, const ReadingOptions& options);
 
-  /// Adds the rows of one call to the activation and input sides, keeping at most `max_rows` of them.
-  void add_forward(const CapturedCall& call, std::int64_t max_rows);
-  /// Adds a gradient at the output of `call`, multiplied by `scale` (0-d; undefined: 1) to the Fisher side.
-  void add_gradient(const CapturedCall& call, const at::Tensor& gradient, const at::Tensor& scale,
-                    std::int64_t max_rows);
+  /// Adds the rows of one call, of `calls` in this pass, to the activation and input sides, keeping at most `max_rows`.
+  void add_forward(const CapturedCall& call, std::int64_t calls, std::int64_t max_rows);
+  /// Adds a gradient at the output of `call`, the sum of `backwards` passes, multiplied by `scale` (0-d; undefined: 1)
+  /// to the Fisher side.
+  void add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards,
+                    const at::Tensor& scale, std::int64_t calls, std::int64_t max_rows);
   /// Marks one side, or all.
   void mark(Side side, StatusSet status);
   void mark(StatusSet status);
@@ -54,6 +55,7 @@ class LayerReading {
   std::string kind_;
   ReadingOptions options_;
   bool ran_ = false;
+  StatusSet missing_;  ///< what the recorder says of a layer that did not run
   bool expanded_ = false;
   std::int64_t backwards_ = 0;
   std::array<SideRows, 3> sides_;

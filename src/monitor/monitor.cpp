@@ -9,6 +9,7 @@
 #include <dds/error.hpp>
 #include <dds/monitor.hpp>
 #include <dds/recorder.hpp>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -35,23 +36,20 @@ struct Scaling {
   StatusSet status;
 };
 
-/// The losses that a call's output went into: those that ran next, before any layer did again.
-std::vector<const CapturedLoss*> losses_of(const CapturedCall& call, const Captured& captured) {
-  std::vector<const CapturedLoss*> losses;
-  std::int64_t last = -1;
+/// The losses that a call's output may have gone into: those that ran after it and before its layer did again.
+std::vector<const CapturedLoss*> losses_of(const CapturedCall& call, const CapturedLayer& layer,
+                                           const Captured& captured) {
+  std::int64_t next = std::numeric_limits<std::int64_t>::max();
+  for (const CapturedCall& other : layer.calls) {
+    if (other.order > call.order) next = std::min(next, other.order);
+  }
+  std::vector<const CapturedLoss*> all, own;
   for (const CapturedLoss& loss : captured.losses) {
     if (loss.order < call.order) continue;
-    if (last >= 0) {
-      const auto between = [&](const CapturedCall& other) { return other.order > last && other.order < loss.order; };
-      const auto ran = [&](const CapturedLayer& layer) {
-        return std::any_of(layer.calls.begin(), layer.calls.end(), between);
-      };
-      if (std::any_of(captured.layers.begin(), captured.layers.end(), ran)) break;
-    }
-    losses.push_back(&loss);
-    last = loss.order;
+    all.push_back(&loss);
+    if (loss.order < next) own.push_back(&loss);
   }
-  return losses;
+  return own.empty() ? all : own;  // a layer that runs twice in one forward has the losses of its last run
 }
 
 Scaling scaling_of(const Reduction& reduction, const std::vector<const CapturedLoss*>& losses) {
@@ -70,7 +68,8 @@ Scaling scaling_of(const Reduction& reduction, const std::vector<const CapturedL
   }
   if (any(Observed::Sum)) return {{}, "mean", Status::ReductionMismatch};
   const bool agree = std::all_of(losses.begin(), losses.end(), [&](const CapturedLoss* loss) {
-    return loss->terms.defined() && loss->targets == losses.front()->targets && loss->op == losses.front()->op;
+    return loss->reduction == Observed::Mean && loss->terms.defined() && loss->targets == losses.front()->targets &&
+           loss->op == losses.front()->op;
   });
   if (losses.empty() || !agree) return {{}, "mean", Status::ReductionUnknown};
   return {losses.front()->terms, fmt::format("mean:{}", losses.front()->targets), {}};
@@ -108,9 +107,9 @@ class Monitor::State {
     if (open_)
       throw InvalidArgument(fmt::format("Monitor::step: step {} has not ended, expected its scope to be left", steps_));
     rethrow();
-    open_ = true;
     due_ = options_.due() ? options_.due()(steps_) : options_.every() > 0 && steps_ % options_.every() == 0;
     if (due_) recorder_.start();
+    open_ = true;
   }
 
   void end_step() {
@@ -125,7 +124,7 @@ class Monitor::State {
 
   /// Ends a step that an exception is leaving: what was captured is dropped, and the step does not count.
   void abandon_step() noexcept {
-    recorder_.stop();
+    guarded([this] { recorder_.take(); });
     open_ = due_ = false;
   }
 
@@ -228,7 +227,15 @@ class Monitor::State {
   void read_step() {
     const auto start = std::chrono::steady_clock::now();
     const Captured captured = recorder_.take();
-    for (const CapturedLayer& layer : captured.layers) read_layer(layer, captured);
+    std::exception_ptr first;
+    for (const CapturedLayer& layer : captured.layers) {
+      try {
+        read_layer(layer, captured);
+      } catch (...) {  // the other layers are read all the same
+        if (!first) first = std::current_exception();
+      }
+    }
+    if (first) std::rethrow_exception(first);
     sink_->write(Metric{steps_, "step_reading_seconds", seconds_since(start)});
     if (!captured.errors.empty()) {
       throw CaptureError(fmt::format("step {}: {} errors while capturing, rows may be missing; the first: {}", steps_,
@@ -245,12 +252,12 @@ class Monitor::State {
     const std::int64_t budget =
         std::max<std::int64_t>(1, options_.reading().max_rows() / std::max<std::int64_t>(1, std::ssize(layer.calls)));
     for (const CapturedCall& call : layer.calls) {
-      reading.add_forward(call, budget);
+      reading.add_forward(call, std::ssize(layer.calls), budget);
       if (coupled_downstream(call, captured)) reading.mark(Side::Fisher, Status::Coupled);
-      const Scaling scaling = scaling_of(options_.reduction(), losses_of(call, captured));
+      const Scaling scaling = scaling_of(options_.reduction(), losses_of(call, layer, captured));
       reading.mark(Side::Fisher, scaling.status);
       reduction = scaling.name;
-      reading.add_gradient(call, call.gradient(), scaling.factor, budget);
+      reading.add_gradient(call, call.gradient(), call.backwards(), scaling.factor, std::ssize(layer.calls), budget);
     }
     for (const Side side : options_.reading().sides()) {
       Signature like;

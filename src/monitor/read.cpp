@@ -148,7 +148,8 @@ class CheckpointRead {
   void add_forward(const Captured& captured, double share) {
     for (const CapturedLayer& layer : captured.layers) {
       LayerReading& into = reading(layer);
-      for (const CapturedCall& call : layer.calls) into.add_forward(call, budget(layer, share, 1));
+      for (const CapturedCall& call : layer.calls)
+        into.add_forward(call, std::ssize(layer.calls), budget(layer, share, 1));
     }
   }
 
@@ -156,7 +157,8 @@ class CheckpointRead {
     for (CapturedLayer& layer : captured.layers) {
       LayerReading& into = reading(layer);
       for (CapturedCall& call : layer.calls) {
-        into.add_gradient(call, call.take_gradient(), /*scale=*/{}, budget(layer, share, plan_->passes));
+        into.add_gradient(call, call.take_gradient(), /*backwards=*/1, /*scale=*/{}, std::ssize(layer.calls),
+                          budget(layer, share, plan_->passes));
       }
     }
   }
@@ -215,6 +217,8 @@ std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likel
   if (options.fp64()) {
     try {
       return read_in(at::kDouble, model, *likelihood, probe, forward, options);
+    } catch (const c10::OutOfMemoryError&) {
+      throw;
     } catch (const c10::Error&) {
       // A forward that builds tensors of its own dtype cannot run in fp64. If something else is wrong, it throws again.
     }

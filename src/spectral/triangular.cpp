@@ -24,12 +24,12 @@ constexpr std::int64_t kMinBlock = 512;
 // Entries reduced at once: bounds the fp64 copy of a long, thin batch (a convolution's rows are its positions).
 constexpr std::int64_t kMaxBlockEntries = std::int64_t{1} << 22;
 
-/// e (0-d, fp64) with 2^e <= max |rows| < 2^(e+1); 0 for a zero matrix, NaN where the rows hold a NaN or Inf.
+/// e (0-d, fp64) with 2^e <= max |rows| < 2^(e+1); -1000 for a zero matrix, NaN where the rows hold a NaN or Inf.
 at::Tensor binary_exponent(const at::Tensor& rows) {
   const auto [low, high] = at::aminmax(rows);
   const at::Tensor largest = at::maximum(low.neg(), high).to(at::kDouble);
   const at::Tensor exponent = largest.log2().floor().clamp(-1000, 1000);
-  return at::where(at::isfinite(largest).logical_and(largest.gt(0)), exponent, largest.sub(largest));
+  return at::where(at::isfinite(largest).logical_and(largest.gt(0)), exponent, largest.sub(largest).sub(1000));
 }
 
 /// R of the rows' QR; rows no more than columns are their own factor.

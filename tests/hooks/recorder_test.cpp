@@ -402,6 +402,44 @@ TEST(Recorder, DeepLinearChainsAreBoundedByTheirNarrowestLayer) {
   EXPECT_THAT(backward, ElementsAre(3, 3, 6, 6, 9));  // the last: a softmax's gradient sums to zero
 }
 
+TEST(Recorder, BoundsDoNotReachThroughWhatIsNotAProductOfTheSameRows) {
+  torch::manual_seed(0);
+  struct Bottleneck : torch::nn::Module {
+    torch::nn::Linear narrow{register_module("narrow", torch::nn::Linear(2, 16))};
+    torch::nn::Linear wide{register_module("wide", torch::nn::Linear(16, 16))};
+    at::Tensor mix = register_parameter("mix", torch::randn({4, 8}));
+    at::Tensor forward(const at::Tensor& x) { return torch::matmul(mix, wide(narrow(x).relu_())); }
+  } net;
+  net.to(torch::kDouble);
+  Recorder recorder(net);
+  recorder.start();
+  summed_loss(net.forward(torch::randn({30, 8, 2}, torch::kDouble))).backward();
+  const Captured captured = recorder.take();
+  for (const CapturedLayer& layer : captured.layers) {
+    const CapturedCall& call = layer.calls.at(0);
+    const at::Tensor rows = as_rows(call.output, call.output_features),
+                     delta = as_rows(call.gradient(), call.output_features);
+    EXPECT_LE(torch::linalg_matrix_rank(rows).item<std::int64_t>(), call.output_bound) << layer.layer;
+    EXPECT_LE(torch::linalg_matrix_rank(delta).item<std::int64_t>(), call.gradient_bound) << layer.layer;
+  }
+  EXPECT_EQ(find(captured, "narrow")->calls[0].output_bound, 3);
+  EXPECT_EQ(find(captured, "wide")->calls[0].output_bound, 16);    // a ReLU lies between
+  EXPECT_EQ(find(captured, "wide")->calls[0].gradient_bound, 16);  // the product mixes positions, not features
+}
+
+TEST(Recorder, StoppedOnAnotherThreadStartsAgainWithoutSeeingDouble) {
+  TwoLayers net;
+  const at::Tensor x = torch::randn({3, 4}, torch::kDouble);
+  Recorder recorder(net);
+  recorder.start();
+  std::thread([&] { recorder.stop(); }).join();
+  for (int i = 0; i < 2; ++i) {
+    recorder.start();
+    net.forward(x).sum().backward();
+    EXPECT_EQ(recorder.take().layers[0].calls.size(), 1u);
+  }
+}
+
 // ---- loss operators ----
 
 TEST(Recorder, SeesHowTheLossReduces) {

@@ -171,6 +171,20 @@ TEST(TriangularAccumulator, MergesBlocksOfUnequalScale) {
     EXPECT_NEAR(sigma[i] / 1e200, matrix.sigma[i], 1e-13 * matrix.sigma[0]);
 }
 
+TEST(TriangularAccumulator, ZeroBlocksDoNotHideTinyOnes) {
+  const Graded matrix = graded(10, 8, 1.0);
+  TriangularAccumulator accumulator(8);
+  accumulator.update(torch::zeros({600, 8}, torch::kDouble));
+  accumulator.update(matrix.rows * 1e-200);
+  Signature signature;
+  signature.structural_bound = 8;
+  read_numbers(read_spectrum(accumulator), torch::kDouble, signature);
+  EXPECT_EQ(signature.rank, 8);
+  EXPECT_NEAR(*signature.sigma_max / 1e-200, matrix.sigma[0], 1e-13 * matrix.sigma[0]);
+  EXPECT_TRUE(std::isfinite(*signature.log10_trace));
+  EXPECT_GE(*signature.stable_rank, 1);
+}
+
 TEST(TriangularAccumulator, MergesWithItselfAsTheRowsTwice) {
   torch::manual_seed(0);
   const at::Tensor rows = torch::randn({1300, 5}, torch::kDouble);
