@@ -572,7 +572,7 @@ void RecorderState::tapped(std::string_view name, const at::Tensor& tensor) {
   const std::lock_guard lock(mutex_);
   LayerRun run;
   run.output_features = {-1};
-  const auto layers = index_.layers();
+  const auto& layers = index_.layers();
   if (std::any_of(layers.begin(), layers.end(), [&](const hooks::Layer& layer) { return layer.name == name; })) {
     throw InvalidArgument("a layer of the model has this name, expected another one");
   }
