@@ -2,7 +2,9 @@
 #pragma once
 
 #include <dds/correlation.hpp>
+#include <dds/decay.hpp>
 #include <dds/error.hpp>
+#include <dds/fit.hpp>
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
 #include <dds/model.hpp>

@@ -12,6 +12,7 @@
 #include <torch/arg.h>
 
 #include <cstdint>
+#include <dds/decay.hpp>
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
 #include <dds/read.hpp>
@@ -56,6 +57,8 @@ struct MonitorOptions {
   /// known loss operator in the step Status::ReductionUnknown: then say Reduction(N).
   TORCH_ARG(Reduction, reduction) = Reduction(Reduction::Mean);
   TORCH_ARG(ReadingOptions, reading) = ReadingOptions();
+  /// How Monitor::decay_counts() counts.
+  TORCH_ARG(DecayOptions, decay) = DecayOptions();
   /// Capture what all threads run in the step, not only the one that opened it.
   TORCH_ARG(bool, all_threads) = false;
   /// Gets errors of capturing, reading and logging instead of the next call's throwing them.
@@ -110,6 +113,11 @@ class Monitor {
   /// Logs an estimate, or a number of the caller's, at the present step.
   void log(LlcEstimate estimate);
   void log(std::string_view name, double value);
+
+  /// What the readings so far say of the directions that die, one count per series: online what
+  /// dds::decay_counts(run directory) says of the finished log. Needs no ReadingOptions::spectra. A resumed monitor counts
+  /// from where it resumed; the log has it all.
+  std::vector<DecayCount> decay_counts() const;
 
   /// What a resumed training needs: the step count and the ranks that fixed-rank volumes are taken over, as text to
   /// keep in the caller's own checkpoint.

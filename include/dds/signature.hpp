@@ -9,6 +9,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -115,5 +116,18 @@ struct Signature {
   at::Tensor
       dead_axes;  ///< on request: (width - rank) x width, fp64, CPU: orthonormal right singular vectors at the floor
 };
+
+/// What readings have in common that may be followed over steps: a series never mixes sources or kinds of Fisher.
+struct SeriesId {
+  std::string layer;
+  Side side = Side::Activation;
+  std::string source;
+  std::string fisher_kind;
+
+  friend auto operator<=>(const SeriesId&, const SeriesId&) = default;
+};
+SeriesId series_of(const Signature& signature);
+/// "fc1, fisher side (read, exact)".
+std::string to_string(const SeriesId& series);
 
 }  // namespace dds

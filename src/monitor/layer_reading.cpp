@@ -136,7 +136,7 @@ Signature LayerReading::signature(Side side, Signature like, std::int64_t terms)
   if (!signature.status.no_numbers()) {
     Spectrum spectrum = read_spectrum(*rows.factor, options_.dead_axes());
     spectrum.divisor /= terms;
-    if (options_.fixed_rank()) signature.fixed_rank = options_.fixed_rank()(layer_, side);
+    if (options_.fixed_rank()) signature.fixed_rank = options_.fixed_rank()(series_of(signature));
     read_numbers(spectrum, *rows.dtype, signature);
     if (!signature.fixed_rank && signature.logdet_plus) {
       signature.fixed_rank = signature.rank;

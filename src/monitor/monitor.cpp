@@ -14,7 +14,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
-#include <tuple>
 #include <utility>
 
 #include "src/monitor/layer_reading.hpp"
@@ -83,7 +82,8 @@ class Monitor::State {
       : model_(model),
         options_(std::move(options)),
         sink_(std::move(sink)),
-        recorder_(model, recorder_options(options_)) {
+        recorder_(model, recorder_options(options_)),
+        decay_(options_.decay()) {
     if (!sink_) throw InvalidArgument("Monitor: sink is null, expected dds::log::directory(...) or another sink");
     if (options_.every() < 0)
       throw InvalidArgument(fmt::format("Monitor: every is {}, expected 0 or more", options_.every()));
@@ -137,12 +137,13 @@ class Monitor::State {
                               ReadOptions options) {
     rethrow();
     if (options.reading().layers().empty()) options.reading().layers(options_.reading().layers());
-    options.reading().fixed_rank(fixed_ranks_of("read"));
+    const bool spectra = options.reading().spectra() || options_.reading().spectra();
+    options.reading(counted(std::move(options.reading())));
     const auto start = std::chrono::steady_clock::now();
-    std::vector<Signature> signatures = dds::read(model_, likelihood, probe, forward, options);
+    std::vector<Signature> signatures = dds::read(model_, likelihood, probe, forward, std::move(options));
     for (Signature& signature : signatures) {
       signature.step = steps_;
-      write(signature);
+      write(signature, spectra);
     }
     sink_->write(Metric{steps_, "read_seconds", seconds_since(start)});
     return signatures;
@@ -161,8 +162,8 @@ class Monitor::State {
 
   std::string state() const {
     nlohmann::json ranks = nlohmann::json::array();
-    for (const auto& [key, rank] : fixed_ranks_) {
-      ranks.push_back({std::get<0>(key), to_string(std::get<1>(key)), std::get<2>(key), rank});
+    for (const auto& [series, rank] : fixed_ranks_) {
+      ranks.push_back({series.layer, to_string(series.side), series.source, series.fisher_kind, rank});
     }
     return nlohmann::json{{"steps", steps_}, {"fixed_ranks", ranks}}.dump();
   }
@@ -170,9 +171,9 @@ class Monitor::State {
   void load_state(const std::string& text) {
     try {
       const nlohmann::json state = nlohmann::json::parse(text);
-      std::map<SeriesKey, std::int64_t> ranks;
+      std::map<SeriesId, std::int64_t> ranks;
       for (const nlohmann::json& entry : state.at("fixed_ranks")) {
-        ranks[{entry.at(0), side_from_string(entry.at(1).get<std::string>()), entry.at(2)}] = entry.at(3);
+        ranks[{entry.at(0), side_from_string(entry.at(1).get<std::string>()), entry.at(2), entry.at(3)}] = entry.at(4);
       }
       const auto steps = state.at("steps").get<std::int64_t>();
       if (steps < 0) throw InvalidArgument(fmt::format("Monitor::load_state: steps is {}, expected 0 or more", steps));
@@ -183,13 +184,12 @@ class Monitor::State {
     }
   }
 
+  std::vector<DecayCount> decay_counts() const { return decay_.counts(); }
   bool due() const { return due_; }
   std::int64_t steps() const { return steps_; }
   const std::vector<std::string>& layers() const { return recorder_.layers(); }
 
  private:
-  using SeriesKey = std::tuple<std::string, Side, std::string>;  // layer, side, source
-
   static double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
@@ -245,8 +245,7 @@ class Monitor::State {
 
   void read_layer(const CapturedLayer& layer, const Captured& captured) {
     if (layer.calls.empty() && !first_time(layer)) return;
-    ReadingOptions options = options_.reading();
-    LayerReading reading(layer, options.fixed_rank(fixed_ranks_of("step")));
+    LayerReading reading(layer, counted(options_.reading()));
     if (!captured.errors.empty()) reading.mark(Status::CaptureFailed);
     std::string reduction;
     const std::int64_t budget =
@@ -267,7 +266,8 @@ class Monitor::State {
         like.fisher_kind = "empirical";
         like.reduction = reduction;
       }
-      write(reading.signature(side, std::move(like)));
+      Signature signature = reading.signature(side, std::move(like));
+      write(signature, options_.reading().spectra());
     }
   }
 
@@ -282,18 +282,18 @@ class Monitor::State {
   /// A layer that does not run, or cannot be observed, is reported once.
   bool first_time(const CapturedLayer& layer) { return reported_.insert({layer.layer, layer.detail}).second; }
 
-  /// The ranks at the first reading of each layer and side from this source.
-  std::function<std::optional<std::int64_t>(const std::string&, Side)> fixed_ranks_of(std::string source) const {
-    return [this, source = std::move(source)](const std::string& layer, Side side) -> std::optional<std::int64_t> {
-      const auto known = fixed_ranks_.find({layer, side, source});
+  /// What a reading needs besides to be a member of its series: the rank of the first one, and the spectrum to count on.
+  ReadingOptions counted(ReadingOptions options) const {
+    return options.spectra(true).fixed_rank([this](const SeriesId& series) -> std::optional<std::int64_t> {
+      const auto known = fixed_ranks_.find(series);
       return known == fixed_ranks_.end() ? std::nullopt : std::optional(known->second);
-    };
+    });
   }
 
-  void write(const Signature& signature) {
-    if (signature.fixed_rank) {
-      fixed_ranks_.try_emplace({signature.layer, signature.side, signature.source}, *signature.fixed_rank);
-    }
+  void write(Signature& signature, bool spectra) {
+    if (signature.fixed_rank) fixed_ranks_.try_emplace(series_of(signature), *signature.fixed_rank);
+    decay_.add(signature);
+    if (!spectra) signature.spectrum.clear();
     sink_->write(signature);
   }
 
@@ -305,7 +305,8 @@ class Monitor::State {
   bool due_ = false;
   std::int64_t steps_ = 0;
   std::exception_ptr error_;
-  std::map<SeriesKey, std::int64_t> fixed_ranks_;
+  std::map<SeriesId, std::int64_t> fixed_ranks_;
+  DecayCounter decay_;
   std::set<std::pair<std::string, std::string>> reported_;
 };
 
@@ -355,6 +356,8 @@ std::vector<Signature> Monitor::read(const LikelihoodPtr& likelihood, const Data
 
 void Monitor::log(LlcEstimate estimate) { state_->log(std::move(estimate)); }
 void Monitor::log(std::string_view name, double value) { state_->log(name, value); }
+
+std::vector<DecayCount> Monitor::decay_counts() const { return state_->decay_counts(); }
 
 std::string Monitor::state() const { return state_->state(); }
 void Monitor::load_state(const std::string& text) { state_->load_state(text); }

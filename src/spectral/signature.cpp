@@ -70,4 +70,14 @@ std::string to_string(StatusSet status) {
   return text.empty() ? "ok" : text;
 }
 
+SeriesId series_of(const Signature& signature) {
+  return {signature.layer, signature.side, signature.source, signature.fisher_kind};
+}
+
+std::string to_string(const SeriesId& series) {
+  std::string text = fmt::format("{}, {} side ({}", series.layer, to_string(series.side), series.source);
+  if (!series.fisher_kind.empty()) text += ", " + series.fisher_kind;
+  return text + ")";
+}
+
 }  // namespace dds

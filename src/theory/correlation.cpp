@@ -7,6 +7,8 @@
 #include <numeric>
 #include <vector>
 
+#include "src/theory/quantile.hpp"
+
 namespace dds {
 namespace {
 
@@ -53,17 +55,6 @@ std::optional<double> rho_of(const std::vector<double>& x, const std::vector<dou
   const double squares = dot(x, x) * dot(y, y);
   if (squares == 0) return std::nullopt;
   return std::clamp(dot(x, y) / std::sqrt(squares), -1.0, 1.0);
-}
-
-/// z with P(|N(0, 1)| <= z) = confidence, by bisection.
-double normal_quantile(double confidence) {
-  double low = 0;
-  double high = 40;
-  for (int i = 0; i < 100; ++i) {
-    const double middle = (low + high) / 2;
-    (std::erfc(middle / std::sqrt(2.0)) > 1 - confidence ? low : high) = middle;
-  }
-  return high;
 }
 
 RankCorrelation with_interval(std::int64_t n, double rho, std::int64_t degrees, double confidence) {
