@@ -101,8 +101,8 @@ Path trained(Training training, std::int64_t depth, std::int64_t dead, std::uint
         read();
       }
     }
-    path.counts = monitor.decay_counts();
   }
+  path.counts = dds::decay_counts(log);
   return path;
 }
 

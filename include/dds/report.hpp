@@ -1,7 +1,10 @@
-// One page for one run: what a run directory holds, drawn.
+// What a finished run says, or one that is still being written: the page with everything drawn, and the count of the
+// directions that died.
 #pragma once
 
+#include <dds/decay.hpp>
 #include <filesystem>
+#include <vector>
 
 namespace dds {
 
@@ -12,5 +15,10 @@ namespace dds {
 /// all. Throws IoError if the directory holds no run or cannot be written, or a file in it is malformed (file and line
 /// named).
 std::filesystem::path write_report(const std::filesystem::path& run_directory);
+
+/// The directions that die in each series of the run's signatures, from its log alone: what Monitor::decay_counts()
+/// says online. Needs the spectra of signatures.jsonl (ReadingOptions::spectra); series without any are not in the
+/// result. Throws InvalidArgument for options out of range, IoError as above.
+std::vector<DecayCount> decay_counts(const std::filesystem::path& run_directory, DecayOptions options = {});
 
 }  // namespace dds

@@ -40,9 +40,13 @@ std::vector<std::string> layers_of(const Run& run) {
 std::vector<Comparison::Pair> pairs_of(const Run& run, const std::string& layer, const Measure& measure,
                                        const Estimates& estimates) {
   std::map<std::int64_t, Comparison::Pair> pairs;
+  std::string kind;
   for (const Signature& s : run.signatures) {
     const auto estimate = estimates.find(s.step);
     if (s.source != "read" || s.side != measure.side || s.layer != layer || estimate == estimates.end()) continue;
+    // One Fisher kind a comparison: the one that the layer was read with first.
+    if (kind.empty()) kind = s.fisher_kind;
+    if (s.fisher_kind != kind) continue;
     if (const auto value = measure.value(s)) pairs[s.step] = {s.step, *value, s.at_floor, estimate->second};
   }
   std::vector<Comparison::Pair> sorted;

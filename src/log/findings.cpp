@@ -46,6 +46,21 @@ void floor_and_dead(const Run& run, std::vector<std::string>& out) {
                                   s.structural_bound, s.layer, to_string(s.side)));
 }
 
+void dying(const std::vector<DecayCount>& counts, std::vector<std::string>& out) {
+  const auto with = [&](DecayStatus status) {
+    return std::count_if(counts.begin(), counts.end(), [&](const DecayCount& c) { return c.status == status; });
+  };
+  const auto counted = with(DecayStatus::Counted);
+  if (counted == 0) return;
+  const auto most = std::max_element(counts.begin(), counts.end(), [](const DecayCount& a, const DecayCount& b) {
+    return a.count.value_or(-1) < b.count.value_or(-1);
+  });
+  out.push_back(
+      fmt::format("Directions die in {} of {} series of spectra ({} more move, but give no count); most in {}: {}.",
+                  counted, counts.size(), with(DecayStatus::Undecided) + with(DecayStatus::MatrixDecays),
+                  to_string(most->series), most->statement()));
+}
+
 void estimates(const Run& run, std::vector<std::string>& out) {
   for (const LlcKind kind : {LlcKind::Plain, LlcKind::Tilted}) {
     std::int64_t all = 0, converged = 0;
@@ -102,10 +117,12 @@ void statuses(const Run& run, std::vector<std::string>& out) {
 
 }  // namespace
 
-std::vector<std::string> findings(const Run& run, const std::vector<Comparison>& comparisons) {
+std::vector<std::string> findings(const Run& run, const std::vector<Comparison>& comparisons,
+                                  const std::vector<DecayCount>& counts) {
   std::vector<std::string> out;
   last_metrics(run, out);
   floor_and_dead(run, out);
+  dying(counts, out);
   estimates(run, out);
   correlations(comparisons, out);
   statuses(run, out);

@@ -1,6 +1,7 @@
 // What a run shows, in plain sentences, each with the numbers that it rests on.
 #pragma once
 
+#include <dds/decay.hpp>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,7 @@
 
 namespace dds::log {
 
-std::vector<std::string> findings(const Run& run, const std::vector<Comparison>& comparisons);
+std::vector<std::string> findings(const Run& run, const std::vector<Comparison>& comparisons,
+                                  const std::vector<DecayCount>& counts);
 
 }  // namespace dds::log

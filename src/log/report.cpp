@@ -1,4 +1,6 @@
 // report.html: the page of src/log/report/ with the run's data, the scripts and the chart library put into it.
+#include <fmt/format.h>
+
 #include <dds/report.hpp>
 #include <map>
 #include <string>
@@ -6,6 +8,7 @@
 
 #include "src/log/assets.hpp"
 #include "src/log/comparison.hpp"
+#include "src/log/counts.hpp"
 #include "src/log/file.hpp"
 #include "src/log/findings.hpp"
 #include "src/log/record.hpp"
@@ -69,17 +72,43 @@ ordered_json comparison_json(const log::Comparison& comparison) {
   return out;
 }
 
+ordered_json count_json(const DecayCount& count) {
+  std::string rates;
+  for (const RateGroup& group : count.groups) {
+    rates += fmt::format("{}{} at {:.2f} [{:.2f}, {:.2f}]", rates.empty() ? "" : ", ", group.directions, group.rate,
+                         group.low, group.high);
+  }
+  return {{"layer", count.series.layer},
+          {"side", to_string(count.series.side)},
+          {"source", count.series.source},
+          {"fisher_kind", count.series.fisher_kind},
+          {"status", to_string(count.status)},
+          {"count", count.count ? json(*count.count) : json()},
+          {"low", count.low},
+          {"high", count.high},
+          {"rank", count.fixed_rank},
+          {"first_step", count.first_step},
+          {"last_step", count.last_step},
+          {"rates", rates},
+          {"ratio", number(count.volume_ratio)},
+          {"ratio_low", number(count.volume_ratio_low)},
+          {"ratio_high", number(count.volume_ratio_high)},
+          {"decades", number(count.decades)}};
+}
+
 ordered_json page_data(const log::Run& run) {
   const auto comparisons = log::compare(run);
+  const auto counts = log::decay_counts(run);
   ordered_json data{{"name", std::filesystem::absolute(run.directory / "").parent_path().filename().string()},
                     {"run", run.description},
                     {"signatures", columns(run.signatures)},
                     {"llc", columns(run.estimates)},
                     {"metrics", columns(run.metrics)},
                     {"spectra", spectra(run.signatures)},
-                    {"findings", log::findings(run, comparisons)},
+                    {"findings", log::findings(run, comparisons, counts)},
                     {"measures", json::array()},
                     {"comparisons", json::array()},
+                    {"counts", json::array()},
                     {"notes",
                      {{"signatures.csv", column_notes<Signature>()},
                       {"llc.csv", column_notes<LlcEstimate>()},
@@ -88,6 +117,7 @@ ordered_json page_data(const log::Run& run) {
     data["measures"].push_back({{"key", measure.key}, {"label", measure.label}});
   }
   for (const log::Comparison& comparison : comparisons) data["comparisons"].push_back(comparison_json(comparison));
+  for (const DecayCount& count : counts) data["counts"].push_back(count_json(count));
   return data;
 }
 

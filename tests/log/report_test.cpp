@@ -70,12 +70,12 @@ TEST_F(ReportTest, FindingsRestOnTheRows) {
   run.metrics = {{0, "test_accuracy", 0.1}, {70, "test_accuracy", 0.885}};
   run.signatures[14].dead_directions = 3;
   std::string text;
-  for (const std::string& finding : log::findings(run, log::compare(run))) text += finding + "\n";
+  for (const std::string& finding : log::findings(run, log::compare(run), {})) text += finding + "\n";
   EXPECT_NE(text.find("test_accuracy ends at 0.885 (step 70)"), std::string::npos) << text;
   EXPECT_NE(text.find("3 of 10 in fc1"), std::string::npos) << text;
   EXPECT_NE(text.find("7 of 8 tilted"), std::string::npos) << text;
   EXPECT_NE(text.find("2 of 2 plain"), std::string::npos) << text;
-  EXPECT_TRUE(log::findings({}, {}).empty());
+  EXPECT_TRUE(log::findings({}, {}, {}).empty());
 }
 
 nlohmann::json data_of(const std::string& page) {

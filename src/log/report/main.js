@@ -124,6 +124,7 @@ if (signatures.length) {
 drawLlc(body('llc'));
 drawComparison(body('comparison'));
 drawSpectra(body('spectra'));
+drawCounts(body('counts'));
 drawCost(body('cost'));
 drawStatuses(body('statuses'));
 drawColumns(body('columns'));

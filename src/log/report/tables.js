@@ -54,6 +54,22 @@ function drawCost(parent) {
       rows);
 }
 
+function drawCounts(parent) {
+  if (!data.counts.length) return quiet(parent, 'No spectra were logged.');
+  const interval = r => r.ratio === null ? null : `${show(r.ratio, 3)} [${show(r.ratio_low, 3)}, ${show(r.ratio_high, 3)}]`;
+  table(
+      parent,
+      [
+        ['layer', r => r.layer, 'text'], ['side', r => r.side, 'text'], ['source', r => r.source, 'text'],
+        ['Fisher', r => r.fisher_kind, 'text'], ['count', r => r.count],
+        ['between', r => r.count === null && r.status === 'undecided' ? `${r.low} and ${r.high}` : null, 'text'],
+        ['of rank', r => r.rank], ['status', r => r.status.replaceAll('_', ' '), 'text'],
+        ['rates', r => r.count === null ? null : r.rates, 'text'], ['log det⁺ / log λ_min⁺', interval, 'text'],
+        ['decades of λ_min⁺', r => r.decades, '', 3], ['first step', r => r.first_step], ['last step', r => r.last_step]
+      ],
+      data.counts);
+}
+
 function drawStatuses(parent) {
   const odd = allSignatures.filter(r => r.status !== 'ok');
   if (!odd.length) return quiet(parent, 'None: every reading is ok.');
