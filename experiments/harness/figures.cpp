@@ -53,7 +53,7 @@ function figure(part) {
     layout.annotations.push({text: `<b>${panel.title}</b>`, x: x0, y: top - 0.03 / rows, xref: 'paper', yref: 'paper',
       xanchor: 'left', yanchor: 'bottom', yshift: 2, showarrow: false});
     for (const c of panel.curves) {
-      const fresh = c.name && !named.has(c.name);
+      const fresh = c.name !== '' && !named.has(c.name);
       named.add(c.name);
       traces.push({type: 'scatter', mode: [c.line && 'lines', c.markers && 'markers'].filter(Boolean).join('+'),
         x: c.x, y: c.y, name: c.name, legendgroup: c.name, showlegend: fresh, xaxis: `x${n}`, yaxis: `y${n}`,

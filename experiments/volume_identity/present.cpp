@@ -265,7 +265,7 @@ ex::Panel eigenvalues(const Path& path, const dds::SeriesId& series) {
     const bool lowest = count && static_cast<std::int64_t>(j) >= count->fixed_rank - path.dead;
     ex::Curve curve{lowest ? "the r smallest" : "the others", {}, {}, lowest ? 1 : 6, true, false, false};
     for (const dds::Signature* signature : readings) {
-      if (!(signature->spectrum[j] > 0)) continue;
+      if (!(signature->spectrum[j] > *signature->floor)) continue;
       curve.x.push_back(static_cast<double>(signature->step));
       curve.y.push_back(2 * std::log10(signature->spectrum[j]) - std::log10(static_cast<double>(signature->rows)));
     }

@@ -1,5 +1,6 @@
 // The page holds the run and needs nothing from outside; what it says of DDS against LLC is what the rows say.
 #include <algorithm>
+#include <cmath>
 #include <dds/report.hpp>
 #include <nlohmann/json.hpp>
 
@@ -82,6 +83,59 @@ nlohmann::json data_of(const std::string& page) {
   const std::string open = "<script type=\"application/json\" id=\"data\">";
   const std::size_t begin = page.find(open) + open.size();
   return nlohmann::json::parse(page.substr(begin, page.find("</script>", begin) - begin));
+}
+
+/// Twelve readings of rank three; the last eigenvalue falls where `dies`.
+void put_falling(log::Sink& sink, const std::string& layer, bool dies) {
+  for (int i = 0; i < 12; ++i) {
+    Signature s = signature(10 * i, layer, Side::Fisher);
+    s.fisher_kind = "exact";
+    s.rank = 3;
+    s.spectrum = {3, 1, dies ? std::pow(10, -1 - 0.2 * i) : 0.5};
+    sink.write(s);
+  }
+}
+
+TEST_F(ReportTest, CountsTheDirectionsThatDieFromTheLogAlone) {
+  {
+    const auto sink = log::directory(path());
+    put_falling(*sink, "fc1", true);
+    put_falling(*sink, "fc2", false);
+  }
+  const auto counts = decay_counts(path());
+  ASSERT_EQ(counts.size(), 2u);
+  EXPECT_EQ(counts[0].count, 1) << counts[0].statement();
+  EXPECT_EQ(counts[0].series, (SeriesId{"fc1", Side::Fisher, "read", "exact"}));
+  EXPECT_NEAR(*counts[0].volume_ratio, 1, 1e-9);
+  EXPECT_EQ(counts[1].status, DecayStatus::NoDecay);
+  EXPECT_EQ(decay_counts(path(), DecayOptions().last_step(30)).at(0).status, DecayStatus::TooFewReadings);
+  EXPECT_NE(message_of<InvalidArgument>([&] { decay_counts(path(), DecayOptions().confidence(2)); }).find("confidence"),
+            std::string::npos);
+  message_of<IoError>([&] { decay_counts(path("nowhere")); });
+
+  write_report(path());
+  const auto data = data_of(content(path() / "report.html"));
+  EXPECT_EQ(data["counts"][0]["count"], 1);
+  EXPECT_EQ(data["counts"][0]["layer"], "fc1");
+  EXPECT_TRUE(data["counts"][1]["count"].is_null());
+  std::string findings;
+  for (const auto& finding : data["findings"]) findings += finding.get<std::string>();
+  EXPECT_NE(findings.find("Directions die in 1 of 2 series"), std::string::npos) << findings;
+}
+
+TEST_F(ReportTest, NeverComparesTwoKindsOfFisherAtOnce) {
+  log::Run run = run_of_eight();
+  run.signatures.clear();
+  for (int i = 0; i < 8; ++i) {
+    for (const char* kind : {"exact", "empirical"}) {
+      Signature s = signature(i * 10, "fc1", Side::Fisher);
+      s.fisher_kind = kind;
+      s.log10_lambda_min_plus = s.fisher_kind == "exact" ? -i : i;
+      run.signatures.push_back(s);
+    }
+  }
+  const auto comparisons = log::compare(run);
+  EXPECT_DOUBLE_EQ(*find(comparisons, "lambda_fisher", LlcKind::Tilted).raw.rho, -1) << "the kind that was read first";
 }
 
 TEST_F(ReportTest, HoldsTheDataAndFetchesNothing) {

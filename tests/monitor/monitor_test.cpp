@@ -359,6 +359,64 @@ TEST(Monitor, TheFixedRankIsThatOfTheFirstReadingAcrossAResume) {
   EXPECT_EQ(after.steps(), 2);
 }
 
+/// Two units of the first layer die, weights in and out: the counts of a monitor, and those of its signatures
+/// afterwards.
+TEST(Monitor, CountsOnlineWhatTheLogSaysAfterwards) {
+  torch::manual_seed(0);
+  torch::nn::Sequential net = small_net();
+  const auto data = Data(torch::randn({100, 6}));
+  const auto sink = memory(), bare = memory();
+  Monitor monitor(*net, MonitorOptions().every(0).reading(ReadingOptions().spectra(true)), sink);
+  Monitor without(*net, MonitorOptions().every(0), bare);
+  const at::Tensor in = net->parameters()[0], bias = net->parameters()[1], out = net->parameters()[2];
+  for (int i = 0; i < 10; ++i) {
+    {
+      const torch::NoGradGuard no_grad;
+      const double scale = i == 0 ? 0.3 : 0.7;
+      in.narrow(0, 0, 2).mul_(scale);
+      bias.narrow(0, 0, 2).mul_(scale);
+      out.narrow(1, 0, 2).mul_(scale);
+    }
+    for (Monitor* m : {&monitor, &without}) {
+      m->read(gaussian(), data, forward_of<torch::nn::SequentialImpl>());
+      m->step().finish();
+    }
+  }
+  DecayCounter afterwards;
+  for (const Signature& s : sink->signatures) afterwards.add(s);
+  const auto online = monitor.decay_counts(), logged = afterwards.counts(), bare_counts = without.decay_counts();
+  ASSERT_EQ(online.size(), 4u);
+  for (std::size_t i = 0; i < online.size(); ++i) {
+    EXPECT_EQ(online[i].statement(), logged[i].statement());
+    EXPECT_EQ(online[i].statement(), bare_counts[i].statement());
+  }
+  EXPECT_EQ(online[0].series.layer, "0");
+  EXPECT_EQ(online[0].count, 2) << online[0].statement();
+  EXPECT_EQ(online[1].count, 2) << online[1].statement();
+  for (const Signature& s : bare->signatures) EXPECT_TRUE(s.spectrum.empty()) << "nobody asked for it";
+  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().decay(DecayOptions().confidence(0)), memory()); }),
+              HasSubstr("confidence is 0"));
+}
+
+TEST(Monitor, KeepsTheFixedRankOfEachFisherKindApart) {
+  torch::manual_seed(0);
+  torch::nn::Sequential net = small_net();
+  const auto forward = forward_of<torch::nn::SequentialImpl>();
+  const Data one(torch::randn({1, 6}), torch::randn({1, 4})), many(torch::randn({50, 6}), torch::randn({50, 4}));
+  const ReadOptions empirical = ReadOptions().fisher(Fisher::Empirical);
+  Monitor first(*net, MonitorOptions().every(0), memory());
+  first.read(gaussian(), one, forward, empirical);  // one sample: rank one
+  first.read(gaussian(), many, forward);            // the true Fisher: full rank
+  Monitor resumed(*net, MonitorOptions().every(0), memory());
+  resumed.load_state(first.state());
+  for (const Signature& s : resumed.read(gaussian(), many, forward, empirical)) {
+    if (s.side == Side::Fisher) EXPECT_EQ(s.fixed_rank, 1) << s.layer;
+  }
+  for (const Signature& s : resumed.read(gaussian(), many, forward)) {
+    if (s.side == Side::Fisher) EXPECT_EQ(s.fixed_rank, s.width) << s.layer;
+  }
+}
+
 TEST(Monitor, LogsReadsEstimatesAndMetricsAtItsStep) {
   torch::manual_seed(0);
   torch::nn::Sequential net = small_net();
