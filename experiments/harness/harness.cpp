@@ -139,10 +139,10 @@ void Summary::write() const {
   const auto text = [](const std::optional<double>& value) {
     return value ? fmt::format("{:.4g}", *value) : std::string("-");
   };
-  fmt::print("\n{:<46} {:>10} {:>10} {:>21} {:>6}\n", "claim", "paper", "measured", "interval", "holds");
+  fmt::print("\n{:<52} {:>10} {:>10} {:>21} {:>6}\n", "claim", "paper", "measured", "interval", "holds");
   for (const Claim& claim : claims_) {
     const std::optional<bool> holds = claim.holds();
-    fmt::print("{:<46} {:>10} {:>10} {:>21} {:>6}\n", claim.id, text(claim.paper), text(claim.measured),
+    fmt::print("{:<52} {:>10} {:>10} {:>21} {:>6}\n", claim.id, text(claim.paper), text(claim.measured),
                claim.low && claim.high ? fmt::format("[{:.4g}, {:.4g}]", *claim.low, *claim.high) : "-",
                holds ? (*holds ? "yes" : "no") : "-");
   }

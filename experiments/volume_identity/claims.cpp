@@ -20,18 +20,13 @@ std::vector<const Path*> Study::of(const std::string& family, std::int64_t depth
   return found;
 }
 
-std::optional<dds::LineFit> slope_of(const Path& path, const dds::SeriesId& series, Observable observable) {
-  const bool training = path.family == "trained" || path.family == "jitter" || path.family == "noiseless";
-  return training ? slope(path, series, observable, kWindowLow, kWindowHigh) : slope(path, series, observable);
-}
-
 std::vector<double> Study::ratios(const std::string& family, std::int64_t depth, std::int64_t dead,
                                   const dds::SeriesId& series, Observable observable) const {
   std::vector<double> result;
   for (const Path* path : of(family, depth, dead)) {
     for (const Path* one : of(family, depth, 1)) {
       if (one->seed != path->seed) continue;
-      const auto numerator = slope_of(*path, series, observable), denominator = slope_of(*one, series, observable);
+      const auto numerator = slope(*path, series, observable), denominator = slope(*one, series, observable);
       if (numerator && denominator) result.push_back(numerator->slope / denominator->slope);
     }
   }
@@ -89,11 +84,11 @@ void exponents(const Study& study, std::vector<Claim>& out) {
     std::map<std::string, std::vector<double>> fisher;
     for (const Path* path : study.of("equal", depth)) {
       for (std::int64_t l = 1; l <= depth; ++l) {
-        if (const auto fit = slope_of(*path, activation_at(layer_name(l)), log_lambda_min))
+        if (const auto fit = slope(*path, activation_at(layer_name(l)), log_lambda_min))
           activation.push_back(fit->slope - 2.0 * static_cast<double>(l));
         for (const char* kind : {"exact", "empirical"}) {
           if (l == depth) continue;
-          if (const auto fit = slope_of(*path, fisher_at(layer_name(l), kind), log_lambda_min))
+          if (const auto fit = slope(*path, fisher_at(layer_name(l), kind), log_lambda_min))
             fisher[kind].push_back(fit->slope - 2.0 * static_cast<double>(depth - l));
         }
       }
@@ -229,8 +224,12 @@ void counts(const Study& study, std::vector<Claim>& out) {
     out.push_back(
         share_right(fmt::format("{}.{}", paths.front()->depth == 0 ? "count_planted" : "count_constructed", family),
                     family, paths));
+    out.back().goal_low.reset();  // too few series for an interval that narrow
   }
   out.push_back(wrong_counts("wrong_counts.jitter", "layers that start unequally", study.of("jitter")));
+  out.push_back(wrong_counts("wrong_counts.strong_jitter",
+                             "layers that start so unequally that a direction may freeze almost where it starts",
+                             study.of("strong_jitter")));
   out.push_back(wrong_counts("wrong_counts.noiseless", "training without noise", study.of("noiseless")));
   std::vector<const Path*> all;
   for (const Path& path : study.paths()) all.push_back(&path);
@@ -239,7 +238,7 @@ void counts(const Study& study, std::vector<Claim>& out) {
 
 /// The two ways in which the identity fails, so that it is seen to.
 void failures(const Study& study, std::vector<Claim>& out) {
-  for (const char* family : {"jitter", "noiseless"}) {
+  for (const char* family : {"jitter", "strong_jitter", "noiseless"}) {
     for (const char* kind : {"exact", "empirical"}) {
       for (const std::int64_t depth : kDepths) {
         Claim claim =
@@ -252,8 +251,8 @@ void failures(const Study& study, std::vector<Claim>& out) {
         for (const Path* path : study.of(family, depth, 2)) {
           for (const Path* one : study.of("trained", depth, 1)) {
             if (one->seed != path->seed) continue;
-            const auto a = slope_of(*path, fisher_at(layer_name(1), kind), log_volume);
-            const auto b = slope_of(*one, fisher_at(layer_name(1), kind), log_volume);
+            const auto a = slope(*path, fisher_at(layer_name(1), kind), log_volume);
+            const auto b = slope(*one, fisher_at(layer_name(1), kind), log_volume);
             if (a && b) values.push_back(a->slope / b->slope);
           }
         }

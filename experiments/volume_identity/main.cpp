@@ -40,7 +40,8 @@ std::vector<Job> jobs_of(const ex::RunOptions& options, const Plan& plan) {
           if (scales == Scales::Rates && dead == 1) continue;  // the same as equal ones
           jobs.push_back({0.1, [=] { return constructed(scales, depth, dead, seed); }});
         }
-        for (const Training training : {Training::Bridge, Training::Jitter, Training::Noiseless}) {
+        for (const Training training :
+             {Training::Bridge, Training::Jitter, Training::StrongJitter, Training::Noiseless}) {
           if (training != Training::Bridge && dead != 2) continue;
           const std::int64_t steps = plan.steps.at(depth);
           const auto log = options.out / "runs" / fmt::format("{}-L{}-r{}-s{}", name_of(training), depth, dead, s);

@@ -36,9 +36,8 @@ Points points(const Path& path, const dds::SeriesId& series, Observable observab
   return result;
 }
 
-std::optional<dds::LineFit> slope(const Path& path, const dds::SeriesId& series, Observable observable, double low,
-                                  double high) {
-  const Points p = points(path, series, observable, low, high);
+std::optional<dds::LineFit> slope(const Path& path, const dds::SeriesId& series, Observable observable) {
+  const Points p = points(path, series, observable, path.low, path.high);
   if (p.x.size() < 5) return std::nullopt;
   return dds::fit_line(p.x, p.y);
 }

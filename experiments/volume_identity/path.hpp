@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <dds/dds.hpp>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@ struct Path {
   std::uint64_t seed = 0;
   std::vector<double> scale;  ///< what drives the decay, by step: tau; tau^L, the root mean square of the dead singular
                               ///< values of the whole product, of a training; length of what is planted
+  double low = 0, high = std::numeric_limits<double>::infinity();  ///< scales that lines are fitted over
   std::vector<dds::Signature> signatures;
   std::vector<dds::DecayCount> counts;  ///< by the library, from the readings alone
 
@@ -36,11 +38,10 @@ double log_lambda_min(const dds::Signature& signature);  ///< log10 of the last 
 struct Points {
   std::vector<double> x, y;
 };
-Points points(const Path& path, const dds::SeriesId& series, Observable observable, double low = 0, double high = 1e9);
+Points points(const Path& path, const dds::SeriesId& series, Observable observable, double low, double high);
 
-/// Log-slope of the observable in the scale; empty where fewer than 5 points are left.
-std::optional<dds::LineFit> slope(const Path& path, const dds::SeriesId& series, Observable observable, double low = 0,
-                                  double high = 1e9);
+/// Log-slope of the observable in the scale, over the path's window; empty where fewer than 5 points are in it.
+std::optional<dds::LineFit> slope(const Path& path, const dds::SeriesId& series, Observable observable);
 
 // ---- how paths are made ----
 
@@ -56,19 +57,20 @@ Path constructed(Scales scales, std::int64_t depth, std::int64_t dead, std::uint
 
 /// What a training differs in.
 enum class Training {
-  Bridge,     ///< noisy labels, the dead coordinates of all layers start alike: the identity applies
-  Jitter,     ///< the layers start unequally: what the flow conserves freezes some of them
-  Noiseless,  ///< no noise: the empirical Fisher dies with the residual
+  Bridge,        ///< noisy labels, the dead coordinates of all layers start alike: the identity applies
+  Jitter,        ///< the layers start unequally: what the flow conserves freezes some of them
+  StrongJitter,  ///< three times as unequally: some freeze before they have lost half of their eigenvalue
+  Noiseless,     ///< no noise: the empirical Fisher dies with the residual
 };
 
-std::string name_of(Training training);  // "trained", "jitter", "noiseless"
+std::string name_of(Training training);  // "trained", "jitter", "strong_jitter", "noiseless"
 
 /// Mini-batch SGD on y = diag(1, .., 1, 0, .., 0) x + noise in a plain loop, logged by a monitor into `log`. The count
 /// comes from that log alone.
 Path trained(Training training, std::int64_t depth, std::int64_t dead, std::uint64_t seed, std::int64_t steps,
              const std::filesystem::path& log);
 
-/// Redundancy planted into a network that is not linear.
+/// Redundancy planted into a network that is not linear. The labels come from the same network without it.
 enum class Plant {
   ReluDying,      ///< hidden units of a ReLU perceptron, weights in and out scaled by tau
   ReluDuplicate,  ///< hidden units of a ReLU perceptron that come to equal others

@@ -34,11 +34,11 @@ ex::Table slopes(const Study& study) {
     for (const dds::DecayCount& count : path.counts) {
       if (!applies(path, count.series)) continue;
       for (const auto& [name, observable] : kObservables) {
-        const auto fit = slope_of(path, count.series, observable);
+        const auto fit = slope(path, count.series, observable);
         if (!fit) continue;
         // In tau, or in tau^L where that is the scale; equal rates, G or X of a layer l: 2 (L - l) or 2 l a direction.
         json predicted;
-        if (path.depth > 0 && path.family != "rates" && path.family != "jitter") {
+        if (path.depth > 0 && path.family != "rates" && path.family.find("jitter") == std::string::npos) {
           const double l = std::stod(count.series.layer.substr(7)) + 1, depth = static_cast<double>(path.depth);
           const double one = (count.series.side == dds::Side::Fisher ? 2 * (depth - l) : 2 * l);
           const bool power = path.family == "trained" || path.family == "noiseless";
@@ -96,7 +96,7 @@ std::optional<double> slope_ratio(const Study& study, const Path& path, const dd
                                   Observable observable) {
   for (const Path* one : study.of(path.family == "rates" ? "equal" : path.family, path.depth, 1)) {
     if (one->seed != path.seed) continue;
-    const auto a = slope_of(path, series, observable), b = slope_of(*one, series, observable);
+    const auto a = slope(path, series, observable), b = slope(*one, series, observable);
     if (a && b) return a->slope / b->slope;
   }
   return std::nullopt;
@@ -176,18 +176,15 @@ ex::Table observables(const Study& study) {
 /// Points of one series and the line fitted to those in the window.
 void add_curves(ex::Panel& panel, const Path& path, const dds::SeriesId& series, Observable observable,
                 const std::string& name, int colour) {
-  const Points all = points(path, series, observable);
+  const Points all = points(path, series, observable, 0, std::numeric_limits<double>::infinity());
   ex::Curve dots{name, {}, all.y, colour, false, true, false};
   for (const double x : all.x) dots.x.push_back(std::pow(10, x));
   panel.curves.push_back(std::move(dots));
-  const auto fit = slope_of(path, series, observable);
+  const auto fit = slope(path, series, observable);
   if (!fit) return;
-  const bool window =
-      path.depth > 0 && (path.family == "trained" || path.family == "jitter" || path.family == "noiseless");
   ex::Curve line{"", {}, {}, colour, true, false, true};
   const auto [low, high] = std::minmax_element(all.x.begin(), all.x.end());
-  for (const double x : {window ? std::max(*low, std::log10(kWindowLow)) : *low,
-                         window ? std::min(*high, std::log10(kWindowHigh)) : *high}) {
+  for (const double x : {std::max(*low, std::log10(path.low)), std::min(*high, std::log10(path.high))}) {
     line.x.push_back(std::pow(10, x));
     line.y.push_back(fit->intercept + fit->slope * x);
   }
@@ -213,7 +210,7 @@ ex::Figure over_scale(const Study& study, const std::string& family, const std::
       if (paths.empty()) continue;
       add_curves(panel, *paths.front(), fisher_at(layer_name(1), kind), observable, fmt::format("r = {}", dead),
                  static_cast<int>(dead) - 1);
-      if (const auto fit = slope_of(*paths.front(), fisher_at(layer_name(1), kind), observable))
+      if (const auto fit = slope(*paths.front(), fisher_at(layer_name(1), kind), observable))
         slopes += fmt::format("{}{:.2f}", slopes.empty() ? "slopes " : ", ", fit->slope);
     }
     panel.title += "  " + slopes;
@@ -237,7 +234,7 @@ ex::Figure failures(const Study& study) {
     for (const std::int64_t depth : kDepths) {
       ex::Panel panel{fmt::format("L = {}, {}", depth, kind), {}};
       int colour = 0;
-      for (const char* family : {"trained", "jitter", "noiseless"}) {
+      for (const char* family : {"trained", "jitter", "strong_jitter", "noiseless"}) {
         const auto paths = study.of(family, depth, 2);
         if (!paths.empty())
           add_curves(panel, *paths.front(), fisher_at(layer_name(1), kind), log_volume, family, colour);

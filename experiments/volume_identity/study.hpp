@@ -12,7 +12,6 @@ namespace volume_identity {
 
 inline constexpr std::int64_t kDepths[] = {2, 4, 6};
 inline constexpr std::int64_t kMostDead = 4;
-inline constexpr double kWindowLow = 5e-3, kWindowHigh = 0.1;  // of tau^L, in trainings
 
 class Study {
  public:
@@ -21,7 +20,7 @@ class Study {
   const std::vector<Path>& paths() const { return paths_; }
   /// The paths of one family, those of `depth` and `dead` only unless they are 0.
   std::vector<const Path*> of(const std::string& family, std::int64_t depth = 0, std::int64_t dead = 0) const;
-  /// By seed: slope of the observable at r = `dead` over that at r = 1, within the family's window of scales.
+  /// By seed: slope of the observable at r = `dead` over that at r = 1.
   std::vector<double> ratios(const std::string& family, std::int64_t depth, std::int64_t dead,
                              const dds::SeriesId& series, Observable observable) const;
 
@@ -32,8 +31,6 @@ class Study {
 /// The series of a path on which its r is known: all layers of a deep linear network on the activation side, all but
 /// the last on the Fisher side; of a planted network those of the layer that it is planted in.
 bool applies(const Path& path, const dds::SeriesId& series);
-/// Fit window of a family: everything in a sweep, tau^L between the bounds above in a training.
-std::optional<dds::LineFit> slope_of(const Path& path, const dds::SeriesId& series, Observable observable);
 
 std::vector<dds::experiments::Claim> claims(const Study& study);
 

@@ -16,17 +16,20 @@ constexpr std::int64_t kExactProbe = 64;
 constexpr std::int64_t kBatch = 32;
 constexpr double kLearningRate = 0.05;
 constexpr double kDeadStart = 0.8;
-constexpr double kStartJitter = 0.05;  // of the logarithm, the same in every layer or each layer's own
+constexpr double kStartJitter = 0.05;                   // of the logarithm, the same in every layer or each layer's own
+constexpr double kStrongJitter = 0.15;                  // each layer's own
+constexpr double kWindowLow = 5e-3, kWindowHigh = 0.1;  // of tau^L
 constexpr std::size_t kCheckpoints = 60;
 
 /// diag(1, .., 1, dead start exp(jitter)).
 void start(ex::DeepLinear& model, Training training, std::int64_t dead, torch::Generator& generator) {
   const torch::NoGradGuard no_grad;
   torch::Tensor jitter = torch::randn({dead}, generator);
+  const double size = training == Training::StrongJitter ? kStrongJitter : kStartJitter;
   for (torch::Tensor& weight : model->parameters()) {
-    if (training == Training::Jitter) jitter = torch::randn({dead}, generator);
+    if (training == Training::Jitter || training == Training::StrongJitter) jitter = torch::randn({dead}, generator);
     torch::Tensor diagonal = torch::ones({kWidth});
-    diagonal.slice(0, kWidth - dead).copy_(kDeadStart * torch::exp(kStartJitter * jitter));
+    diagonal.slice(0, kWidth - dead).copy_(kDeadStart * torch::exp(size * jitter));
     weight.copy_(torch::diag(diagonal));
   }
 }
@@ -42,7 +45,17 @@ double dead_norm(ex::DeepLinear& model, std::int64_t dead) {
 }  // namespace
 
 std::string name_of(Training training) {
-  return training == Training::Bridge ? "trained" : training == Training::Jitter ? "jitter" : "noiseless";
+  switch (training) {
+    case Training::Bridge:
+      return "trained";
+    case Training::Jitter:
+      return "jitter";
+    case Training::StrongJitter:
+      return "strong_jitter";
+    case Training::Noiseless:
+      return "noiseless";
+  }
+  return "";
 }
 
 Path trained(Training training, std::int64_t depth, std::int64_t dead, std::uint64_t seed, std::int64_t steps,
@@ -61,6 +74,8 @@ Path trained(Training training, std::int64_t depth, std::int64_t dead, std::uint
   path.depth = depth;
   path.dead = dead;
   path.seed = seed;
+  path.low = kWindowLow;
+  path.high = kWindowHigh;
   std::set<std::int64_t> checkpoints;
   for (const double step : ex::log_spaced(10, static_cast<double>(steps), kCheckpoints))
     checkpoints.insert(std::llround(step));

@@ -97,6 +97,10 @@ inline constexpr std::int64_t kMinDecayReadings = 6;
 /// tried again without the first of them, down to half of the fall of lambda_min+. It stands if what stands still then
 /// can be what is left of the first spectrum without the directions that die (Cauchy's interlacing, to within
 /// still_decades), so that what froze on the way is not taken for alive. DecayCount::first_step says where it begins.
+///
+/// Known limit: a direction that froze on the way is taken for alive if it never fell below the first spectrum's
+/// smallest eigenvalue; then `count` is that of the directions that do die (strong_jitter in
+/// experiments/volume_identity).
 class DecayCounter {
  public:
   /// Throws InvalidArgument for options out of range.
