@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "experiments/harness/networks.hpp"
 #include "experiments/volume_identity/study.hpp"
@@ -40,15 +41,22 @@ bool applies(const Path& path, const dds::SeriesId& series) {
 
 namespace {
 
-/// A mean over seeds with its interval.
-Claim over_seeds(std::string id, std::string statement, const std::vector<double>& values, double predicted,
-                 double tolerance) {
+Claim expecting(std::string id, std::string statement, double predicted, double tolerance) {
   Claim claim;
   claim.id = std::move(id);
-  claim.statement = fmt::format("{} (mean over {} seeds, 95 % interval)", statement, values.size());
+  claim.statement = std::move(statement);
   claim.predicted = predicted;
   claim.goal_low = predicted - tolerance;
   claim.goal_high = predicted + tolerance;
+  return claim;
+}
+
+/// A mean over seeds with its interval.
+Claim over_seeds(std::string id, const std::string& statement, const std::vector<double>& values, double predicted,
+                 double tolerance) {
+  Claim claim =
+      expecting(std::move(id), fmt::format("{} (mean over {} seeds, 95 % interval)", statement, values.size()),
+                predicted, tolerance);
   if (values.size() >= 4) {
     const dds::MeanEstimate mean = dds::estimate_mean(values);
     claim.measured = mean.mean;
@@ -59,22 +67,16 @@ Claim over_seeds(std::string id, std::string statement, const std::vector<double
 }
 
 /// Everything between the smallest and the largest value.
-Claim hull(std::string id, std::string statement, const std::vector<double>& values, double predicted,
+Claim hull(std::string id, const std::string& statement, const std::vector<double>& values, double predicted,
            double tolerance) {
-  Claim claim;
-  claim.id = std::move(id);
-  claim.statement = fmt::format("{} ({} values, from the smallest to the largest)", statement, values.size());
-  claim.predicted = predicted;
-  claim.goal_low = predicted - tolerance;
-  claim.goal_high = predicted + tolerance;
-  if (!values.empty()) {
-    const auto [low, high] = std::minmax_element(values.begin(), values.end());
-    double sum = 0;
-    for (const double value : values) sum += value;
-    claim.measured = sum / static_cast<double>(values.size());
-    claim.low = *low;
-    claim.high = *high;
-  }
+  Claim claim = expecting(std::move(id),
+                          fmt::format("{} ({} values, from the smallest to the largest)", statement, values.size()),
+                          predicted, tolerance);
+  if (values.empty()) return claim;
+  const auto [low, high] = std::minmax_element(values.begin(), values.end());
+  claim.measured = std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+  claim.low = *low;
+  claim.high = *high;
   return claim;
 }
 
@@ -241,12 +243,6 @@ void failures(const Study& study, std::vector<Claim>& out) {
   for (const char* family : {"jitter", "strong_jitter", "noiseless"}) {
     for (const char* kind : {"exact", "empirical"}) {
       for (const std::int64_t depth : kDepths) {
-        Claim claim =
-            over_seeds(fmt::format("failure.volume_ratio.{}.{}.L{}.r2", family, kind, depth),
-                       fmt::format("slope of log det+(G_1) of the {} Fisher at r = 2 over that of the trained "
-                                   "networks at r = 1: where the identity need not hold",
-                                   kind),
-                       {}, 2, 0);
         std::vector<double> values;
         for (const Path* path : study.of(family, depth, 2)) {
           for (const Path* one : study.of("trained", depth, 1)) {
@@ -256,10 +252,12 @@ void failures(const Study& study, std::vector<Claim>& out) {
             if (a && b) values.push_back(a->slope / b->slope);
           }
         }
-        const Claim measured = over_seeds(claim.id, "", values, 2, 0);
-        claim.measured = measured.measured;
-        claim.low = measured.low;
-        claim.high = measured.high;
+        Claim claim = over_seeds(
+            fmt::format("failure.volume_ratio.{}.{}.L{}.r2", family, kind, depth),
+            fmt::format("slope of log det+(G_1) of the {} Fisher at r = 2 over that of the trained networks at r = 1: "
+                        "where the identity need not hold",
+                        kind),
+            values, 2, 0);
         claim.goal_low = claim.goal_high = std::nullopt;
         out.push_back(std::move(claim));
       }

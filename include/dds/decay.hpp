@@ -87,10 +87,11 @@ inline constexpr std::int64_t kMinDecayReadings = 6;
 /// over all of it.
 ///
 /// A direction *dies* if its eigenvalue keeps a positive rate: the interval of rho_j (fit_line) lies above least_rate,
-/// and the slopes of both halves of the fall do too; or if it has sunk to the floor by the last reading. It *stands
-/// still* if that interval lies below least_rate and the eigenvalue has moved by less than still_decades all along. Any
-/// other leaves the count undecided, between `low` and `high`. Fits use the readings before the first of the k
-/// singular values comes within ten times the floor.
+/// the slopes of both halves of the fall and of its last quarter do too, and it has moved by more than still_decades;
+/// or if it has sunk to the floor, from well above it and by least_decades. It *stands still* if that interval lies
+/// below least_rate and the eigenvalue has moved by less than still_decades. Any other leaves the count undecided,
+/// between `low` and `high`. Fits use the readings before the first of the k singular values comes within ten times the
+/// floor.
 ///
 /// Eigenvalues are followed by their order. Where two that decay cross, they swap rates, not the count. Where one that
 /// decays comes from among the others, all that it passes seem to move: a count that is undecided over all readings is
