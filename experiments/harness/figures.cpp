@@ -24,7 +24,7 @@ th { text-align: left; } td.number { text-align: right; font-variant-numeric: ta
 
 constexpr const char* kScript = R"(
 'use strict';
-const colours = ['#2463a8', '#c8501e', '#2e8b57', '#8a4fa3', '#b8860b', '#4a9bb5', '#7a7f8a', '#d1477a'];
+const colours = ['#2463a8', '#c8501e', '#2e8b57', '#8a4fa3', '#b8860b', '#4a9bb5', '#7a7f8a', '#d1477a', '#1d2330'];
 const add = (parent, tag, text) => {
   const element = parent.appendChild(document.createElement(tag));
   if (text !== undefined) element.textContent = text;

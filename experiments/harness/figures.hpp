@@ -21,7 +21,7 @@ void write_csv(const std::filesystem::path& path, const Table& table);
 struct Curve {
   std::string name;  ///< in the legend, once a figure; empty: not in it
   std::vector<double> x, y;
-  int colour = 0;  ///< number in the palette
+  int colour = 0;  ///< number in the palette; 6 is grey, 8 ink
   bool line = true, markers = true, dashed = false;
 };
 

@@ -173,6 +173,8 @@ ex::Table observables(const Study& study) {
 
 // ---- figures ----
 
+constexpr int kInk = 8;  // colour of what is fitted, over the dots
+
 /// Points of one series and the line fitted to those in the window.
 void add_curves(ex::Panel& panel, const Path& path, const dds::SeriesId& series, Observable observable,
                 const std::string& name, int colour) {
@@ -182,7 +184,7 @@ void add_curves(ex::Panel& panel, const Path& path, const dds::SeriesId& series,
   panel.curves.push_back(std::move(dots));
   const auto fit = slope(path, series, observable);
   if (!fit) return;
-  ex::Curve line{"", {}, {}, colour, true, false, true};
+  ex::Curve line{"", {}, {}, kInk, true, false, true};
   const auto [low, high] = std::minmax_element(all.x.begin(), all.x.end());
   for (const double x : {std::max(*low, std::log10(path.low)), std::min(*high, std::log10(path.high))}) {
     line.x.push_back(std::pow(10, x));
