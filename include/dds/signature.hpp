@@ -47,6 +47,7 @@ enum class Status : std::uint32_t {
   ReductionMismatch = 1u << 11,  ///< the loss operator that ran reduces otherwise than the option says: no Fisher side
   ShapeChanged = 1u << 12,       ///< calls of one layer gave rows of different width: no numbers
   CaptureFailed = 1u << 13,      ///< an error while capturing: no numbers; the message surfaces from the next call
+  SolverRetried = 1u << 14,      ///< the device's SVD did not converge; the numbers are those of a slower, safer one
 };
 
 /// A set of Status.

@@ -21,11 +21,22 @@ struct Spectrum {
   bool finite = true;      ///< false: a NaN or Inf among the rows, and nothing below is filled in
   std::vector<double> sigma;  ///< the min(rows, width) singular values divided by 2^exponent, descending
   int exponent = 0;           ///< keeps the squares of sigma within double's range
+  bool retried = false;       ///< the solver failed on this matrix, and a slower, safer one was taken
   at::Tensor right;  ///< on request: right singular vectors, one a row (d x d, fp64, CPU), in the order of sigma
 };
 
-/// Reads the spectrum of all the rows in `accumulator`: one torch::linalg call on their device, one transfer to the
-/// CPU. Absolute error of a singular value: that of TriangularAccumulator. Throws InvalidArgument if there are no rows.
+/// Reads the spectra of several matrices at once: those of equal shape in one batched torch::linalg call on their
+/// device, then one transfer to the CPU for all of them (one more for each that is asked for vectors). Works in fp64, on
+/// the smaller side of each matrix.
+///
+/// Error: a singular value is off by at most 10 sqrt(d) u sigma_max, u = 2^-53, that of TriangularAccumulator included. A
+/// right singular vector is off by an angle of at most that over the gap to the other singular values; the vectors are
+/// orthonormal to 10 sqrt(d) u. A solver that does not converge, as eigh and svd on GPUs are known to on low-rank
+/// matrices (pytorch#94772, #105359), is replaced for that matrix by the CPU's, and that by a Jacobi iteration:
+/// Spectrum::retried. Throws InvalidArgument for a null pointer or an accumulator without rows.
+std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator*>& accumulators, bool vectors = false);
+
+/// The spectrum of one matrix.
 Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors = false);
 
 /// The singular value at and below which a matrix of n x d entries of this dtype holds nothing but rounding noise:

@@ -15,15 +15,19 @@ namespace dds {
 /// right singular vectors of M. Forming M^T M instead would lose every singular value below 1e-8 of the largest (fp64);
 /// R keeps them down to rounding.
 ///
-/// Rows are buffered into blocks, each block is reduced by a Householder QR, and the blocks' factors are merged in a
-/// binary tree, so a row takes part in O(log n) factorisations rather than O(n): memory O(d^2 log n), cost close to one
-/// QR of M.
+/// Rows are buffered into blocks of max(2048, 4 d) rows. A full block is reduced by a Householder QR together with those
+/// factors of earlier blocks that are as many as a carry of a binary counter, so a row takes part in O(log n)
+/// factorisations rather than O(n): memory two blocks and d^2 log n, cost close to one QR of M.
 ///
 /// Works in fp64 on the device of the rows, and synchronises with it nowhere. Each factor carries a power of two of its
 /// own, so that scales from 1e-290 to 1e+290 neither overflow nor vanish.
 ///
 /// Error: the singular values of R differ from those of M by at most 10 sqrt(d) u sigma_max, u = 2^-53, whatever the
-/// order and the sizes of the batches (what tests/spectral holds it to, on graded, clustered and scaled matrices).
+/// order and the sizes of the batches (what tests/spectral holds it to against a reference in long double). Rows of a
+/// shorter type are converted exactly, so this holds for their values as they are; what rounding put into them before is
+/// noise_floor's subject.
+///
+/// A copy is independent of the original. Not for two threads at once.
 class TriangularAccumulator {
  public:
   /// For rows of `width` entries. Throws InvalidArgument unless width > 0.
@@ -39,6 +43,12 @@ class TriangularAccumulator {
   std::int64_t width() const { return width_; }
   std::int64_t rows() const { return rows_; }
 
+  /// All that it holds, for `torch::save(accumulator.state(), path)`: from_state gives an accumulator that goes on bit
+  /// for bit as this one would. The tensors are on the rows' device, and shared: not to be written to.
+  std::vector<at::Tensor> state() const;
+  /// Throws InvalidArgument for tensors that state() did not make.
+  static TriangularAccumulator from_state(const std::vector<at::Tensor>& state);
+
   /// M = scale * factor up to a rotation of the rows, `scale` a power of two.
   struct Factor {
     at::Tensor factor;    ///< min(n, d) x d, fp64; all zero if the rows are not finite
@@ -49,23 +59,38 @@ class TriangularAccumulator {
   Factor factor() const;
 
  private:
+  friend class TriangularWindow;
+
   /// The factor of some of the rows.
   struct Node {
-    at::Tensor factor;
-    at::Tensor exponent;
+    at::Tensor factor;    ///< at most width rows, fp64
+    at::Tensor exponent;  ///< 0-d, fp64; NaN if the rows are not finite
   };
-  static Node reduce(const at::Tensor& rows);
-  static Node merge(const Node& a, const Node& b);  ///< of both nodes' rows together
-  void add(Node node, std::size_t level);           ///< carries, as in adding 2^level
-  void flush();
+  /// The factor of all these rows (m x d, fp64; undefined: none) and nodes together.
+  static Node reduce(const at::Tensor& rows, const std::vector<Node>& nodes);
+  Node node() const;                      ///< of all rows so far
+  void add(const at::Tensor& rows);       ///< a block
+  void add(Node node, std::size_t level);
+  void keep(const at::Tensor& rows);      ///< in the buffer
+  at::Tensor buffered() const;
   void check_device(at::Device device);
 
+  /// A buffer that a copy does not share.
+  struct Buffer {
+    Buffer() = default;
+    Buffer(const Buffer& other);
+    Buffer(Buffer&&) = default;
+    Buffer& operator=(Buffer other);
+
+    at::Tensor rows;  ///< capacity x width, fp64; undefined while nothing was kept
+    std::int64_t used = 0;
+  };
+
   std::int64_t width_;
-  std::int64_t block_;  ///< rows that a buffer holds before it is reduced
+  std::int64_t block_;  ///< rows that are kept before they are reduced
   std::int64_t rows_ = 0;
   std::optional<at::Device> device_;
-  std::vector<at::Tensor> buffer_;
-  std::int64_t buffered_ = 0;
+  Buffer buffer_;
   std::vector<std::optional<Node>> levels_;  ///< levels_[k]: the factor of 2^k blocks, as in a binary counter
 };
 

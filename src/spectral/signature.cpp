@@ -20,7 +20,7 @@ struct StatusTraits {
   bool no_numbers;
 };
 
-constexpr std::array<StatusTraits, 14> kStatuses{{
+constexpr std::array<StatusTraits, 15> kStatuses{{
     {Status::NonFinite, "non_finite", true},
     {Status::NotRun, "not_run", true},
     {Status::NotObservable, "not_observable", true},
@@ -35,6 +35,7 @@ constexpr std::array<StatusTraits, 14> kStatuses{{
     {Status::ReductionMismatch, "reduction_mismatch", true},
     {Status::ShapeChanged, "shape_changed", true},
     {Status::CaptureFailed, "capture_failed", true},
+    {Status::SolverRetried, "solver_retried", false},
 }};
 
 }  // namespace

@@ -1,7 +1,11 @@
+#include <ATen/ops/all.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/linalg_svd.h>
-#include <ATen/ops/linalg_svdvals.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,7 +13,9 @@
 #include <dds/error.hpp>
 #include <dds/spectrum.hpp>
 #include <limits>
-#include <tuple>
+#include <utility>
+
+#include "src/spectral/solver.hpp"
 
 namespace dds {
 namespace {
@@ -65,35 +71,140 @@ double effective_rank(const std::vector<double>& sigma) {
   return std::exp(entropy);
 }
 
+/// A matrix on its way to its spectrum.
+struct Pending {
+  TriangularAccumulator::Factor factor;
+  at::Tensor sigma;
+  at::Tensor right;
+};
+
+/// Matrices of one shape and device together, in batches of bounded size.
+std::vector<std::vector<Pending*>> equal_shapes(std::vector<Pending>& pending) {
+  constexpr std::int64_t kMostEntries = std::int64_t{1} << 24;  // of a batch: 128 MiB
+  std::vector<std::vector<Pending*>> batches;
+  for (Pending& one : pending) {
+    const at::Tensor& factor = one.factor.factor;
+    const auto place = std::find_if(batches.begin(), batches.end(), [&](const std::vector<Pending*>& batch) {
+      const at::Tensor& other = batch.front()->factor.factor;
+      return other.sizes() == factor.sizes() && other.device() == factor.device() &&
+             (std::ssize(batch) + 1) * factor.numel() <= kMostEntries;
+    });
+    if (place == batches.end()) {
+      batches.push_back({&one});
+    } else {
+      place->push_back(&one);
+    }
+  }
+  return batches;
+}
+
+/// Fills in sigma and right of each; NaN where the solver does not converge.
+void decompose(const std::vector<Pending*>& batch, bool vectors, const Solver& solver) {
+  std::vector<at::Tensor> factors;
+  for (const Pending* one : batch) factors.push_back(one->factor.factor);
+  try {
+    const Decomposition all = solver(at::stack(factors), vectors);
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      batch[i]->sigma = all.sigma.select(0, static_cast<std::int64_t>(i));
+      if (vectors) batch[i]->right = all.right.select(0, static_cast<std::int64_t>(i));
+    }
+  } catch (const c10::OutOfMemoryError&) {
+    throw;
+  } catch (const c10::Error&) {
+    if (batch.size() > 1) {
+      for (Pending* one : batch) decompose({one}, vectors, solver);
+      return;
+    }
+    const at::Tensor& factor = factors.front();
+    batch.front()->sigma =
+        at::full({factor.size(0)}, std::numeric_limits<double>::quiet_NaN(), factor.options());
+    if (vectors) batch.front()->right = at::zeros({factor.size(1), factor.size(1)}, factor.options());
+  }
+}
+
+/// Exponent, finite flag and singular values of each, in one transfer from each device.
+std::vector<std::vector<double>> to_host(const std::vector<Pending>& pending) {
+  std::vector<std::vector<double>> values(pending.size());
+  std::vector<bool> done(pending.size());
+  for (std::size_t first = 0; first < pending.size(); ++first) {
+    if (done[first]) continue;
+    std::vector<at::Tensor> parts;
+    std::vector<std::size_t> members;
+    for (std::size_t i = first; i < pending.size(); ++i) {
+      if (pending[i].sigma.device() != pending[first].sigma.device()) continue;
+      done[i] = true;
+      members.push_back(i);
+      const TriangularAccumulator::Factor& factor = pending[i].factor;
+      parts.insert(parts.end(), {factor.exponent.reshape(1), factor.finite.to(at::kDouble).reshape(1), pending[i].sigma});
+    }
+    const at::Tensor packed = at::cat(parts).to(at::kCPU);
+    const double* next = packed.data_ptr<double>();
+    for (const std::size_t i : members) {
+      const double* const end = next + 2 + pending[i].sigma.numel();
+      values[i].assign(next, end);
+      next = end;
+    }
+  }
+  return values;
+}
+
+/// The safe way: the CPU's solver where another device's failed, then Jacobi.
+void retry(const at::Tensor& factor, bool vectors, Spectrum& spectrum) {
+  spectrum.retried = true;
+  const at::Tensor matrix = factor.to(at::kCPU);
+  Decomposition result;
+  if (!factor.is_cpu()) {
+    try {
+      result = linalg_svd(matrix, vectors);
+    } catch (const c10::Error&) {
+      result = {};
+    }
+  }
+  if (!result.sigma.defined() || !at::isfinite(result.sigma).all().item<bool>()) result = jacobi_svd(matrix, vectors);
+  const double* const sigma = result.sigma.data_ptr<double>();
+  spectrum.sigma.assign(sigma, sigma + result.sigma.numel());
+  spectrum.right = result.right;
+}
+
 }  // namespace
 
-Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors) {
+std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator*>& accumulators, bool vectors,
+                                   const Solver& solver) {
   const at::NoGradGuard no_grad;
-  const TriangularAccumulator::Factor factor = accumulator.factor();
-  Spectrum spectrum;
-  spectrum.rows = spectrum.divisor = accumulator.rows();
-  spectrum.width = accumulator.width();
+  std::vector<Pending> pending;
+  for (const TriangularAccumulator* accumulator : accumulators) {
+    if (!accumulator) throw InvalidArgument("read_spectra: an accumulator is null, expected one with rows");
+    pending.push_back(Pending{accumulator->factor(), {}, {}});
+  }
+  for (const std::vector<Pending*>& batch : equal_shapes(pending)) decompose(batch, vectors, solver);
+  const std::vector<std::vector<double>> values = to_host(pending);
 
-  at::Tensor sigma;
-  if (vectors) {
-    at::Tensor right;
-    std::tie(std::ignore, sigma, right) = at::linalg_svd(factor.factor, /*full_matrices=*/true);
-    spectrum.right = right.to(at::kCPU);
-  } else {
-    sigma = at::linalg_svdvals(factor.factor);
+  std::vector<Spectrum> spectra;
+  for (std::size_t i = 0; i < pending.size(); ++i) {
+    const std::vector<double>& packed = values[i];
+    Spectrum spectrum;
+    spectrum.rows = spectrum.divisor = accumulators[i]->rows();
+    spectrum.width = accumulators[i]->width();
+    spectrum.finite = packed[1] != 0;
+    if (spectrum.finite) {
+      spectrum.exponent = static_cast<int>(packed[0]);
+      spectrum.sigma.assign(packed.begin() + 2, packed.end());
+      if (vectors) spectrum.right = pending[i].right.to(at::kCPU);
+      if (std::any_of(spectrum.sigma.begin(), spectrum.sigma.end(), [](double s) { return !std::isfinite(s); })) {
+        retry(pending[i].factor.factor, vectors, spectrum);
+      }
+    }
+    spectra.push_back(std::move(spectrum));
   }
-  const at::Tensor packed =
-      at::cat({sigma, factor.exponent.reshape(1), factor.finite.to(at::kDouble).reshape(1)}).to(at::kCPU);
-  const double* values = packed.data_ptr<double>();
-  const std::int64_t count = sigma.numel();
-  spectrum.finite = values[count + 1] != 0;
-  if (!spectrum.finite) {
-    spectrum.right.reset();
-    return spectrum;
-  }
-  spectrum.sigma.assign(values, values + count);
-  spectrum.exponent = static_cast<int>(values[count]);
-  return spectrum;
+  return spectra;
+}
+
+std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator*>& accumulators, bool vectors) {
+  return read_spectra(accumulators, vectors, linalg_svd);
+}
+
+Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors) {
+  return read_spectra({&accumulator}, vectors).front();
 }
 
 double noise_floor(c10::ScalarType dtype, std::int64_t rows, std::int64_t width, double sigma_max) {
@@ -109,6 +220,7 @@ void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& si
     signature.status |= Status::NonFinite;
     return;
   }
+  if (spectrum.retried) signature.status |= Status::SolverRetried;
   const std::vector<double>& sigma = spectrum.sigma;
   const auto unscaled = [&](double value) { return std::ldexp(value, spectrum.exponent); };
   const double floor = noise_floor(dtype, spectrum.rows, spectrum.width, sigma.front());

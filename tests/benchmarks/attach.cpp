@@ -1,12 +1,6 @@
-// What the library costs: a step that does not capture, one that does, and a reading against the bare torch::linalg
-// calls.
-#include <fmt/format.h>
-
-#include <algorithm>
+// What the library costs: a step that does not capture, and one that does.
 #include <dds/dds.hpp>
-#include <fstream>
 
-#include "experiments/harness/harness.hpp"
 #include "tests/benchmarks/timing.hpp"
 
 namespace {
@@ -14,7 +8,7 @@ namespace {
 namespace F = torch::nn::functional;
 using dds::benchmarks::compare;
 using dds::benchmarks::Ratio;
-using dds::experiments::Claim;
+using dds::benchmarks::Results;
 
 /// A network, its data and its optimiser: one training step.
 struct Workload {
@@ -51,55 +45,22 @@ std::vector<Workload> workloads() {
   return result;
 }
 
-Claim claim_of(const std::string& id, const std::string& statement, const Ratio& ratio, std::optional<double> goal) {
-  constexpr double kWidest = 0.04;  // of an interval that can decide (DESIGN.md section 11)
-  const bool decides = ratio.high - ratio.low <= kWidest;
-  Claim claim;
-  claim.id = id;
-  claim.statement =
-      fmt::format("{}: {:.3g} ms against {:.3g} ms{}", statement, 1e3 * ratio.seconds_b, 1e3 * ratio.seconds_a,
-                  goal && !decides ? fmt::format(" (interval wider than {}: undecided)", kWidest) : "");
-  claim.measured = ratio.median;
-  claim.low = ratio.low;
-  claim.high = ratio.high;
-  if (goal && decides) claim.goal_high = goal;
-  return claim;
-}
-
-class Table {
- public:
-  explicit Table(const std::filesystem::path& path) : file_(path) {
-    file_ << "id,median,low,high,seconds_bare,seconds_with\n";
-  }
-  void add(const std::string& id, const Ratio& r) {
-    file_ << fmt::format("{},{},{},{},{},{}\n", id, r.median, r.low, r.high, r.seconds_a, r.seconds_b) << std::flush;
-  }
-
- private:
-  std::ofstream file_;
-};
-
-void attach(dds::experiments::Summary& summary, Table& table) {
-  const auto add = [&](const std::string& id, const std::string& statement, const Ratio& ratio,
-                       std::optional<double> goal) {
-    summary.add(claim_of(id, statement, ratio, goal));
-    table.add(id, ratio);
-  };
+void attach(Results& results) {
   for (Workload& work : workloads()) {
     const auto bare = [&] { work.step(); };
     const auto sink = std::make_shared<dds::log::Memory>();
     dds::Monitor idle(*work.model, dds::MonitorOptions().every(0), sink);
     dds::Monitor reading(*work.model, dds::MonitorOptions().every(1), sink);
     dds::Recorder recorder(*work.model);
-    add("bare_over_bare." + work.name, "a bare step against a bare step", compare(bare, bare), std::nullopt);
-    add("idle_over_bare." + work.name, "a step that does not capture against a bare one",
+    results.add("bare_over_bare." + work.name, "a bare step against a bare step", compare(bare, bare), std::nullopt);
+    results.add("idle_over_bare." + work.name, "a step that does not capture against a bare one",
         compare(bare,
                 [&] {
                   auto step = idle.step();
                   work.step();
                 }),
         1.01);
-    add("capture_over_bare." + work.name, "a step whose rows are captured, not read, against a bare one",
+    results.add("capture_over_bare." + work.name, "a step whose rows are captured, not read, against a bare one",
         compare(bare,
                 [&] {
                   recorder.start();
@@ -107,7 +68,7 @@ void attach(dds::experiments::Summary& summary, Table& table) {
                   recorder.take();
                 }),
         std::nullopt);
-    add("reading_step_over_bare." + work.name,
+    results.add("reading_step_over_bare." + work.name,
         "a step that is captured and read, all layers and both sides, against a bare one",
         compare(bare,
                 [&] {
@@ -121,28 +82,6 @@ void attach(dds::experiments::Summary& summary, Table& table) {
   }
 }
 
-void reading_over_linalg(dds::experiments::Summary& summary, Table& table) {
-  for (const std::int64_t width : {16, 32, 64, 128, 256}) {
-    const torch::Tensor rows = torch::randn({4096, width}, torch::kDouble);
-    const Ratio ratio = compare([&] { torch::linalg_svdvals(std::get<1>(torch::linalg_qr(rows, "r"))); },
-                                [&] {
-                                  dds::TriangularAccumulator accumulator(width);
-                                  accumulator.update(rows);
-                                  dds::Signature signature;
-                                  signature.structural_bound = width;
-                                  dds::read_numbers(dds::read_spectrum(accumulator), torch::kDouble, signature);
-                                });
-    Claim claim = claim_of(
-        fmt::format("reading_over_linalg.{}", width),
-        fmt::format("a reading of 4096 x {} in fp64 against linalg_qr and linalg_svdvals of the same matrix", width),
-        ratio, std::nullopt);
-    // Below d = 64 a difference of 30 us is allowed instead.
-    claim.goal_high = width >= 64 ? 1.15 : std::max(1.15, 1 + 30e-6 / ratio.seconds_a);
-    summary.add(claim);
-    table.add(claim.id, ratio);
-  }
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -151,10 +90,8 @@ int main(int argc, char** argv) {
   return dds::experiments::run_experiment([&] {
     torch::set_num_threads(1);
     torch::manual_seed(options.seed);
-    dds::experiments::Summary summary(options);
-    Table table(options.out / "attach.csv");
-    attach(summary, table);
-    reading_over_linalg(summary, table);
-    summary.write();
+    Results results(options);
+    attach(results);
+    results.write();
   });
 }

@@ -1,8 +1,11 @@
 #include "tests/benchmarks/timing.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <random>
+#include <vector>
 
 namespace dds::benchmarks {
 namespace {
@@ -52,6 +55,29 @@ Ratio compare(const std::function<void()>& a, const std::function<void()>& b, st
   }
   std::sort(medians.begin(), medians.end());
   return {median(ratios), medians[49], medians[1949], median(seconds_a), median(seconds_b)};
+}
+
+Results::Results(const experiments::RunOptions& options)
+    : summary_(options), table_(options.out / (options.experiment + ".csv")) {
+  table_ << "id,median,low,high,seconds_bare,seconds_with\n";
+}
+
+void Results::add(const std::string& id, const std::string& statement, const Ratio& ratio, std::optional<double> goal) {
+  constexpr double kWidest = 0.04;
+  const bool decides = ratio.high - ratio.low <= kWidest;
+  experiments::Claim claim;
+  claim.id = id;
+  claim.statement =
+      fmt::format("{}: {:.3g} ms against {:.3g} ms{}", statement, 1e3 * ratio.seconds_b, 1e3 * ratio.seconds_a,
+                  goal && !decides ? fmt::format(" (interval wider than {}: undecided)", kWidest) : "");
+  claim.measured = ratio.median;
+  claim.low = ratio.low;
+  claim.high = ratio.high;
+  if (goal && decides) claim.goal_high = goal;
+  summary_.add(claim);
+  table_ << fmt::format("{},{},{},{},{},{}\n", id, ratio.median, ratio.low, ratio.high, ratio.seconds_a,
+                        ratio.seconds_b)
+         << std::flush;
 }
 
 }  // namespace dds::benchmarks

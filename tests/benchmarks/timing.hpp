@@ -2,8 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <fstream>
 #include <functional>
-#include <vector>
+#include <optional>
+#include <string>
+
+#include "experiments/harness/harness.hpp"
 
 namespace dds::benchmarks {
 
@@ -16,5 +20,20 @@ struct Ratio {
 /// Runs `a` and `b` in turn, `pairs` times, each as often as takes about 10 ms at least; which one goes first
 /// alternates.
 Ratio compare(const std::function<void()>& a, const std::function<void()>& b, std::int64_t pairs = 25);
+
+/// What a benchmark leaves: NAME.csv, and summary.json with a claim for each ratio.
+class Results {
+ public:
+  explicit Results(const experiments::RunOptions& options);
+
+  /// `goal`: what the ratio may be at most. An interval wider than 0.04 decides nothing (DESIGN.md section 11).
+  void add(const std::string& id, const std::string& statement, const Ratio& ratio, std::optional<double> goal);
+  void add(const experiments::Claim& claim) { summary_.add(claim); }
+  void write() { summary_.write(); }
+
+ private:
+  experiments::Summary summary_;
+  std::ofstream table_;
+};
 
 }  // namespace dds::benchmarks
