@@ -15,3 +15,4 @@
 #include <dds/signature.hpp>
 #include <dds/spectrum.hpp>
 #include <dds/triangular.hpp>
+#include <dds/window.hpp>

@@ -48,6 +48,13 @@ class Reduction {
   double terms_ = 1;
 };
 
+/// Where the spectral work of a due step is done, and what happens when it falls behind.
+enum class Worker {
+  Off,   ///< on the training thread, at the end of the step
+  Wait,  ///< on a thread of the monitor's, in order; a due step that finds the queue full waits at its end
+  Skip,  ///< the same, but a step that finds the queue full is not captured: Monitor::skipped counts it
+};
+
 struct MonitorOptions {
   /// A step is due if its number is a multiple of this; 0: none is.
   TORCH_ARG(std::int64_t, every) = 100;
@@ -57,11 +64,22 @@ struct MonitorOptions {
   /// known loss operator in the step Status::ReductionUnknown: then say Reduction(N).
   TORCH_ARG(Reduction, reduction) = Reduction(Reduction::Mean);
   TORCH_ARG(ReadingOptions, reading) = ReadingOptions();
+  /// Readings behind the training: at the end of a due step its rows are copied (max_rows bounds them), and all else is
+  /// done by one thread, on side streams where the tensors live on an accelerator. The log is the same, to the bit if
+  /// LibTorch runs on one thread. The sink and on_error are then called from that thread too, never from two at once.
+  TORCH_ARG(Worker, worker) = Worker::Off;
+  /// Readings that may wait for the worker, the one that it works on included.
+  TORCH_ARG(std::int64_t, queue) = 2;
+  /// Due steps whose rows one reading joins: the last so many of the layer (TriangularWindow), for mini-batches of fewer
+  /// rows than columns. The weights move meanwhile, so these are the rows of a stretch of training, not of a point. A
+  /// window begins anew when the layer's width changes, and with a resumed monitor.
+  TORCH_ARG(std::int64_t, window) = 1;
   /// How Monitor::decay_counts() counts.
   TORCH_ARG(DecayOptions, decay) = DecayOptions();
   /// Capture what all threads run in the step, not only the one that opened it.
   TORCH_ARG(bool, all_threads) = false;
-  /// Gets errors of capturing, reading and logging instead of the next call's throwing them.
+  /// Gets errors of capturing, reading and logging instead of the next call's throwing them, on the thread where they
+  /// happen.
   TORCH_ARG(std::function<void(const std::exception&)>, on_error) = nullptr;
 };
 
@@ -81,7 +99,8 @@ class Monitor {
     ~Step();
     /// True if this step is captured.
     bool due() const;
-    /// Ends the step: reads what was captured and logs it. Throws what went wrong, unless on_error takes it.
+    /// Ends the step: reads what was captured and logs it, or hands it to the worker. Throws what went wrong so far,
+    /// unless on_error takes it.
     void finish();
 
    private:
@@ -94,6 +113,7 @@ class Monitor {
   /// Throws InvalidArgument for a model without parameters, a pattern that matches no layer, options out of range.
   Monitor(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink);
   Monitor(Monitor&&) noexcept;
+  /// Waits for the readings that are under way.
   ~Monitor();
 
   /// Begins the next training step. Throws InvalidArgument if the last one has not ended, and whatever an earlier step
@@ -104,6 +124,13 @@ class Monitor {
   std::int64_t steps() const;
   /// Names of the layers that are read.
   const std::vector<std::string>& layers() const;
+
+  /// Waits until every reading so far is logged, and throws what went wrong, unless on_error took it. The calls below that
+  /// need the readings (read, decay_counts, state, load_state) wait too.
+  void flush();
+  /// Due steps that were not captured because the worker was behind (Worker::Skip); each is a metric `skipped_reading` of
+  /// the log besides.
+  std::int64_t skipped() const;
 
   /// A checkpoint read (dds::read) at the present step, logged and returned. `options.reading().layers` empty: the
   /// monitor's.

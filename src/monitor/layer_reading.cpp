@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <dds/spectrum.hpp>
 #include <limits>
 #include <utility>
 
@@ -95,61 +94,115 @@ void LayerReading::add(Side side, const at::Tensor& rows, std::int64_t bound, co
     into.status |= Status::TooWide;
     return;
   }
-  if (into.factor && into.factor->width() != width) {
+  if (into.width != 0 && into.width != width) {
     into.status |= Status::ShapeChanged;
     return;
   }
-  if (!into.factor) into.factor.emplace(width);
+  into.width = width;
   if (!into.dtype) into.dtype = rows.scalar_type();
   into.bound = std::max(into.bound, std::min(bound, width));
-  at::Tensor kept = rows;
-  if (rows.size(0) > max_rows) {
-    into.status |= Status::Subsampled;
-    kept = subset(rows, max_rows);
-  }
-  into.factor->update(scale.defined() ? kept.to(at::kDouble).mul(scale) : kept);
+  const bool subsampled = rows.size(0) > max_rows;
+  if (subsampled) into.status |= Status::Subsampled;
+  into.pending.push_back({subsampled ? subset(rows, max_rows) : rows, scale, subsampled});
   into.seconds += seconds_since(start);
 }
 
-Signature LayerReading::signature(Side side, Signature like, std::int64_t terms) const {
-  const auto start = Clock::now();
-  const SideRows& rows = at(side);
-  Signature signature = std::move(like);
-  signature.layer = layer_;
-  signature.kind = kind_;
+void LayerReading::own() {
+  const at::NoGradGuard no_grad;
+  for (SideRows& side : sides_) {
+    for (SideRows::Pending& pending : side.pending) {
+      if (!pending.owned) pending.rows = pending.rows.detach().clone(at::MemoryFormat::Contiguous);
+      pending.owned = true;
+    }
+  }
+}
+
+void LayerReading::reduce() {
+  const at::NoGradGuard no_grad;
+  for (SideRows& side : sides_) {
+    const auto start = Clock::now();
+    for (const SideRows::Pending& pending : std::exchange(side.pending, {})) {
+      if (!side.factor) side.factor.emplace(side.width);
+      side.factor->update(pending.scale.defined() ? pending.rows.to(at::kDouble).mul(pending.scale) : pending.rows);
+    }
+    side.seconds += seconds_since(start);
+  }
+}
+
+std::vector<at::Tensor> LayerReading::pending() const {
+  std::vector<at::Tensor> tensors;
+  for (const SideRows& side : sides_) {
+    for (const SideRows::Pending& pending : side.pending) tensors.push_back(pending.rows);
+  }
+  return tensors;
+}
+
+const TriangularAccumulator* LayerReading::factor(Side side) const {
+  return at(side).factor ? &*at(side).factor : nullptr;
+}
+
+void LayerReading::replace(Side side, TriangularAccumulator factor) { at(side).factor = std::move(factor); }
+
+void SignatureBatch::add(const LayerReading& layer, Side side, Signature like, std::int64_t terms) {
+  const LayerReading::SideRows& rows = layer.at(side);
+  Request request{&rows, std::move(like), terms};
+  Signature& signature = request.signature;
+  signature.layer = layer.layer_;
+  signature.kind = layer.kind_;
   signature.side = side;
-  signature.row_mode = expanded_ ? "expand" : "sample";
+  signature.row_mode = layer.expanded_ ? "expand" : "sample";
   signature.calls = rows.calls;
-  signature.backwards = side == Side::Fisher ? backwards_ : 0;
+  signature.backwards = side == Side::Fisher ? layer.backwards_ : 0;
   signature.status |= rows.status;
-  if (!ran_) signature.status |= missing_;
-  if (!rows.factor) {
-    if (!signature.status.no_numbers()) {
-      // A layer that ran and has no rows on this side: token indices have no features, a frozen output no gradient.
-      signature.status |= !ran_ ? Status::NotRun : side == Side::Fisher ? Status::NoGradient : Status::NotObservable;
-    }
-    return signature;
+  if (!layer.ran_) signature.status |= layer.missing_;
+  if (rows.factor) {
+    signature.rows = rows.factor->rows() / terms;
+    signature.width = rows.factor->width();
+    signature.structural_bound = rows.bound;
+    signature.seconds = rows.seconds;
+  } else if (!signature.status.no_numbers()) {
+    // A layer that ran and has no rows on this side: token indices have no features, a frozen output no gradient.
+    signature.status |= !layer.ran_          ? Status::NotRun
+                        : side == Side::Fisher ? Status::NoGradient
+                                               : Status::NotObservable;
   }
-  signature.rows = rows.factor->rows() / terms;
-  signature.width = rows.factor->width();
-  signature.structural_bound = rows.bound;
-  if (!signature.status.no_numbers()) {
-    Spectrum spectrum = read_spectrum(*rows.factor, options_.dead_axes());
-    spectrum.divisor /= terms;
-    if (options_.fixed_rank()) signature.fixed_rank = options_.fixed_rank()(series_of(signature));
-    read_numbers(spectrum, *rows.dtype, signature);
-    if (!signature.fixed_rank && signature.logdet_plus) {
-      signature.fixed_rank = signature.rank;
-      signature.logdet_fixed_rank = signature.logdet_plus;
-    }
-    if (options_.spectra() && spectrum.finite) {
-      signature.spectrum = spectrum.sigma;
-      for (double& sigma : signature.spectrum) sigma = std::ldexp(sigma, spectrum.exponent);
-    }
-    if (options_.dead_axes() && spectrum.finite) signature.dead_axes = dead_axes(spectrum, signature);
+  requests_.push_back(std::move(request));
+}
+
+void SignatureBatch::fill_in(Request& request, Spectrum spectrum) {
+  Signature& signature = request.signature;
+  spectrum.divisor /= request.terms;
+  if (options_.fixed_rank()) signature.fixed_rank = options_.fixed_rank()(series_of(signature));
+  read_numbers(spectrum, *request.rows->dtype, signature);
+  if (!signature.fixed_rank && signature.logdet_plus) {
+    signature.fixed_rank = signature.rank;
+    signature.logdet_fixed_rank = signature.logdet_plus;
   }
-  signature.seconds = rows.seconds + seconds_since(start);
-  return signature;
+  if (!spectrum.finite) return;
+  if (options_.spectra()) {
+    signature.spectrum = spectrum.sigma;
+    for (double& sigma : signature.spectrum) sigma = std::ldexp(sigma, spectrum.exponent);
+  }
+  if (options_.dead_axes()) signature.dead_axes = dead_axes(spectrum, signature);
+}
+
+std::vector<Signature> SignatureBatch::read() {
+  const auto start = Clock::now();
+  std::vector<Request*> readable;
+  std::vector<const TriangularAccumulator*> factors;
+  for (Request& request : requests_) {
+    if (!request.rows->factor || request.signature.status.no_numbers()) continue;
+    readable.push_back(&request);
+    factors.push_back(&*request.rows->factor);
+  }
+  std::vector<Spectrum> spectra = read_spectra(factors, options_.dead_axes());
+  for (std::size_t i = 0; i < readable.size(); ++i) fill_in(*readable[i], std::move(spectra[i]));
+  const double share = seconds_since(start) / static_cast<double>(std::max<std::size_t>(1, readable.size()));
+  std::vector<Signature> signatures;
+  for (Request* request : readable) request->signature.seconds += share;
+  for (Request& request : requests_) signatures.push_back(std::move(request.signature));
+  requests_.clear();
+  return signatures;
 }
 
 }  // namespace dds

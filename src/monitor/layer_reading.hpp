@@ -1,4 +1,6 @@
-// From the calls of one layer to its signatures: rows are collected over calls, batches and backward passes.
+// From the calls of layers to their signatures, in three steps that need not happen on one thread: rows are collected over
+// calls, batches and backward passes (add_...), reduced to triangular factors (reduce), and the factors of all layers read
+// at once (read_signatures).
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -8,6 +10,7 @@
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
 #include <dds/signature.hpp>
+#include <dds/spectrum.hpp>
 #include <dds/triangular.hpp>
 #include <optional>
 #include <vector>
@@ -20,6 +23,7 @@ class LayerReading {
   LayerReading(const CapturedLayer& layer, const ReadingOptions& options);
 
   /// Adds the rows of one call, of `calls` in this pass, to the activation and input sides, keeping at most `max_rows`.
+  /// They are kept by reference until reduce() or own().
   void add_forward(const CapturedCall& call, std::int64_t calls, std::int64_t max_rows);
   /// Adds a gradient at the output of `call`, the sum of `backwards` passes, multiplied by `scale` (0-d; undefined: 1)
   /// to the Fisher side.
@@ -29,16 +33,32 @@ class LayerReading {
   void mark(Side side, StatusSet status);
   void mark(StatusSet status);
 
-  const std::string& layer() const { return layer_; }
+  /// Copies the rows that wait for reduce(), so that their tensors may be written to meanwhile.
+  void own();
+  /// Reduces the rows that wait.
+  void reduce();
 
-  /// The signature of one side; `like` has what the caller knows: step, source, fisher_kind, reduction.
-  /// `terms`: gradients that make up the expectation of one row (an exact Fisher has one for each class).
-  Signature signature(Side side, Signature like, std::int64_t terms = 1) const;
+  const std::string& layer() const { return layer_; }
+  /// Tensors that wait for reduce().
+  std::vector<at::Tensor> pending() const;
+  /// Rows of one side that were reduced; null if there are none.
+  const TriangularAccumulator* factor(Side side) const;
+  /// Lets other rows stand for those of one side.
+  void replace(Side side, TriangularAccumulator factor);
 
  private:
+  friend class SignatureBatch;
+
   struct SideRows {
+    struct Pending {
+      at::Tensor rows;
+      at::Tensor scale;  ///< 0-d; undefined: 1
+      bool owned;
+    };
+    std::vector<Pending> pending;
     std::optional<TriangularAccumulator> factor;
     std::optional<c10::ScalarType> dtype;
+    std::int64_t width = 0;
     std::int64_t bound = 0;
     std::int64_t calls = 0;
     double seconds = 0;  ///< spent on the factor
@@ -60,6 +80,31 @@ class LayerReading {
   std::int64_t backwards_ = 0;
   std::array<SideRows, 3> sides_;
   at::Generator generator_;  ///< undefined until a subset is drawn
+};
+
+/// Signatures that are read together: the spectra of all of them in few calls.
+class SignatureBatch {
+ public:
+  explicit SignatureBatch(const ReadingOptions& options) : options_(options) {}
+
+  /// Asks for the signature of one side of `layer`, which must outlive read(); `like` has what the caller knows: step,
+  /// source, fisher_kind, reduction. `terms`: gradients that make up the expectation of one row (an exact Fisher has one
+  /// for each class).
+  void add(const LayerReading& layer, Side side, Signature like, std::int64_t terms = 1);
+
+  /// In the order of add().
+  std::vector<Signature> read();
+
+ private:
+  struct Request {
+    const LayerReading::SideRows* rows;
+    Signature signature;
+    std::int64_t terms;
+  };
+  void fill_in(Request& request, Spectrum spectrum);
+
+  const ReadingOptions& options_;
+  std::vector<Request> requests_;
 };
 
 }  // namespace dds

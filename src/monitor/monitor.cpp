@@ -9,14 +9,17 @@
 #include <dds/error.hpp>
 #include <dds/monitor.hpp>
 #include <dds/recorder.hpp>
+#include <dds/window.hpp>
 #include <limits>
 #include <map>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <utility>
 
 #include "src/monitor/layer_reading.hpp"
+#include "src/monitor/reading_thread.hpp"
 
 namespace dds {
 
@@ -93,7 +96,12 @@ class Monitor::State {
       throw InvalidArgument(fmt::format("Monitor: max_rows is {} and max_width {}, expected at least 1",
                                         options_.reading().max_rows(), options_.reading().max_width()));
     }
+    if (options_.queue() < 1 || options_.window() < 1) {
+      throw InvalidArgument(fmt::format("Monitor: queue is {} and window {}, expected at least 1", options_.queue(),
+                                        options_.window()));
+    }
     describe();
+    if (options_.worker() != Worker::Off) worker_.emplace(static_cast<std::size_t>(options_.queue()));
   }
 
   static RecorderOptions recorder_options(const MonitorOptions& options) {
@@ -108,6 +116,11 @@ class Monitor::State {
       throw InvalidArgument(fmt::format("Monitor::step: step {} has not ended, expected its scope to be left", steps_));
     rethrow();
     due_ = options_.due() ? options_.due()(steps_) : options_.every() > 0 && steps_ % options_.every() == 0;
+    if (due_ && options_.worker() == Worker::Skip && worker_->full()) {
+      due_ = false;
+      ++skipped_;
+      guarded([this] { write(Metric{steps_, "skipped_reading", 1}); });
+    }
     if (due_) recorder_.start();
     open_ = true;
   }
@@ -116,7 +129,7 @@ class Monitor::State {
     if (!open_) return;
     open_ = false;
     if (due_) {
-      guarded([this] { read_step(); });
+      guarded([this] { worker_ ? hand_over(collect()) : read(collect()); });
     }
     due_ = false;
     ++steps_;
@@ -130,12 +143,29 @@ class Monitor::State {
 
   /// Throws what went wrong since the last call, unless the user's handler took it.
   void rethrow() {
-    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+    std::exception_ptr error;
+    {
+      const std::lock_guard lock(mutex_);
+      error = std::exchange(error_, nullptr);
+    }
+    if (error) std::rethrow_exception(error);
   }
+
+  /// Waits for the worker: what it works on is then as if it had been read in place.
+  void drain() const {
+    if (worker_) worker_->drain();
+  }
+
+  void flush() {
+    drain();
+    rethrow();
+  }
+
+  std::int64_t skipped() const { return skipped_; }
 
   std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
                               ReadOptions options) {
-    rethrow();
+    flush();
     if (options.reading().layers().empty()) options.reading().layers(options_.reading().layers());
     const bool spectra = options.reading().spectra() || options_.reading().spectra();
     options.reading(counted(std::move(options.reading())));
@@ -145,22 +175,23 @@ class Monitor::State {
       signature.step = steps_;
       write(signature, spectra);
     }
-    sink_->write(Metric{steps_, "read_seconds", seconds_since(start)});
+    write(Metric{steps_, "read_seconds", seconds_since(start)});
     return signatures;
   }
 
   void log(LlcEstimate estimate) {
     rethrow();
     estimate.step = steps_;
-    sink_->write(estimate);
+    write(estimate);
   }
 
   void log(std::string_view name, double value) {
     rethrow();
-    sink_->write(Metric{steps_, std::string(name), value});
+    write(Metric{steps_, std::string(name), value});
   }
 
   std::string state() const {
+    drain();
     nlohmann::json ranks = nlohmann::json::array();
     for (const auto& [series, rank] : fixed_ranks_) {
       ranks.push_back({series.layer, to_string(series.side), series.source, series.fisher_kind, rank});
@@ -169,6 +200,7 @@ class Monitor::State {
   }
 
   void load_state(const std::string& text) {
+    drain();
     try {
       const nlohmann::json state = nlohmann::json::parse(text);
       std::map<SeriesId, std::int64_t> ranks;
@@ -184,7 +216,10 @@ class Monitor::State {
     }
   }
 
-  std::vector<DecayCount> decay_counts() const { return decay_.counts(); }
+  std::vector<DecayCount> decay_counts() const {
+    drain();
+    return decay_.counts();
+  }
   bool due() const { return due_; }
   std::int64_t steps() const { return steps_; }
   const std::vector<std::string>& layers() const { return recorder_.layers(); }
@@ -204,6 +239,8 @@ class Monitor::State {
         {"sides", sides},
         {"max_rows", options_.reading().max_rows()},
         {"max_width", options_.reading().max_width()},
+        {"window", options_.window()},
+        {"worker", options_.worker() == Worker::Off ? "off" : options_.worker() == Worker::Wait ? "wait" : "skip"},
         {"seed", options_.reading().seed()},
     };
     sink_->describe("monitor", monitor.dump());
@@ -220,32 +257,48 @@ class Monitor::State {
         options_.on_error()(error);
       }
     } catch (...) {
+      const std::lock_guard lock(mutex_);
       error_ = std::current_exception();
     }
   }
 
-  void read_step() {
+  /// The rows of one step, on their way to its signatures.
+  struct StepRows {
+    struct Layer {
+      LayerReading reading;
+      std::string reduction;
+    };
+    std::int64_t step = 0;
+    std::vector<Layer> layers;
+    std::exception_ptr error;  ///< the first
+    double seconds = 0;        ///< spent so far
+  };
+
+  /// Takes what the recorder has. An error in one layer leaves the others to be read.
+  StepRows collect() {
     const auto start = std::chrono::steady_clock::now();
     const Captured captured = recorder_.take();
-    std::exception_ptr first;
+    StepRows rows;
+    rows.step = steps_;
     for (const CapturedLayer& layer : captured.layers) {
       try {
-        read_layer(layer, captured);
-      } catch (...) {  // the other layers are read all the same
-        if (!first) first = std::current_exception();
+        if (layer.calls.empty() && !first_time(layer)) continue;
+        rows.layers.push_back(collect(layer, captured));
+      } catch (...) {
+        if (!rows.error) rows.error = std::current_exception();
       }
     }
-    if (first) std::rethrow_exception(first);
-    sink_->write(Metric{steps_, "step_reading_seconds", seconds_since(start)});
-    if (!captured.errors.empty()) {
-      throw CaptureError(fmt::format("step {}: {} errors while capturing, rows may be missing; the first: {}", steps_,
-                                     captured.errors.size(), captured.errors.front()));
+    if (!captured.errors.empty() && !rows.error) {
+      rows.error = std::make_exception_ptr(
+          CaptureError(fmt::format("step {}: {} errors while capturing, rows may be missing; the first: {}", steps_,
+                                   captured.errors.size(), captured.errors.front())));
     }
+    rows.seconds = seconds_since(start);
+    return rows;
   }
 
-  void read_layer(const CapturedLayer& layer, const Captured& captured) {
-    if (layer.calls.empty() && !first_time(layer)) return;
-    LayerReading reading(layer, counted(options_.reading()));
+  StepRows::Layer collect(const CapturedLayer& layer, const Captured& captured) const {
+    LayerReading reading(layer, options_.reading());
     if (!captured.errors.empty()) reading.mark(Status::CaptureFailed);
     std::string reduction;
     const std::int64_t budget =
@@ -258,17 +311,73 @@ class Monitor::State {
       reduction = scaling.name;
       reading.add_gradient(call, call.gradient(), call.backwards(), scaling.factor, std::ssize(layer.calls), budget);
     }
-    for (const Side side : options_.reading().sides()) {
-      Signature like;
-      like.step = steps_;
-      like.source = "step";
-      if (side == Side::Fisher) {
-        like.fisher_kind = "empirical";
-        like.reduction = reduction;
-      }
-      Signature signature = reading.signature(side, std::move(like));
-      write(signature, options_.reading().spectra());
+    return {std::move(reading), std::move(reduction)};
+  }
+
+  /// Gives the rows to the worker, who must not see what the training writes into its tensors from now on.
+  void hand_over(StepRows rows) {
+    const auto start = std::chrono::steady_clock::now();
+    std::vector<at::Tensor> tensors;
+    for (StepRows::Layer& layer : rows.layers) {
+      layer.reading.own();
+      const std::vector<at::Tensor> pending = layer.reading.pending();
+      tensors.insert(tensors.end(), pending.begin(), pending.end());
     }
+    struct Job {
+      StepRows rows;
+      StreamHandover streams;
+    };
+    const auto job = std::make_shared<Job>(Job{std::move(rows), StreamHandover(tensors)});
+    const std::int64_t step = job->rows.step;
+    const double collected = job->rows.seconds;
+    worker_->post([this, job] {
+      guarded([&] { job->streams.run([&] { read(std::move(job->rows)); }); });
+    });
+    write(Metric{step, "step_blocked_seconds", collected + seconds_since(start)});
+  }
+
+  /// From rows to the log, on whichever thread.
+  void read(StepRows rows) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto attempt = [&](const auto& work) {
+      try {
+        work();
+      } catch (...) {
+        if (!rows.error) rows.error = std::current_exception();
+      }
+    };
+    const ReadingOptions options = counted(options_.reading());
+    SignatureBatch batch(options);
+    for (StepRows::Layer& layer : rows.layers) {
+      attempt([&] {
+        layer.reading.reduce();
+        for (const Side side : options.sides()) {
+          if (options_.window() > 1) join(layer.reading, side);
+          Signature like;
+          like.step = rows.step;
+          like.source = "step";
+          if (side == Side::Fisher) {
+            like.fisher_kind = "empirical";
+            like.reduction = layer.reduction;
+          }
+          batch.add(layer.reading, side, std::move(like));
+        }
+      });
+    }
+    for (Signature& signature : batch.read()) {
+      attempt([&] { write(signature, options_.reading().spectra()); });
+    }
+    attempt([&] { write(Metric{rows.step, "step_reading_seconds", rows.seconds + seconds_since(start)}); });
+    if (rows.error) std::rethrow_exception(rows.error);
+  }
+
+  /// Lets the rows of the last steps stand for those of this one.
+  void join(LayerReading& reading, Side side) {
+    const TriangularAccumulator* const rows = reading.factor(side);
+    if (!rows) return;
+    TriangularWindow& window = windows_.try_emplace({reading.layer(), side}, options_.window()).first->second;
+    window.push(*rows);
+    reading.replace(side, window.all());
   }
 
   /// True if an operator that mixes samples ran at or after this call: the rows of its gradient mix them too.
@@ -294,20 +403,32 @@ class Monitor::State {
     if (signature.fixed_rank) fixed_ranks_.try_emplace(series_of(signature), *signature.fixed_rank);
     decay_.add(signature);
     if (!spectra) signature.spectrum.clear();
-    sink_->write(signature);
+    write(signature);
+  }
+
+  template <class Row>
+  void write(const Row& row) {
+    const std::lock_guard lock(sink_mutex_);
+    sink_->write(row);
   }
 
   torch::nn::Module& model_;
   MonitorOptions options_;
   log::SinkPtr sink_;
+  std::mutex sink_mutex_;
   Recorder recorder_;
   bool open_ = false;
   bool due_ = false;
   std::int64_t steps_ = 0;
-  std::exception_ptr error_;
+  std::int64_t skipped_ = 0;
+  std::mutex mutex_;
+  std::exception_ptr error_;  ///< under mutex_
+  std::set<std::pair<std::string, std::string>> reported_;
+  // The worker's while it works; for others after drain().
   std::map<SeriesId, std::int64_t> fixed_ranks_;
   DecayCounter decay_;
-  std::set<std::pair<std::string, std::string>> reported_;
+  std::map<std::pair<std::string, Side>, TriangularWindow> windows_;
+  std::optional<ReadingThread> worker_;  ///< the last: it ends before what it works on
 };
 
 // ---- the public face ----
@@ -356,6 +477,9 @@ std::vector<Signature> Monitor::read(const LikelihoodPtr& likelihood, const Data
 
 void Monitor::log(LlcEstimate estimate) { state_->log(std::move(estimate)); }
 void Monitor::log(std::string_view name, double value) { state_->log(name, value); }
+
+void Monitor::flush() { state_->flush(); }
+std::int64_t Monitor::skipped() const { return state_->skipped(); }
 
 std::vector<DecayCount> Monitor::decay_counts() const { return state_->decay_counts(); }
 

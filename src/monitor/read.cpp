@@ -150,6 +150,7 @@ class CheckpointRead {
       LayerReading& into = reading(layer);
       for (const CapturedCall& call : layer.calls)
         into.add_forward(call, std::ssize(layer.calls), budget(layer, share, 1));
+      into.reduce();
     }
   }
 
@@ -160,11 +161,12 @@ class CheckpointRead {
         into.add_gradient(call, call.take_gradient(), /*backwards=*/1, /*scale=*/{}, std::ssize(layer.calls),
                           budget(layer, share, plan_->passes));
       }
+      into.reduce();
     }
   }
 
   std::vector<Signature> signatures() const {
-    std::vector<Signature> result;
+    SignatureBatch batch(options_.reading());
     for (const LayerReading& reading : readings_) {
       for (const Side side : options_.reading().sides()) {
         Signature like;
@@ -175,11 +177,13 @@ class CheckpointRead {
           like.reduction = "sum";
           if (plan_->kind == FisherPlan::Exact) terms = plan_->passes;
         }
-        Signature signature = reading.signature(side, std::move(like), terms);
-        if (options_.fp64() && !signature.dtype.empty() && signature.dtype != c10::toString(at::kDouble)) {
-          signature.status |= Status::Fp64Unavailable;
-        }
-        result.push_back(std::move(signature));
+        batch.add(reading, side, std::move(like), terms);
+      }
+    }
+    std::vector<Signature> result = batch.read();
+    for (Signature& signature : result) {
+      if (options_.fp64() && !signature.dtype.empty() && signature.dtype != c10::toString(at::kDouble)) {
+        signature.status |= Status::Fp64Unavailable;
       }
     }
     return result;

@@ -1,0 +1,87 @@
+#include "src/monitor/reading_thread.hpp"
+
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <algorithm>
+#include <dds/recorder.hpp>
+#include <optional>
+#include <utility>
+
+namespace dds {
+
+ReadingThread::ReadingThread(std::size_t capacity) : capacity_(capacity), thread_([this] { serve(); }) {}
+
+ReadingThread::~ReadingThread() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void ReadingThread::post(std::function<void()> job) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return jobs_.size() < capacity_; });
+  jobs_.push_back(std::move(job));
+  lock.unlock();
+  changed_.notify_all();
+}
+
+bool ReadingThread::full() const {
+  const std::lock_guard lock(mutex_);
+  return jobs_.size() >= capacity_;
+}
+
+void ReadingThread::drain() const {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return jobs_.empty(); });
+}
+
+void ReadingThread::serve() {
+  const SuspendRecording unseen;
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    changed_.wait(lock, [&] { return stopping_ || !jobs_.empty(); });
+    if (jobs_.empty()) return;
+    std::function<void()> job = std::move(jobs_.front());  // its place is kept: it counts until it is done
+    lock.unlock();
+    job();
+    job = nullptr;
+    lock.lock();
+    jobs_.pop_front();
+    changed_.notify_all();
+  }
+}
+
+StreamHandover::StreamHandover(const std::vector<at::Tensor>& tensors) {
+  for (const at::Tensor& tensor : tensors) {
+    const at::Device device = tensor.device();
+    if (device.is_cpu()) continue;
+    const auto known = std::find_if(devices_.begin(), devices_.end(),
+                                    [&](const Device& other) { return other.side.device() == device; });
+    if (known == devices_.end()) {
+      const c10::impl::VirtualGuardImpl guard(device.type());
+      c10::Event event(device.type());
+      event.record(guard.getStream(device));
+      devices_.push_back({std::move(event), guard.getStreamFromGlobalPool(device)});
+      tensor.record_stream(devices_.back().side);
+    } else {
+      tensor.record_stream(known->side);
+    }
+  }
+}
+
+void StreamHandover::run(const std::function<void()>& work) {
+  std::vector<c10::Stream> streams;
+  for (const Device& device : devices_) {
+    device.event.block(device.side);
+    streams.push_back(device.side);
+  }
+  const c10::MultiStreamGuard guard(streams);
+  work();
+  for (const c10::Stream& stream : streams) stream.synchronize();
+}
+
+}  // namespace dds

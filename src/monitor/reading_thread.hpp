@@ -1,0 +1,65 @@
+// A thread that works off jobs in order, behind the training thread.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Event.h>
+#include <c10/core/Stream.h>
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace dds {
+
+/// Runs jobs one after another on one thread of its own, which recorders do not see. LibTorch works there with as many
+/// threads as any new thread of the process gets: one, if the training called at::set_num_threads(1).
+class ReadingThread {
+ public:
+  /// At most `capacity` jobs wait or run at a time.
+  explicit ReadingThread(std::size_t capacity);
+  /// Works off what waits.
+  ~ReadingThread();
+
+  /// Adds a job, which must not throw; waits while there are as many as the capacity allows.
+  void post(std::function<void()> job);
+  /// True if post would wait.
+  bool full() const;
+  /// Waits until nothing is left to do.
+  void drain() const;
+
+ private:
+  void serve();
+
+  std::size_t capacity_;
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  std::deque<std::function<void()>> jobs_;  ///< the first is being run
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+/// Hands tensors of an accelerator over to another thread, which works on streams of its own: what was queued before the
+/// handover is done before what the other thread queues. On the CPU there is nothing to do.
+class StreamHandover {
+ public:
+  /// On the thread that made the tensors.
+  explicit StreamHandover(const std::vector<at::Tensor>& tensors);
+  StreamHandover(StreamHandover&&) = default;
+
+  /// Runs `work` on side streams, on the thread that takes over; returns when they are done.
+  void run(const std::function<void()>& work);
+
+ private:
+  struct Device {
+    c10::Event event;
+    c10::Stream side;
+  };
+  std::vector<Device> devices_;
+};
+
+}  // namespace dds
