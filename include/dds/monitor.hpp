@@ -70,9 +70,9 @@ struct MonitorOptions {
   TORCH_ARG(Worker, worker) = Worker::Off;
   /// Readings that may wait for the worker, the one that it works on included.
   TORCH_ARG(std::int64_t, queue) = 2;
-  /// Due steps whose rows one reading joins: the last so many of the layer (TriangularWindow), for mini-batches of fewer
-  /// rows than columns. The weights move meanwhile, so these are the rows of a stretch of training, not of a point. A
-  /// window begins anew when the layer's width changes, and with a resumed monitor.
+  /// Due steps whose rows one reading joins: the last so many of the layer (TriangularWindow), for mini-batches of
+  /// fewer rows than columns. The weights move meanwhile, so these are the rows of a stretch of training, not of a
+  /// point. A window begins anew when the layer's width changes, and with a resumed monitor.
   TORCH_ARG(std::int64_t, window) = 1;
   /// How Monitor::decay_counts() counts.
   TORCH_ARG(DecayOptions, decay) = DecayOptions();
@@ -125,11 +125,11 @@ class Monitor {
   /// Names of the layers that are read.
   const std::vector<std::string>& layers() const;
 
-  /// Waits until every reading so far is logged, and throws what went wrong, unless on_error took it. The calls below that
-  /// need the readings (read, decay_counts, state, load_state) wait too.
+  /// Waits until every reading so far is logged, and throws what went wrong, unless on_error took it. The calls below
+  /// that need the readings (read, decay_counts, state, load_state) wait too.
   void flush();
-  /// Due steps that were not captured because the worker was behind (Worker::Skip); each is a metric `skipped_reading` of
-  /// the log besides.
+  /// Due steps that were not captured because the worker was behind (Worker::Skip); each is a metric `skipped_reading`
+  /// of the log besides.
   std::int64_t skipped() const;
 
   /// A checkpoint read (dds::read) at the present step, logged and returned. `options.reading().layers` empty: the
@@ -142,8 +142,8 @@ class Monitor {
   void log(std::string_view name, double value);
 
   /// What the readings so far say of the directions that die, one count per series: online what
-  /// dds::decay_counts(run directory) says of the finished log. Needs no ReadingOptions::spectra. A resumed monitor counts
-  /// from where it resumed; the log has it all.
+  /// dds::decay_counts(run directory) says of the finished log. Needs no ReadingOptions::spectra. A resumed monitor
+  /// counts from where it resumed; the log has it all.
   std::vector<DecayCount> decay_counts() const;
 
   /// What a resumed training needs: the step count and the ranks that fixed-rank volumes are taken over, as text to

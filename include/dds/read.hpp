@@ -26,8 +26,8 @@ struct ReadingOptions {
   TORCH_ARG(std::int64_t, max_rows) = 65536;
   /// A wider layer has no numbers (Status::TooWide): its factor would need width^2 doubles several times over.
   TORCH_ARG(std::int64_t, max_width) = 2048;
-  /// Rank that the fixed-rank volume of a series is taken over; unset or empty: the rank of this very reading. A Monitor
-  /// sets it to the rank at the series' first reading.
+  /// Rank that the fixed-rank volume of a series is taken over; unset or empty: the rank of this very reading. A
+  /// Monitor sets it to the rank at the series' first reading.
   TORCH_ARG(std::function<std::optional<std::int64_t>(const SeriesId& series)>, fixed_rank) = nullptr;
   TORCH_ARG(std::uint64_t, seed) = 0;
 };

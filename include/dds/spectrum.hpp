@@ -26,12 +26,12 @@ struct Spectrum {
 };
 
 /// Reads the spectra of several matrices at once: those of equal shape in one batched torch::linalg call on their
-/// device, then one transfer to the CPU for all of them (one more for each that is asked for vectors). Works in fp64, on
-/// the smaller side of each matrix.
+/// device, then one transfer to the CPU for all of them (one more for each that is asked for vectors). Works in fp64,
+/// on the smaller side of each matrix.
 ///
-/// Error: a singular value is off by at most 10 sqrt(d) u sigma_max, u = 2^-53, that of TriangularAccumulator included. A
-/// right singular vector is off by an angle of at most that over the gap to the other singular values; the vectors are
-/// orthonormal to 10 sqrt(d) u. A solver that does not converge, as eigh and svd on GPUs are known to on low-rank
+/// Error: a singular value is off by at most 10 sqrt(d) u sigma_max, u = 2^-53, that of TriangularAccumulator included.
+/// A right singular vector is off by an angle of at most that over the gap to the other singular values; the vectors
+/// are orthonormal to 20 sqrt(d) u. A solver that does not converge, as eigh and svd on GPUs are known to on low-rank
 /// matrices (pytorch#94772, #105359), is replaced for that matrix by the CPU's, and that by a Jacobi iteration:
 /// Spectrum::retried. Throws InvalidArgument for a null pointer or an accumulator without rows.
 std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator*>& accumulators, bool vectors = false);

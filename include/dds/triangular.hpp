@@ -15,8 +15,8 @@ namespace dds {
 /// right singular vectors of M. Forming M^T M instead would lose every singular value below 1e-8 of the largest (fp64);
 /// R keeps them down to rounding.
 ///
-/// Rows are buffered into blocks of max(2048, 4 d) rows. A full block is reduced by a Householder QR together with those
-/// factors of earlier blocks that are as many as a carry of a binary counter, so a row takes part in O(log n)
+/// Rows are buffered into blocks of max(2048, 4 d) rows. A full block is reduced by a Householder QR together with
+/// those factors of earlier blocks that are as many as a carry of a binary counter, so a row takes part in O(log n)
 /// factorisations rather than O(n): memory two blocks and d^2 log n, cost close to one QR of M.
 ///
 /// Works in fp64 on the device of the rows, and synchronises with it nowhere. Each factor carries a power of two of its
@@ -24,8 +24,8 @@ namespace dds {
 ///
 /// Error: the singular values of R differ from those of M by at most 10 sqrt(d) u sigma_max, u = 2^-53, whatever the
 /// order and the sizes of the batches (what tests/spectral holds it to against a reference in long double). Rows of a
-/// shorter type are converted exactly, so this holds for their values as they are; what rounding put into them before is
-/// noise_floor's subject.
+/// shorter type are converted exactly, so this holds for their values as they are; what rounding put into them before
+/// is noise_floor's subject.
 ///
 /// A copy is independent of the original. Not for two threads at once.
 class TriangularAccumulator {
@@ -68,10 +68,10 @@ class TriangularAccumulator {
   };
   /// The factor of all these rows (m x d, fp64; undefined: none) and nodes together.
   static Node reduce(const at::Tensor& rows, const std::vector<Node>& nodes);
-  Node node() const;                      ///< of all rows so far
-  void add(const at::Tensor& rows);       ///< a block
+  Node node() const;                 ///< of all rows so far
+  void add(const at::Tensor& rows);  ///< a block
   void add(Node node, std::size_t level);
-  void keep(const at::Tensor& rows);      ///< in the buffer
+  void keep(const at::Tensor& rows);  ///< in the buffer
   at::Tensor buffered() const;
   void check_device(at::Device device);
 

@@ -22,8 +22,8 @@ class TriangularWindow {
   /// Throws InvalidArgument unless capacity > 0.
   explicit TriangularWindow(std::int64_t capacity);
 
-  /// Adds the rows of `accumulator` and drops those of the oldest beyond the capacity. An accumulator of another width or
-  /// device than before starts the window anew: its rows have nothing in common with what came before. Throws
+  /// Adds the rows of `accumulator` and drops those of the oldest beyond the capacity. An accumulator of another width
+  /// or device than before starts the window anew: its rows have nothing in common with what came before. Throws
   /// InvalidArgument for one without rows.
   void push(const TriangularAccumulator& accumulator);
 

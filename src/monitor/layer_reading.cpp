@@ -162,7 +162,7 @@ void SignatureBatch::add(const LayerReading& layer, Side side, Signature like, s
     signature.seconds = rows.seconds;
   } else if (!signature.status.no_numbers()) {
     // A layer that ran and has no rows on this side: token indices have no features, a frozen output no gradient.
-    signature.status |= !layer.ran_          ? Status::NotRun
+    signature.status |= !layer.ran_            ? Status::NotRun
                         : side == Side::Fisher ? Status::NoGradient
                                                : Status::NotObservable;
   }

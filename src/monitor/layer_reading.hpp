@@ -1,6 +1,6 @@
-// From the calls of layers to their signatures, in three steps that need not happen on one thread: rows are collected over
-// calls, batches and backward passes (add_...), reduced to triangular factors (reduce), and the factors of all layers read
-// at once (read_signatures).
+// From the calls of layers to their signatures, in three steps that need not happen on one thread: rows are collected
+// over calls, batches and backward passes (add_...), reduced to triangular factors (reduce), and the factors of all
+// layers read at once (read_signatures).
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -88,8 +88,8 @@ class SignatureBatch {
   explicit SignatureBatch(const ReadingOptions& options) : options_(options) {}
 
   /// Asks for the signature of one side of `layer`, which must outlive read(); `like` has what the caller knows: step,
-  /// source, fisher_kind, reduction. `terms`: gradients that make up the expectation of one row (an exact Fisher has one
-  /// for each class).
+  /// source, fisher_kind, reduction. `terms`: gradients that make up the expectation of one row (an exact Fisher has
+  /// one for each class).
   void add(const LayerReading& layer, Side side, Signature like, std::int64_t terms = 1);
 
   /// In the order of add().

@@ -97,8 +97,8 @@ class Monitor::State {
                                         options_.reading().max_rows(), options_.reading().max_width()));
     }
     if (options_.queue() < 1 || options_.window() < 1) {
-      throw InvalidArgument(fmt::format("Monitor: queue is {} and window {}, expected at least 1", options_.queue(),
-                                        options_.window()));
+      throw InvalidArgument(
+          fmt::format("Monitor: queue is {} and window {}, expected at least 1", options_.queue(), options_.window()));
     }
     describe();
     if (options_.worker() != Worker::Off) worker_.emplace(static_cast<std::size_t>(options_.queue()));
@@ -240,7 +240,9 @@ class Monitor::State {
         {"max_rows", options_.reading().max_rows()},
         {"max_width", options_.reading().max_width()},
         {"window", options_.window()},
-        {"worker", options_.worker() == Worker::Off ? "off" : options_.worker() == Worker::Wait ? "wait" : "skip"},
+        {"worker", options_.worker() == Worker::Off    ? "off"
+                   : options_.worker() == Worker::Wait ? "wait"
+                                                       : "skip"},
         {"seed", options_.reading().seed()},
     };
     sink_->describe("monitor", monitor.dump());
@@ -330,9 +332,7 @@ class Monitor::State {
     const auto job = std::make_shared<Job>(Job{std::move(rows), StreamHandover(tensors)});
     const std::int64_t step = job->rows.step;
     const double collected = job->rows.seconds;
-    worker_->post([this, job] {
-      guarded([&] { job->streams.run([&] { read(std::move(job->rows)); }); });
-    });
+    worker_->post([this, job] { guarded([&] { job->streams.run([&] { read(std::move(job->rows)); }); }); });
     write(Metric{step, "step_blocked_seconds", collected + seconds_since(start)});
   }
 
@@ -391,7 +391,8 @@ class Monitor::State {
   /// A layer that does not run, or cannot be observed, is reported once.
   bool first_time(const CapturedLayer& layer) { return reported_.insert({layer.layer, layer.detail}).second; }
 
-  /// What a reading needs besides to be a member of its series: the rank of the first one, and the spectrum to count on.
+  /// What a reading needs besides to be a member of its series: the rank of the first one, and the spectrum to count
+  /// on.
   ReadingOptions counted(ReadingOptions options) const {
     return options.spectra(true).fixed_rank([this](const SeriesId& series) -> std::optional<std::int64_t> {
       const auto known = fixed_ranks_.find(series);

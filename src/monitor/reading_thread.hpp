@@ -43,8 +43,8 @@ class ReadingThread {
   std::thread thread_;
 };
 
-/// Hands tensors of an accelerator over to another thread, which works on streams of its own: what was queued before the
-/// handover is done before what the other thread queues. On the CPU there is nothing to do.
+/// Hands tensors of an accelerator over to another thread, which works on streams of its own: what was queued before
+/// the handover is done before what the other thread queues. On the CPU there is nothing to do.
 class StreamHandover {
  public:
   /// On the thread that made the tensors.

@@ -6,7 +6,7 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 deps=$root/.deps
 
-packages=(g++ cmake ninja-build ccache libfmt-dev libgtest-dev libgmock-dev nlohmann-json3-dev libcli11-dev zlib1g-dev
+packages=(g++ cmake ninja-build ccache libfmt-dev libgtest-dev libgmock-dev libeigen3-dev nlohmann-json3-dev libcli11-dev zlib1g-dev
   python3 python3-pip dataset-fashion-mnist)
 
 # shellcheck disable=SC2034  # for the --help of each script
@@ -39,7 +39,7 @@ install_packages() {
     for tool in c++ cmake ninja python3; do
       command -v "$tool" >/dev/null || die "There is no $tool, and this system has no apt-get to install it with." \
         "Needed are a C++20 compiler, CMake 3.25, Ninja, Python 3 with pip, and the libraries fmt, GoogleTest, nlohmann-json," \
-        "CLI11 and zlib, and Debian's dataset-fashion-mnist for the main job. Its packages are: ${packages[*]}"
+        "CLI11, zlib and (for tests) Eigen, and Debian's dataset-fashion-mnist for the main job. Its packages are: ${packages[*]}"
     done
     return
   fi

@@ -36,7 +36,7 @@ bool orthogonalise(double* a, double* b, std::int64_t n, double tolerance) {
 
 }  // namespace
 
-Decomposition linalg_svd(const at::Tensor& matrices, bool vectors) {
+Decomposition library_svd(const at::Tensor& matrices, bool vectors) {
   if (!vectors) return {at::linalg_svdvals(matrices), {}};
   Decomposition result;
   std::tie(std::ignore, result.sigma, result.right) = at::linalg_svd(matrices, /*full_matrices=*/true);

@@ -19,14 +19,14 @@ struct Decomposition {
 using Solver = std::function<Decomposition(const at::Tensor& matrices, bool vectors)>;
 
 /// torch::linalg's: divide and conquer on a CPU (gesdd), Jacobi or QR on a GPU.
-Decomposition linalg_svd(const at::Tensor& matrices, bool vectors);
+Decomposition library_svd(const at::Tensor& matrices, bool vectors);
 
 /// One-sided Jacobi (Hestenes; Demmel and Veselic 1992) on the rows of one matrix (k x d, fp64, CPU, finite, entries of
 /// at most about 1): converges for every matrix, with an error below 10 sqrt(d) u sigma_max; some 20 times slower than
 /// LAPACK at d = 256. Values below 1e-150 come out as 0.
 Decomposition jacobi_svd(const at::Tensor& matrix, bool vectors);
 
-/// read_spectra with another solver in place of linalg_svd.
+/// read_spectra with another solver in place of library_svd.
 std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator*>& accumulators, bool vectors,
                                    const Solver& solver);
 

@@ -116,8 +116,7 @@ void decompose(const std::vector<Pending*>& batch, bool vectors, const Solver& s
       return;
     }
     const at::Tensor& factor = factors.front();
-    batch.front()->sigma =
-        at::full({factor.size(0)}, std::numeric_limits<double>::quiet_NaN(), factor.options());
+    batch.front()->sigma = at::full({factor.size(0)}, std::numeric_limits<double>::quiet_NaN(), factor.options());
     if (vectors) batch.front()->right = at::zeros({factor.size(1), factor.size(1)}, factor.options());
   }
 }
@@ -135,7 +134,8 @@ std::vector<std::vector<double>> to_host(const std::vector<Pending>& pending) {
       done[i] = true;
       members.push_back(i);
       const TriangularAccumulator::Factor& factor = pending[i].factor;
-      parts.insert(parts.end(), {factor.exponent.reshape(1), factor.finite.to(at::kDouble).reshape(1), pending[i].sigma});
+      parts.insert(parts.end(),
+                   {factor.exponent.reshape(1), factor.finite.to(at::kDouble).reshape(1), pending[i].sigma});
     }
     const at::Tensor packed = at::cat(parts).to(at::kCPU);
     const double* next = packed.data_ptr<double>();
@@ -155,7 +155,7 @@ void retry(const at::Tensor& factor, bool vectors, Spectrum& spectrum) {
   Decomposition result;
   if (!factor.is_cpu()) {
     try {
-      result = linalg_svd(matrix, vectors);
+      result = library_svd(matrix, vectors);
     } catch (const c10::Error&) {
       result = {};
     }
@@ -200,7 +200,7 @@ std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator
 }
 
 std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator*>& accumulators, bool vectors) {
-  return read_spectra(accumulators, vectors, linalg_svd);
+  return read_spectra(accumulators, vectors, library_svd);
 }
 
 Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors) {

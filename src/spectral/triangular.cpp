@@ -23,24 +23,30 @@
 namespace dds {
 namespace {
 
-// Long enough that the merges cost little beside the leaves (./tests/benchmarks/run spectral), short enough for the cache.
+// Long enough that the merges cost little beside the leaves (./tests/benchmarks/run spectral), short enough for the
+// cache.
 constexpr std::int64_t kBlockPerWidth = 4;
 constexpr std::int64_t kMinBlock = 2048;
 // Of a batch that is longer than a block as much is reduced at once: 8 d rows, or what fits in a cache of 4 MiB.
 constexpr std::int64_t kLongestPerWidth = 8;
 constexpr std::int64_t kCachedEntries = std::int64_t{1} << 19;
 
-/// e (0-d, fp64) with 2^(e-1) <= max |rows| < 2^e, at least -1000; NaN where the rows hold a NaN or Inf.
+constexpr int kLowestExponent = -1000;
+
+/// e (0-d, fp64) with 2^(e-1) <= max |rows| < 2^e, at least -1000, which is that of a zero matrix: it must not win over
+/// any other. NaN where the rows hold a NaN or Inf.
 at::Tensor binary_exponent(const at::Tensor& rows) {
   const auto [low, high] = at::aminmax(rows);
   if (rows.is_cpu()) {  // the same without five calls of the dispatcher, which cost more than a small matrix
     const double largest = std::max(-*low.data_ptr<double>(), *high.data_ptr<double>());
     int exponent = 0;
     std::frexp(largest, &exponent);
-    return at::scalar_tensor(std::isfinite(largest) ? std::max(exponent, -1000) : NAN, rows.options());
+    if (!(largest > 0)) exponent = kLowestExponent;
+    return at::scalar_tensor(std::isfinite(largest) ? std::max(exponent, kLowestExponent) : NAN, rows.options());
   }
   const at::Tensor largest = at::maximum(low.neg(), high);
-  return largest.sub(largest).add(std::get<1>(at::frexp(largest)).clamp_min(-1000));
+  const at::Tensor exponent = std::get<1>(at::frexp(largest)).clamp_min(kLowestExponent);
+  return largest.sub(largest).add(exponent.masked_fill(largest.le(0), kLowestExponent));
 }
 
 std::string described(const at::Tensor& tensor) {
@@ -194,8 +200,8 @@ TriangularAccumulator::Factor TriangularAccumulator::factor() const {
   return {at::where(finite, all.factor, at::zeros({}, all.factor.options())), all.exponent, finite};
 }
 
-// The state: a header {width, rows, levels that follow as bits}, the buffered rows in one matrix, and factor and exponent
-// of each level.
+// The state: a header {width, rows, levels that follow as bits}, the buffered rows in one matrix, and factor and
+// exponent of each level.
 std::vector<at::Tensor> TriangularAccumulator::state() const {
   const at::NoGradGuard no_grad;
   std::int64_t occupied = 0;

@@ -7,7 +7,8 @@
 namespace dds {
 
 TriangularWindow::TriangularWindow(std::int64_t capacity) : capacity_(capacity) {
-  if (capacity <= 0) throw InvalidArgument(fmt::format("TriangularWindow: capacity is {}, expected at least 1", capacity));
+  if (capacity <= 0)
+    throw InvalidArgument(fmt::format("TriangularWindow: capacity is {}, expected at least 1", capacity));
 }
 
 TriangularWindow::Part TriangularWindow::joined(const Part& a, const Part& b) {
@@ -40,7 +41,8 @@ void TriangularWindow::push(const TriangularAccumulator& accumulator) {
 }
 
 TriangularAccumulator TriangularWindow::all() const {
-  if (size() == 0) throw InvalidArgument("TriangularWindow::all: nothing was pushed, expected at least one accumulator");
+  if (size() == 0)
+    throw InvalidArgument("TriangularWindow::all: nothing was pushed, expected at least one accumulator");
   const at::NoGradGuard no_grad;
   const Part part = older_.empty() ? *sum_ : sum_ ? joined(older_.back(), *sum_) : older_.back();
   TriangularAccumulator result(width_);

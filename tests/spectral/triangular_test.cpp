@@ -4,8 +4,9 @@
 #include <dds/error.hpp>
 #include <dds/spectrum.hpp>
 #include <dds/triangular.hpp>
-#include <functional>
-#include <numeric>
+#include <dds/window.hpp>
+#include <random>
+#include <sstream>
 #include <string>
 
 #include "tests/support.hpp"
@@ -14,11 +15,6 @@ namespace dds {
 namespace {
 
 using test::hadamard;
-using test::orthonormal;
-
-constexpr double kUnit = 0x1p-53;
-// The bound that TriangularAccumulator documents, in units of u sigma_max.
-double documented_bound(std::int64_t width) { return 10 * std::sqrt(static_cast<double>(width)); }
 
 std::vector<double> singular_values(const TriangularAccumulator& accumulator) {
   const Spectrum spectrum = read_spectrum(accumulator);
@@ -65,90 +61,6 @@ TEST(TriangularAccumulator, ResolvesThirtyOrdersOfMagnitudeInLambda) {
   for (std::size_t i = 0; i < sigma.size(); ++i) EXPECT_NEAR(sigma[i] / matrix.sigma[i], 1.0, 0.05) << i;
 }
 
-struct Family {
-  std::string name;
-  std::function<at::Tensor(std::int64_t n, std::int64_t d)> rows;
-};
-void PrintTo(const Family& family, std::ostream* os) { *os << family.name; }
-
-at::Tensor with_spectrum(std::int64_t n, std::int64_t d, const at::Tensor& sigma) {
-  return torch::matmul(orthonormal(n, d) * sigma, orthonormal(d, d).t());
-}
-
-class Accuracy : public testing::TestWithParam<Family> {};
-
-// Reference: one-shot LAPACK SVD of all the rows, itself accurate to a small multiple of u sigma_max.
-TEST_P(Accuracy, OfStreamedRowsInAnyBatchesIsWithinTheDocumentedBound) {
-  for (const auto& [n, d] :
-       std::vector<std::pair<std::int64_t, std::int64_t>>{{2000, 16}, {1500, 70}, {40, 64}, {1, 8}, {700, 1}}) {
-    torch::manual_seed(n + d);
-    const at::Tensor rows = GetParam().rows(n, d);
-    const at::Tensor reference = torch::linalg_svdvals(rows);
-    const double* values = reference.data_ptr<double>();
-    const std::vector<double> expected(values, values + reference.numel());
-    const double bound = 2 * documented_bound(d) * kUnit * expected.front();  // the reference has its own share
-    for (const std::int64_t batch : {std::int64_t{1} + n / 3, std::int64_t{137}, n}) {
-      TriangularAccumulator forward(d), backward(d), left(d), right(d);
-      std::int64_t number = 0;
-      for (std::int64_t begin = 0; begin < n; begin += batch, ++number) {
-        const at::Tensor part = rows.slice(0, begin, std::min(n, begin + batch));
-        forward.update(part);
-        (number % 2 == 0 ? left : right).update(part);
-        backward.update(rows.slice(0, std::max<std::int64_t>(0, n - begin - batch), n - begin));
-      }
-      left.merge(right);
-      for (const TriangularAccumulator* accumulator : {&forward, &backward, &left}) {
-        EXPECT_EQ(accumulator->rows(), n);
-        EXPECT_LE(largest_difference(singular_values(*accumulator), expected), bound)
-            << n << " x " << d << " by " << batch;
-      }
-    }
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    Families, Accuracy,
-    testing::Values(
-        Family{"gaussian",
-               [](std::int64_t n, std::int64_t d) {
-                 return torch::randn({n, d}, torch::kDouble);
-               }},
-        Family{"geometric",
-               [](std::int64_t n, std::int64_t d) {
-                 return n < d ? torch::randn({n, d}, torch::kDouble)
-                              : with_spectrum(n, d, torch::logspace(0, -15, d, 10.0, torch::kDouble));
-               }},
-        Family{"clustered",
-               [](std::int64_t n, std::int64_t d) {
-                 const at::Tensor sigma = 1 + 1e-10 * torch::rand({d}, torch::kDouble);
-                 return n < d ? torch::ones({n, d}, torch::kDouble) : with_spectrum(n, d, sigma);
-               }},
-        Family{"rank one",
-               [](std::int64_t n, std::int64_t d) {
-                 return torch::outer(torch::randn(n, torch::kDouble), torch::randn(d, torch::kDouble));
-               }},
-        Family{"column scaled",
-               [](std::int64_t n, std::int64_t d) {
-                 return torch::randn({n, d}, torch::kDouble) * torch::logspace(0, -14, d, 10.0, torch::kDouble);
-               }},
-        Family{"row scaled",
-               [](std::int64_t n, std::int64_t d) {
-                 return torch::randn({n, d}, torch::kDouble) *
-                        torch::logspace(-12, 0, n, 10.0, torch::kDouble).unsqueeze(1);
-               }},
-        Family{"lauchli",
-               [](std::int64_t n, std::int64_t d) {
-                 at::Tensor rows = torch::zeros({n, d}, torch::kDouble);
-                 rows[0].fill_(1);
-                 for (std::int64_t i = 0; i + 1 < n && i < d; ++i) rows[i + 1][i] = 1e-9;
-                 return rows;
-               }}),
-    [](const auto& info) {
-      std::string name = info.param.name;
-      std::replace(name.begin(), name.end(), ' ', '_');
-      return name;
-    });
-
 class Scale : public testing::TestWithParam<double> {};
 
 TEST_P(Scale, ScalesTheSingularValuesAndNothingElse) {
@@ -174,7 +86,7 @@ TEST(TriangularAccumulator, MergesBlocksOfUnequalScale) {
 TEST(TriangularAccumulator, ZeroBlocksDoNotHideTinyOnes) {
   const Graded matrix = graded(10, 8, 1.0);
   TriangularAccumulator accumulator(8);
-  accumulator.update(torch::zeros({600, 8}, torch::kDouble));
+  accumulator.update(torch::zeros({2048, 8}, torch::kDouble));  // a block of their own
   accumulator.update(matrix.rows * 1e-200);
   Signature signature;
   signature.structural_bound = 8;
@@ -216,11 +128,11 @@ TEST(TriangularAccumulator, CopiesWhatItBuffers) {
 class NonFinite : public testing::TestWithParam<double> {};
 
 TEST_P(NonFinite, AnywhereGivesNoNumbers) {
-  for (const std::int64_t place : {0, 511, 512, 1999}) {
-    at::Tensor rows = torch::ones({2000, 3}, torch::kDouble);
+  for (const std::int64_t place : {0, 2047, 2048, 4999}) {
+    at::Tensor rows = torch::ones({5000, 3}, torch::kDouble);
     rows[place][1] = GetParam();
     TriangularAccumulator accumulator(3);
-    accumulator.update(rows);
+    for (std::int64_t begin = 0; begin < 5000; begin += 500) accumulator.update(rows.narrow(0, begin, 500));
     const Spectrum spectrum = read_spectrum(accumulator, /*vectors=*/true);
     EXPECT_FALSE(spectrum.finite);
     EXPECT_TRUE(spectrum.sigma.empty());
@@ -252,6 +164,130 @@ TEST(TriangularAccumulator, NamesWhatIsWrong) {
   EXPECT_THAT(message([&] { accumulator.update({}); }), testing::HasSubstr("undefined"));
   EXPECT_THAT(message([&] { accumulator.factor(); }), testing::HasSubstr("no rows"));
   EXPECT_THAT(message([&] { accumulator.merge(TriangularAccumulator(2)); }), testing::HasSubstr("width 2"));
+}
+
+TEST(TriangularAccumulator, AMillionRowsInAnyBatchesGiveTheSameFactor) {
+  torch::manual_seed(0);
+  const at::Tensor rows = torch::randn({1'000'000, 8}) * torch::logspace(0, -6, 8);
+  const std::vector<double> whole = singular_values(rows);
+  for (const std::int64_t longest : {700, 5000, 400'000}) {
+    TriangularAccumulator accumulator(8);
+    std::mt19937_64 engine(longest);
+    std::uniform_int_distribution<std::int64_t> size(0, longest);
+    for (std::int64_t begin = 0; begin < rows.size(0);) {
+      const std::int64_t count = std::min(size(engine), rows.size(0) - begin);
+      accumulator.update(rows.narrow(0, begin, count));
+      begin += count;
+    }
+    EXPECT_EQ(accumulator.rows(), rows.size(0));
+    EXPECT_LT(largest_difference(singular_values(accumulator), whole), 1e-12 * whole.front());
+  }
+}
+
+// ---- saved and loaded ----
+
+class Saved : public testing::TestWithParam<std::int64_t> {};
+
+TEST_P(Saved, GoesOnBitForBit) {
+  torch::manual_seed(0);
+  const at::Tensor before = torch::randn({GetParam(), 6}), after = torch::randn({3000, 6});
+  TriangularAccumulator original(6);
+  for (std::int64_t begin = 0; begin < before.size(0); begin += 100) {
+    original.update(before.narrow(0, begin, std::min<std::int64_t>(100, before.size(0) - begin)));
+  }
+  std::stringstream file;
+  torch::save(original.state(), file);
+  std::vector<at::Tensor> state;
+  torch::load(state, file);
+  TriangularAccumulator loaded = TriangularAccumulator::from_state(state);
+  EXPECT_EQ(loaded.rows(), original.rows());
+  for (TriangularAccumulator* accumulator : {&original, &loaded}) accumulator->update(after);
+  EXPECT_EQ(singular_values(loaded), singular_values(original));
+}
+
+INSTANTIATE_TEST_SUITE_P(Rows, Saved, testing::Values(0, 1, 2047, 2048, 9000, 16384));
+
+TEST(TriangularAccumulator, RefusesAStateThatItDidNotMake) {
+  TriangularAccumulator accumulator(4);
+  accumulator.update(torch::ones({5000, 4}));
+  const std::vector<at::Tensor> good = accumulator.state();
+  const auto message = [&](std::size_t place, const at::Tensor& tensor) {
+    std::vector<at::Tensor> bad = good;
+    bad[place] = tensor;
+    return test::message_of([&] { TriangularAccumulator::from_state(bad); });
+  };
+  EXPECT_THAT(test::message_of([] { TriangularAccumulator::from_state({}); }), testing::HasSubstr("0 tensors"));
+  EXPECT_THAT(message(0, torch::ones({3})), testing::HasSubstr("tensor 0 is Float [3]"));
+  EXPECT_THAT(message(0, torch::tensor({5, 5000, 3}, torch::kLong)), testing::HasSubstr("expected Double [up to"));
+  EXPECT_THAT(message(0, torch::tensor({4, 0, 1}, torch::kLong)), testing::HasSubstr("0 rows"));
+  EXPECT_THAT(message(0, torch::tensor({4, 5000, 0}, torch::kLong)), testing::HasSubstr("expected 2"));
+  EXPECT_THAT(message(1, {}), testing::HasSubstr("undefined"));
+  EXPECT_THAT(message(2, torch::ones({9, 4}, torch::kDouble)), testing::HasSubstr("Double [9, 4]"));
+  EXPECT_THAT(message(3, torch::ones({2}, torch::kDouble)), testing::HasSubstr("expected Double []"));
+}
+
+TEST(TriangularAccumulator, RefusesAnotherDevice) {
+  TriangularAccumulator accumulator(3);
+  accumulator.update(torch::ones({2, 3}));
+  EXPECT_THAT(test::message_of([&] {
+                accumulator.update(torch::ones({2, 3}, torch::kMeta));
+              }),
+              testing::HasSubstr("rows are on meta, expected cpu"));
+  EXPECT_EQ(accumulator.rows(), 2);
+}
+
+TEST(TriangularAccumulator, ACopyIsIndependent) {
+  torch::manual_seed(0);
+  TriangularAccumulator original(3);
+  original.update(torch::randn({10, 3}));
+  original.update(torch::randn({10, 3}));
+  const std::vector<double> before = singular_values(original);
+  TriangularAccumulator copy = original;
+  copy.update(torch::randn({10, 3}));
+  EXPECT_EQ(singular_values(original), before);
+  original.update(torch::zeros({10, 3}));
+  EXPECT_EQ(copy.rows(), 30);
+  EXPECT_NE(singular_values(copy), singular_values(original));
+}
+
+// ---- windows ----
+
+class Window : public testing::TestWithParam<std::int64_t> {};
+
+TEST_P(Window, HoldsTheLastRowsAndNoTraceOfOthers) {
+  torch::manual_seed(GetParam());
+  TriangularWindow window(GetParam());
+  std::vector<at::Tensor> pushed;
+  for (int i = 0; i < 12; ++i) {
+    // What left the window was 1e8 times as large: any trace of it would show.
+    pushed.push_back(torch::randn({5 + i, 7}, torch::kDouble) * (i < 6 ? 1e8 : 1.0));
+    TriangularAccumulator accumulator(7);
+    accumulator.update(pushed.back());
+    window.push(accumulator);
+    const std::int64_t held = std::min<std::int64_t>(GetParam(), i + 1);
+    EXPECT_EQ(window.size(), held);
+    const at::Tensor rows = torch::cat(std::vector<at::Tensor>(pushed.end() - held, pushed.end()));
+    const TriangularAccumulator all = window.all();
+    EXPECT_EQ(all.rows(), rows.size(0));
+    const std::vector<double> expected = singular_values(rows);
+    EXPECT_LT(largest_difference(singular_values(all), expected), 10 * std::sqrt(7) * 0x1p-53 * expected.front()) << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Capacities, Window, testing::Values(1, 2, 3, 5, 12, 40));
+
+TEST(TriangularWindow, BeginsAnewWithAnotherWidthAndNamesWhatIsWrong) {
+  TriangularWindow window(3);
+  EXPECT_THAT(test::message_of([&] { window.all(); }), testing::HasSubstr("nothing was pushed"));
+  EXPECT_THAT(test::message_of([&] { window.push(TriangularAccumulator(2)); }), testing::HasSubstr("no rows"));
+  EXPECT_THAT(test::message_of([] { TriangularWindow(0); }), testing::HasSubstr("capacity is 0"));
+  TriangularAccumulator two(2), three(3);
+  two.update(torch::ones({4, 2}));
+  three.update(torch::ones({5, 3}));
+  window.push(two);
+  window.push(three);
+  EXPECT_EQ(window.all().width(), 3);
+  EXPECT_EQ(window.all().rows(), 5);
 }
 
 }  // namespace
