@@ -118,8 +118,7 @@ class Monitor::State {
     due_ = options_.due() ? options_.due()(steps_) : options_.every() > 0 && steps_ % options_.every() == 0;
     if (due_ && options_.worker() == Worker::Skip && worker_->full()) {
       due_ = false;
-      ++skipped_;
-      guarded([this] { write(Metric{steps_, "skipped_reading", 1}); });
+      skip();
     }
     if (due_) recorder_.start();
     open_ = true;
@@ -158,7 +157,13 @@ class Monitor::State {
 
   void flush() {
     drain();
+    guarded([this] { write_skipped(); });
     rethrow();
+  }
+
+  ~State() {
+    drain();
+    guarded([this] { write_skipped(); });
   }
 
   std::int64_t skipped() const { return skipped_; }
@@ -274,6 +279,7 @@ class Monitor::State {
     std::vector<Layer> layers;
     std::exception_ptr error;  ///< the first
     double seconds = 0;        ///< spent so far
+    std::optional<double> handed_over_after;  ///< seconds of the training thread, where a worker does the rest
   };
 
   /// Takes what the recorder has. An error in one layer leaves the others to be read.
@@ -316,6 +322,22 @@ class Monitor::State {
     return {std::move(reading), std::move(reduction)};
   }
 
+  /// A due step that is not captured. The worker logs it, since the sink may be what holds it up.
+  void skip() {
+    ++skipped_;
+    const std::lock_guard lock(mutex_);
+    unlogged_skips_.push_back(steps_);
+  }
+
+  void write_skipped() {
+    std::vector<std::int64_t> steps;
+    {
+      const std::lock_guard lock(mutex_);
+      steps = std::exchange(unlogged_skips_, {});
+    }
+    for (const std::int64_t step : steps) write(Metric{step, "skipped_reading", 1});
+  }
+
   /// Gives the rows to the worker, who must not see what the training writes into its tensors from now on.
   void hand_over(StepRows rows) {
     const auto start = std::chrono::steady_clock::now();
@@ -330,10 +352,10 @@ class Monitor::State {
       StreamHandover streams;
     };
     const auto job = std::make_shared<Job>(Job{std::move(rows), StreamHandover(tensors)});
-    const std::int64_t step = job->rows.step;
-    const double collected = job->rows.seconds;
-    worker_->post([this, job] { guarded([&] { job->streams.run([&] { read(std::move(job->rows)); }); }); });
-    write(Metric{step, "step_blocked_seconds", collected + seconds_since(start)});
+    job->rows.handed_over_after = job->rows.seconds + seconds_since(start);
+    worker_->post([this, job] {
+      guarded([&] { job->streams.run([&] { read(std::move(job->rows)); }); });
+    });
   }
 
   /// From rows to the log, on whichever thread.
@@ -367,7 +389,11 @@ class Monitor::State {
     for (Signature& signature : batch.read()) {
       attempt([&] { write(signature, options_.reading().spectra()); });
     }
-    attempt([&] { write(Metric{rows.step, "step_reading_seconds", rows.seconds + seconds_since(start)}); });
+    attempt([&] {
+      write(Metric{rows.step, "step_reading_seconds", rows.seconds + seconds_since(start)});
+      if (rows.handed_over_after) write(Metric{rows.step, "step_capture_seconds", *rows.handed_over_after});
+      write_skipped();
+    });
     if (rows.error) std::rethrow_exception(rows.error);
   }
 
@@ -423,7 +449,8 @@ class Monitor::State {
   std::int64_t steps_ = 0;
   std::int64_t skipped_ = 0;
   std::mutex mutex_;
-  std::exception_ptr error_;  ///< under mutex_
+  std::exception_ptr error_;                  ///< under mutex_
+  std::vector<std::int64_t> unlogged_skips_;  ///< under mutex_
   std::set<std::pair<std::string, std::string>> reported_;
   // The worker's while it works; for others after drain().
   std::map<SeriesId, std::int64_t> fixed_ranks_;

@@ -90,6 +90,44 @@ void memory_of_streaming(Results& results) {
   results.add(claim);
 }
 
+/// The MLP of DESIGN.md section 9: 100 training steps, one of which is read, on one thread with the readings on another.
+void attached_training_ratio(Results& results) {
+  torch::nn::Sequential model(torch::nn::Linear(784, 512), torch::nn::ReLU(), torch::nn::Linear(512, 512),
+                              torch::nn::ReLU(), torch::nn::Linear(512, 10));
+  const torch::Tensor x = torch::randn({512, 784}), y = torch::randint(0, 10, {512}, torch::kLong);
+  torch::optim::Adam optimizer(model->parameters(), 1e-4);
+  const torch::AutoGradMode grad(true);
+  const auto step = [&] {
+    optimizer.zero_grad();
+    torch::nn::functional::cross_entropy(model->forward(x), y).backward();
+    optimizer.step();
+  };
+  const auto bare = [&] {
+    for (int i = 0; i < 100; ++i) step();
+  };
+  const auto sink = std::make_shared<dds::log::Memory>();
+  const auto attached = [&](dds::Monitor& monitor) {
+    return [&] {
+      for (int i = 0; i < 100; ++i) {
+        const auto scope = monitor.step();
+        step();
+      }
+      monitor.flush();
+      sink->signatures.clear();
+      sink->metrics.clear();
+    };
+  };
+  dds::Monitor behind(*model, dds::MonitorOptions().every(100).worker(dds::Worker::Wait), sink);
+  dds::Monitor in_place(*model, dds::MonitorOptions().every(100), sink);
+  constexpr std::int64_t kPairs = 20;
+  results.add("bare_training_ratio", "100 bare steps of the MLP against 100 bare steps", compare(bare, bare, kPairs),
+              std::nullopt);
+  results.add("attached_training_ratio", "100 steps with one reading of all layers on the worker against 100 bare ones",
+              compare(bare, attached(behind), kPairs), 1.03);
+  results.add("attached_training_ratio_in_place", "the same with the reading on the training thread",
+              compare(bare, attached(in_place), kPairs), std::nullopt);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -103,6 +141,7 @@ int main(int argc, char** argv) {
     memory_of_streaming(results);
     reading_over_linalg(results);
     streamed_over_one_shot(results);
+    attached_training_ratio(results);
     results.write();
   });
 }

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <dds/error.hpp>
+#include <atomic>
 #include <dds/monitor.hpp>
+#include <future>
 #include <map>
 
 #include "tests/hooks/layer_kinds.hpp"
@@ -311,9 +313,148 @@ TEST(Monitor, ErrorsSurfaceFromItsOwnNextCallOrTheUsersHandler) {
   EXPECT_EQ(messages.size(), 2u);
 }
 
+// ---- behind the training ----
+
+/// Trains on mini-batches that are written into one tensor, which the worker must not read afterwards.
+std::vector<Signature> trained(MonitorOptions options, at::Tensor* weights = nullptr) {
+  torch::manual_seed(3);
+  torch::nn::Sequential net = small_net();
+  torch::optim::SGD optimizer(net->parameters(), 0.1);
+  const auto sink = memory();
+  {
+    Monitor monitor(*net, std::move(options), sink);
+    at::Tensor x = torch::empty({20, 6});
+    for (int i = 0; i < 30; ++i) {
+      auto step = monitor.step();
+      x.normal_();
+      optimizer.zero_grad();
+      F::mse_loss(net->forward(x), torch::ones({20, 4})).backward();
+      optimizer.step();
+      x.zero_();
+    }
+  }  // the last readings are under way here
+  if (weights) *weights = torch::nn::utils::parameters_to_vector(net->parameters()).detach();
+  return sink->signatures;
+}
+
+MonitorOptions every_third() {
+  return MonitorOptions().every(3).reading(
+      ReadingOptions().sides({Side::Activation, Side::Input, Side::Fisher}).spectra(true).max_rows(15));
+}
+
+class Behind : public testing::TestWithParam<std::tuple<int, int>> {};
+
+TEST_P(Behind, TheLogIsTheSameToTheBitAndNothingIsLost) {
+  const auto& [queue, window] = GetParam();
+  const int threads = torch::get_num_threads();
+  torch::set_num_threads(1);
+  at::Tensor weights, behind_weights, bare_weights;
+  // In place, x.zero_() would make the input side `overwritten`, were it not read at the end of the step as it then is.
+  const std::vector<Signature> expected = trained(every_third().window(window), &weights);
+  const std::vector<Signature> behind =
+      trained(every_third().window(window).worker(Worker::Wait).queue(queue), &behind_weights);
+  trained(MonitorOptions().every(0), &bare_weights);
+  torch::set_num_threads(threads);
+  EXPECT_TRUE(torch::equal(weights, bare_weights));
+  EXPECT_TRUE(torch::equal(behind_weights, bare_weights));
+  ASSERT_EQ(expected.size(), 10u * 2 * 3);
+  ASSERT_EQ(behind.size(), expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(behind[i].step, expected[i].step);
+    EXPECT_EQ(to_string(series_of(behind[i])), to_string(series_of(expected[i])));
+    EXPECT_EQ(to_string(behind[i].status), to_string(expected[i].status));
+    EXPECT_EQ(behind[i].spectrum, expected[i].spectrum);
+    EXPECT_EQ(behind[i].logdet_fixed_rank, expected[i].logdet_fixed_rank);
+    EXPECT_EQ(behind[i].dead_directions, expected[i].dead_directions);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(QueueAndWindow, Behind, testing::Combine(testing::Values(1, 2, 50), testing::Values(1, 3)));
+
+/// Lets no signature through before it is told to.
+struct Gate : log::Memory {
+  void write(const Signature& signature) override {
+    opened.wait();
+    log::Memory::write(signature);
+  }
+  using log::Memory::write;
+  std::promise<void> open;
+  std::shared_future<void> opened = open.get_future().share();
+};
+
+TEST(Monitor, SkipsAndCountsWhatTheWorkerHasNoRoomFor) {
+  torch::nn::Sequential net = small_net();
+  const auto sink = std::make_shared<Gate>();
+  const ReadingOptions reading = ReadingOptions().layers({"2"}).sides({Side::Activation});
+  Monitor monitor(*net, MonitorOptions().every(2).worker(Worker::Skip).queue(2).reading(reading), sink);
+  std::vector<bool> due;
+  const auto train = [&] {
+    auto step = monitor.step();
+    due.push_back(step.due());
+    net->forward(torch::randn({3, 6})).sum().backward();
+  };
+  for (int i = 0; i < 9; ++i) train();
+  EXPECT_EQ(monitor.skipped(), 3);  // steps 4, 6 and 8: 0 is being read, 2 waits
+  sink->open.set_value();
+  monitor.flush();
+  for (int i = 9; i < 11; ++i) train();
+  monitor.flush();
+  EXPECT_THAT(due, ElementsAre(true, false, true, false, false, false, false, false, false, false, true));
+  std::vector<std::int64_t> steps, skipped;
+  for (const Signature& signature : sink->signatures) steps.push_back(signature.step);
+  for (const Metric& metric : sink->metrics) {
+    if (metric.name == "skipped_reading") skipped.push_back(metric.step);
+  }
+  EXPECT_THAT(steps, ElementsAre(0, 2, 10));
+  EXPECT_THAT(skipped, ElementsAre(4, 6, 8));
+}
+
+TEST(Monitor, ErrorsOfTheWorkerSurfaceFromTheNextCall) {
+  torch::nn::Sequential net = small_net();
+  const auto train = [&](Monitor& monitor) {
+    auto step = monitor.step();
+    net->forward(torch::randn({3, 6})).sum().backward();
+  };
+  Monitor monitor(*net, MonitorOptions().every(1).worker(Worker::Wait), std::make_shared<Failing>());
+  train(monitor);
+  EXPECT_THAT(message_of([&] { monitor.flush(); }), HasSubstr("the disk is full"));
+  EXPECT_NO_THROW(monitor.flush());  // reported once
+  std::atomic<int> handled = 0;
+  {
+    Monitor quiet(*net,
+                  MonitorOptions().every(1).worker(Worker::Wait).on_error([&](const std::exception&) { ++handled; }),
+                  std::make_shared<Failing>());
+    for (int i = 0; i < 3; ++i) train(quiet);
+  }
+  EXPECT_GE(handled, 3);
+}
+
+TEST(Monitor, AWindowJoinsTheRowsOfTheLastSteps) {
+  torch::manual_seed(0);
+  torch::nn::Sequential net = small_net();
+  const auto sink = memory();
+  const ReadingOptions reading = ReadingOptions().layers({"0"}).sides({Side::Input}).spectra(true);
+  Monitor monitor(*net, MonitorOptions().every(1).window(3).reading(reading), sink);
+  std::vector<at::Tensor> inputs;
+  for (int i = 0; i < 5; ++i) {
+    auto step = monitor.step();
+    inputs.push_back(torch::randn({2, 6}));
+    net->forward(inputs.back()).sum().backward();
+  }
+  for (std::size_t i = 0; i < 5; ++i) {
+    const std::size_t first = i < 2 ? 0 : i - 2;
+    const at::Tensor rows = torch::cat(std::vector<at::Tensor>(inputs.begin() + first, inputs.begin() + i + 1));
+    const at::Tensor sigma = torch::linalg_svdvals(rows.to(torch::kDouble));
+    ASSERT_EQ(sink->signatures[i].rows, rows.size(0));
+    EXPECT_LT((torch::tensor(sink->signatures[i].spectrum, torch::kDouble) - sigma).abs().max().item<double>(), 1e-13);
+  }
+}
+
 TEST(Monitor, RefusesOptionsOutOfRange) {
   torch::nn::Sequential net = small_net();
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().every(-1), memory()); }), HasSubstr("every is -1"));
+  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().queue(0), memory()); }), HasSubstr("queue is 0"));
+  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().window(0), memory()); }), HasSubstr("window 0"));
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions(), nullptr); }), HasSubstr("sink is null"));
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().reading(ReadingOptions().layers({"9"})), memory()); }),
               HasSubstr("0, 2"));
