@@ -3,6 +3,7 @@
 
 #include <dds/correlation.hpp>
 #include <dds/decay.hpp>
+#include <dds/directions.hpp>
 #include <dds/error.hpp>
 #include <dds/fit.hpp>
 #include <dds/llc.hpp>
