@@ -10,6 +10,7 @@
 #include <dds/log.hpp>
 #include <dds/model.hpp>
 #include <dds/monitor.hpp>
+#include <dds/order.hpp>
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
 #include <dds/report.hpp>

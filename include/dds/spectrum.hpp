@@ -44,6 +44,16 @@ Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors = 
 /// Entries with independent relative errors u = eps/2 make a noise matrix whose singular values are near u rms(M)
 /// sqrt(n), at most u sigma_max (1 + sqrt(d/n)); the rest is room for the errors that the forward and backward pass
 /// accumulate.
+///
+/// Checked against the difference between an fp32 and an fp64 run of the same networks (tests/monitor/floor_test.cpp,
+/// ReLU and tanh, 2 to 12 layers, before and after training): the difference of the activations stays below 0.4 floors
+/// at every layer, whatever the depth. That of the gradients does so only where the loss does not cancel: delta = p - y
+/// and delta = f - y of a network that fits are small differences of large terms, and carry their rounding (seen: 140
+/// floors). It stays below
+///   floor (1 + T / |delta_out|),   T = sqrt(n) + |z| / 2 for cross entropy of logits z, 2 |f| for squared errors (f -
+///   y)^2,
+/// norms of Frobenius over the n rows of the network's output. Signature::floor has no such factor: on the Fisher side
+/// of an fp32 step reading near interpolation, take ranks from a checkpoint read in fp64.
 double noise_floor(c10::ScalarType dtype, std::int64_t rows, std::int64_t width, double sigma_max);
 
 /// Fills in the numbers of a signature: sigma_max ... stable_rank, rank, dead directions, floor, and Status::NonFinite

@@ -277,8 +277,8 @@ class Monitor::State {
     };
     std::int64_t step = 0;
     std::vector<Layer> layers;
-    std::exception_ptr error;  ///< the first
-    double seconds = 0;        ///< spent so far
+    std::exception_ptr error;                 ///< the first
+    double seconds = 0;                       ///< spent so far
     std::optional<double> handed_over_after;  ///< seconds of the training thread, where a worker does the rest
   };
 
@@ -353,9 +353,7 @@ class Monitor::State {
     };
     const auto job = std::make_shared<Job>(Job{std::move(rows), StreamHandover(tensors)});
     job->rows.handed_over_after = job->rows.seconds + seconds_since(start);
-    worker_->post([this, job] {
-      guarded([&] { job->streams.run([&] { read(std::move(job->rows)); }); });
-    });
+    worker_->post([this, job] { guarded([&] { job->streams.run([&] { read(std::move(job->rows)); }); }); });
   }
 
   /// From rows to the log, on whichever thread.

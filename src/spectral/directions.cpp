@@ -26,11 +26,10 @@ at::Tensor checked_basis(const at::Tensor& axes, const char* who) {
   }
   at::Tensor basis = axes.detach().to(at::kCPU, at::kDouble);
   if (basis.size(0) == 0) return basis;
-  const double error =
-      basis.mm(basis.t()).sub(at::eye(basis.size(0), basis.options())).abs().max().item<double>();
+  const double error = basis.mm(basis.t()).sub(at::eye(basis.size(0), basis.options())).abs().max().item<double>();
   if (!(error <= 1e-6)) {
-    throw InvalidArgument(fmt::format("{}: the rows of axes {} are off orthonormality by {}, expected at most 1e-6", who,
-                                      shape_of(axes), error));
+    throw InvalidArgument(fmt::format("{}: the rows of axes {} are off orthonormality by {}, expected at most 1e-6",
+                                      who, shape_of(axes), error));
   }
   return basis;
 }
@@ -64,7 +63,8 @@ PrincipalAngles principal_angles(const at::Tensor& a, const at::Tensor& b) {
         at::linalg_svd(part.sub(part.mm(first.t()).mm(first)), /*full_matrices=*/false);
     const at::Tensor ascending = rotation.t().flip({0}).mm(part);
     const at::Tensor inside = ascending.mm(first.t()).mm(first);
-    result.first = at::cat({inside.div(inside.norm(2, {1}, /*keepdim=*/true)), result.first.narrow(0, close, first.size(0) - close)});
+    result.first = at::cat(
+        {inside.div(inside.norm(2, {1}, /*keepdim=*/true)), result.first.narrow(0, close, first.size(0) - close)});
     result.second = at::cat({ascending, result.second.narrow(0, close, second.size(0) - close)});
     const at::Tensor sine = sines.flip({0}).contiguous();
     for (std::int64_t i = 0; i < close; ++i) {
@@ -85,9 +85,10 @@ std::optional<DeadAxesChange> DeadAxesTracker::add(const Signature& signature) {
   if (signature.status.no_numbers()) return std::nullopt;
   const SeriesId series = series_of(signature);
   if (!signature.dead_axes.defined()) {
-    throw InvalidArgument(fmt::format("DeadAxesTracker: the reading of {} at step {} has no dead axes, expected one made "
-                                      "with ReadingOptions::dead_axes",
-                                      to_string(series), signature.step));
+    throw InvalidArgument(
+        fmt::format("DeadAxesTracker: the reading of {} at step {} has no dead axes, expected one made "
+                    "with ReadingOptions::dead_axes",
+                    to_string(series), signature.step));
   }
   const auto known = last_.find(series);
   const bool comparable = known != last_.end() && known->second.axes.size(1) == signature.dead_axes.size(1);
@@ -112,7 +113,8 @@ std::optional<DeadAxesChange> DeadAxesTracker::add(const Signature& signature) {
 WeightImage::WeightImage(Side side, at::Tensor axes) : side_(side), axes_(checked_basis(axes, "WeightImage")) {
   if (side == Side::Activation) {
     throw InvalidArgument(
-        "WeightImage: side is activation, expected input or fisher: the dead axes of an output leave the weights of the "
+        "WeightImage: side is activation, expected input or fisher: the dead axes of an output leave the weights of "
+        "the "
         "layer free that takes it in");
   }
 }

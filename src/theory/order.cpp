@@ -22,9 +22,9 @@
 namespace dds {
 namespace {
 
-constexpr double kGauge = 1e3;   // floors: K below is zero
+constexpr double kGauge = 1e3;       // floors: K below is zero
 constexpr double kRounding = 1e-12;  // of a gradient: what lies outside the direction is rounding of what lies along it
-constexpr double kUsable = 1e6;  // floors: above, rounding changes K by less than 0.2 %
+constexpr double kUsable = 1e6;      // floors: above, rounding changes K by less than 0.2 %
 
 double scalar_product(const at::Tensor& a, const at::Tensor& b) { return a.dot(b).item<double>(); }
 
@@ -64,9 +64,9 @@ class Landscape {
   at::Tensor checked(const at::Tensor& weights) const {
     at::Tensor k = excess_(weights);
     if (!k.defined() || k.dim() != 0 || k.scalar_type() != at::kDouble) {
-      throw InvalidArgument(fmt::format("direction_order: K is {}, expected a 0-d Double tensor",
-                                        k.defined() ? fmt::format("{} of {} dimensions", c10::toString(k.scalar_type()), k.dim())
-                                                    : "undefined"));
+      throw InvalidArgument(fmt::format(
+          "direction_order: K is {}, expected a 0-d Double tensor",
+          k.defined() ? fmt::format("{} of {} dimensions", c10::toString(k.scalar_type()), k.dim()) : "undefined"));
     }
     return k;
   }
@@ -76,13 +76,15 @@ class Landscape {
 };
 
 /// Steihaug's conjugate gradients: a step that lowers the quadratic model within `radius`.
-at::Tensor newton_step(const Landscape& landscape, const Landscape::Local& at, const at::Tensor& gradient, double radius) {
+at::Tensor newton_step(const Landscape& landscape, const Landscape::Local& at, const at::Tensor& gradient,
+                       double radius) {
   at::Tensor step = at::zeros_like(gradient), residual = gradient.neg(), search = residual;
   double rr = scalar_product(residual, residual);
   const double tolerance = 1e-24 * rr;
   const std::int64_t most = std::min<std::int64_t>(2 * gradient.numel(), 200);
   const auto to_boundary = [&] {
-    const double a = scalar_product(search, search), b = scalar_product(step, search), c = scalar_product(step, step) - radius * radius;
+    const double a = scalar_product(search, search), b = scalar_product(step, search),
+                 c = scalar_product(step, step) - radius * radius;
     return step.add(search.mul((-b + std::sqrt(std::max(0.0, b * b - a * c))) / a));
   };
   for (std::int64_t i = 0; i < most && rr > tolerance; ++i) {
@@ -115,7 +117,8 @@ std::pair<double, at::Tensor> lowest(const Landscape& landscape, const at::Tenso
   for (std::int64_t i = 0; i < steps && value > floor && radius > 1e-14 * limit; ++i) {
     const Landscape::Local here = landscape.local(base.add(v));
     const at::Tensor gradient = landscape.projected(here.gradient.detach());
-    const double outside = scalar_product(gradient, gradient), whole = scalar_product(here.gradient.detach(), here.gradient.detach());
+    const double outside = scalar_product(gradient, gradient),
+                 whole = scalar_product(here.gradient.detach(), here.gradient.detach());
     if (outside <= kRounding * kRounding * whole) break;
     const at::Tensor step = newton_step(landscape, here, gradient, radius);
     if (std::abs(scalar_product(gradient, step)) < 1e-7 * value) break;  // twice what a Newton step promises
@@ -163,10 +166,11 @@ std::optional<Fit> fit_order(const std::vector<std::pair<double, double>>& point
   const at::Tensor solution = inverse.mv(a.t().mv(y));
   const at::Tensor residual = y.sub(a.mv(solution));
   const double variance = scalar_product(residual, residual) / static_cast<double>(n - columns);
-  return Fit{solution[1].item<double>(), std::sqrt(variance * inverse[1][1].item<double>()), solution[0].item<double>()};
+  return Fit{solution[1].item<double>(), std::sqrt(variance * inverse[1][1].item<double>()),
+             solution[0].item<double>()};
 }
 
-std::vector<std::pair<double, double>> usable(const std::vector<OrderPoint>& points, double OrderPoint::* k,
+std::vector<std::pair<double, double>> usable(const std::vector<OrderPoint>& points, double OrderPoint::*k,
                                               double above) {
   std::vector<std::pair<double, double>> result;
   for (const OrderPoint& point : points) {
@@ -189,10 +193,13 @@ std::optional<double> departure_exponent(const std::vector<OrderPoint>& points) 
 
 void check(const at::Tensor& point, const at::Tensor& direction, const OrderOptions& options) {
   const auto shape = [](const at::Tensor& t) {
-    return t.defined() ? fmt::format("{} [{}]", c10::toString(t.scalar_type()), fmt::join(t.sizes().vec(), ", ")) : "undefined";
+    return t.defined() ? fmt::format("{} [{}]", c10::toString(t.scalar_type()), fmt::join(t.sizes().vec(), ", "))
+                       : "undefined";
   };
-  if (!point.defined() || point.dim() != 1 || point.scalar_type() != at::kDouble || !point.is_cpu() || point.numel() < 1) {
-    throw InvalidArgument(fmt::format("direction_order: point is {}, expected a Double vector on the CPU", shape(point)));
+  if (!point.defined() || point.dim() != 1 || point.scalar_type() != at::kDouble || !point.is_cpu() ||
+      point.numel() < 1) {
+    throw InvalidArgument(
+        fmt::format("direction_order: point is {}, expected a Double vector on the CPU", shape(point)));
   }
   if (!direction.defined() || direction.sizes() != point.sizes() || direction.scalar_type() != at::kDouble) {
     throw InvalidArgument(
@@ -200,17 +207,19 @@ void check(const at::Tensor& point, const at::Tensor& direction, const OrderOpti
   }
   const double length = direction.norm().item<double>();
   if (!(length > 0) || !std::isfinite(length)) {
-    throw InvalidArgument(fmt::format("direction_order: the direction has length {}, expected a positive number", length));
+    throw InvalidArgument(
+        fmt::format("direction_order: the direction has length {}, expected a positive number", length));
   }
   if (!(options.t_min() > 0 && options.t_max() > options.t_min()) || options.points() < 6) {
-    throw InvalidArgument(fmt::format("direction_order: {} points from {} to {}, expected at least 6 from 0 < t_min < t_max",
-                                      options.points(), options.t_min(), options.t_max()));
+    throw InvalidArgument(
+        fmt::format("direction_order: {} points from {} to {}, expected at least 6 from 0 < t_min < t_max",
+                    options.points(), options.t_min(), options.t_max()));
   }
   if (!(options.cone() > 0 && options.cone() <= 1) || options.floor() < 0 || options.newton_steps() < 1) {
-    throw InvalidArgument(
-        fmt::format("direction_order: cone is {}, floor {} and newton_steps {}, expected 0 < cone <= 1, floor >= 0 and at "
-                    "least 1 step",
-                    options.cone(), options.floor(), options.newton_steps()));
+    throw InvalidArgument(fmt::format(
+        "direction_order: cone is {}, floor {} and newton_steps {}, expected 0 < cone <= 1, floor >= 0 and at "
+        "least 1 step",
+        options.cone(), options.floor(), options.newton_steps()));
   }
 }
 
@@ -267,8 +276,8 @@ Excess categorical_excess(std::function<at::Tensor(const at::Tensor&)> output, c
     // e^d - 1 - d: its Taylor series where the subtraction would cancel; both branches are finite for autograd's sake.
     const at::Tensor near = d.abs().lt(1e-2);
     const at::Tensor small = at::where(near, d, at::zeros_like(d)), large = at::where(near, at::ones_like(d), d);
-    const at::Tensor series =
-        small.mul(small).mul(small.mul(small.mul(small.mul(small.div(720).add(1.0 / 120)).add(1.0 / 24)).add(1.0 / 6)).add(0.5));
+    const at::Tensor series = small.mul(small).mul(
+        small.mul(small.mul(small.mul(small.div(720).add(1.0 / 120)).add(1.0 / 24)).add(1.0 / 6)).add(0.5));
     const at::Tensor terms = at::where(near, series, at::expm1(large).sub(large));
     return frozen.exp().mul(terms).sum().div(static_cast<double>(frozen.size(0)));
   };
@@ -287,7 +296,8 @@ DirectionOrder direction_order(const Excess& excess, const at::Tensor& point, co
                                                 std::numeric_limits<double>::min());
   if (!(std::abs(at_point) <= kGauge * result.floor)) {
     result.kind = DirectionKind::NotAMinimum;
-    result.reason = fmt::format("K is {:.3g} at the point, expected 0 up to its rounding floor {:.3g}", at_point, result.floor);
+    result.reason =
+        fmt::format("K is {:.3g} at the point, expected 0 up to its rounding floor {:.3g}", at_point, result.floor);
     return result;
   }
 
@@ -301,24 +311,26 @@ DirectionOrder direction_order(const Excess& excess, const at::Tensor& point, co
       const at::Tensor base = point.detach().add(u.mul(sign * t));
       OrderPoint one{sign * t, landscape.value(base), 0, 0};
       const double ratio = t / last;
-      std::tie(one.followed, v) = lowest(landscape, base, v.mul(ratio * ratio), options.cone() * t,
-                                         options.newton_steps(), result.floor);
+      std::tie(one.followed, v) =
+          lowest(landscape, base, v.mul(ratio * ratio), options.cone() * t, options.newton_steps(), result.floor);
       one.departure = v.norm().item<double>();
       last = t;
       if (!std::isfinite(one.straight) || std::min(one.straight, one.followed) < -kGauge * result.floor) {
         result.kind = DirectionKind::NotAMinimum;
-        result.reason = fmt::format("K is {:.3g} at t = {:.3g}, expected a number of at least 0",
-                                    std::isfinite(one.straight) ? std::min(one.straight, one.followed) : one.straight, sign * t);
+        result.reason =
+            fmt::format("K is {:.3g} at t = {:.3g}, expected a number of at least 0",
+                        std::isfinite(one.straight) ? std::min(one.straight, one.followed) : one.straight, sign * t);
         return result;
       }
       result.points.push_back(one);
     }
   }
-  std::sort(result.points.begin(), result.points.end(), [](const OrderPoint& a, const OrderPoint& b) { return a.t < b.t; });
+  std::sort(result.points.begin(), result.points.end(),
+            [](const OrderPoint& a, const OrderPoint& b) { return a.t < b.t; });
 
   const std::optional<double> exponent = departure_exponent(result.points);
   result.followed = exponent && *exponent > 1.3;
-  double OrderPoint::* const counts = result.followed ? &OrderPoint::followed : &OrderPoint::straight;
+  double OrderPoint::*const counts = result.followed ? &OrderPoint::followed : &OrderPoint::straight;
   if (const auto straight = fit_order(usable(result.points, &OrderPoint::straight, kUsable * result.floor))) {
     result.straight_order = straight->order;
   }
@@ -333,8 +345,9 @@ DirectionOrder direction_order(const Excess& excess, const at::Tensor& point, co
   std::erase_if(central, [&](const auto& p) { return std::abs(p.first) > without; });
   const auto fit = fit_order(all), near = fit_order(central);
   if (!fit || !near) {
-    result.reason = fmt::format("K stands clear of its rounding floor {:.3g} at {} of {} points only: take a larger t_max",
-                                result.floor, all.size(), result.points.size());
+    result.reason =
+        fmt::format("K stands clear of its rounding floor {:.3g} at {} of {} points only: take a larger t_max",
+                    result.floor, all.size(), result.points.size());
     return result;
   }
   const double half = std::hypot(2.2 * fit->standard_error, fit->order - near->order);

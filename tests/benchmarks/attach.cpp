@@ -54,31 +54,31 @@ void attach(Results& results) {
     dds::Recorder recorder(*work.model);
     results.add("bare_over_bare." + work.name, "a bare step against a bare step", compare(bare, bare), std::nullopt);
     results.add("idle_over_bare." + work.name, "a step that does not capture against a bare one",
-        compare(bare,
-                [&] {
-                  auto step = idle.step();
-                  work.step();
-                }),
-        1.01);
+                compare(bare,
+                        [&] {
+                          auto step = idle.step();
+                          work.step();
+                        }),
+                1.01);
     results.add("capture_over_bare." + work.name, "a step whose rows are captured, not read, against a bare one",
-        compare(bare,
-                [&] {
-                  recorder.start();
-                  work.step();
-                  recorder.take();
-                }),
-        std::nullopt);
+                compare(bare,
+                        [&] {
+                          recorder.start();
+                          work.step();
+                          recorder.take();
+                        }),
+                std::nullopt);
     results.add("reading_step_over_bare." + work.name,
-        "a step that is captured and read, all layers and both sides, against a bare one",
-        compare(bare,
-                [&] {
-                  auto step = reading.step();
-                  work.step();
-                  step.finish();
-                  sink->signatures.clear();
-                  sink->metrics.clear();
-                }),
-        std::nullopt);
+                "a step that is captured and read, all layers and both sides, against a bare one",
+                compare(bare,
+                        [&] {
+                          auto step = reading.step();
+                          work.step();
+                          step.finish();
+                          sink->signatures.clear();
+                          sink->metrics.clear();
+                        }),
+                std::nullopt);
   }
 }
 

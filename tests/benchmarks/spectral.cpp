@@ -27,8 +27,8 @@ void read(const torch::Tensor& rows) {
 void reading_over_linalg(Results& results) {
   for (const std::int64_t width : {16, 32, 64, 128, 256, 512, 1024}) {
     const torch::Tensor rows = torch::randn({4096, width}, torch::kDouble);
-    const Ratio ratio = compare([&] { torch::linalg_svdvals(std::get<1>(torch::linalg_qr(rows, "r"))); },
-                                [&] { read(rows); });
+    const Ratio ratio =
+        compare([&] { torch::linalg_svdvals(std::get<1>(torch::linalg_qr(rows, "r"))); }, [&] { read(rows); });
     // Below d = 64 a difference of 30 us is allowed instead.
     const double goal = width >= 64 ? 1.15 : std::max(1.15, 1 + 30e-6 / ratio.seconds_a);
     results.add(
@@ -90,7 +90,8 @@ void memory_of_streaming(Results& results) {
   results.add(claim);
 }
 
-/// The MLP of DESIGN.md section 9: 100 training steps, one of which is read, on one thread with the readings on another.
+/// The MLP of DESIGN.md section 9: 100 training steps, one of which is read, on one thread with the readings on
+/// another.
 void attached_training_ratio(Results& results) {
   torch::nn::Sequential model(torch::nn::Linear(784, 512), torch::nn::ReLU(), torch::nn::Linear(512, 512),
                               torch::nn::ReLU(), torch::nn::Linear(512, 10));
@@ -131,8 +132,8 @@ void attached_training_ratio(Results& results) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto options = dds::experiments::parse_command_line(argc, argv, "spectral",
-                                                            "What the spectral engine costs, on one thread.");
+  const auto options =
+      dds::experiments::parse_command_line(argc, argv, "spectral", "What the spectral engine costs, on one thread.");
   return dds::experiments::run_experiment([&] {
     torch::set_num_threads(1);
     torch::manual_seed(options.seed);

@@ -2,8 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <dds/error.hpp>
 #include <atomic>
+#include <dds/error.hpp>
 #include <dds/monitor.hpp>
 #include <future>
 #include <map>

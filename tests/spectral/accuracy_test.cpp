@@ -67,7 +67,7 @@ TriangularAccumulator streamed(const at::Tensor& rows, std::int64_t batch) {
 struct Family {
   std::string name;
   std::function<at::Tensor(std::int64_t n, std::int64_t d)> rows;
-  double scale = 1;         ///< for rows of fp64
+  double scale = 1;          ///< for rows of fp64
   double scale_shorter = 1;  ///< for rows of a type with the range of fp32
 };
 void PrintTo(const Family& family, std::ostream* os) { *os << family.name; }

@@ -197,9 +197,13 @@ TEST(WeightImage, OfDeadGradientsIsStationaryForEverySample) {
 TEST(WeightImage, NamesWhatIsWrong) {
   const at::Tensor axes = rotation(4).narrow(0, 0, 1);
   EXPECT_THAT(message_of([&] { WeightImage(Side::Activation, axes); }), HasSubstr("side is activation"));
-  EXPECT_THAT(message_of([&] { WeightImage(Side::Input, axes).project(torch::ones({4, 3})); }),
+  EXPECT_THAT(message_of([&] {
+                WeightImage(Side::Input, axes).project(torch::ones({4, 3}));
+              }),
               HasSubstr("[4, 3], expected 4 in dimension 1"));
-  EXPECT_THAT(message_of([&] { WeightImage(Side::Fisher, axes).dimension(torch::ones({3, 4})); }),
+  EXPECT_THAT(message_of([&] {
+                WeightImage(Side::Fisher, axes).dimension(torch::ones({3, 4}));
+              }),
               HasSubstr("expected 4 in dimension 0"));
 }
 

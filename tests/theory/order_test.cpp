@@ -15,8 +15,8 @@ using Function = std::function<at::Tensor(const at::Tensor&)>;
 
 at::Tensor vector(std::vector<double> values) { return torch::tensor(values, torch::kDouble); }
 
-/// K in coordinates z that a rotation of d dimensions hides, the coordinates beyond K's own being regular with curvatures
-/// from 1 to `condition`. z = Q w.
+/// K in coordinates z that a rotation of d dimensions hides, the coordinates beyond K's own being regular with
+/// curvatures from 1 to `condition`. z = Q w.
 struct Hidden {
   Excess excess;
   at::Tensor rotation;
@@ -47,8 +47,8 @@ struct Known {
   Excess excess;
   std::int64_t own;
   std::vector<double> direction;
-  double order;      ///< 0: gauge
-  double straight;   ///< of the straight line; 0: none
+  double order;     ///< 0: gauge
+  double straight;  ///< of the straight line; 0: none
   double t_max = 0.1;
 };
 void PrintTo(const Known& known, std::ostream* os) { *os << known.name; }
@@ -77,7 +77,8 @@ std::vector<Known> known_orders() {
   add("mixedSecond", mixed, 2L, std::vector<double>{0, 1}, 3.0, 3.0);
   add("mixedBoth", mixed, 2L, std::vector<double>{1, 1}, 2.0, 2.0);
   // One factor of a product is free while the other is zero.
-  add("flat", Excess([](const at::Tensor& z) { return (z[0] * z[1]).pow(2); }), 2L, std::vector<double>{1, 0}, 0.0, 0.0);
+  add("flat", Excess([](const at::Tensor& z) { return (z[0] * z[1]).pow(2); }), 2L, std::vector<double>{1, 0}, 0.0,
+      0.0);
   add("hyperbola", Excess([](const at::Tensor& z) { return ((1 + z[0]) * (1 + z[1]) - 1).pow(2); }), 2L,
       std::vector<double>{1, -1}, 0.0, 2.0);
   add("circle", Excess([](const at::Tensor& z) { return ((1 + z[0]).pow(2) + z[1].pow(2) - 1).pow(2); }), 2L,
@@ -150,9 +151,7 @@ TEST(DirectionOrder, RescalingAReluUnitIsAGauge) {
 TEST(DirectionOrder, AnEmptyUnitHasOrderTwoInBothItsWeights) {
   torch::manual_seed(6);
   const at::Tensor x = 3 * torch::randn({40, 1}, torch::kDouble);
-  const Function f = [x](const at::Tensor& p) {
-    return p[1] * torch::tanh(x * p[0]) + p[3] * torch::tanh(x * p[2]);
-  };
+  const Function f = [x](const at::Tensor& p) { return p[1] * torch::tanh(x * p[0]) + p[3] * torch::tanh(x * p[2]); };
   const at::Tensor point = vector({0.8, 1.1, 0, 0});
   const Excess excess = gaussian_excess(f, point, 0.5);
   EXPECT_EQ(to_string(direction_order(excess, point, vector({0, 0, 1, 0})).kind), "gauge");
@@ -232,9 +231,7 @@ TEST(DirectionOrder, NamesWhatIsWrong) {
   EXPECT_THAT(message_of([&] { direction_order(square, zero, one * NAN); }), HasSubstr("length nan"));
   EXPECT_THAT(message_of([&] { direction_order(square, zero, one, OrderOptions().t_min(1)); }), HasSubstr("from 1 to"));
   EXPECT_THAT(message_of([&] { direction_order(square, zero, one, OrderOptions().cone(2)); }), HasSubstr("cone is 2"));
-  EXPECT_THAT(message_of([&] {
-                direction_order([](const at::Tensor& w) { return w.pow(2); }, zero, one);
-              }),
+  EXPECT_THAT(message_of([&] { direction_order([](const at::Tensor& w) { return w.pow(2); }, zero, one); }),
               HasSubstr("of 1 dimensions, expected a 0-d"));
   EXPECT_THAT(message_of([&] { gaussian_excess([](const at::Tensor& w) { return w; }, zero, 0); }),
               HasSubstr("sigma is 0"));
