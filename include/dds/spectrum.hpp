@@ -40,7 +40,9 @@ std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator
 Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors = false);
 
 /// The singular value at and below which a matrix of n x d entries of this dtype holds nothing but rounding noise:
-///   floor = 2 sqrt(min(n, d)) eps sigma_max,   eps the distance of 1 to the next larger number of `dtype`.
+///   floor = sqrt(min(n, d)) (2 eps + 10 u) sigma_max,
+/// eps the distance of 1 to the next larger number of `dtype`, u = 2^-53. The second term is the engine's own error
+/// (read_spectra), which only counts for fp64: without it an exactly dead direction can come out above the floor.
 /// Entries with independent relative errors u = eps/2 make a noise matrix whose singular values are near u rms(M)
 /// sqrt(n), at most u sigma_max (1 + sqrt(d/n)); the rest is room for the errors that the forward and backward pass
 /// accumulate.

@@ -208,7 +208,8 @@ Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors) {
 }
 
 double noise_floor(c10::ScalarType dtype, std::int64_t rows, std::int64_t width, double sigma_max) {
-  return 2 * std::sqrt(static_cast<double>(std::min(rows, width))) * machine_epsilon(dtype) * sigma_max;
+  const double engine = 10 * 0x1p-53;
+  return std::sqrt(static_cast<double>(std::min(rows, width))) * (2 * machine_epsilon(dtype) + engine) * sigma_max;
 }
 
 void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& signature) {
