@@ -31,7 +31,7 @@ namespace dds::schema {
 
 /// Grows by one whenever a column is added, removed, renamed or changes its meaning. A run is resumed by its own
 /// version only.
-inline constexpr std::int64_t kVersion = 1;
+inline constexpr std::int64_t kVersion = 2;
 
 /// The member of a row that a column holds. How each type is written:
 ///   bool          true or false
@@ -107,22 +107,38 @@ inline constexpr auto llc_columns = std::to_array<Column<LlcEstimate>>({
      &LlcEstimate::kind},
     {"lambda", "1", "localised learning coefficient lambda_hat(gamma, n beta)", &LlcEstimate::lambda},
     {"standard_error", "1", "Monte Carlo error of lambda, baseline included", &LlcEstimate::standard_error},
+    {"low", "1", "lower end of the stated 95 % interval, with terms for gamma and the step size", &LlcEstimate::low},
+    {"high", "1", "upper end of it", &LlcEstimate::high},
     {"verdict", "", "converged, or what failed with its number, joined by '; '", &LlcEstimate::failures},
-    {"r_hat", "1", "split R-hat of the loss over the chains", &LlcEstimate::r_hat},
+    {"sampler", "", "sgld, rmsprop_sgld, mala or averaged_noise", &LlcEstimate::sampler},
+    {"r_hat", "1", "rank-normalised split R-hat of the loss over the chains", &LlcEstimate::r_hat},
     {"ess", "draws", "effective sample size of the loss, all chains together", &LlcEstimate::ess},
-    {"acceptance", "1", "mean acceptance of the step as a Metropolis proposal", &LlcEstimate::acceptance},
+    {"acceptance", "1", "MALA: mean acceptance probability", &LlcEstimate::acceptance},
     {"discretisation", "1", "bias of the finite step, estimated along the chains and taken off lambda",
      &LlcEstimate::discretisation},
     {"drift", "standard errors", "Geweke: first fifth against last half of the draws", &LlcEstimate::drift},
     {"below_baseline", "1", "share of the draws whose loss is below that at w*", &LlcEstimate::below_baseline},
     {"distance", "weights' unit", "root mean square of |w - w*| over the draws", &LlcEstimate::distance},
     {"relative_distance", "1", "distance / |w*|", &LlcEstimate::relative_distance},
-    {"distance_r_hat", "1", "split R-hat of |w - w*|^2", &LlcEstimate::distance_r_hat},
-    {"distance_drift", "standard errors", "Geweke's drift of |w - w*|^2", &LlcEstimate::distance_drift},
+    {"distance_ratio", "1", "E|w - w*|^2 over what it must be in the stationary state", &LlcEstimate::distance_ratio},
+    {"distance_ratio_error", "1", "Monte Carlo error of distance_ratio", &LlcEstimate::distance_ratio_error},
     {"descent", "1", "(n beta |grad L(w*)|)^2 / gamma: small against lambda where w* is a minimum",
      &LlcEstimate::descent},
     {"batch_noise", "1", "eps h_max n beta / (4 batch_size): heat of the mini-batches' noise; empty for full batches",
      &LlcEstimate::batch_noise},
+    {"step_change", "1", "lambda at half the step size less lambda", &LlcEstimate::step_change},
+    {"step_change_error", "1", "Monte Carlo error of step_change", &LlcEstimate::step_change_error},
+    {"richardson", "1", "lambda extrapolated to step size 0", &LlcEstimate::richardson},
+    {"gamma_change", "1", "lambda less lambda at four times gamma, where gamma was searched for",
+     &LlcEstimate::gamma_change},
+    {"gamma_change_error", "1", "Monte Carlo error of gamma_change", &LlcEstimate::gamma_change_error},
+    {"gamma_bias", "1", "what of gamma's bias is left, extrapolated from such changes", &LlcEstimate::gamma_bias},
+    {"gamma_response", "1", "what halving gamma would add to lambda, by linear response", &LlcEstimate::gamma_response},
+    {"gamma_response_error", "1", "Monte Carlo error of gamma_response", &LlcEstimate::gamma_response_error},
+    {"wbic", "nat", "n E[L_n(w)] at beta = 1 / log n, localised (Watanabe 2013)", &LlcEstimate::wbic},
+    {"functional_variance", "nat^2", "sum over the samples of the variance of log p over the draws",
+     &LlcEstimate::functional_variance},
+    {"singular_fluctuation", "1", "n_beta / (2 n) times functional_variance", &LlcEstimate::singular_fluctuation},
     {"n_beta", "1 / loss", "inverse temperature times n", &LlcEstimate::n_beta},
     {"gamma", "1 / weights' unit^2", "localisation", &LlcEstimate::gamma},
     {"resolution", "loss / weights' unit^2", "gamma / n_beta: the curvature below which a direction hardly counts",
