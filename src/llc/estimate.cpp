@@ -494,8 +494,8 @@ class Estimation {
   static Remaining remaining(const Change& moved, const std::optional<double>& last_move, bool at_rule) {
     const double move = std::abs(moved.value);
     const double shown = !at_rule ? move + moved.error : move > kSeenMove * moved.error ? move : 0;
-    // p = 1 where nothing is seen, 1/2 where the first move is.
-    const double factor = shown == 0 ? 0.25 : std::clamp(last_move ? shown / *last_move : 0.5, 0.25, 0.8);
+    // p between 1, also where nothing is seen, and 1/2, also where there is no move before.
+    const double factor = shown == 0 ? 0.25 : std::clamp(last_move ? shown / *last_move : 0.5, 0.25, 0.5);
     const double rest = factor / (1 - factor);
     return {shown * rest, std::sqrt(std::max(0.0, move * move - moved.error * moved.error)) * rest};
   }
