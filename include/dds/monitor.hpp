@@ -66,7 +66,9 @@ struct MonitorOptions {
   TORCH_ARG(ReadingOptions, reading) = ReadingOptions();
   /// Readings behind the training: at the end of a due step its rows are copied (max_rows bounds them), and all else is
   /// done by one thread, on side streams where the tensors live on an accelerator. The log is the same, to the bit if
-  /// LibTorch runs on one thread. The sink and on_error are then called from that thread too, never from two at once.
+  /// LibTorch runs on one thread. All that is logged then reaches the sink in order through that thread, so that a slow
+  /// sink holds nobody up, and on_error may be called from it too, never from two at once; neither may call the
+  /// monitor.
   TORCH_ARG(Worker, worker) = Worker::Off;
   /// Readings that may wait for the worker, the one that it works on included.
   TORCH_ARG(std::int64_t, queue) = 2;
@@ -137,7 +139,8 @@ class Monitor {
   std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
                               ReadOptions options = {});
 
-  /// Logs an estimate, or a number of the caller's, at the present step.
+  /// Logs an estimate, or a number of the caller's, at the present step. With a worker it is handed over, whatever
+  /// waits there: an error of the sink surfaces from the next call.
   void log(LlcEstimate estimate);
   void log(std::string_view name, double value);
 

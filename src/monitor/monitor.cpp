@@ -157,13 +157,7 @@ class Monitor::State {
 
   void flush() {
     drain();
-    guarded([this] { write_skipped(); });
     rethrow();
-  }
-
-  ~State() {
-    drain();
-    guarded([this] { write_skipped(); });
   }
 
   std::int64_t skipped() const { return skipped_; }
@@ -180,19 +174,19 @@ class Monitor::State {
       signature.step = steps_;
       write(signature, spectra);
     }
-    write(Metric{steps_, "read_seconds", seconds_since(start)});
+    sink_->write(Metric{steps_, "read_seconds", seconds_since(start)});
     return signatures;
   }
 
   void log(LlcEstimate estimate) {
     rethrow();
     estimate.step = steps_;
-    write(estimate);
+    hand_to_sink(std::move(estimate));
   }
 
   void log(std::string_view name, double value) {
     rethrow();
-    write(Metric{steps_, std::string(name), value});
+    hand_to_sink(Metric{steps_, std::string(name), value});
   }
 
   std::string state() const {
@@ -261,11 +255,12 @@ class Monitor::State {
         work();
       } catch (const std::exception& error) {
         if (!options_.on_error()) throw;
+        const std::lock_guard lock(handler_mutex_);
         options_.on_error()(error);
       }
     } catch (...) {
       const std::lock_guard lock(mutex_);
-      error_ = std::current_exception();
+      if (!error_) error_ = std::current_exception();
     }
   }
 
@@ -322,20 +317,10 @@ class Monitor::State {
     return {std::move(reading), std::move(reduction)};
   }
 
-  /// A due step that is not captured. The worker logs it, since the sink may be what holds it up.
+  /// A due step that is not captured.
   void skip() {
     ++skipped_;
-    const std::lock_guard lock(mutex_);
-    unlogged_skips_.push_back(steps_);
-  }
-
-  void write_skipped() {
-    std::vector<std::int64_t> steps;
-    {
-      const std::lock_guard lock(mutex_);
-      steps = std::exchange(unlogged_skips_, {});
-    }
-    for (const std::int64_t step : steps) write(Metric{step, "skipped_reading", 1});
+    hand_to_sink(Metric{steps_, "skipped_reading", 1});
   }
 
   /// Gives the rows to the worker, who must not see what the training writes into its tensors from now on.
@@ -388,9 +373,8 @@ class Monitor::State {
       attempt([&] { write(signature, options_.reading().spectra()); });
     }
     attempt([&] {
-      write(Metric{rows.step, "step_reading_seconds", rows.seconds + seconds_since(start)});
-      if (rows.handed_over_after) write(Metric{rows.step, "step_capture_seconds", *rows.handed_over_after});
-      write_skipped();
+      sink_->write(Metric{rows.step, "step_reading_seconds", rows.seconds + seconds_since(start)});
+      if (rows.handed_over_after) sink_->write(Metric{rows.step, "step_capture_seconds", *rows.handed_over_after});
     });
     if (rows.error) std::rethrow_exception(rows.error);
   }
@@ -428,27 +412,27 @@ class Monitor::State {
     if (signature.fixed_rank) fixed_ranks_.try_emplace(series_of(signature), *signature.fixed_rank);
     decay_.add(signature);
     if (!spectra) signature.spectrum.clear();
-    write(signature);
+    sink_->write(signature);
   }
 
+  /// A row of the training thread: through the worker if there is one, so that nobody waits for a slow sink.
   template <class Row>
-  void write(const Row& row) {
-    const std::lock_guard lock(sink_mutex_);
-    sink_->write(row);
+  void hand_to_sink(Row row) {
+    if (!worker_) return sink_->write(row);
+    worker_->post_beside([this, row = std::move(row)] { guarded([&] { sink_->write(row); }); });
   }
 
   torch::nn::Module& model_;
   MonitorOptions options_;
-  log::SinkPtr sink_;
-  std::mutex sink_mutex_;
+  log::SinkPtr sink_;  ///< the worker's, if there is one; for others after drain()
   Recorder recorder_;
   bool open_ = false;
   bool due_ = false;
   std::int64_t steps_ = 0;
   std::int64_t skipped_ = 0;
+  std::mutex handler_mutex_;  ///< on_error is called by one thread at a time
   std::mutex mutex_;
-  std::exception_ptr error_;                  ///< under mutex_
-  std::vector<std::int64_t> unlogged_skips_;  ///< under mutex_
+  std::exception_ptr error_;  ///< the first that nobody was told of; under mutex_
   std::set<std::pair<std::string, std::string>> reported_;
   // The worker's while it works; for others after drain().
   std::map<SeriesId, std::int64_t> fixed_ranks_;

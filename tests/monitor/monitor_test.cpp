@@ -409,6 +409,29 @@ TEST(Monitor, SkipsAndCountsWhatTheWorkerHasNoRoomFor) {
   EXPECT_THAT(skipped, ElementsAre(4, 6, 8));
 }
 
+TEST(Monitor, LoggingDoesNotWaitForASlowSinkBehindTheWorker) {
+  torch::nn::Sequential net = small_net();
+  const auto sink = std::make_shared<Gate>();
+  const ReadingOptions reading = ReadingOptions().layers({"2"}).sides({Side::Activation});
+  {
+    Monitor monitor(*net, MonitorOptions().every(1).worker(Worker::Wait).queue(1).reading(reading), sink);
+    {
+      auto step = monitor.step();
+      net->forward(torch::randn({3, 6})).sum().backward();
+    }
+    for (int i = 0; i < 5; ++i) monitor.log("loss", i);  // the signature of step 0 is held up
+    monitor.log(LlcEstimate());
+    sink->open.set_value();
+  }
+  EXPECT_EQ(sink->signatures.size(), 1u);
+  EXPECT_EQ(sink->estimates.at(0).step, 1);
+  std::vector<double> losses;
+  for (const Metric& metric : sink->metrics) {
+    if (metric.name == "loss") losses.push_back(metric.value);
+  }
+  EXPECT_THAT(losses, ElementsAre(0, 1, 2, 3, 4));
+}
+
 TEST(Monitor, ErrorsOfTheWorkerSurfaceFromTheNextCall) {
   torch::nn::Sequential net = small_net();
   const auto train = [&](Monitor& monitor) {
