@@ -22,8 +22,8 @@ using Solver = std::function<Decomposition(const at::Tensor& matrices, bool vect
 Decomposition library_svd(const at::Tensor& matrices, bool vectors);
 
 /// One-sided Jacobi (Hestenes; Demmel and Veselic 1992) on the rows of one matrix (k x d, fp64, CPU, finite, entries of
-/// at most about 1): converges for every matrix, with an error below 10 sqrt(d) u sigma_max; some 20 times slower than
-/// LAPACK at d = 256. Values below 1e-150 come out as 0.
+/// at most about 2^64): converges for every matrix, with an error below 10 sqrt(d) u sigma_max; some 20 times slower
+/// than LAPACK at d = 256. Values below 1e-150 come out as 0.
 Decomposition jacobi_svd(const at::Tensor& matrix, bool vectors);
 
 /// read_spectra with another solver in place of library_svd.
