@@ -109,6 +109,7 @@ void RecorderState::end() {
   const std::lock_guard lock(mutex_);
   // Identities are of no use any more, and what keeps them valid keeps whole graphs alive.
   outputs_.clear();
+  activations_.clear();
   derived_.clear();
   keep_.clear();
 }
@@ -118,6 +119,7 @@ void RecorderState::clear() {
   sites_.clear();
   losses_.clear();
   errors_.clear();
+  activations_.clear();
   derived_.clear();
   outputs_.clear();
   holders_.clear();
@@ -297,6 +299,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
   } else if (!note.biased) {
     note_derivation(args, note);
   }
+  if (!note.derives) note.activation = hooks::match_activation(name, args);
   hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
     if (const hooks::Parameter* parameter = index_.find(tensor)) {
       for (const std::size_t layer : parameter->layers) seen_in_[layer].emplace(name);
@@ -324,9 +327,12 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
   if (!recording_ || note.recording != number_) return;
   if (note.run) capture(note.site, *note.run, name, output);
   if (note.biased) extend_by_bias(*note.biased, output);
-  if (note.loss) {
-    losses_.push_back({std::string(name), static_cast<CapturedLoss::Reduction>(note.loss->reduction), note.loss->terms,
-                       note.loss->targets, next_order_++});
+  if (note.loss) capture_loss(*note.loss, name, output);
+  if (note.activation) {
+    activations_.insert_or_assign(output.unsafeGetTensorImpl(),
+                                  Activation{Activation::Weak(output.getIntrusivePtr()),
+                                             Activation::Weak(note.activation->input.getIntrusivePtr()),
+                                             note.activation->difference, note.activation->classes});
   }
   if (note.derives) {
     for (const c10::IValue& value : outputs) {
@@ -392,6 +398,38 @@ void RecorderState::capture(std::size_t site, const LayerRun& run, std::string_v
   sites_[site].consumers.emplace_back();
   order_.push_back(id);
   remember(id, output);
+}
+
+void RecorderState::capture_loss(const hooks::LossRun& run, std::string_view op, const at::Tensor& result) {
+  CapturedLoss loss;
+  loss.op = op;
+  loss.reduction = static_cast<CapturedLoss::Reduction>(run.reduction);
+  loss.terms = run.terms;
+  loss.targets = run.targets;
+  loss.order = next_order_++;
+  at::Tensor logits = run.input;
+  if (run.activated && logits.defined()) {
+    const auto activation = activations_.find(logits.unsafeGetTensorImpl());
+    const bool undone = activation != activations_.end() && !activation->second.result.expired() &&
+                        activation->second.difference == run.difference && activation->second.classes == run.classes;
+    logits = undone ? at::Tensor(activation->second.input.lock()) : at::Tensor();
+  }
+  // A hook on a leaf would outlive the recording; a leaf is no network's output.
+  if (logits.defined() && result.requires_grad() && logits.requires_grad() && !logits.is_leaf()) {
+    loss.difference = run.difference;
+    loss.logits = logits.detach();
+    loss.classes = run.classes;
+    loss.slope = run.slope;
+    loss.version_ = hooks::version_of(loss.logits);
+    const auto hook = [](const at::Tensor& tensor) {
+      auto slot = std::make_shared<CapturedCall::GradientSlot>();
+      tensor.register_hook([slot](at::TensorBase gradient) { slot->add(at::Tensor(std::move(gradient))); });
+      return slot;
+    };
+    loss.at_logits_ = hook(logits);
+    loss.at_result_ = hook(result);
+  }
+  losses_.push_back(std::move(loss));
 }
 
 void RecorderState::extend_by_bias(CallId id, const at::Tensor& output) {

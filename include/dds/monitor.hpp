@@ -74,7 +74,7 @@ struct MonitorOptions {
   TORCH_ARG(std::int64_t, queue) = 2;
   /// Due steps whose rows one reading joins: the last so many of the layer (TriangularWindow), for mini-batches of
   /// fewer rows than columns. The weights move meanwhile, so these are the rows of a stretch of training, not of a
-  /// point. A window begins anew when the layer's width changes, and with a resumed monitor.
+  /// point. A window begins anew when the layer's width or its rows' dtype changes, and with load_state.
   TORCH_ARG(std::int64_t, window) = 1;
   /// How Monitor::decay_counts() counts.
   TORCH_ARG(DecayOptions, decay) = DecayOptions();
@@ -152,7 +152,8 @@ class Monitor {
   /// What a resumed training needs: the step count and the ranks that fixed-rank volumes are taken over, as text to
   /// keep in the caller's own checkpoint.
   std::string state() const;
-  /// Continues from such a text. Throws InvalidArgument if it is none.
+  /// Continues from such a text; what was followed so far (windows, decay_counts, dead axes) begins anew. Throws
+  /// InvalidArgument if it is none, or a step has not ended.
   void load_state(const std::string& text);
 
  private:

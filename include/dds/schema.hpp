@@ -31,7 +31,7 @@ namespace dds::schema {
 
 /// Grows by one whenever a column is added, removed, renamed or changes its meaning. A run is resumed by its own
 /// version only.
-inline constexpr std::int64_t kVersion = 1;
+inline constexpr std::int64_t kVersion = 2;
 
 /// The member of a row that a column holds. How each type is written:
 ///   bool          true or false
@@ -90,7 +90,14 @@ inline constexpr auto signature_columns = std::to_array<Column<Signature>>({
      &Signature::logdet_fixed_rank},
     {"structural_bound", "1", "the rank cannot be larger, by the shapes of the network", &Signature::structural_bound},
     {"dead_directions", "1", "structural_bound - rank", &Signature::dead_directions},
+    {"born", "1",
+     "dead dimensions that were alive at the series' last reading, matched by angle; empty without dead axes",
+     &Signature::born},
+    {"revived", "1", "dimensions that were dead at the series' last reading and are alive; empty without dead axes",
+     &Signature::revived},
     {"floor", "rows' unit", "singular values at or below are rounding noise of `dtype`", &Signature::floor},
+    {"cancellation", "1", "fisher side: the factor in the floor for what cancels in the loss; empty: not known",
+     &Signature::cancellation},
     {"at_floor", "", "sigma_min is at or below the floor", &Signature::at_floor},
     {"condition", "1", "sigma_max / sigma_min_plus", &Signature::condition},
     {"effective_rank", "1", "exponential of the entropy of sigma / sum sigma (Roy and Vetterli 2007)",

@@ -26,8 +26,9 @@ Decomposition library_svd(const at::Tensor& matrices, bool vectors);
 /// than LAPACK at d = 256. Values below 1e-150 come out as 0.
 Decomposition jacobi_svd(const at::Tensor& matrix, bool vectors);
 
-/// read_spectra with another solver in place of library_svd.
+/// read_spectra with another solver in place of library_svd, and with a Spectrum::cancellation for each (0-d, fp64;
+/// undefined, or none given: 1), which come to the CPU in the same transfer.
 std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator*>& accumulators, bool vectors,
-                                   const Solver& solver);
+                                   const Solver& solver, const std::vector<at::Tensor>& cancellations = {});
 
 }  // namespace dds
