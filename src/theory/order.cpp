@@ -27,8 +27,8 @@ namespace {
 
 constexpr double kGauge = 1e3;       // floors: K below is zero
 constexpr double kRounding = 1e-12;  // of a gradient: what lies outside the direction is rounding of what lies along it
-constexpr std::int64_t kExact = 512;  // weights: up to here a Newton step takes the whole Hessian
-constexpr double kUsable = 1e6;       // floors: above, rounding changes K by less than 0.2 %
+constexpr std::int64_t kFew = 16, kExact = 512;  // weights: between, a Newton step takes the whole Hessian
+constexpr double kUsable = 1e6;                  // floors: above, rounding changes K by less than 0.2 %
 
 double scalar_product(const at::Tensor& a, const at::Tensor& b) { return a.dot(b).item<double>(); }
 
@@ -161,8 +161,9 @@ std::pair<double, at::Tensor> lowest(const Complement& complement, const at::Ten
     const at::Tensor gradient = complement.projected(whole_gradient);
     const double outside = scalar_product(gradient, gradient), whole = scalar_product(whole_gradient, whole_gradient);
     if (outside <= kRounding * kRounding * whole) break;
-    const at::Tensor step = gradient.numel() <= kExact ? exact_step(complement, gradient, radius)
-                                                       : newton_step(complement, gradient, radius);
+    const at::Tensor step = gradient.numel() > kFew && gradient.numel() <= kExact
+                                ? exact_step(complement, gradient, radius)
+                                : newton_step(complement, gradient, radius);
     if (std::abs(scalar_product(gradient, step)) < 1e-7 * value) break;  // twice what a Newton step promises
     at::Tensor next = complement.projected(v.add(step));
     const double length = std::sqrt(scalar_product(next, next));
