@@ -45,10 +45,14 @@ const void* storage_of(const at::Tensor& tensor) {
   return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
 }
 
+std::uint32_t version_of(const at::Tensor& tensor) {
+  if (!tensor.defined() || tensor.is_inference()) return 0;
+  return tensor.unsafeGetTensorImpl()->version_counter().current_version();
+}
+
 LayerIndex::LayerIndex(torch::nn::Module& model) : model_(&model) {
   for_each_parameter(model, "", [this](const std::string& name, const std::string& kind, const at::Tensor&) {
-    const auto known = std::find_if(layers_.begin(), layers_.end(), [&](const Layer& l) { return l.name == name; });
-    if (known == layers_.end()) layers_.push_back({name, kind});
+    if (by_name_.try_emplace(name, layers_.size()).second) layers_.push_back({name, kind});
   });
 }
 
@@ -56,9 +60,9 @@ void LayerIndex::refresh() {
   by_storage_.clear();
   for_each_parameter(*model_, "", [this](const std::string& name, const std::string&, const at::Tensor& tensor) {
     const void* storage = storage_of(tensor);
-    const auto layer = std::find_if(layers_.begin(), layers_.end(), [&](const Layer& l) { return l.name == name; });
-    if (!storage || layer == layers_.end()) return;
-    const auto number = static_cast<std::size_t>(layer - layers_.begin());
+    const auto layer = by_name_.find(name);
+    if (!storage || layer == by_name_.end()) return;
+    const std::size_t number = layer->second;
     const std::int64_t begin = tensor.storage_offset();
     std::vector<Parameter>& here = by_storage_[storage];
     const auto tied = std::find_if(here.begin(), here.end(), [&](const Parameter& p) { return p.begin == begin; });

@@ -50,11 +50,15 @@ class LayerIndex {
  private:
   torch::nn::Module* model_;
   std::vector<Layer> layers_;
+  std::unordered_map<std::string, std::size_t> by_name_;
   std::unordered_map<const void*, std::vector<Parameter>> by_storage_;
 };
 
 /// The memory behind a tensor, as a key; nullptr if it has none (sparse, MKL-DNN's own layout).
 const void* storage_of(const at::Tensor& tensor);
+
+/// Number of in-place writes to a tensor and its views; 0 where they are not counted.
+std::uint32_t version_of(const at::Tensor& tensor);
 
 /// True if `text` matches the glob `pattern`: '*' any text, '?' one character.
 bool glob_match(std::string_view pattern, std::string_view text);

@@ -17,4 +17,5 @@
 #include <dds/signature.hpp>
 #include <dds/spectrum.hpp>
 #include <dds/triangular.hpp>
+#include <dds/weight_direction.hpp>
 #include <dds/window.hpp>

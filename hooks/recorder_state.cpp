@@ -1,0 +1,536 @@
+#include "hooks/recorder_state.hpp"
+
+#include <ATen/ops/add.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <dds/error.hpp>
+#include <utility>
+
+namespace dds {
+
+using hooks::Family;
+using hooks::LayerRun;
+
+void CapturedCall::GradientSlot::add(const at::Tensor& incoming) {
+  if (!incoming.defined()) return;
+  const hooks::Unseen unseen;
+  const at::NoGradGuard no_grad;
+  const std::lock_guard lock(mutex);
+  gradient = gradient.defined() ? at::add(gradient, incoming) : incoming.detach();
+  ++backwards;
+}
+
+std::int64_t width_of(const at::Tensor& tensor, const std::vector<std::int64_t>& features) {
+  std::int64_t width = 1;
+  for (const std::int64_t dim : features) width *= tensor.size(dim);
+  return width;
+}
+
+namespace {
+
+bool selected_by(const std::vector<std::string>& patterns, std::string_view name) {
+  if (patterns.empty()) return true;
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& p) { return hooks::glob_match(p, name); });
+}
+
+std::vector<std::int64_t> from_front(const std::vector<std::int64_t>& dims, std::int64_t rank) {
+  std::vector<std::int64_t> result;
+  for (const std::int64_t dim : dims) {
+    const std::int64_t positive = dim < 0 ? dim + rank : dim;
+    if (positive >= 0 && positive < rank) result.push_back(positive);
+  }
+  return result;
+}
+
+std::int64_t saturating_product(std::int64_t a, std::int64_t b) {
+  return a != 0 && b > hooks::kUnbounded / a ? hooks::kUnbounded : a * b;
+}
+
+std::int64_t saturating_sum(std::int64_t a, std::int64_t b) {
+  return b > hooks::kUnbounded - a ? hooks::kUnbounded : a + b;
+}
+
+bool kind_fits(const std::string& kind, Family family) {
+  const bool embedding = kind == "Embedding" || kind == "EmbeddingBag";
+  return (family == Family::Embedding) == embedding;
+}
+
+at::Tensor first_tensor(const std::vector<c10::IValue>& values) {
+  for (const c10::IValue& value : values) {
+    if (value.isTensor()) return value.toTensor();
+  }
+  return {};
+}
+
+}  // namespace
+
+RecorderState::RecorderState(torch::nn::Module& model, RecorderOptions options)
+    : options_(std::move(options)), index_(model) {
+  std::vector<std::string> all;
+  std::vector<bool> used(options_.layers.size(), false);
+  for (hooks::Layer& layer : index_.layers()) {
+    all.push_back(layer.name);
+    for (std::size_t i = 0; i < used.size(); ++i) {
+      if (hooks::glob_match(options_.layers[i], layer.name)) used[i] = true;
+    }
+    layer.selected = selected_by(options_.layers, layer.name) && (!options_.select || options_.select(layer.name));
+    if (layer.selected) names_.push_back(layer.name);
+  }
+  if (all.empty()) {
+    throw InvalidArgument("Recorder: the model has no parameters, expected at least one layer that has some");
+  }
+  bool taps = false;
+  for (std::size_t i = 0; i < used.size(); ++i) {
+    const bool tap = options_.layers[i].starts_with("tap:");
+    taps = taps || tap;
+    if (!used[i] && !tap) {
+      throw InvalidArgument(fmt::format("Recorder: the layer pattern '{}' matches none of the layers {}",
+                                        options_.layers[i], fmt::join(all, ", ")));
+    }
+  }
+  if (names_.empty() && !taps) {
+    throw InvalidArgument(fmt::format("Recorder: the predicate selects none of the layers {}", fmt::join(all, ", ")));
+  }
+}
+
+void RecorderState::begin() {
+  const std::lock_guard lock(mutex_);
+  clear();
+  index_.refresh();
+  recording_ = true;
+}
+
+void RecorderState::end() {
+  recording_ = false;
+  const std::lock_guard lock(mutex_);
+  // Identities are of no use any more, and what keeps them valid keeps whole graphs alive.
+  outputs_.clear();
+  activations_.clear();
+  derived_.clear();
+  keep_.clear();
+}
+
+void RecorderState::clear() {
+  ++number_;
+  sites_.clear();
+  losses_.clear();
+  errors_.clear();
+  activations_.clear();
+  derived_.clear();
+  outputs_.clear();
+  holders_.clear();
+  keep_.clear();
+  order_.clear();
+  next_order_ = 0;
+  seen_in_.clear();
+}
+
+void RecorderState::failed(std::string_view where, const char* what) {
+  const std::lock_guard lock(mutex_);
+  errors_.push_back(fmt::format("{}: {}", where, what));
+}
+
+// ---- reading an operator ----
+
+/// The layer whose parameter, or computed weight, `tensor` is. Where several layers share it, the first whose kind
+/// fits.
+std::optional<std::size_t> RecorderState::layer_of(const at::Tensor& tensor, std::optional<Family> family) const {
+  if (const hooks::Parameter* parameter = index_.find(tensor)) {
+    for (const std::size_t layer : parameter->layers) {
+      if (family && kind_fits(index_.layers()[layer].kind, *family)) return layer;
+    }
+    return parameter->layers.front();
+  }
+  const auto derived = derived_.find(hooks::storage_of(tensor));
+  return derived == derived_.end() ? std::nullopt : std::optional(derived->second.layer);
+}
+
+/// True for a product of two weights that gives a weight (low-rank adapters): both raw, computed, or both of modules.
+/// A raw parameter multiplied by a module's weight is an input to that module (learned queries).
+bool RecorderState::is_weight_of_weights(const LayerRun& run) const {
+  if (run.family != Family::Contraction) return false;
+  const auto other = layer_of(run.inputs.front());
+  if (!other) return false;
+  const auto is_raw = [&](std::size_t layer) { return index_.layers()[layer].kind == "Raw"; };
+  const auto weight = layer_of(run.weight, run.family);
+  return !(is_raw(*other) && !is_raw(*weight));
+}
+
+/// The site of a run, made if this is its first; empty if its layer is not selected.
+std::optional<std::size_t> RecorderState::match_site(const LayerRun& run) {
+  const auto layer = layer_of(run.weight, run.family);
+  if (!layer || !index_.layers()[*layer].selected) return std::nullopt;
+  // Another family, another part of the parameter or the transposed matrix is another use of the weight.
+  std::string role = fmt::format("{}", static_cast<int>(run.family));
+  if (run.family == Family::Contraction) {
+    role += fmt::format(" {} [{}]", run.weight.storage_offset(), fmt::join(run.weight.strides().vec(), ","));
+  }
+  return site_for(layer, index_.layers()[*layer].name, index_.layers()[*layer].kind, role);
+}
+
+std::size_t RecorderState::site_for(std::optional<std::size_t> layer, const std::string& name, const std::string& kind,
+                                    const std::string& role) {
+  std::size_t uses = 0;
+  for (std::size_t i = 0; i < sites_.size(); ++i) {
+    if (sites_[i].layer != layer || (!layer && sites_[i].captured.layer != name)) continue;
+    if (sites_[i].role == role) return i;
+    ++uses;
+  }
+  Site site;
+  site.captured.layer = uses == 0 ? name : fmt::format("{}#{}", name, uses + 1);
+  site.captured.kind = kind;
+  site.layer = layer;
+  site.role = role;
+  sites_.push_back(std::move(site));
+  return sites_.size() - 1;
+}
+
+/// An operator all of whose floating operands are weights gives a weight (normalised, low-rank); so does one that
+/// combines a weight with a constant of its shape (masked).
+void RecorderState::note_derivation(c10::ArrayRef<const c10::IValue> args, Note& note) {
+  std::optional<std::size_t> owner;
+  at::Tensor largest;
+  bool constants = false, others = false;
+  hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
+    if (const auto layer = layer_of(tensor)) {
+      if (!owner) owner = layer;
+      if (!largest.defined() || tensor.numel() > largest.numel()) largest = tensor;
+    } else if (tensor.requires_grad()) {
+      others = true;
+    } else if (tensor.is_floating_point() && tensor.dim() > 0) {
+      constants = true;
+    }
+  });
+  if (!owner || others) return;
+  note.derives = true;
+  note.owner = *owner;
+  if (constants) note.like = largest;
+}
+
+/// Product, then `add` of a parameter as long as the product's features: the layer's bias.
+std::optional<RecorderState::CallId> RecorderState::bias_follows(std::string_view name,
+                                                                 c10::ArrayRef<const c10::IValue> args) const {
+  if (!hooks::is_addition(name) || args.size() < 2 || !args[0].isTensor() || !args[1].isTensor()) return std::nullopt;
+  for (const auto& [product, bias] :
+       {std::pair{args[0].toTensor(), args[1].toTensor()}, {args[1].toTensor(), args[0].toTensor()}}) {
+    const auto known = outputs_.find(product.unsafeGetTensorImpl());
+    if (known == outputs_.end() || !index_.find(bias) || bias.dim() != 1) continue;
+    const CapturedCall& before = call(known->second);
+    if (before.op.find("mm") == std::string::npos && before.op.find("matmul") == std::string::npos &&
+        before.op.find("linear") == std::string::npos && before.op.find("einsum") == std::string::npos) {
+      continue;
+    }
+    if (bias.numel() == before.output.size(-1)) return known->second;
+  }
+  return std::nullopt;
+}
+
+void RecorderState::note_consumers(std::string_view name, c10::ArrayRef<const c10::IValue> args, const Note& note) {
+  if (outputs_.empty()) return;
+  hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
+    const auto known = outputs_.find(tensor.unsafeGetTensorImpl());
+    if (known == outputs_.end() || note.biased == known->second || name == "aten::detach") return;
+    Consumers& consumers = sites_[known->second.first].consumers[known->second.second];
+    const std::vector<std::int64_t>& features = call(known->second).output_features;
+    if (note.run && note.run->family == Family::Contraction && note.run->inputs.front().is_same(tensor) &&
+        from_front(note.run->input_features, tensor.dim()) == features) {
+      consumers.products.emplace_back(note.site, sites_[note.site].captured.calls.size());
+    } else if (hooks::is_softmax(name, args) && features == std::vector<std::int64_t>{tensor.dim() - 1}) {
+      consumers.softmax = true;
+    } else {
+      consumers.others = true;
+    }
+  });
+}
+
+/// Copy on write: an operator is about to overwrite `target` in place, which calls may hold.
+void RecorderState::save_before_write(const at::Tensor& target, const std::optional<CallId>& except) {
+  const void* storage = hooks::storage_of(target);
+  const auto holders = holders_.find(storage);
+  if (!storage || holders == holders_.end()) return;
+  for (const CallId& id : std::exchange(holders->second, {})) {
+    CapturedCall& held = call(id);
+    if (hooks::storage_of(held.output) == storage) {
+      if (except == id) {
+        holders->second.push_back(id);
+      } else {
+        held.output = held.output.clone();
+        held.output_version_ = hooks::version_of(held.output);
+      }
+    }
+    for (std::size_t i = 0; i < held.inputs.size(); ++i) {
+      if (hooks::storage_of(held.inputs[i]) != storage) continue;
+      held.inputs[i] = held.inputs[i].clone();
+      if (i == 0) held.input_version_ = hooks::version_of(held.inputs[i]);
+    }
+  }
+}
+
+std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_view name,
+                                                                    c10::ArrayRef<const c10::IValue> args,
+                                                                    bool grad_mode, hooks::Nesting& nesting) {
+  if (nesting.inside > 0) return nullptr;
+  const std::lock_guard lock(mutex_);
+  Note note;
+  note.recording = number_;
+  note.biased = bias_follows(name, args);
+  if (hooks::is_in_place(name) && !args.empty()) {
+    hooks::for_each_tensor(args.slice(0, 1), [&](const at::Tensor& target) { save_before_write(target, note.biased); });
+  }
+  if (!grad_mode) return nullptr;
+
+  note.run = hooks::match_layer(name, args, [this](const at::Tensor& t) { return layer_of(t).has_value(); });
+  if (note.run && is_weight_of_weights(*note.run)) note.run.reset();
+  if (note.run) {
+    const auto site = match_site(*note.run);
+    note.outermost = true;
+    if (site) {
+      note.site = *site;
+      note.layer = sites_[*site].captured.layer;
+    } else {
+      note.run.reset();
+    }
+  } else if ((note.loss = hooks::match_loss(name, args))) {
+    note.outermost = true;
+  } else if (!note.biased) {
+    note_derivation(args, note);
+  }
+  if (!note.derives) note.activation = hooks::match_activation(name, args);
+  hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
+    if (const hooks::Parameter* parameter = index_.find(tensor)) {
+      for (const std::size_t layer : parameter->layers) seen_in_[layer].emplace(name);
+    }
+  });
+  note_consumers(name, args, note);
+  if (hooks::is_in_place(name) && !note.biased && !args.empty()) {
+    // The tensor goes on to live as something else than the layer's output.
+    hooks::for_each_tensor(args.slice(0, 1),
+                           [&](const at::Tensor& target) { outputs_.erase(target.unsafeGetTensorImpl()); });
+  }
+  if (!note.wants_end()) return nullptr;
+  if (note.outermost) ++nesting.inside;
+  return std::make_unique<Note>(std::move(note));
+}
+
+void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& left,
+                                  const std::vector<c10::IValue>& outputs, hooks::Nesting& nesting) {
+  auto& note = static_cast<Note&>(left);
+  if (note.outermost) --nesting.inside;
+  const at::Tensor output = first_tensor(outputs);
+  if (!output.defined()) return;  // the operator threw
+  if (note.run && options_.on_call) options_.on_call(note.layer);
+  const std::lock_guard lock(mutex_);
+  if (!recording_ || note.recording != number_) return;
+  if (note.run) capture(note.site, *note.run, name, output);
+  if (note.biased) extend_by_bias(*note.biased, output);
+  if (note.loss) capture_loss(*note.loss, name, output);
+  if (note.activation) {
+    activations_.insert_or_assign(output.unsafeGetTensorImpl(),
+                                  Activation{Activation::Weak(output.getIntrusivePtr()),
+                                             Activation::Weak(note.activation->input.getIntrusivePtr()),
+                                             note.activation->difference, note.activation->classes});
+  }
+  if (note.derives) {
+    for (const c10::IValue& value : outputs) {
+      if (!value.isTensor() || !value.toTensor().defined()) continue;
+      const at::Tensor tensor = value.toTensor();
+      const void* storage = hooks::storage_of(tensor);
+      if (!storage || !tensor.requires_grad() || index_.find(tensor)) continue;
+      if (note.like.defined() && tensor.sizes() != note.like.sizes()) continue;
+      derived_.try_emplace(storage, Derived{note.owner, tensor});
+    }
+  }
+}
+
+// ---- capture ----
+
+void RecorderState::remember(CallId id, const at::Tensor& output) {
+  outputs_[output.unsafeGetTensorImpl()] = id;
+  keep_.push_back(output);
+  if (const void* storage = hooks::storage_of(output)) holders_[storage].push_back(id);
+}
+
+void RecorderState::capture(std::size_t site, const LayerRun& run, std::string_view op, const at::Tensor& output) {
+  CapturedCall captured;
+  captured.op = op;
+  captured.output_features = from_front(run.output_features, output.dim());
+  if (!run.inputs.empty() && run.inputs.front().is_floating_point()) {
+    captured.input_features = from_front(run.input_features, run.inputs.front().dim());
+  }
+  captured.expanded = run.positions || output.dim() - static_cast<std::int64_t>(captured.output_features.size()) > 1;
+  captured.coupled = run.coupled;
+  captured.wants_gradient = output.requires_grad();
+  captured.order = next_order_++;
+
+  // The rank of the rows that come in, where they are themselves the output of a captured call.
+  std::int64_t incoming = run.fan_in;
+  if (run.patch != hooks::kUnbounded) {
+    const auto before = outputs_.find(run.inputs.front().unsafeGetTensorImpl());
+    const bool same_rows = before != outputs_.end() && from_front(run.input_features, run.inputs.front().dim()) ==
+                                                           call(before->second).output_features;
+    if (same_rows) {
+      incoming = std::min(incoming, saturating_product(run.patch, call(before->second).output_bound));
+    }
+  }
+  const std::int64_t width = width_of(output, captured.output_features);
+  captured.output_bound = std::min(width, saturating_sum(incoming, run.bias ? 1 : 0));
+  captured.gradient_bound = width;
+
+  captured.output = output.detach();
+  captured.output_version_ = hooks::version_of(captured.output);
+  for (const at::Tensor& input : run.inputs) captured.inputs.push_back(input.detach());
+  captured.input_version_ = run.inputs.empty() ? 0 : hooks::version_of(captured.inputs.front());
+  captured.slot_ = std::make_shared<CapturedCall::GradientSlot>();
+  if (captured.wants_gradient) {
+    output.register_hook(
+        [slot = captured.slot_](at::TensorBase gradient) { slot->add(at::Tensor(std::move(gradient))); });
+  }
+
+  const CallId id{site, sites_[site].captured.calls.size()};
+  for (const at::Tensor& input : captured.inputs) {
+    if (const void* storage = hooks::storage_of(input)) holders_[storage].push_back(id);
+  }
+  sites_[site].captured.calls.push_back(std::move(captured));
+  sites_[site].consumers.emplace_back();
+  order_.push_back(id);
+  remember(id, output);
+}
+
+void RecorderState::capture_loss(const hooks::LossRun& run, std::string_view op, const at::Tensor& result) {
+  CapturedLoss loss;
+  loss.op = op;
+  loss.reduction = static_cast<CapturedLoss::Reduction>(run.reduction);
+  loss.terms = run.terms;
+  loss.targets = run.targets;
+  loss.order = next_order_++;
+  at::Tensor logits = run.input;
+  if (run.activated && logits.defined()) {
+    const auto activation = activations_.find(logits.unsafeGetTensorImpl());
+    const bool undone = activation != activations_.end() && !activation->second.result.expired() &&
+                        activation->second.difference == run.difference && activation->second.classes == run.classes;
+    logits = undone ? at::Tensor(activation->second.input.lock()) : at::Tensor();
+  }
+  // A hook on a leaf would outlive the recording; a leaf is no network's output.
+  if (logits.defined() && result.requires_grad() && logits.requires_grad() && !logits.is_leaf()) {
+    loss.difference = run.difference;
+    loss.logits = logits.detach();
+    loss.classes = run.classes;
+    loss.slope = run.slope;
+    loss.version_ = hooks::version_of(loss.logits);
+    const auto hook = [](const at::Tensor& tensor) {
+      auto slot = std::make_shared<CapturedCall::GradientSlot>();
+      tensor.register_hook([slot](at::TensorBase gradient) { slot->add(at::Tensor(std::move(gradient))); });
+      return slot;
+    };
+    loss.at_logits_ = hook(logits);
+    loss.at_result_ = hook(result);
+  }
+  losses_.push_back(std::move(loss));
+}
+
+void RecorderState::extend_by_bias(CallId id, const at::Tensor& output) {
+  CapturedCall& biased = call(id);
+  biased.output = output.detach();
+  biased.output_version_ = hooks::version_of(biased.output);
+  biased.output_bound = std::min(saturating_sum(biased.output_bound, 1), width_of(output, biased.output_features));
+  remember(id, output);
+}
+
+void RecorderState::tapped(std::string_view name, const at::Tensor& tensor) {
+  const std::string selector = fmt::format("tap:{}", name);
+  const bool wanted = options_.layers.empty() ||
+                      std::any_of(options_.layers.begin(), options_.layers.end(), [&](const std::string& pattern) {
+                        return pattern.starts_with("tap:") && hooks::glob_match(pattern, selector);
+                      });
+  if (!wanted || !at::GradMode::is_enabled()) return;
+  const at::NoGradGuard no_grad;
+  if (!tensor.defined() || !tensor.is_floating_point() || tensor.dim() == 0) {
+    throw InvalidArgument("the tensor is undefined, a scalar or not floating");
+  }
+  const std::lock_guard lock(mutex_);
+  LayerRun run;
+  run.output_features = {-1};
+  const auto& layers = index_.layers();
+  if (std::any_of(layers.begin(), layers.end(), [&](const hooks::Layer& layer) { return layer.name == name; })) {
+    throw InvalidArgument("a layer of the model has this name, expected another one");
+  }
+  capture(site_for(std::nullopt, std::string(name), "Tap", ""), run, "tap", tensor);
+}
+
+// ---- handing over ----
+
+/// rank(D_l) <= the sum over the consumers of X_l: rank(D of a product), and one less than the width for a softmax,
+/// whose gradient sums to zero. Any other consumer may give full rank.
+void RecorderState::bound_gradients() {
+  for (auto id = order_.rbegin(); id != order_.rend(); ++id) {
+    const Consumers& consumers = sites_[id->first].consumers[id->second];
+    if (consumers.others || (consumers.products.empty() && !consumers.softmax)) continue;
+    CapturedCall& captured = call(*id);
+    const std::int64_t width = width_of(captured.output, captured.output_features);
+    std::int64_t bound = consumers.softmax ? width - 1 : 0;
+    for (const CallId& next : consumers.products) {
+      const bool arrived = next.second < sites_[next.first].captured.calls.size();
+      bound = saturating_sum(bound, arrived ? call(next).gradient_bound : width);
+    }
+    captured.gradient_bound = std::min(width, bound);
+  }
+}
+
+void RecorderState::drop_calls_without_backward() {
+  bool any = false;
+  for (const Site& site : sites_) {
+    for (const CapturedCall& captured : site.captured.calls) any = any || captured.backwards() > 0;
+  }
+  if (!any) return;
+  for (Site& site : sites_) {
+    site.captured.dropped =
+        static_cast<std::int64_t>(std::erase_if(site.captured.calls, [](const CapturedCall& captured) {
+          return captured.wants_gradient && captured.backwards() == 0;
+        }));
+  }
+}
+
+void RecorderState::add_layers_that_did_not_run(Captured& captured) const {
+  for (std::size_t i = 0; i < index_.layers().size(); ++i) {
+    const hooks::Layer& layer = index_.layers()[i];
+    const bool ran = std::any_of(sites_.begin(), sites_.end(), [&](const Site& site) { return site.layer == i; });
+    if (ran || !layer.selected) continue;
+    CapturedLayer missing;
+    missing.layer = layer.name;
+    missing.kind = layer.kind;
+    const auto seen = seen_in_.find(i);
+    if (seen == seen_in_.end()) {
+      missing.status = Status::NotRun;
+      missing.detail = "no operator took a parameter of it";
+    } else {
+      missing.status = Status::NotObservable;
+      missing.detail = fmt::format("its parameters were seen only in {}", fmt::join(seen->second, ", "));
+    }
+    captured.layers.push_back(std::move(missing));
+  }
+}
+
+Captured RecorderState::take() {
+  const std::lock_guard lock(mutex_);
+  bound_gradients();
+  drop_calls_without_backward();
+  Captured captured;
+  for (Site& site : sites_) {
+    if (site.captured.calls.empty() && site.captured.dropped > 0) {
+      site.captured.status |= Status::NoGradient;
+      site.captured.detail = fmt::format("{} runs, none of which a backward pass came through", site.captured.dropped);
+    }
+    captured.layers.push_back(site.captured);
+  }
+  add_layers_that_did_not_run(captured);
+  captured.losses = std::move(losses_);
+  captured.errors = std::move(errors_);
+  clear();
+  return captured;
+}
+
+}  // namespace dds
