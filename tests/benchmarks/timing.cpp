@@ -62,22 +62,36 @@ Results::Results(const experiments::RunOptions& options)
   table_ << "id,median,low,high,seconds_bare,seconds_with\n";
 }
 
-void Results::add(const std::string& id, const std::string& statement, const Ratio& ratio, std::optional<double> goal) {
+void Results::add(experiments::Claim claim, const std::string& id, const std::string& statement, const Ratio& ratio) {
   constexpr double kWidest = 0.04;
-  const bool decides = ratio.high - ratio.low <= kWidest;
-  experiments::Claim claim;
+  const bool undecided = ratio.high - ratio.low > kWidest * std::max(1.0, ratio.median);
   claim.id = id;
   claim.statement =
       fmt::format("{}: {:.3g} ms against {:.3g} ms{}", statement, 1e3 * ratio.seconds_b, 1e3 * ratio.seconds_a,
-                  goal && !decides ? fmt::format(" (interval wider than {}: undecided)", kWidest) : "");
+                  undecided && (claim.goal_low || claim.goal_high)
+                      ? fmt::format(" (interval wider than {}: undecided)", kWidest * std::max(1.0, ratio.median))
+                      : "");
   claim.measured = ratio.median;
   claim.low = ratio.low;
   claim.high = ratio.high;
-  if (goal && decides) claim.goal_high = goal;
-  summary_.add(claim);
+  if (undecided) claim.goal_low = claim.goal_high = std::nullopt;
+  summary_.add(std::move(claim));
   table_ << fmt::format("{},{},{},{},{},{}\n", id, ratio.median, ratio.low, ratio.high, ratio.seconds_a,
                         ratio.seconds_b)
          << std::flush;
+}
+
+void Results::add(const std::string& id, const std::string& statement, const Ratio& ratio, std::optional<double> goal) {
+  experiments::Claim claim;
+  claim.goal_high = goal;
+  add(std::move(claim), id, statement, ratio);
+}
+
+void Results::add_speedup(const std::string& id, const std::string& statement, const Ratio& ratio,
+                          std::optional<double> goal) {
+  experiments::Claim claim;
+  claim.goal_low = goal;
+  add(std::move(claim), id, statement, ratio);
 }
 
 }  // namespace dds::benchmarks
