@@ -26,16 +26,15 @@ class Results {
  public:
   explicit Results(const experiments::RunOptions& options);
 
-  /// `goal`: what the ratio may be at most. An interval wider than 0.04 decides nothing (DESIGN.md section 11); of a
-  /// ratio above 1, wider than 4 % of it.
+  /// `goal`: what the ratio may be at most. An interval wider than 0.04 decides nothing (DESIGN.md section 11).
   void add(const std::string& id, const std::string& statement, const Ratio& ratio, std::optional<double> goal);
-  /// The same for how many times faster `a` is than `b`, which should be `goal` at least.
+  /// For a ratio that should be large, how many times faster `a` is than `b`: `goal` is what it must be at least.
   void add_speedup(const std::string& id, const std::string& statement, const Ratio& ratio, std::optional<double> goal);
   void add(const experiments::Claim& claim) { summary_.add(claim); }
   void write() { summary_.write(); }
 
  private:
-  void add(experiments::Claim goals, const std::string& id, const std::string& statement, const Ratio& ratio);
+  void record(experiments::Claim claim, const Ratio& ratio);
 
   experiments::Summary summary_;
   std::ofstream table_;
