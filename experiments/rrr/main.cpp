@@ -20,14 +20,14 @@ struct Plan {
 };
 Plan plan_of(const ex::RunOptions& options) { return options.full() ? Plan{100, 20, 20, 40} : Plan{4, 2, 2, 10}; }
 
-std::vector<Task> tasks_of(const Plan& plan, std::uint64_t seed) {
+std::vector<Task> tasks_of(const Plan& plan, const ex::RunOptions& options) {
   std::vector<Task> tasks;
   const auto add = [&](const std::vector<Cell>& cells, Loss loss, std::uint64_t seeds) {
     for (const Cell& cell : cells) {
-      for (std::uint64_t s = 0; s < seeds; ++s) tasks.push_back({cell, loss, 1000 * seed + s});
+      for (std::uint64_t s = 0; s < seeds; ++s) tasks.push_back({cell, loss, 1000 * options.seed + s});
     }
   };
-  add(deep_cells(), Loss::Population, plan.others);
+  add(deep_cells(options.full()), Loss::Population, plan.others);
   add(paper_cells(), Loss::Population, plan.paper);
   add(paper_cells(), Loss::Empirical, plan.noisy);
   add(case_cells(), Loss::Population, plan.others);
@@ -66,7 +66,7 @@ void run(const ex::RunOptions& options) {
     };
   };
   Study study;
-  const std::vector<Task> tasks = tasks_of(plan, options.seed);
+  const std::vector<Task> tasks = tasks_of(plan, options);
   study.estimates = ex::in_parallel(
       tasks.size(), [&](std::size_t i) { return estimate(tasks[i]); }, part("estimates", tasks.size()));
   study.references =
@@ -77,8 +77,8 @@ void run(const ex::RunOptions& options) {
       part("signatures", plan.readings));
   for (const auto& some : of_seed) study.readings.insert(study.readings.end(), some.begin(), some.end());
 
-  for (ex::Claim& claim : claims(study, options.full())) summary.add(std::move(claim));
-  present(study, options.out);
+  for (ex::Claim& claim : claims(study, options)) summary.add(std::move(claim));
+  present(study, options);
   summary.write();
   progress.say(fmt::format("\n{}", (options.out / "figures.html").string()));
 }

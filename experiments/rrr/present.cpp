@@ -24,11 +24,11 @@ struct Group {
   std::vector<Cell> cells;
   Loss loss;
 };
-std::vector<Group> groups() {
+std::vector<Group> groups(bool large) {
   return {{"the paper's cells", paper_cells(), Loss::Population},
           {"the paper's cells, noisy data", paper_cells(), Loss::Empirical},
           {"all four cases", case_cells(), Loss::Population},
-          {"deep linear", deep_cells(), Loss::Population}};
+          {"deep linear", deep_cells(large), Loss::Population}};
 }
 
 json case_of(const Cell& cell) {
@@ -44,44 +44,48 @@ ex::Table all_estimates(const Study& study) {
                   {}};
   for (std::size_t i = 0; i < study.estimates.size(); ++i) {
     const Estimate& e = study.estimates[i];
-    const Reference& reference = study.references[i];
     const auto exact = e.task.cell.exact();
+    // At the minimiser of noisy data the exact value at gamma is that of another point.
+    const auto reference =
+        e.task.loss == Loss::Population ? std::optional(study.references[i]) : std::optional<Reference>();
     table.rows.push_back({e.task.cell.name(), name_of(e.task.loss), e.task.seed, exact.lambda, exact.multiplicity,
-                          number(e.lambda), number(e.low), number(e.high), reference.lambda, reference.standard_error,
-                          e.converged, e.gamma, e.n_beta, e.step_size, e.draws, e.gradients, e.seconds, e.verdict});
+                          number(e.lambda), number(e.low), number(e.high), reference ? json(reference->lambda) : json(),
+                          reference ? json(reference->standard_error) : json(), e.converged, e.gamma, e.n_beta,
+                          e.step_size, e.draws, e.gradients, e.seconds, e.verdict});
   }
   return table;
 }
 
-ex::Table by_cell(const Study& study) {
+ex::Table by_cell(const Study& study, const std::vector<Group>& groups) {
   ex::Table table{{"group", "cell", "weights", "case", "lambda", "m", "seeds", "converged", "inside own interval",
                    "lambda_hat / lambda", "low", "high", "lambda_hat / exact at gamma", "low ", "high ",
-                   "exact at gamma / lambda", "seconds an estimate"},
+                   "exact at gamma / lambda", "lambda_hat / lambda, unconverged too", "seconds an estimate"},
                   {}};
-  for (const Group& group : groups()) {
+  for (const Group& group : groups) {
     const Ratios exact = ratios(study, group.cells, group.loss, Against::ClosedForm);
     const Ratios sampler = ratios(study, group.cells, group.loss, Against::Reference);
     for (std::size_t c = 0; c < group.cells.size(); ++c) {
       const Cell& cell = group.cells[c];
       const auto [lambda, multiplicity] = cell.exact();
       std::int64_t converged = 0, inside = 0;
-      double seconds = 0, at_gamma = 0;
+      double seconds = 0, at_gamma = 0, unconverged_too = 0;
       const auto all = study.of(cell, group.loss);
       if (all.empty()) continue;
       for (const std::size_t i : all) {
         const Estimate& e = study.estimates[i];
         converged += e.converged;
         inside += e.converged && e.low && e.high && *e.low <= lambda && lambda <= *e.high;
+        unconverged_too += e.lambda.value_or(NAN) / lambda / static_cast<double>(all.size());
         seconds += e.seconds / static_cast<double>(all.size());
         at_gamma += study.references[i].lambda / lambda / static_cast<double>(all.size());
       }
-      // At the minimiser of noisy data the exact value at gamma is that of another point.
       const bool population = group.loss == Loss::Population;
       const auto ratio = population ? sampler.by_cell[c] : std::nullopt;
       table.rows.push_back({group.name, cell.name(), cell.parameters(), case_of(cell), lambda, multiplicity, all.size(),
                             converged, inside, value_of(exact.by_cell[c]), low_of(exact.by_cell[c]),
                             high_of(exact.by_cell[c]), value_of(ratio), low_of(ratio), high_of(ratio),
-                            population ? json(at_gamma) : json(), seconds});
+                            population ? json(at_gamma) : json(),
+                            std::isfinite(unconverged_too) ? json(unconverged_too) : json(), seconds});
     }
   }
   return table;
@@ -117,7 +121,7 @@ ex::Table all_correlations(const std::vector<Correlation>& correlations) {
 // ---- figures ----
 
 /// lambda_hat over lambda, with the line on which they are equal. What did not converge is grey.
-ex::Figure estimates_figure(const Study& study) {
+ex::Figure estimates_figure(const Study& study, const std::vector<Group>& groups) {
   ex::Figure figure{
       "Estimates over the closed form",
       "Every dot is an estimate with its 95 % interval (vertical line); grey: the estimator called it not "
@@ -127,7 +131,7 @@ ex::Figure estimates_figure(const Study& study) {
       true,
       true,
       {}};
-  for (const Group& group : groups()) {
+  for (const Group& group : groups) {
     ex::Panel panel{group.name, {}};
     ex::Curve converged{"converged", {}, {}, 0, false, true, false},
         refused{"not converged", {}, {}, 6, false, true, false};
@@ -222,15 +226,17 @@ ex::Figure stopping_figure(const std::vector<Correlation>& correlations) {
 
 }  // namespace
 
-void present(const Study& study, const std::filesystem::path& out) {
+void present(const Study& study, const ex::RunOptions& options) {
+  const std::filesystem::path& out = options.out;
+  const std::vector<Group> all = groups(options.full());
   const std::vector<Correlation> found = correlations(study);
-  const ex::Table cells = by_cell(study), table = all_correlations(found);
+  const ex::Table cells = by_cell(study, all), table = all_correlations(found);
   write_csv(out / "estimates.csv", all_estimates(study));
   write_csv(out / "cells.csv", cells);
   write_csv(out / "readings.csv", all_readings(study));
   write_csv(out / "correlations.csv", table);
   ex::Page page("Reduced-rank regression against its closed form");
-  page.add(estimates_figure(study));
+  page.add(estimates_figure(study, all));
   page.add(
       "Cells",
       "Means over the seeds whose estimate converged. \"Exact at gamma\" is lambda_hat without a sampler's error, by "

@@ -1,6 +1,7 @@
 #include "experiments/rrr/reference.hpp"
 
-#include <optional>
+#include <algorithm>
+#include <cmath>
 
 namespace rrr {
 
@@ -96,6 +97,30 @@ Reference reference(const Cell& cell, double gamma, double n_beta, std::uint64_t
   const dds::MeanEstimate mean =
       dds::estimate_mean({means.data_ptr<double>(), static_cast<std::size_t>(means.numel())});
   return {mean.mean, mean.standard_error};
+}
+
+std::optional<double> quadrature(const Cell& cell, double gamma, double n_beta) {
+  if (!cell.two_layers() || cell.rank != 0 || std::min(cell.hidden(), cell.outputs()) > 2) return std::nullopt;
+  const double power = static_cast<double>(std::abs(cell.outputs() - cell.hidden()));
+  const double half_inputs = static_cast<double>(cell.inputs()) / 2;
+  const bool pairs = std::min(cell.hidden(), cell.outputs()) == 2;
+  const double nu = n_beta / (gamma * gamma);
+  // Over s = e^t: sums of g and g s^2 over the s below, and over one or two singular values; of each its derivative
+  // too.
+  constexpr double kStep = 0.01;
+  double one = 0, square = 0, z = 0, one_slope = 0, square_slope = 0, z_slope = 0;
+  for (double t = -(std::log(nu) / 2 + 20); t < 2.5; t += kStep) {
+    const double s2 = std::exp(2 * t);
+    const double g = kStep * std::exp((power + 1) * t - s2 / 2 - half_inputs * std::log1p(nu * s2));
+    const double slope = -half_inputs * nu * s2 / (1 + nu * s2) * g;  // dg / d log nu
+    z += pairs ? g * (s2 * one - square) : g;
+    z_slope += pairs ? slope * (s2 * one - square) + g * (s2 * one_slope - square_slope) : slope;
+    one += g;
+    square += g * s2;
+    one_slope += slope;
+    square_slope += slope * s2;
+  }
+  return -z_slope / z;
 }
 
 }  // namespace rrr

@@ -2,6 +2,8 @@
 // code with the library's samplers, has no step size, and nothing in it is approximate but the number of its draws.
 #pragma once
 
+#include <optional>
+
 #include "experiments/rrr/regression.hpp"
 
 namespace rrr {
@@ -19,5 +21,12 @@ struct Reference {
 /// Layers are drawn in turn, and K is averaged in closed form over the one that is drawn. Chains start at w*; the first
 /// quarter of their sweeps does not count.
 Reference reference(const Cell& cell, double gamma, double n_beta, std::uint64_t seed);
+
+/// The same for two layers of rank 0 with min(H, N) <= 2, by a sum over a grid: with the weights in units of
+/// gamma^(-1/2) and nu = n beta / gamma^2 the partition function is
+///   Z(nu) = E exp(-nu |B A|^2 / 2) = E prod_i (1 + nu s_i^2)^(-M/2),   A, B standard normal,
+/// s the singular values of B with their density prod_i s_i^|N - H| e^(-s_i^2/2) prod_{i<j} |s_i^2 - s_j^2|, and what
+/// is sought is -d log Z / d log nu. Empty for other cells.
+std::optional<double> quadrature(const Cell& cell, double gamma, double n_beta);
 
 }  // namespace rrr

@@ -29,8 +29,8 @@ struct Cell {
 std::vector<Cell> paper_cells();
 /// Cells of all four cases, multiplicities 1 and 2 in the balanced one.
 std::vector<Cell> case_cells();
-/// Deep networks of 3 to 6 layers, up to 10^5 parameters.
-std::vector<Cell> deep_cells();
+/// Deep networks of 3 to 6 layers, up to 10^4 weights, or with the large one up to 10^5.
+std::vector<Cell> deep_cells(bool large);
 
 /// Weights W_1 .. W_L, fp64.
 using Weights = std::vector<torch::Tensor>;

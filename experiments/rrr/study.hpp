@@ -51,9 +51,9 @@ std::vector<Correlation> correlations(const Study& study);
 /// Share of the 20 pairs of cells of one H whose log det+(G_h1) is in the order of lambda; bootstrap over seeds.
 Interval hidden_layer_order(const Study& study, const std::string& minimiser);
 
-std::vector<dds::experiments::Claim> claims(const Study& study, bool full);
+std::vector<dds::experiments::Claim> claims(const Study& study, const dds::experiments::RunOptions& options);
 
-/// Writes estimates.csv, cells.csv, readings.csv, correlations.csv and figures.html into `out`.
-void present(const Study& study, const std::filesystem::path& out);
+/// Writes estimates.csv, cells.csv, readings.csv, correlations.csv and figures.html into the run's folder.
+void present(const Study& study, const dds::experiments::RunOptions& options);
 
 }  // namespace rrr
