@@ -125,7 +125,7 @@ ex::Figure estimates_figure(const Study& study, const std::vector<Group>& groups
   ex::Figure figure{
       "Estimates over the closed form",
       "Every dot is an estimate with its 95 % interval (vertical line); grey: the estimator called it not "
-      "converged. Dashed: the closed form. Crosses of the reference: the exact value at the same γ.",
+      "converged. Orange: the exact value at the same γ. Dashed: the closed form.",
       "λ",
       "λ̂",
       true,

@@ -26,8 +26,14 @@ std::map<std::string, double> numbers(const Cell& cell, const Weights& weights, 
                                         .batch_size(kSamples)
                                         .reading(dds::ReadingOptions().spectra(true)));
   const auto of = [&](std::int64_t layer, dds::Side side) -> const dds::Signature& {
-    return *std::find_if(signatures.begin(), signatures.end(),
-                         [&](const dds::Signature& s) { return s.layer == ex::layer_name(layer) && s.side == side; });
+    const dds::Signature& found = *std::find_if(signatures.begin(), signatures.end(), [&](const dds::Signature& s) {
+      return s.layer == ex::layer_name(layer) && s.side == side;
+    });
+    if (found.status.no_numbers()) {
+      throw dds::Error(
+          fmt::format("cell {}: {} has no numbers: {}", cell.name(), found.layer, to_string(found.status)));
+    }
+    return found;
   };
   const dds::Signature& output = of(2, dds::Side::Activation);
   const dds::Signature& fisher = of(2, dds::Side::Fisher);

@@ -14,8 +14,7 @@ struct Interval {
   double value = 0, low = 0, high = 0;
 };
 
-class Study {
- public:
+struct Study {
   std::vector<Estimate> estimates;
   std::vector<Reference> references;  ///< beside each estimate, at its gamma and n beta
   std::vector<Reading> readings;

@@ -126,10 +126,10 @@ choose_torch() {
 # Packages in Python that a benchmark measures itself against, each peer's in a folder of its own, .deps/peers/PEER, as
 # src/setup/peers/PEER.txt pins them (no such list: PyTorch alone). tests/benchmarks/peers/launch runs scripts with them.
 install_peers() { # PEER...
-  local peer python by_hand="Without --peers the benchmarks need none of it."
+  local peer candidate python by_hand="Without --peers the benchmarks need none of it."
   mkdir -p "$deps/peers"
-  for python in python3.11 /usr/bin/python3.11 python3; do
-    python=$("$python" -c 'import sys; print(sys.executable) if sys.version_info[:2] == (3, 11) else sys.exit(1)' 2>/dev/null) && break
+  for candidate in python3.11 /usr/bin/python3.11 python3; do
+    python=$("$candidate" -c 'import sys; print(sys.executable) if sys.version_info[:2] == (3, 11) else sys.exit(1)' 2>/dev/null) && break
   done
   [[ -n $python ]] || die "--peers needs a Python 3.11, which the pinned packages are for; there is no python3.11 here." "$by_hand"
   ln -sfn "$python" "$deps/peers/interpreter"
