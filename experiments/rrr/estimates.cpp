@@ -24,9 +24,9 @@ dds::LlcOptions options(const Task& task) {
 }
 
 /// The one call of the estimator.
-Estimate ask(const Task& task, const Weights& weights, const dds::Data& data) {
-  ex::DeepLinear model = network(task.cell, weights);
-  const dds::LlcEstimate e = dds::estimate_llc(*model, dds::gaussian(), data, options(task));
+template <class Model>
+Estimate ask(const Task& task, Model& model, const dds::Data& data) {
+  const dds::LlcEstimate e = dds::estimate_llc(model, dds::gaussian(), data, options(task));
   Estimate result{task,    e.lambda, std::nullopt, std::nullopt, e.converged(),      e.verdict(),
                   e.gamma, e.n_beta, e.step_size,  e.gradients,  e.draws * e.chains, e.seconds};
   if (e.lambda && e.standard_error) {
@@ -39,17 +39,22 @@ Estimate ask(const Task& task, const Weights& weights, const dds::Data& data) {
 }  // namespace
 
 Estimate estimate(const Task& task) {
+  if (task.cell.crossing()) {
+    const torch::Tensor rows = torch::zeros({2, 1}, torch::kDouble);
+    return ask(task, *Crossing(task.cell.powers), {rows, rows});
+  }
   const Weights truth = minimum_norm_point(task.cell);
   torch::Tensor product = truth.front();
   for (std::size_t l = 1; l < truth.size(); ++l) product = truth[l].matmul(product);
   if (task.loss == Loss::Population) {
-    return ask(task, truth, compressed(torch::eye(task.cell.inputs(), torch::kDouble), product));
+    return ask(task, *network(task.cell, truth), compressed(torch::eye(task.cell.inputs(), torch::kDouble), product));
   }
   torch::Generator generator = ex::generator_of(task.seed);
   const torch::Tensor x = torch::randn({kSamples, task.cell.inputs()}, generator, torch::kDouble);
   const torch::Tensor noise = torch::randn({kSamples, task.cell.outputs()}, generator, torch::kDouble);
   const Samples samples{x, x.matmul(product.t()) + kNoise * noise};
-  return ask(task, minimiser(samples, task.cell.hidden()), compressed(samples.covariance(), samples.least_squares()));
+  return ask(task, *network(task.cell, minimiser(samples, task.cell.hidden())),
+             compressed(samples.covariance(), samples.least_squares()));
 }
 
 }  // namespace rrr

@@ -1,6 +1,7 @@
-// Reduced-rank regression and deep linear networks against their closed forms (DESIGN.md 6.3): what the estimator of
-// the learning coefficient is worth, its own error apart from the data's; and what the signatures say of the learning
-// coefficient across networks (arXiv:2606.21158), with the artefacts taken out and trivial baselines beside.
+// Reduced-rank regression, deep linear networks and normal crossings against their closed forms (DESIGN.md 6.3): what
+// the estimator of the learning coefficient is worth, its own error apart from the data's; and what the signatures say
+// of the learning coefficient across networks (arXiv:2606.21158), with the artefacts taken out and trivial baselines
+// beside.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -31,6 +32,7 @@ std::vector<Task> tasks_of(const Plan& plan, const ex::RunOptions& options) {
   add(paper_cells(), Loss::Population, plan.paper);
   add(paper_cells(), Loss::Empirical, plan.noisy);
   add(case_cells(), Loss::Population, plan.others);
+  add(crossing_cells(), Loss::Population, plan.others);
   std::stable_sort(tasks.begin(), tasks.end(),
                    [](const Task& a, const Task& b) { return a.cell.parameters() > b.cell.parameters(); });
   return tasks;

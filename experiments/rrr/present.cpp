@@ -28,7 +28,8 @@ std::vector<Group> groups(bool large) {
   return {{"the paper's cells", paper_cells(), Loss::Population},
           {"the paper's cells, noisy data", paper_cells(), Loss::Empirical},
           {"all four cases", case_cells(), Loss::Population},
-          {"deep linear", deep_cells(large), Loss::Population}};
+          {"deep linear", deep_cells(large), Loss::Population},
+          {"normal crossings", crossing_cells(), Loss::Population}};
 }
 
 json case_of(const Cell& cell) {
@@ -240,7 +241,8 @@ void present(const Study& study, const ex::RunOptions& options) {
   page.add(
       "Cells",
       "Means over the seeds whose estimate converged. \"Exact at gamma\" is lambda_hat without a sampler's error, by "
-      "Gibbs sampling; its distance to lambda is what gamma and, for m > 1, the logarithm of n take away.",
+      "Gibbs sampling or quadrature; its distance to lambda is what gamma and, for m > 1, the logarithm of n take "
+      "away.",
       cells);
   page.add(readings_figure(study, kExact, "Signatures at the exact minimiser",
                            "One seed, the same noise for all cells. The points near 1e-13 of σ_min have fewer hidden "

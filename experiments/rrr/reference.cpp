@@ -83,7 +83,7 @@ class Gibbs {
 
 }  // namespace
 
-Reference reference(const Cell& cell, double gamma, double n_beta, std::uint64_t seed) {
+Reference gibbs(const Cell& cell, double gamma, double n_beta, std::uint64_t seed) {
   // lambda_hat of many weights hardly varies from draw to draw.
   const bool large = cell.parameters() > 5000;
   const std::int64_t chains = large ? 4 : 64, sweeps = large ? 40 : 600;
@@ -99,14 +99,14 @@ Reference reference(const Cell& cell, double gamma, double n_beta, std::uint64_t
   return {mean.mean, mean.standard_error};
 }
 
-std::optional<double> quadrature(const Cell& cell, double gamma, double n_beta) {
-  if (!cell.two_layers() || cell.rank != 0 || std::min(cell.hidden(), cell.outputs()) > 2) return std::nullopt;
+namespace {
+
+/// -d log Z / d log nu of two layers of rank 0.
+double two_layers_by_quadrature(const Cell& cell, double nu) {
   const double power = static_cast<double>(std::abs(cell.outputs() - cell.hidden()));
   const double half_inputs = static_cast<double>(cell.inputs()) / 2;
   const bool pairs = std::min(cell.hidden(), cell.outputs()) == 2;
-  const double nu = n_beta / (gamma * gamma);
-  // Over s = e^t: sums of g and g s^2 over the s below, and over one or two singular values; of each its derivative
-  // too.
+  // Over s = e^t: g and g s^2 summed over the s below, z over one or two singular values; of each its slope in log nu.
   constexpr double kStep = 0.01;
   double one = 0, square = 0, z = 0, one_slope = 0, square_slope = 0, z_slope = 0;
   for (double t = -(std::log(nu) / 2 + 20); t < 2.5; t += kStep) {
@@ -121,6 +121,38 @@ std::optional<double> quadrature(const Cell& cell, double gamma, double n_beta) 
     square_slope += slope * s2;
   }
   return -z_slope / z;
+}
+
+/// Over w_1 = e^t and w_2 = e^u: K and the localisation are even. A potential of one weight has w_2 to the power 0.
+double crossing_by_quadrature(const Cell& cell, double gamma, double n_beta) {
+  constexpr double kStep = 0.05;
+  const double first_power = 2 * static_cast<double>(cell.powers.front());
+  const double second_power = cell.powers.size() == 2 ? 2 * static_cast<double>(cell.powers.back()) : 0;
+  const double last = std::log(10 / std::sqrt(gamma)), first = last - 40;
+  double sum = 0, excess = 0;
+  for (double t = first; t < last; t += kStep) {
+    for (double u = first; u < last; u += kStep) {
+      const double k = n_beta * std::exp(first_power * t + second_power * u);
+      const double weight = std::exp(t + u - k - gamma / 2 * (std::exp(2 * t) + std::exp(2 * u)));
+      sum += weight;
+      excess += k * weight;
+    }
+  }
+  return excess / sum;
+}
+
+}  // namespace
+
+Reference reference(const Cell& cell, double gamma, double n_beta, std::uint64_t seed) {
+  if (const auto exact = quadrature(cell, gamma, n_beta)) return {*exact, 0};
+  return gibbs(cell, gamma, n_beta, seed);
+}
+
+std::optional<double> quadrature(const Cell& cell, double gamma, double n_beta) {
+  if (cell.crossing() && cell.powers.size() <= 2) return crossing_by_quadrature(cell, gamma, n_beta);
+  if (cell.two_layers() && cell.rank == 0 && std::min(cell.hidden(), cell.outputs()) <= 2)
+    return two_layers_by_quadrature(cell, n_beta / (gamma * gamma));
+  return std::nullopt;
 }
 
 }  // namespace rrr

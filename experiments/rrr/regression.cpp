@@ -10,14 +10,17 @@ namespace rrr {
 namespace ex = dds::experiments;
 
 std::int64_t Cell::parameters() const {
-  std::int64_t sum = 0;
+  std::int64_t sum = std::ssize(powers);
   for (std::size_t l = 1; l < widths.size(); ++l) sum += widths[l] * widths[l - 1];
   return sum;
 }
 
-dds::LearningCoefficient Cell::exact() const { return dds::deep_linear_coefficient(widths, rank); }
+dds::LearningCoefficient Cell::exact() const {
+  return crossing() ? dds::normal_crossing_coefficient(powers) : dds::deep_linear_coefficient(widths, rank);
+}
 
 std::string Cell::name() const {
+  if (crossing()) return fmt::format("K_{}", fmt::join(powers, "_"));
   if (two_layers()) return fmt::format("{}_{}_{}_{}", inputs(), outputs(), hidden(), rank);
   return fmt::format("{}_r{}", fmt::join(widths, "_"), rank);
 }
@@ -47,6 +50,24 @@ std::vector<Cell> deep_cells(bool large) {
   };
   if (large) cells.push_back({{182, 182, 182, 182}, 10});
   return cells;
+}
+
+std::vector<Cell> crossing_cells() {
+  std::vector<Cell> cells;
+  for (const std::vector<std::int64_t>& powers : {std::vector<std::int64_t>{1}, {2}, {1, 1}, {1, 2}, {2, 2}, {3, 1}}) {
+    cells.push_back({{}, 0, powers});
+  }
+  return cells;
+}
+
+CrossingImpl::CrossingImpl(std::vector<std::int64_t> powers)
+    : powers(std::move(powers)),
+      w(register_parameter("w", torch::zeros({static_cast<std::int64_t>(this->powers.size())}, torch::kDouble))) {}
+
+torch::Tensor CrossingImpl::forward(const torch::Tensor& x) {
+  torch::Tensor product = torch::full({}, std::sqrt(2.0), torch::kDouble);
+  for (std::size_t i = 0; i < powers.size(); ++i) product = product * w[static_cast<std::int64_t>(i)].pow(powers[i]);
+  return product.expand({x.size(0), 1});
 }
 
 ex::DeepLinear network(const Cell& cell, const Weights& weights) {

@@ -1,4 +1,5 @@
-// The networks of the experiment, their data, and their minimisers, which are known in closed form.
+// What the experiment estimates: networks and potentials whose learning coefficient is known, their data and
+// minimisers.
 #pragma once
 
 #include <cstdint>
@@ -10,18 +11,21 @@
 
 namespace rrr {
 
-/// A linear network y = W_L ... W_1 x + noise of widths H_0 .. H_L; the true product has rank r.
+/// A linear network y = W_L ... W_1 x + noise of widths H_0 .. H_L whose true product has rank r; or, where `powers` is
+/// not empty, the potential K(w) = prod_i w_i^(2 k_i).
 struct Cell {
   std::vector<std::int64_t> widths;
   std::int64_t rank = 0;
+  std::vector<std::int64_t> powers = {};
 
+  bool crossing() const { return !powers.empty(); }
   std::int64_t inputs() const { return widths.front(); }
   std::int64_t outputs() const { return widths.back(); }
   bool two_layers() const { return widths.size() == 3; }
   std::int64_t hidden() const { return widths[1]; }  ///< of two layers
   std::int64_t parameters() const;
   dds::LearningCoefficient exact() const;
-  /// "M_N_H_r" for two layers; "H0_H1_.._HL_r" for more.
+  /// "M_N_H_r" for two layers; "H0_H1_.._HL_rR" for more; "K_k1_k2" for a potential.
   std::string name() const;
 };
 
@@ -31,6 +35,19 @@ std::vector<Cell> paper_cells();
 std::vector<Cell> case_cells();
 /// Deep networks of 3 to 6 layers, up to 10^4 weights, or with the large one up to 10^5.
 std::vector<Cell> deep_cells(bool large);
+/// Normal crossings of one or two weights, multiplicities 1 and 2.
+std::vector<Cell> crossing_cells();
+
+/// K = prod_i w_i^(2 k_i) as the excess of a Gaussian likelihood over targets 0, at w = 0; it looks at the number of
+/// its inputs only.
+struct CrossingImpl : torch::nn::Module {
+  explicit CrossingImpl(std::vector<std::int64_t> powers);
+  torch::Tensor forward(const torch::Tensor& x);
+
+  std::vector<std::int64_t> powers;
+  torch::Tensor w;
+};
+TORCH_MODULE(Crossing);
 
 /// Weights W_1 .. W_L, fp64.
 using Weights = std::vector<torch::Tensor>;
