@@ -11,6 +11,8 @@ namespace rrr {
 
 namespace {
 
+constexpr std::size_t kOwnSpread = 10;  // seeds of a cell that its own spread is taken from
+
 double mean_of(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
@@ -83,7 +85,7 @@ Ratios ratios(const Study& study, const std::vector<Cell>& cells, Loss loss, Aga
 
   Ratios result{cells, std::vector<std::optional<Interval>>(cells.size()), std::nullopt, std::nullopt};
   if (degrees < 3) return result;  // nothing to take an interval from
-  const double spread = dds::student_quantile(0.95, degrees) * std::sqrt(squares / degrees);
+  const double pooled = dds::student_quantile(0.95, degrees) * std::sqrt(squares / degrees);
   Interval mean, worst;
   double variance = 0;
   bool complete = true;
@@ -93,7 +95,9 @@ Ratios ratios(const Study& study, const std::vector<Cell>& cells, Loss loss, Aga
       continue;
     }
     const double value = mean_of(values[c]);
-    const double half = std::hypot(spread / std::sqrt(static_cast<double>(values[c].size())), error[c]);
+    const double spread = values[c].size() < kOwnSpread ? pooled / std::sqrt(static_cast<double>(values[c].size()))
+                                                        : dds::estimate_mean(values[c]).high - value;
+    const double half = std::hypot(spread, error[c]);
     result.by_cell[c] = Interval{value, value - half, value + half};
     mean.value += value / static_cast<double>(cells.size());
     variance += half * half;

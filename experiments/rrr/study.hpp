@@ -28,7 +28,8 @@ struct Study {
 enum class Against { ClosedForm, Reference };
 
 /// Means over seeds of such ratios, cell by cell. An estimate counts if it converged: what the estimator refuses is not
-/// an estimate. Intervals (95 %, Student's) are from the spread over seeds, pooled over the cells.
+/// an estimate. Intervals (95 %, Student's) are from the spread over a cell's seeds where those are ten or more, else
+/// from the spread pooled over the cells.
 struct Ratios {
   std::vector<Cell> cells;
   std::vector<std::optional<Interval>> by_cell;  ///< none: no estimate converged
