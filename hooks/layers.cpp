@@ -10,17 +10,6 @@ namespace {
 constexpr std::string_view kLibTorch = "torch::nn::";
 constexpr std::string_view kImpl = "Impl";
 
-/// "Linear" for torch::nn::LinearImpl; empty for a class of the user's own, and for MultiheadAttention, whose own
-/// parameters are raw: its projections of query, key and value are products with parts of one matrix.
-std::string layer_kind(const torch::nn::Module& module) {
-  std::string_view name = module.name();
-  if (name.substr(0, kLibTorch.size()) != kLibTorch) return "";
-  name.remove_prefix(kLibTorch.size());
-  if (name.size() < kImpl.size() || name.substr(name.size() - kImpl.size()) != kImpl) return "";
-  name.remove_suffix(kImpl.size());
-  return name == "MultiheadAttention" ? "" : std::string(name);
-}
-
 using Visit = std::function<void(const std::string& name, const std::string& kind, const at::Tensor& parameter)>;
 
 /// Calls visit(layer name, layer kind, parameter) for every parameter, in the order of named_modules(), which itself
@@ -39,6 +28,15 @@ void for_each_parameter(const torch::nn::Module& module, const std::string& path
 }
 
 }  // namespace
+
+std::string layer_kind(const torch::nn::Module& module) {
+  std::string_view name = module.name();
+  if (name.substr(0, kLibTorch.size()) != kLibTorch) return "";
+  name.remove_prefix(kLibTorch.size());
+  if (name.size() < kImpl.size() || name.substr(name.size() - kImpl.size()) != kImpl) return "";
+  name.remove_suffix(kImpl.size());
+  return name == "MultiheadAttention" ? "" : std::string(name);
+}
 
 const void* storage_of(const at::Tensor& tensor) {
   if (!tensor.defined() || !tensor.has_storage()) return nullptr;

@@ -32,6 +32,10 @@ struct Parameter {
   std::int64_t end = 0;             ///< one past the last
 };
 
+/// "Linear" for torch::nn::LinearImpl; empty for a class of the user's own, and for MultiheadAttention, whose own
+/// parameters are raw: its projections of query, key and value are products with parts of one matrix.
+std::string layer_kind(const torch::nn::Module& module);
+
 /// The layers of a model, and the way from a tensor to them.
 class LayerIndex {
  public:

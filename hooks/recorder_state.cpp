@@ -54,11 +54,6 @@ std::int64_t saturating_sum(std::int64_t a, std::int64_t b) {
   return b > hooks::kUnbounded - a ? hooks::kUnbounded : a + b;
 }
 
-bool kind_fits(const std::string& kind, Family family) {
-  const bool embedding = kind == "Embedding" || kind == "EmbeddingBag";
-  return (family == Family::Embedding) == embedding;
-}
-
 at::Tensor first_tensor(const std::vector<c10::IValue>& values) {
   for (const c10::IValue& value : values) {
     if (value.isTensor()) return value.toTensor();
@@ -139,7 +134,7 @@ void RecorderState::failed(std::string_view where, const char* what) {
 std::optional<std::size_t> RecorderState::layer_of(const at::Tensor& tensor, std::optional<Family> family) const {
   if (const hooks::Parameter* parameter = index_.find(tensor)) {
     for (const std::size_t layer : parameter->layers) {
-      if (family && kind_fits(index_.layers()[layer].kind, *family)) return layer;
+      if (family && hooks::kind_fits(index_.layers()[layer].kind, *family)) return layer;
     }
     return parameter->layers.front();
   }
