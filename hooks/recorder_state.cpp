@@ -119,7 +119,7 @@ void RecorderState::clear() {
   keep_.clear();
   order_.clear();
   next_order_ = 0;
-  seen_in_.clear();
+  uses_.clear();
 }
 
 void RecorderState::failed(std::string_view where, const char* what) {
@@ -274,10 +274,11 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
   if (hooks::is_in_place(name) && !args.empty()) {
     hooks::for_each_tensor(args.slice(0, 1), [&](const at::Tensor& target) { save_before_write(target, note.biased); });
   }
-  if (!grad_mode) return nullptr;
+  if (!grad_mode) return without_grad_mode(name, args, nesting);
 
   note.run = hooks::match_layer(name, args, [this](const at::Tensor& t) { return layer_of(t).has_value(); });
   if (note.run && is_weight_of_weights(*note.run)) note.run.reset();
+  const auto family = note.run ? std::optional(note.run->family) : std::nullopt;
   if (note.run) {
     const auto site = match_site(*note.run);
     note.outermost = true;
@@ -292,11 +293,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
   } else if (!note.biased) {
     note_derivation(args, note);
   }
-  hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
-    if (const hooks::Parameter* parameter = index_.find(tensor)) {
-      for (const std::size_t layer : parameter->layers) seen_in_[layer].emplace(name);
-    }
-  });
+  attribute(name, args, family, note);
   note_consumers(name, args, note);
   if (hooks::is_in_place(name) && !note.biased && !args.empty()) {
     // The tensor goes on to live as something else than the layer's output.
@@ -324,15 +321,84 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
                        note.loss->targets, next_order_++});
   }
   if (note.derives) {
+    auto outcome = Attribution::Outcome::NotCaptured;
     for (const c10::IValue& value : outputs) {
       if (!value.isTensor() || !value.toTensor().defined()) continue;
       const at::Tensor tensor = value.toTensor();
+      if (index_.find(tensor)) outcome = Attribution::Outcome::View;
       const void* storage = hooks::storage_of(tensor);
       if (!storage || !tensor.requires_grad() || index_.find(tensor)) continue;
       if (note.like.defined() && tensor.sizes() != note.like.sizes()) continue;
       derived_.try_emplace(storage, Derived{note.owner, tensor});
+      outcome = Attribution::Outcome::Weight;
+    }
+    for (const std::size_t layer : note.uses) count(layer, name, outcome);
+  }
+}
+
+// ---- attribution ----
+
+/// The layers whose parameters, or weights computed from them, are among the arguments.
+std::set<std::size_t> RecorderState::layers_in(c10::ArrayRef<const c10::IValue> args,
+                                               std::optional<Family> family) const {
+  std::set<std::size_t> layers;
+  hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
+    if (const auto layer = layer_of(tensor, family)) layers.insert(*layer);
+  });
+  return layers;
+}
+
+void RecorderState::count(std::size_t layer, std::string_view op, Attribution::Outcome outcome, const std::string& site,
+                          const std::string& leaf) {
+  ++uses_[Use{layer, leaf, std::string(op), outcome, site}];
+}
+
+void RecorderState::attribute(std::string_view name, c10::ArrayRef<const c10::IValue> args,
+                              std::optional<Family> family, Note& note) {
+  using Outcome = Attribution::Outcome;
+  hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
+    if (!tensor.requires_grad() || !tensor.is_leaf() || layer_of(tensor)) return;
+    count(index_.layers().size(), name, Outcome::Unregistered, "",
+          fmt::format("leaf [{}]", fmt::join(tensor.sizes(), ", ")));
+  });
+  const std::set<std::size_t> layers = layers_in(args, family);
+  if (note.derives) {
+    note.uses.assign(layers.begin(), layers.end());
+    return;
+  }
+  for (const std::size_t layer : layers) {
+    if (note.run) {
+      const bool runs = sites_[note.site].layer == layer;
+      count(layer, name, runs ? Outcome::Captured : Outcome::Input, note.layer);
+    } else if (note.biased) {
+      count(layer, name, Outcome::Bias, sites_[note.biased->first].captured.layer);
+    } else {
+      count(layer, name, family ? Outcome::NotSelected : Outcome::NotCaptured);
     }
   }
+}
+
+/// Nothing is captured of it, but it is not passed over in silence.
+std::unique_ptr<hooks::OperatorNote> RecorderState::without_grad_mode(std::string_view name,
+                                                                      c10::ArrayRef<const c10::IValue> args,
+                                                                      hooks::Nesting& nesting) {
+  const std::set<std::size_t> layers = layers_in(args, std::nullopt);
+  if (layers.empty()) return nullptr;
+  for (const std::size_t layer : layers) count(layer, name, Attribution::Outcome::NoGradMode);
+  auto note = std::make_unique<Note>();
+  note->outermost = true;
+  note->recording = number_;
+  ++nesting.inside;
+  return note;
+}
+
+std::vector<Attribution> RecorderState::attribution() const {
+  std::vector<Attribution> table;
+  for (const auto& [use, count] : uses_) {
+    const bool registered = use.layer < index_.layers().size();
+    table.push_back({registered ? index_.layers()[use.layer].name : use.leaf, use.op, use.outcome, use.site, count});
+  }
+  return table;
 }
 
 // ---- capture ----
@@ -459,13 +525,18 @@ void RecorderState::add_layers_that_did_not_run(Captured& captured) const {
     CapturedLayer missing;
     missing.layer = layer.name;
     missing.kind = layer.kind;
-    const auto seen = seen_in_.find(i);
-    if (seen == seen_in_.end()) {
-      missing.status = Status::NotRun;
-      missing.detail = "no operator took a parameter of it";
-    } else {
+    std::set<std::string> seen, without_grad_mode;
+    for (auto use = uses_.lower_bound({i, "", "", {}, ""}); use != uses_.end() && use->first.layer == i; ++use) {
+      (use->first.outcome == Attribution::Outcome::NoGradMode ? without_grad_mode : seen).insert(use->first.op);
+    }
+    if (!seen.empty()) {
       missing.status = Status::NotObservable;
-      missing.detail = fmt::format("its parameters were seen only in {}", fmt::join(seen->second, ", "));
+      missing.detail = fmt::format("its parameters were seen only in {}", fmt::join(seen, ", "));
+    } else {
+      missing.status = Status::NotRun;
+      missing.detail = without_grad_mode.empty() ? "no operator took a parameter of it"
+                                                 : fmt::format("its parameters were seen only without grad mode, in {}",
+                                                               fmt::join(without_grad_mode, ", "));
     }
     captured.layers.push_back(std::move(missing));
   }
@@ -486,6 +557,7 @@ Captured RecorderState::take() {
   add_layers_that_did_not_run(captured);
   captured.losses = std::move(losses_);
   captured.errors = std::move(errors_);
+  captured.attribution = attribution();
   clear();
   return captured;
 }

@@ -228,6 +228,7 @@ class Monitor::State {
   bool due() const { return due_; }
   std::int64_t steps() const { return steps_; }
   const std::vector<std::string>& layers() const { return recorder_.layers(); }
+  const std::vector<Attribution>& attribution() const { return attribution_; }
 
  private:
   static double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -285,7 +286,8 @@ class Monitor::State {
   /// Takes what the recorder has. An error in one layer leaves the others to be read.
   StepRows collect() {
     const auto start = std::chrono::steady_clock::now();
-    const Captured captured = recorder_.take();
+    Captured captured = recorder_.take();
+    attribution_ = std::move(captured.attribution);
     StepRows rows;
     rows.step = steps_;
     for (const CapturedLayer& layer : captured.layers) {
@@ -446,6 +448,7 @@ class Monitor::State {
   bool due_ = false;
   std::int64_t steps_ = 0;
   std::int64_t skipped_ = 0;
+  std::vector<Attribution> attribution_;
   std::mutex mutex_;
   std::exception_ptr error_;                  ///< under mutex_
   std::vector<std::int64_t> unlogged_skips_;  ///< under mutex_
@@ -495,6 +498,7 @@ void Monitor::Step::finish() {
 std::int64_t Monitor::steps() const { return state_->steps(); }
 
 const std::vector<std::string>& Monitor::layers() const { return state_->layers(); }
+const std::vector<Attribution>& Monitor::attribution() const { return state_->attribution(); }
 
 std::vector<Signature> Monitor::read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
                                      ReadOptions options) {
