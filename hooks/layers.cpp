@@ -65,10 +65,17 @@ void LayerIndex::refresh() {
     std::vector<Parameter>& here = by_storage_[storage];
     const auto tied = std::find_if(here.begin(), here.end(), [&](const Parameter& p) { return p.begin == begin; });
     if (tied == here.end()) {
-      here.push_back({{number}, begin, begin + tensor.numel()});
+      here.push_back({{number}, begin, begin + tensor.numel(), tensor});
     } else if (std::find(tied->layers.begin(), tied->layers.end(), number) == tied->layers.end()) {
       tied->layers.push_back(number);
     }
+  });
+}
+
+bool LayerIndex::moved() const {
+  return std::any_of(by_storage_.begin(), by_storage_.end(), [](const auto& entry) {
+    return std::any_of(entry.second.begin(), entry.second.end(),
+                       [&](const Parameter& parameter) { return storage_of(parameter.tensor) != entry.first; });
   });
 }
 
@@ -79,7 +86,8 @@ const Parameter* LayerIndex::find(const at::Tensor& tensor) const {
   if (here == by_storage_.end()) return nullptr;
   const std::int64_t offset = tensor.storage_offset();
   for (const Parameter& parameter : here->second) {
-    if (parameter.begin <= offset && offset < parameter.end) return &parameter;
+    if (parameter.begin <= offset && offset < parameter.end && storage_of(parameter.tensor) == storage)
+      return &parameter;
   }
   return nullptr;
 }

@@ -153,6 +153,15 @@ bool RecorderState::is_weight_of_weights(const LayerRun& run) const {
   return !(is_raw(*other) && !is_raw(*weight));
 }
 
+/// A leaf that is no parameter may be one that has moved while it was recorded.
+void RecorderState::follow_moved_parameters(c10::ArrayRef<const c10::IValue> args) {
+  bool strange = false;
+  hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
+    strange = strange || (tensor.requires_grad() && tensor.is_leaf() && !index_.find(tensor));
+  });
+  if (strange && index_.moved()) index_.refresh();
+}
+
 /// The site of a run, made if this is its first; empty if its layer is not selected.
 std::optional<std::size_t> RecorderState::match_site(const LayerRun& run) {
   const auto layer = layer_of(run.weight, run.family);
@@ -201,7 +210,11 @@ void RecorderState::note_derivation(c10::ArrayRef<const c10::IValue> args, Note&
   if (!owner || others) return;
   note.derives = true;
   note.owner = *owner;
-  if (constants) note.like = largest;
+  if (constants) {
+    note.like = largest;  // and what runs inside may be a layer, with the constant as its input
+  } else {
+    note.outermost = true;
+  }
 }
 
 /// Product, then `add` of a parameter as long as the product's features: the layer's bias.
@@ -268,6 +281,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
                                                                     bool grad_mode, hooks::Nesting& nesting) {
   if (nesting.inside > 0) return nullptr;
   const std::lock_guard lock(mutex_);
+  follow_moved_parameters(args);
   Note note;
   note.recording = number_;
   note.biased = bias_follows(name, args);
@@ -325,9 +339,10 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
     for (const c10::IValue& value : outputs) {
       if (!value.isTensor() || !value.toTensor().defined()) continue;
       const at::Tensor tensor = value.toTensor();
-      if (index_.find(tensor)) outcome = Attribution::Outcome::View;
       const void* storage = hooks::storage_of(tensor);
-      if (!storage || !tensor.requires_grad() || index_.find(tensor)) continue;
+      const bool known = index_.find(tensor) || derived_.count(storage) > 0;
+      if (known) outcome = Attribution::Outcome::View;
+      if (!storage || !tensor.requires_grad() || known) continue;
       if (note.like.defined() && tensor.sizes() != note.like.sizes()) continue;
       derived_.try_emplace(storage, Derived{note.owner, tensor});
       outcome = Attribution::Outcome::Weight;
@@ -441,8 +456,9 @@ void RecorderState::capture(std::size_t site, const LayerRun& run, std::string_v
   captured.input_version_ = run.inputs.empty() ? 0 : hooks::version_of(captured.inputs.front());
   captured.slot_ = std::make_shared<CapturedCall::GradientSlot>();
   if (captured.wants_gradient) {
-    output.register_hook(
-        [slot = captured.slot_](at::TensorBase gradient) { slot->add(at::Tensor(std::move(gradient))); });
+    output.register_hook([weak = std::weak_ptr(captured.slot_)](at::TensorBase gradient) {
+      if (const auto slot = weak.lock()) slot->add(at::Tensor(std::move(gradient)));
+    });
   }
 
   const CallId id{site, sites_[site].captured.calls.size()};

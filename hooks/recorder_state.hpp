@@ -23,7 +23,7 @@
 
 namespace dds {
 
-/// Where a hook on the output puts the gradient. It holds no output, so output -> graph -> hook -> slot is no cycle.
+/// Where a hook on the output puts the gradient, for as long as the call is kept.
 struct CapturedCall::GradientSlot {
   std::mutex mutex;
   at::Tensor gradient;
@@ -114,6 +114,7 @@ class RecorderState : public hooks::Listener {
   void note_derivation(c10::ArrayRef<const c10::IValue> args, Note& note);
   std::optional<CallId> bias_follows(std::string_view name, c10::ArrayRef<const c10::IValue> args) const;
   std::set<std::size_t> layers_in(c10::ArrayRef<const c10::IValue> args, std::optional<hooks::Family> family) const;
+  void follow_moved_parameters(c10::ArrayRef<const c10::IValue> args);
   void attribute(std::string_view name, c10::ArrayRef<const c10::IValue> args, std::optional<hooks::Family> family,
                  Note& note);
   void count(std::size_t layer, std::string_view op, Attribution::Outcome outcome, const std::string& site = "",
