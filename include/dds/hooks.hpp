@@ -11,9 +11,8 @@
 //   virtual, so a container, a layer without parameters, MultiheadAttention and a module of the user's own are seen
 //   only where they are called as dds::hooked(module)(x) instead of module->forward(x); the handle names those
 //   (HookHandle::not_observable).
-// - A changing hook returns the tensors to go on with, or std::nullopt. It is registered on dds::hooked(module) and
-// acts
-//   where the module is called through that: an observer of operators cannot replace what they take and give.
+// - A changing hook returns the tensors to go on with, or std::nullopt. It is registered on dds::hooked(module), and
+//   acts where the module is called through that: an observer of operators cannot replace what they take and give.
 //
 // Rules, for both unless said otherwise:
 //

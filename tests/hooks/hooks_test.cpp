@@ -15,18 +15,13 @@ namespace {
 using test::message_of;
 using test::Net;
 using test::relative_difference;
+using test::summed_loss;
+using test::to_double;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using Module = torch::nn::Module;
 
 constexpr double kTolerance = 1e-12;  // relative, fp64
-
-at::Tensor to_double(const at::Tensor& x) { return x.is_floating_point() ? x.to(torch::kDouble) : x; }
-
-at::Tensor summed_loss(const at::Tensor& output) {
-  const at::Tensor weights = torch::arange(1, output.numel() + 1, output.options()).reshape(output.sizes());
-  return (weights * output.sin()).sum();
-}
 
 /// Hooks of all three stages on everything below a model, and what they were told.
 struct Spy {

@@ -299,7 +299,7 @@ TEST(Attribution, SaysOfEveryOperatorWhatBecameOfIt) {
         const torch::NoGradGuard no_grad;
         fc(x);
       }
-      at::Tensor y = fc(x + scale) + fc(query).sum({0, 1}) + left_out(x);
+      at::Tensor y = fc(x + scale) + fc(query).flatten(0, 1).sum(0) + left_out(x);
       return y.mm(low.mm(low.t())).mm(stray);
     }
   } net;

@@ -254,23 +254,36 @@ inline Training checkpointing() {
   });
 }
 
-inline void set_autocast(bool on, at::ScalarType type) {
+struct Autocast {
+  explicit Autocast(at::ScalarType type) {
 #if TORCH_VERSION_MAJOR < 2
-  at::autocast::set_cpu_enabled(on);
-  at::autocast::set_autocast_cpu_dtype(type);
+    at::autocast::set_autocast_cpu_dtype(type);
 #else
-  at::autocast::set_autocast_enabled(at::kCPU, on);
-  at::autocast::set_autocast_dtype(at::kCPU, type);
+    at::autocast::set_autocast_dtype(at::kCPU, type);
 #endif
-}
+    set(true);
+  }
+  ~Autocast() {
+    at::autocast::clear_cache();
+    set(false);
+  }
+  static void set(bool on) {
+#if TORCH_VERSION_MAJOR < 2
+    at::autocast::set_cpu_enabled(on);
+#else
+    at::autocast::set_autocast_enabled(at::kCPU, on);
+#endif
+  }
+};
 
 inline Training autocast(at::ScalarType type) {
   auto model = two_layers();
   return train(model, [=] {
-    set_autocast(true, type);
-    const at::Tensor y = model->forward(batch(4));
-    at::autocast::clear_cache();
-    set_autocast(false, type);
+    at::Tensor y;
+    {
+      const Autocast lower(type);
+      y = model->forward(batch(4));
+    }
     return y.to(torch::kFloat).pow(2).mean();
   });
 }
