@@ -371,20 +371,28 @@ void RecorderState::count(std::size_t layer, std::string_view op, Attribution::O
 void RecorderState::attribute(std::string_view name, c10::ArrayRef<const c10::IValue> args,
                               std::optional<Family> family, Note& note) {
   using Outcome = Attribution::Outcome;
+  const std::set<std::size_t> layers = layers_in(args, family);
   hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
     if (!tensor.requires_grad() || !tensor.is_leaf() || layer_of(tensor)) return;
     count(index_.layers().size(), name, Outcome::Unregistered, "",
           fmt::format("leaf [{}]", fmt::join(tensor.sizes(), ", ")));
+    if (layers.empty()) note.outermost = true;
   });
-  const std::set<std::size_t> layers = layers_in(args, family);
   if (note.derives) {
     note.uses.assign(layers.begin(), layers.end());
     return;
   }
+  std::set<std::size_t> inputs;
+  if (note.run) {
+    for (const at::Tensor& input : note.run->inputs) {
+      if (const auto layer = layer_of(input)) inputs.insert(*layer);
+    }
+  }
   for (const std::size_t layer : layers) {
     if (note.run) {
       const bool runs = sites_[note.site].layer == layer;
-      count(layer, name, runs ? Outcome::Captured : Outcome::Input, note.layer);
+      const auto beside = inputs.count(layer) > 0 ? Outcome::Input : Outcome::Bias;
+      count(layer, name, runs ? Outcome::Captured : beside, note.layer);
     } else if (note.biased) {
       count(layer, name, Outcome::Bias, sites_[note.biased->first].captured.layer);
     } else {
@@ -543,7 +551,9 @@ void RecorderState::add_layers_that_did_not_run(Captured& captured) const {
     missing.kind = layer.kind;
     std::set<std::string> seen, without_grad_mode;
     for (auto use = uses_.lower_bound({i, "", "", {}, ""}); use != uses_.end() && use->first.layer == i; ++use) {
-      (use->first.outcome == Attribution::Outcome::NoGradMode ? without_grad_mode : seen).insert(use->first.op);
+      const bool bias = use->first.outcome == Attribution::Outcome::Bias;
+      (use->first.outcome == Attribution::Outcome::NoGradMode ? without_grad_mode : seen)
+          .insert(bias ? fmt::format("{} as a bias of {}", use->first.op, use->first.site) : use->first.op);
     }
     if (!seen.empty()) {
       missing.status = Status::NotObservable;

@@ -87,7 +87,7 @@ struct CapturedLoss {
 struct Attribution {
   enum class Outcome {
     Captured,      ///< a run of the site
-    Bias,          ///< added to the output of the site's run
+    Bias,          ///< added to the output of the site, by its run or after it
     Input,         ///< went into a run of the site as its input (learned queries)
     View,          ///< made a view of it, which is followed
     Weight,        ///< computed a weight from it, which is followed (masks, norms, low-rank products)

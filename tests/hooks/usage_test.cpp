@@ -334,6 +334,24 @@ TEST(Attribution, SaysOfEveryOperatorWhatBecameOfIt) {
   has("leaf [4, 3]", "aten::mm", Outcome::Unregistered, "", 1);
 }
 
+TEST(Attribution, RawBiasesAreGivenToTheSiteThatTheyAreAddedTo) {
+  torch::nn::MultiheadAttention attention(torch::nn::MultiheadAttentionOptions(4, 2));
+  Recorder recorder(*attention);
+  recorder.start();
+  const at::Tensor x = torch::ones({3, 2, 4});
+  std::get<0>(attention->forward(x, x, x)).sum().backward();
+  const Captured captured = recorder.take();
+  bool added = false;
+  for (const Attribution& use : captured.attribution) {
+    if (use.layer == "in_proj_bias") added = added || use.outcome == Attribution::Outcome::Bias;
+    EXPECT_NE(use.outcome, Attribution::Outcome::NotCaptured) << use.layer << ": " << use.statement();
+  }
+  EXPECT_TRUE(added);
+  for (const CapturedLayer& layer : captured.layers) {
+    if (layer.layer == "in_proj_bias") EXPECT_THAT(layer.detail, testing::HasSubstr("as a bias of in_proj_weight"));
+  }
+}
+
 TEST(Attribution, AMonitorHasThatOfItsLastStep) {
   torch::nn::Sequential net(torch::nn::Linear(4, 3));
   Monitor monitor(*net, MonitorOptions().every(2).reduction(Reduction::Sum), std::make_shared<log::Memory>());
