@@ -51,29 +51,44 @@ class Gathering : public std::enable_shared_from_this<Gathering> {
   }
 
  private:
+  /// Lives as long as a backward pass does, whether that comes to its end or an exception leaves it.
+  struct Pass {
+    std::shared_ptr<Gathering> gathering;
+    std::uint64_t number;
+
+    /// A pass that asks for the gradients of some tensors only may leave out nodes that are waited for.
+    void ends() const {
+      if (gathering->is_open(number)) gathering->close();
+    }
+    ~Pass() {
+      if (gathering->is_open(number)) gathering->forget();
+    }
+  };
+
   void open() {
     if (open_) return;
     open_ = true;
-    // A pass that asks for the gradients of some tensors only may leave out nodes that are waited for.
-    torch::autograd::Engine::get_default_engine().queue_callback([self = shared_from_this(), pass = pass_] {
-      {
-        const std::lock_guard lock(self->mutex_);
-        if (!self->open_ || self->pass_ != pass) return;
-      }
-      self->close();
-    });
+    torch::autograd::Engine::get_default_engine().queue_callback(
+        [pass = std::shared_ptr<const Pass>(new Pass{shared_from_this(), pass_})] { pass->ends(); });
+  }
+
+  bool is_open(std::uint64_t pass) {
+    const std::lock_guard lock(mutex_);
+    return open_ && pass_ == pass;
+  }
+
+  /// What has been gathered, and makes ready for the next pass.
+  std::pair<Tensors, Tensors> forget() {
+    const std::lock_guard lock(mutex_);
+    arrived_ = 0;
+    open_ = false;
+    ++pass_;
+    return {std::exchange(grad_inputs_, Tensors(grad_inputs_.size())),
+            std::exchange(grad_outputs_, Tensors(grad_outputs_.size()))};
   }
 
   std::optional<Tensors> close() {
-    Tensors inputs, outputs;
-    {
-      const std::lock_guard lock(mutex_);
-      inputs = std::exchange(grad_inputs_, Tensors(grad_inputs_.size()));
-      outputs = std::exchange(grad_outputs_, Tensors(grad_outputs_.size()));
-      arrived_ = 0;
-      open_ = false;
-      ++pass_;
-    }
+    const auto [inputs, outputs] = forget();
     return on_gradients_(inputs, outputs);
   }
 

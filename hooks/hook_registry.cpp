@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <dds/error.hpp>
+#include <iterator>
 
 #include "hooks/hooked_call.hpp"
 #include "hooks/layers.hpp"
@@ -102,8 +103,8 @@ void for_each_module(torch::nn::Module& module, const std::string& path,
   }
 }
 
-HookedModule without_hooks(torch::nn::Module& module) {
-  HookedModule hooked{&module, hooks::layer_kind(module), {}, nullptr, nullptr, {}};
+HookedModule without_hooks(torch::nn::Module& module, std::uint64_t number) {
+  HookedModule hooked{&module, number, hooks::layer_kind(module), {}, nullptr, nullptr, {}};
   for (const auto& parameter : module.named_parameters(/*recurse=*/false))
     hooked.parameters.push_back(parameter.value());
   if (const auto* linear = module.as<torch::nn::LinearImpl>()) {
@@ -151,7 +152,7 @@ HookHandle HookRegistry::add(torch::nn::Module& module, const std::string* patte
   const std::lock_guard lock(mutex_);
   for (const auto& [name, at] : chosen) {
     auto& present = modules_[at];
-    HookedModule next = present ? *present : without_hooks(*at);
+    HookedModule next = present ? *present : without_hooks(*at, next_number_++);
     next.hooks.push_back({hook, name});
     present = std::make_shared<const HookedModule>(std::move(next));
     hook->modules.push_back(name);
@@ -168,6 +169,7 @@ void HookRegistry::remove(const std::shared_ptr<Hook>& hook) noexcept {
     const std::lock_guard lock(hook->mutex);
     function = std::exchange(hook->function, nullptr);
   }
+  decltype(unfinished_) dropped;  // the same
   const std::lock_guard lock(mutex_);
   for (auto entry = modules_.begin(); entry != modules_.end();) {
     HookedModule next = *entry->second;
@@ -181,6 +183,11 @@ void HookRegistry::remove(const std::shared_ptr<Hook>& hook) noexcept {
       ++entry;
     }
   }
+  for (auto entry = unfinished_.begin(); entry != unfinished_.end();) {
+    const auto next = std::next(entry);
+    if (!modules_.contains(entry->second->module->module)) dropped.insert(unfinished_.extract(entry));
+    entry = next;
+  }
   observe();
 }
 
@@ -192,13 +199,12 @@ void HookRegistry::observe() {
                                       [](const NamedHook& named) { return named.hook->observes; });
     if (observed && is_observable(*module)) observable_.push_back(module);
   }
+  std::sort(observable_.begin(), observable_.end(),
+            [](const auto& left, const auto& right) { return left->number < right->number; });
   const bool before = listening();
   observed_ = observable_.size();
   if (listening() && !before) hooks::listen(shared_from_this());
-  if (!listening() && before) {
-    hooks::stop_listening(shared_from_this());
-    unfinished_.clear();
-  }
+  if (!listening() && before) hooks::stop_listening(shared_from_this());
 }
 
 std::shared_ptr<const HookedModule> HookRegistry::find(const torch::nn::Module& module) const {
@@ -248,15 +254,15 @@ std::unique_ptr<hooks::OperatorNote> HookRegistry::operator_starts(std::string_v
                                                                    c10::ArrayRef<const c10::IValue> args,
                                                                    bool grad_mode, hooks::Nesting& nesting) {
   if (nesting.inside > 0) return nullptr;
-  const c10::AutoGradMode as_the_caller(grad_mode);
-  auto note = std::make_unique<Note>();
   if (auto unfinished = take_unfinished()) {
     if (hooks::is_addition(name) && args.size() > 1 && args[0].isTensor() && args[1].isTensor() &&
         args[0].toTensor().is_same(unfinished->product) && args[1].toTensor().is_same(*unfinished->module->bias)) {
+      auto note = std::make_unique<Note>();
       note->call = std::move(unfinished);
       ++nesting.inside;
       return note;
     }
+    const c10::AutoGradMode as_the_caller(unfinished->grad_mode);
     unfinished->finish({unfinished->product});  // the product was all there was
   }
 
@@ -265,8 +271,10 @@ std::unique_ptr<hooks::OperatorNote> HookRegistry::operator_starts(std::string_v
   if (!run) return nullptr;
   const auto module = module_of(run->weight, run->family);
   if (!module || CallThroughHooked::under_way(*module->module)) return nullptr;
+  auto note = std::make_unique<Note>();
   note->bias_follows = module->bias && module->bias->defined() && !run->bias;
   note->all_outputs = run->family == hooks::Family::Recurrent;
+  const c10::AutoGradMode as_the_caller(grad_mode);
   note->call = std::make_unique<HookedCall>(module, run->inputs, /*changing=*/false);
   ++nesting.inside;
   return note;

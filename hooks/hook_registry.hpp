@@ -56,6 +56,7 @@ struct NamedHook {
 /// A module with hooks. Never changed once it is shared: another one takes its place.
 struct HookedModule {
   torch::nn::Module* module;
+  std::uint64_t number;                ///< of the modules with hooks, in the order of their first
   std::string kind;                    ///< as layer_kind
   std::vector<at::Tensor> parameters;  ///< its own, as registered
   const at::Tensor* weight = nullptr;  ///< of a Linear or Embedding, the member: it may be another layer's
@@ -105,9 +106,11 @@ class HookRegistry : public hooks::Listener, public std::enable_shared_from_this
 
   mutable std::mutex mutex_;  // of all below
   std::unordered_map<const torch::nn::Module*, std::shared_ptr<const HookedModule>> modules_;
-  std::vector<std::shared_ptr<const HookedModule>> observable_;  ///< those of modules_ that run as one operator
+  std::vector<std::shared_ptr<const HookedModule>>
+      observable_;  ///< those of modules_ that run as one operator, by number
   /// Calls whose bias has not been added yet, by the thread that makes them.
   std::unordered_map<std::thread::id, std::unique_ptr<HookedCall>> unfinished_;
+  std::uint64_t next_number_ = 0;
   std::atomic<std::size_t> count_ = 0;     ///< hooks on modules
   std::atomic<std::size_t> observed_ = 0;  ///< observable_.size()
 };

@@ -63,7 +63,7 @@ class Module;
 namespace dds {
 
 /// What a module takes or gives: all defined tensors among its arguments or in its result, in order, those in
-/// optionals, pairs, tuples and vectors included.
+/// optionals, pairs, tuples and vectors included. Those in a struct of the user's own are not seen.
 using Tensors = std::vector<at::Tensor>;
 
 /// A function that returns nothing: a std::function would take one that returns a replacement too, and drop it.
@@ -137,13 +137,13 @@ void visit_tensors(T& value, const Visit& visit) {
   } else if constexpr (requires { std::tuple_size<T>::value; }) {
     std::apply([&](auto&... parts) { (visit_tensors(parts, visit), ...); }, value);
   } else if constexpr (requires {
-                         typename T::value_type;
-                         value.begin() != value.end();
+                         requires !std::is_arithmetic_v<typename T::value_type>;
+                         value.begin();
                        }) {
     for (auto&& part : value) visit_tensors(part, visit);
   } else if constexpr (requires {
-                         typename T::value_type;
                          value.has_value();
+                         *value;
                        }) {
     if (value.has_value()) visit_tensors(*value, visit);
   }

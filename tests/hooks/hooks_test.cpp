@@ -433,6 +433,23 @@ TEST(HookRules, OnceInEachBackwardPassThatReachesTheModule) {
   EXPECT_EQ(handle.calls(), 16);
 }
 
+TEST(HookRules, APassThatAnExceptionLeavesIsForgotten) {
+  torch::nn::Linear linear(4, 3);
+  Tensors delta;
+  const auto handle = register_full_backward_hook(
+      *linear, [&](const Module&, const std::string&, const Tensors&, const Tensors& out) { delta = out; });
+  const at::Tensor output = linear(torch::ones({2, 4}));
+  bool planted = true;
+  output.register_hook([&](const at::TensorBase&) {
+    if (std::exchange(planted, false)) throw std::runtime_error("planted");
+  });
+  EXPECT_THROW(output.sum().backward({}, /*keep_graph=*/true), std::exception);
+  EXPECT_EQ(handle.calls(), 0);
+  output.sum().backward();
+  EXPECT_EQ(handle.calls(), 1);
+  EXPECT_TRUE(torch::equal(delta.at(0), torch::ones({2, 3})));
+}
+
 TEST(HookRules, ADoubleBackwardComesThroughAgain) {
   Residual net;
   const at::Tensor x = torch::randn({2, 4}, torch::kDouble).requires_grad_();
@@ -476,6 +493,22 @@ TEST(HookRules, TiedLayersAreToldApartByTheirKindThoughAMemberWasReplaced) {
   net.forward(torch::randint(0, 7, {5}, torch::kLong)).sum().backward();
   EXPECT_THAT(spy.order(), ElementsAre("before embedding", "after embedding", "before head", "after head",
                                        "backward head", "backward embedding"));
+}
+
+TEST(HookRules, OfLayersOfOneKindThatShareAWeightTheFirstThatWasHookedIsTold) {
+  std::vector<torch::nn::Linear> layers;
+  for (int i = 0; i < 8; ++i) {
+    layers.emplace_back(torch::nn::LinearOptions(4, 4).bias(false));
+    layers.back()->weight.set_data(layers.front()->weight.data());
+  }
+  std::vector<HookHandle> handles;
+  for (int i = 7; i >= 0; --i) {
+    handles.push_back(
+        register_forward_hook(*layers[i], [](const Module&, const std::string&, const Tensors&, const Tensors&) {}));
+  }
+  layers[0](torch::ones({2, 4}));
+  EXPECT_EQ(handles[0].calls(), 1);
+  EXPECT_EQ(handles[7].calls(), 0);
 }
 
 TEST(HookRules, ParametersThatMoveAreFollowed) {
