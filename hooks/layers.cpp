@@ -10,17 +10,6 @@ namespace {
 constexpr std::string_view kLibTorch = "torch::nn::";
 constexpr std::string_view kImpl = "Impl";
 
-/// "Linear" for torch::nn::LinearImpl; empty for a class of the user's own, and for MultiheadAttention, whose own
-/// parameters are raw: its projections of query, key and value are products with parts of one matrix.
-std::string layer_kind(const torch::nn::Module& module) {
-  std::string_view name = module.name();
-  if (name.substr(0, kLibTorch.size()) != kLibTorch) return "";
-  name.remove_prefix(kLibTorch.size());
-  if (name.size() < kImpl.size() || name.substr(name.size() - kImpl.size()) != kImpl) return "";
-  name.remove_suffix(kImpl.size());
-  return name == "MultiheadAttention" ? "" : std::string(name);
-}
-
 using Visit = std::function<void(const std::string& name, const std::string& kind, const at::Tensor& parameter)>;
 
 /// Calls visit(layer name, layer kind, parameter) for every parameter, in the order of named_modules(), which itself
@@ -39,6 +28,15 @@ void for_each_parameter(const torch::nn::Module& module, const std::string& path
 }
 
 }  // namespace
+
+std::string layer_kind(const torch::nn::Module& module) {
+  std::string_view name = module.name();
+  if (name.substr(0, kLibTorch.size()) != kLibTorch) return "";
+  name.remove_prefix(kLibTorch.size());
+  if (name.size() < kImpl.size() || name.substr(name.size() - kImpl.size()) != kImpl) return "";
+  name.remove_suffix(kImpl.size());
+  return name == "MultiheadAttention" ? "" : std::string(name);
+}
 
 const void* storage_of(const at::Tensor& tensor) {
   if (!tensor.defined() || !tensor.has_storage()) return nullptr;
@@ -67,10 +65,17 @@ void LayerIndex::refresh() {
     std::vector<Parameter>& here = by_storage_[storage];
     const auto tied = std::find_if(here.begin(), here.end(), [&](const Parameter& p) { return p.begin == begin; });
     if (tied == here.end()) {
-      here.push_back({{number}, begin, begin + tensor.numel()});
+      here.push_back({{number}, begin, begin + tensor.numel(), tensor});
     } else if (std::find(tied->layers.begin(), tied->layers.end(), number) == tied->layers.end()) {
       tied->layers.push_back(number);
     }
+  });
+}
+
+bool LayerIndex::moved() const {
+  return std::any_of(by_storage_.begin(), by_storage_.end(), [](const auto& entry) {
+    return std::any_of(entry.second.begin(), entry.second.end(),
+                       [&](const Parameter& parameter) { return storage_of(parameter.tensor) != entry.first; });
   });
 }
 
@@ -81,7 +86,8 @@ const Parameter* LayerIndex::find(const at::Tensor& tensor) const {
   if (here == by_storage_.end()) return nullptr;
   const std::int64_t offset = tensor.storage_offset();
   for (const Parameter& parameter : here->second) {
-    if (parameter.begin <= offset && offset < parameter.end) return &parameter;
+    if (parameter.begin <= offset && offset < parameter.end && storage_of(parameter.tensor) == storage)
+      return &parameter;
   }
   return nullptr;
 }

@@ -30,7 +30,12 @@ struct Parameter {
   std::vector<std::size_t> layers;  ///< indices into LayerIndex::layers()
   std::int64_t begin = 0;           ///< first element within its storage
   std::int64_t end = 0;             ///< one past the last
+  at::Tensor tensor;                ///< itself: its storage is another once it has moved
 };
+
+/// "Linear" for torch::nn::LinearImpl; empty for a class of the user's own, and for MultiheadAttention, whose own
+/// parameters are raw: its projections of query, key and value are products with parts of one matrix.
+std::string layer_kind(const torch::nn::Module& module);
 
 /// The layers of a model, and the way from a tensor to them.
 class LayerIndex {
@@ -42,6 +47,8 @@ class LayerIndex {
 
   /// Looks up where the parameters lie now: they move when a model is loaded, converted or has a member replaced.
   void refresh();
+  /// True if one of them has moved since.
+  bool moved() const;
 
   /// The parameter that `tensor` is, or is a view of; nullptr if none. Flattened parameters share one storage, so the
   /// offset decides.

@@ -11,6 +11,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdint>
 #include <dds/recorder.hpp>
 #include <mutex>
 #include <utility>
@@ -21,21 +23,21 @@ namespace {
 
 /// Who listens, and the nesting of what runs. There is one for each thread, and one for listeners of all threads.
 struct Listeners {
-  std::vector<std::pair<std::shared_ptr<Listener>, Nesting>> entries;
-  int backward = 0;  ///< built-in backward nodes under way: what runs in them is no layer
+  struct Entry {
+    std::weak_ptr<Listener> listener;  ///< what nobody else holds any more must not live on in a thread's list
+    Nesting nesting;
+
+    bool is(const std::shared_ptr<Listener>& other) const {
+      return !listener.owner_before(other) && !other.owner_before(listener);
+    }
+  };
+  std::vector<Entry> entries;
+  int backward = 0;           ///< built-in backward nodes under way: what runs in them is no layer
+  std::uint64_t version = 0;  ///< of everywhere_listeners
 };
 
 thread_local Listeners this_thread;
 thread_local int suspended = 0;
-
-/// True unless it is over, or another listener has the thread to itself.
-bool may_listen(const Listener& listener) {
-  if (!listener.listening()) return false;
-  const auto is_other = [&](const auto& entry) {
-    return entry.first.get() != &listener && entry.first->exclusive() && entry.first->listening();
-  };
-  return std::none_of(this_thread.entries.begin(), this_thread.entries.end(), is_other);
-}
 
 struct Installed {
   at::CallbackHandle handle = 0;
@@ -46,6 +48,7 @@ thread_local Installed installed_here;
 std::mutex everywhere_mutex;
 Installed installed_everywhere;                               // guarded by everywhere_mutex
 std::vector<std::shared_ptr<Listener>> everywhere_listeners;  // guarded by everywhere_mutex
+std::atomic<std::uint64_t> everywhere_version = 0;            // rises with every change of it
 thread_local Listeners everywhere;                            // this thread's view of everywhere_listeners
 
 struct Context : at::ObserverContext {
@@ -53,20 +56,33 @@ struct Context : at::ObserverContext {
   std::vector<std::pair<std::shared_ptr<Listener>, std::unique_ptr<OperatorNote>>> notes;
 };
 
+Listeners& listeners_everywhere() {
+  if (everywhere.version == everywhere_version) return everywhere;
+  const std::lock_guard lock(everywhere_mutex);
+  everywhere.version = everywhere_version;
+  std::vector<Listeners::Entry> entries;
+  for (const auto& listener : everywhere_listeners) {
+    const auto known = std::find_if(everywhere.entries.begin(), everywhere.entries.end(),
+                                    [&](const Listeners::Entry& entry) { return entry.is(listener); });
+    entries.push_back(known == everywhere.entries.end() ? Listeners::Entry{listener, {}} : *known);
+  }
+  everywhere.entries = std::move(entries);
+  return everywhere;
+}
+
 template <bool kEverywhere>
 Listeners& listeners() {
-  if constexpr (!kEverywhere) return this_thread;
-  const std::lock_guard lock(everywhere_mutex);
-  std::erase_if(everywhere.entries, [](const auto& entry) {
-    return std::find(everywhere_listeners.begin(), everywhere_listeners.end(), entry.first) ==
-           everywhere_listeners.end();
-  });
-  for (const auto& listener : everywhere_listeners) {
-    const auto same = [&](const auto& entry) { return entry.first == listener; };
-    if (std::none_of(everywhere.entries.begin(), everywhere.entries.end(), same))
-      everywhere.entries.emplace_back(listener, Nesting{});
+  return kEverywhere ? listeners_everywhere() : this_thread;
+}
+
+/// Calls work(listener, nesting) for those in a list that listen, by copy: hooks may register others meanwhile.
+template <class Work>
+void for_each_listener(Listeners& here, const Work& work) {
+  for (std::size_t i = 0; i < here.entries.size(); ++i) {
+    const std::shared_ptr<Listener> listener = here.entries[i].listener.lock();
+    if (!listener || !listener->listening() || silenced(*listener)) continue;
+    work(listener, here.entries[i].nesting);
   }
-  return everywhere;
 }
 
 /// A custom function's backward may recompute its forward (checkpointing), which is a run of layers.
@@ -88,17 +104,16 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
   const at::DisableRecordFunctionGuard unseen;
   const at::NoGradGuard no_grad;
   std::unique_ptr<Context> context;
-  for (auto& [listener, nesting] : here.entries) {
-    if (!may_listen(*listener)) continue;
+  for_each_listener(here, [&](const std::shared_ptr<Listener>& listener, Nesting& nesting) {
     try {
       auto note = listener->operator_starts(fn.name(), fn.inputs(), grad_mode, nesting);
-      if (!note) continue;
+      if (!note) return;
       if (!context) context = std::make_unique<Context>();
       context->notes.emplace_back(listener, std::move(note));
     } catch (const std::exception& error) {
       listener->failed(fn.name(), error.what());
     }
-  }
+  });
   return context;
 }
 
@@ -116,8 +131,8 @@ void on_end(const at::RecordFunction& fn, at::ObserverContext* context) {
   for (auto& [listener, note] : observed.notes) {
     Nesting gone;
     Nesting* nesting = &gone;
-    for (auto& [entry, its_nesting] : here.entries) {
-      if (entry == listener) nesting = &its_nesting;
+    for (Listeners::Entry& entry : here.entries) {
+      if (entry.is(listener)) nesting = &entry.nesting;
     }
     try {
       listener->operator_ends(fn.name(), *note, fn.outputs(), *nesting);
@@ -141,13 +156,16 @@ void listen(const std::shared_ptr<Listener>& listener) {
   if (listener->all_threads()) {
     const std::lock_guard lock(everywhere_mutex);
     everywhere_listeners.push_back(listener);
+    ++everywhere_version;
     if (installed_everywhere.users++ == 0) installed_everywhere.handle = at::addGlobalCallback(observer<true>());
   } else {
     // What was stopped on another thread could not be taken off this one's list there.
-    const auto stale = std::erase_if(
-        this_thread.entries, [&](const auto& entry) { return entry.first == listener || !entry.first->listening(); });
+    const auto stale = std::erase_if(this_thread.entries, [&](const Listeners::Entry& entry) {
+      const std::shared_ptr<Listener> known = entry.listener.lock();
+      return !known || known == listener || !known->listening();
+    });
     if (stale > 0 && (installed_here.users -= static_cast<int>(stale)) == 0) at::removeCallback(installed_here.handle);
-    this_thread.entries.emplace_back(listener, Nesting{});
+    this_thread.entries.push_back({listener, {}});
     if (installed_here.users++ == 0) installed_here.handle = at::addThreadLocalCallback(observer<false>());
   }
 }
@@ -156,27 +174,35 @@ void stop_listening(const std::shared_ptr<Listener>& listener) {
   if (listener->all_threads()) {
     const std::lock_guard lock(everywhere_mutex);
     std::erase(everywhere_listeners, listener);
+    ++everywhere_version;
     if (--installed_everywhere.users == 0) at::removeCallback(installed_everywhere.handle);
     return;
   }
-  // On another thread than start() there is nothing to remove: the callback there finds that nobody records.
-  const auto removed = std::erase_if(this_thread.entries, [&](const auto& entry) { return entry.first == listener; });
+  // On another thread than listen() there is nothing to remove: the callback there finds that nobody listens.
+  const auto removed =
+      std::erase_if(this_thread.entries, [&](const Listeners::Entry& entry) { return entry.is(listener); });
   if (removed > 0 && --installed_here.users == 0) at::removeCallback(installed_here.handle);
 }
 
+bool silenced(const Listener& listener) {
+  return suspended > 0 ||
+         std::any_of(this_thread.entries.begin(), this_thread.entries.end(), [&](const Listeners::Entry& entry) {
+           const std::shared_ptr<Listener> other = entry.listener.lock();
+           return other && other.get() != &listener && other->exclusive() && other->listening();
+         });
+}
+
 void tell_of_tap(std::string_view name, const at::Tensor& tensor) {
-  if (suspended > 0 || (this_thread.entries.empty() && everywhere.entries.empty())) return;
-  for (const Listeners* here : {&this_thread, &everywhere}) {
+  for (Listeners* here : {&this_thread, &everywhere}) {
     if (here->backward > 0) continue;
-    for (const auto& [listener, nesting] : here->entries) {
-      if (!may_listen(*listener)) continue;
+    for_each_listener(*here, [&](const std::shared_ptr<Listener>& listener, Nesting&) {
       try {
         const at::DisableRecordFunctionGuard unseen;
         listener->tapped(name, tensor);
       } catch (const std::exception& error) {
         listener->failed(fmt::format("tap '{}'", name), error.what());
       }
-    }
+    });
   }
 }
 

@@ -47,6 +47,9 @@ void listen(const std::shared_ptr<Listener>& listener);
 /// On another thread than listen() it only tidies up: listening() must be false by then.
 void stop_listening(const std::shared_ptr<Listener>& listener);
 
+/// True if a SuspendRecording, or another listener that is exclusive, keeps this thread from `listener`.
+bool silenced(const Listener& listener);
+
 /// Tells of a tap those who would be told of an operator that ran here and now.
 void tell_of_tap(std::string_view name, const at::Tensor& tensor);
 

@@ -313,6 +313,26 @@ at::Tensor terms_of(std::int64_t count) { return at::full({}, static_cast<double
 
 }  // namespace
 
+bool kind_fits(std::string_view kind, Family family) {
+  const auto has = [&](std::string_view part) { return kind.find(part) != std::string_view::npos; };
+  if (kind == "Raw") return family != Family::Embedding;
+  switch (family) {
+    case Family::Contraction:
+      return kind == "Linear";
+    case Family::Convolution:
+      return has("Conv");
+    case Family::Embedding:
+      return has("Embedding");
+    case Family::Norm:
+      return has("Norm");
+    case Family::Recurrent:
+      return has("LSTM") || has("GRU") || has("RNN");
+    case Family::Bilinear:
+      return kind == "Bilinear";
+  }
+  return false;
+}
+
 std::optional<LayerRun> match_layer(std::string_view name, Arguments args, const IsWeight& is_weight) {
   const std::optional<Family> family = family_of(name);
   if (!family) return std::nullopt;

@@ -36,6 +36,9 @@ struct LayerRun {
   std::int64_t fan_in = kUnbounded;
 };
 
+/// True if layers of this kind run as operators of this family; for a raw parameter ("Raw") of any but a lookup.
+bool kind_fits(std::string_view kind, Family family);
+
 /// Tells whether a tensor is a parameter, or was computed from parameters alone.
 using IsWeight = std::function<bool(const at::Tensor&)>;
 

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <dds/error.hpp>
 #include <dds/recorder.hpp>
@@ -77,6 +79,70 @@ Captured Recorder::take() {
   stop();
   return state_->take();
 }
+
+// ---- attribution ----
+
+std::string_view to_string(Attribution::Outcome outcome) {
+  using Outcome = Attribution::Outcome;
+  switch (outcome) {
+    case Outcome::Captured:
+      return "captured";
+    case Outcome::Bias:
+      return "bias";
+    case Outcome::Input:
+      return "input";
+    case Outcome::View:
+      return "view";
+    case Outcome::Weight:
+      return "weight";
+    case Outcome::NotSelected:
+      return "not_selected";
+    case Outcome::NoGradMode:
+      return "no_grad_mode";
+    case Outcome::Unregistered:
+      return "unregistered";
+    case Outcome::NotCaptured:
+      return "not_captured";
+  }
+  return "unknown";
+}
+
+std::string Attribution::statement() const {
+  const auto what = [&]() -> std::string {
+    switch (outcome) {
+      case Outcome::Captured:
+        return fmt::format("a run of {}", site);
+      case Outcome::Bias:
+        return fmt::format("added to the output of {}", site);
+      case Outcome::Input:
+        return fmt::format("an input of {}", site);
+      case Outcome::View:
+        return "a view, which is followed";
+      case Outcome::Weight:
+        return "computes a weight, which is followed";
+      case Outcome::NotSelected:
+        return "a run of a layer that is not selected";
+      case Outcome::NoGradMode:
+        return "not captured: without grad mode";
+      case Outcome::Unregistered:
+        return "not captured: the model has not registered this leaf";
+      case Outcome::NotCaptured:
+        return "not captured: not known to run a layer with it";
+    }
+    return "unknown";
+  };
+  return fmt::format("{} x {}: {}", op, count, what());
+}
+
+std::vector<Attribution> attribute(torch::nn::Module& model, const std::function<void()>& step,
+                                   RecorderOptions options) {
+  Recorder recorder(model, std::move(options));
+  recorder.start();
+  step();
+  return recorder.take().attribution;
+}
+
+// ---- taps and rows ----
 
 at::Tensor tap(std::string_view name, const at::Tensor& tensor) {
   hooks::tell_of_tap(name, tensor);

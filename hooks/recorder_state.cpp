@@ -54,11 +54,6 @@ std::int64_t saturating_sum(std::int64_t a, std::int64_t b) {
   return b > hooks::kUnbounded - a ? hooks::kUnbounded : a + b;
 }
 
-bool kind_fits(const std::string& kind, Family family) {
-  const bool embedding = kind == "Embedding" || kind == "EmbeddingBag";
-  return (family == Family::Embedding) == embedding;
-}
-
 at::Tensor first_tensor(const std::vector<c10::IValue>& values) {
   for (const c10::IValue& value : values) {
     if (value.isTensor()) return value.toTensor();
@@ -126,7 +121,7 @@ void RecorderState::clear() {
   keep_.clear();
   order_.clear();
   next_order_ = 0;
-  seen_in_.clear();
+  uses_.clear();
 }
 
 void RecorderState::failed(std::string_view where, const char* what) {
@@ -141,7 +136,7 @@ void RecorderState::failed(std::string_view where, const char* what) {
 std::optional<std::size_t> RecorderState::layer_of(const at::Tensor& tensor, std::optional<Family> family) const {
   if (const hooks::Parameter* parameter = index_.find(tensor)) {
     for (const std::size_t layer : parameter->layers) {
-      if (family && kind_fits(index_.layers()[layer].kind, *family)) return layer;
+      if (family && hooks::kind_fits(index_.layers()[layer].kind, *family)) return layer;
     }
     return parameter->layers.front();
   }
@@ -158,6 +153,15 @@ bool RecorderState::is_weight_of_weights(const LayerRun& run) const {
   const auto is_raw = [&](std::size_t layer) { return index_.layers()[layer].kind == "Raw"; };
   const auto weight = layer_of(run.weight, run.family);
   return !(is_raw(*other) && !is_raw(*weight));
+}
+
+/// A leaf that is no parameter may be one that has moved while it was recorded.
+void RecorderState::follow_moved_parameters(c10::ArrayRef<const c10::IValue> args) {
+  bool strange = false;
+  hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
+    strange = strange || (tensor.requires_grad() && tensor.is_leaf() && !index_.find(tensor));
+  });
+  if (strange && index_.moved()) index_.refresh();
 }
 
 /// The site of a run, made if this is its first; empty if its layer is not selected.
@@ -208,7 +212,11 @@ void RecorderState::note_derivation(c10::ArrayRef<const c10::IValue> args, Note&
   if (!owner || others) return;
   note.derives = true;
   note.owner = *owner;
-  if (constants) note.like = largest;
+  if (constants) {
+    note.like = largest;  // and what runs inside may be a layer, with the constant as its input
+  } else {
+    note.outermost = true;
+  }
 }
 
 /// Product, then `add` of a parameter as long as the product's features: the layer's bias.
@@ -275,16 +283,18 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
                                                                     bool grad_mode, hooks::Nesting& nesting) {
   if (nesting.inside > 0) return nullptr;
   const std::lock_guard lock(mutex_);
+  follow_moved_parameters(args);
   Note note;
   note.recording = number_;
   note.biased = bias_follows(name, args);
   if (hooks::is_in_place(name) && !args.empty()) {
     hooks::for_each_tensor(args.slice(0, 1), [&](const at::Tensor& target) { save_before_write(target, note.biased); });
   }
-  if (!grad_mode) return nullptr;
+  if (!grad_mode) return without_grad_mode(name, args, nesting);
 
   note.run = hooks::match_layer(name, args, [this](const at::Tensor& t) { return layer_of(t).has_value(); });
   if (note.run && is_weight_of_weights(*note.run)) note.run.reset();
+  const auto family = note.run ? std::optional(note.run->family) : std::nullopt;
   if (note.run) {
     const auto site = match_site(*note.run);
     note.outermost = true;
@@ -300,11 +310,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
     note_derivation(args, note);
   }
   if (!note.derives) note.activation = hooks::match_activation(name, args);
-  hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
-    if (const hooks::Parameter* parameter = index_.find(tensor)) {
-      for (const std::size_t layer : parameter->layers) seen_in_[layer].emplace(name);
-    }
-  });
+  attribute(name, args, family, note);
   note_consumers(name, args, note);
   if (hooks::is_in_place(name) && !note.biased && !args.empty()) {
     // The tensor goes on to live as something else than the layer's output.
@@ -335,15 +341,93 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
                                              note.activation->difference, note.activation->classes});
   }
   if (note.derives) {
+    auto outcome = Attribution::Outcome::NotCaptured;
     for (const c10::IValue& value : outputs) {
       if (!value.isTensor() || !value.toTensor().defined()) continue;
       const at::Tensor tensor = value.toTensor();
       const void* storage = hooks::storage_of(tensor);
-      if (!storage || !tensor.requires_grad() || index_.find(tensor)) continue;
+      const bool known = index_.find(tensor) || derived_.count(storage) > 0;
+      if (known) outcome = Attribution::Outcome::View;
+      if (!storage || !tensor.requires_grad() || known) continue;
       if (note.like.defined() && tensor.sizes() != note.like.sizes()) continue;
       derived_.try_emplace(storage, Derived{note.owner, tensor});
+      outcome = Attribution::Outcome::Weight;
+    }
+    for (const std::size_t layer : note.uses) count(layer, name, outcome);
+  }
+}
+
+// ---- attribution ----
+
+/// The layers whose parameters, or weights computed from them, are among the arguments.
+std::set<std::size_t> RecorderState::layers_in(c10::ArrayRef<const c10::IValue> args,
+                                               std::optional<Family> family) const {
+  std::set<std::size_t> layers;
+  hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
+    if (const auto layer = layer_of(tensor, family)) layers.insert(*layer);
+  });
+  return layers;
+}
+
+void RecorderState::count(std::size_t layer, std::string_view op, Attribution::Outcome outcome, const std::string& site,
+                          const std::string& leaf) {
+  ++uses_[Use{layer, leaf, std::string(op), outcome, site}];
+}
+
+void RecorderState::attribute(std::string_view name, c10::ArrayRef<const c10::IValue> args,
+                              std::optional<Family> family, Note& note) {
+  using Outcome = Attribution::Outcome;
+  const std::set<std::size_t> layers = layers_in(args, family);
+  hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
+    if (!tensor.requires_grad() || !tensor.is_leaf() || layer_of(tensor)) return;
+    count(index_.layers().size(), name, Outcome::Unregistered, "",
+          fmt::format("leaf [{}]", fmt::join(tensor.sizes(), ", ")));
+    if (layers.empty()) note.outermost = true;
+  });
+  if (note.derives) {
+    note.uses.assign(layers.begin(), layers.end());
+    return;
+  }
+  std::set<std::size_t> inputs;
+  if (note.run) {
+    for (const at::Tensor& input : note.run->inputs) {
+      if (const auto layer = layer_of(input)) inputs.insert(*layer);
     }
   }
+  for (const std::size_t layer : layers) {
+    if (note.run) {
+      const bool runs = sites_[note.site].layer == layer;
+      const auto beside = inputs.count(layer) > 0 ? Outcome::Input : Outcome::Bias;
+      count(layer, name, runs ? Outcome::Captured : beside, note.layer);
+    } else if (note.biased) {
+      count(layer, name, Outcome::Bias, sites_[note.biased->first].captured.layer);
+    } else {
+      count(layer, name, family ? Outcome::NotSelected : Outcome::NotCaptured);
+    }
+  }
+}
+
+/// Nothing is captured of it, but it is not passed over in silence.
+std::unique_ptr<hooks::OperatorNote> RecorderState::without_grad_mode(std::string_view name,
+                                                                      c10::ArrayRef<const c10::IValue> args,
+                                                                      hooks::Nesting& nesting) {
+  const std::set<std::size_t> layers = layers_in(args, std::nullopt);
+  if (layers.empty()) return nullptr;
+  for (const std::size_t layer : layers) count(layer, name, Attribution::Outcome::NoGradMode);
+  auto note = std::make_unique<Note>();
+  note->outermost = true;
+  note->recording = number_;
+  ++nesting.inside;
+  return note;
+}
+
+std::vector<Attribution> RecorderState::attribution() const {
+  std::vector<Attribution> table;
+  for (const auto& [use, count] : uses_) {
+    const bool registered = use.layer < index_.layers().size();
+    table.push_back({registered ? index_.layers()[use.layer].name : use.leaf, use.op, use.outcome, use.site, count});
+  }
+  return table;
 }
 
 // ---- capture ----
@@ -386,8 +470,9 @@ void RecorderState::capture(std::size_t site, const LayerRun& run, std::string_v
   captured.input_version_ = run.inputs.empty() ? 0 : hooks::version_of(captured.inputs.front());
   captured.slot_ = std::make_shared<CapturedCall::GradientSlot>();
   if (captured.wants_gradient) {
-    output.register_hook(
-        [slot = captured.slot_](at::TensorBase gradient) { slot->add(at::Tensor(std::move(gradient))); });
+    output.register_hook([weak = std::weak_ptr(captured.slot_)](at::TensorBase gradient) {
+      if (const auto slot = weak.lock()) slot->add(at::Tensor(std::move(gradient)));
+    });
   }
 
   const CallId id{site, sites_[site].captured.calls.size()};
@@ -502,13 +587,20 @@ void RecorderState::add_layers_that_did_not_run(Captured& captured) const {
     CapturedLayer missing;
     missing.layer = layer.name;
     missing.kind = layer.kind;
-    const auto seen = seen_in_.find(i);
-    if (seen == seen_in_.end()) {
-      missing.status = Status::NotRun;
-      missing.detail = "no operator took a parameter of it";
-    } else {
+    std::set<std::string> seen, without_grad_mode;
+    for (auto use = uses_.lower_bound({i, "", "", {}, ""}); use != uses_.end() && use->first.layer == i; ++use) {
+      const bool bias = use->first.outcome == Attribution::Outcome::Bias;
+      (use->first.outcome == Attribution::Outcome::NoGradMode ? without_grad_mode : seen)
+          .insert(bias ? fmt::format("{} as a bias of {}", use->first.op, use->first.site) : use->first.op);
+    }
+    if (!seen.empty()) {
       missing.status = Status::NotObservable;
-      missing.detail = fmt::format("its parameters were seen only in {}", fmt::join(seen->second, ", "));
+      missing.detail = fmt::format("its parameters were seen only in {}", fmt::join(seen, ", "));
+    } else {
+      missing.status = Status::NotRun;
+      missing.detail = without_grad_mode.empty() ? "no operator took a parameter of it"
+                                                 : fmt::format("its parameters were seen only without grad mode, in {}",
+                                                               fmt::join(without_grad_mode, ", "));
     }
     captured.layers.push_back(std::move(missing));
   }
@@ -529,6 +621,7 @@ Captured RecorderState::take() {
   add_layers_that_did_not_run(captured);
   captured.losses = std::move(losses_);
   captured.errors = std::move(errors_);
+  captured.attribution = attribution();
   clear();
   return captured;
 }

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <atomic>
+#include <compare>
 #include <dds/recorder.hpp>
 #include <map>
 #include <memory>
@@ -22,7 +23,7 @@
 
 namespace dds {
 
-/// Where a hook on the output puts the gradient. It holds no output, so output -> graph -> hook -> slot is no cycle.
+/// Where a hook on the output puts the gradient, for as long as the call is kept.
 struct CapturedCall::GradientSlot {
   std::mutex mutex;
   at::Tensor gradient;
@@ -73,6 +74,7 @@ class RecorderState : public hooks::Listener {
     std::optional<CallId> biased;                    ///< a bias is added to this call's output
     std::uint64_t recording = 0;                     ///< number of the recording in which it started
     bool outermost = false;                          ///< what runs inside is part of it
+    std::vector<std::size_t> uses;                   ///< layers whose use is not attributed until the end
 
     bool wants_end() const { return run || loss || activation || derives || biased || outermost; }
   };
@@ -89,6 +91,15 @@ class RecorderState : public hooks::Listener {
     std::optional<std::size_t> layer;  ///< index into index_.layers(); none for a tap
     std::string role;                  ///< tells apart several uses of one layer's weight
     std::vector<Consumers> consumers;  ///< by call
+  };
+
+  /// An operator that took something of a layer, or (past the last layer) of a leaf of nobody's.
+  struct Use {
+    std::size_t layer;
+    std::string leaf, op;
+    Attribution::Outcome outcome;
+    std::string site;
+    auto operator<=>(const Use&) const = default;
   };
 
   struct Derived {
@@ -113,6 +124,14 @@ class RecorderState : public hooks::Listener {
   bool is_weight_of_weights(const hooks::LayerRun& run) const;
   void note_derivation(c10::ArrayRef<const c10::IValue> args, Note& note);
   std::optional<CallId> bias_follows(std::string_view name, c10::ArrayRef<const c10::IValue> args) const;
+  std::set<std::size_t> layers_in(c10::ArrayRef<const c10::IValue> args, std::optional<hooks::Family> family) const;
+  void follow_moved_parameters(c10::ArrayRef<const c10::IValue> args);
+  void attribute(std::string_view name, c10::ArrayRef<const c10::IValue> args, std::optional<hooks::Family> family,
+                 Note& note);
+  void count(std::size_t layer, std::string_view op, Attribution::Outcome outcome, const std::string& site = "",
+             const std::string& leaf = "");
+  std::unique_ptr<hooks::OperatorNote> without_grad_mode(std::string_view name, c10::ArrayRef<const c10::IValue> args,
+                                                         hooks::Nesting& nesting);
   void note_consumers(std::string_view name, c10::ArrayRef<const c10::IValue> args, const Note& note);
   void save_before_write(const at::Tensor& target, const std::optional<CallId>& except);
   void capture(std::size_t site, const hooks::LayerRun& run, std::string_view op, const at::Tensor& output);
@@ -124,6 +143,7 @@ class RecorderState : public hooks::Listener {
   void bound_gradients();
   void drop_calls_without_backward();
   void add_layers_that_did_not_run(Captured& captured) const;
+  std::vector<Attribution> attribution() const;
   void clear();
 
   RecorderOptions options_;
@@ -142,8 +162,8 @@ class RecorderState : public hooks::Listener {
   std::vector<at::Tensor> keep_;                                       // keeps the identities in outputs_ valid
   std::vector<CallId> order_;                                          // of all calls
   std::int64_t next_order_ = 0;                                        // counts calls and losses
-  std::uint64_t number_ = 0;                              // of the recording: places in sites_ are good within one
-  std::map<std::size_t, std::set<std::string>> seen_in_;  // layer -> operators that took a parameter of it
+  std::uint64_t number_ = 0;          // of the recording: places in sites_ are good within one
+  std::map<Use, std::int64_t> uses_;  // how often
 };
 
 }  // namespace dds

@@ -16,6 +16,7 @@
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
 #include <dds/read.hpp>
+#include <dds/recorder.hpp>
 #include <dds/signature.hpp>
 #include <exception>
 #include <functional>
@@ -126,6 +127,9 @@ class Monitor {
   std::int64_t steps() const;
   /// Names of the layers that are read.
   const std::vector<std::string>& layers() const;
+
+  /// What became of every operator that took a parameter in the last step that was captured; empty before one was.
+  const std::vector<Attribution>& attribution() const;
 
   /// Waits until every reading so far is logged, and throws what went wrong, unless on_error took it. The calls below
   /// that need the readings (read, decay_counts, state, load_state) wait too.

@@ -107,11 +107,38 @@ class CapturedLoss {
   std::uint32_t version_ = 0;
 };
 
+/// What became of the operators of one name that took a parameter of a layer, or a weight computed from one. Those
+/// that run inside an operator that is itself attributed are part of it.
+struct Attribution {
+  enum class Outcome {
+    Captured,      ///< a run of the site
+    Bias,          ///< added to the output of the site, by its run or after it
+    Input,         ///< went into a run of the site as its input (learned queries)
+    View,          ///< made a view of it, which is followed
+    Weight,        ///< computed a weight from it, which is followed (masks, norms, low-rank products)
+    NotSelected,   ///< a run of a layer that the options leave out
+    NoGradMode,    ///< ran without grad mode: validation, roll-outs, the optimiser, the forward of a custom function
+    Unregistered,  ///< took a leaf that wants a gradient and that the model has not registered: a tensor of the user's,
+                   ///< another model's parameter, a ScriptModule's
+    NotCaptured,   ///< no operator that is known to run a layer, or not with the parameter in a weight's place
+  };
+  std::string layer;  ///< whose parameter; "leaf [sizes]" for an unregistered one
+  std::string op;     ///< "aten::addmm"
+  Outcome outcome;
+  std::string site;        ///< CapturedLayer::layer of Captured, Bias and Input
+  std::int64_t count = 0;  ///< times in the recording
+
+  /// "aten::addmm x 2: a run of fc1".
+  std::string statement() const;
+};
+std::string_view to_string(Attribution::Outcome outcome);  ///< "captured", "no_grad_mode", ...
+
 /// What a recording brought.
 struct Captured {
   std::vector<CapturedLayer> layers;  ///< in the order of their first run, then those that did not run
   std::vector<CapturedLoss> losses;
-  std::vector<std::string> errors;  ///< messages of what was thrown while capturing; rows may be missing
+  std::vector<Attribution> attribution;  ///< by layer, unregistered leaves last: shows that nothing was missed
+  std::vector<std::string> errors;       ///< messages of what was thrown while capturing; rows may be missing
 };
 
 struct RecorderOptions {
@@ -160,6 +187,11 @@ class Recorder {
  private:
   std::shared_ptr<class RecorderState> state_;
 };
+
+/// The attribution of one call of `step`, say a forward and backward pass: a dry run of what a recorder would capture.
+/// Throws what Recorder and `step` throw.
+std::vector<Attribution> attribute(torch::nn::Module& model, const std::function<void()>& step,
+                                   RecorderOptions options = {});
 
 /// Keeps all recorders of this thread from seeing what runs in its scope.
 class SuspendRecording {

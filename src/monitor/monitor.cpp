@@ -273,6 +273,7 @@ class Monitor::State {
   bool due() const { return due_; }
   std::int64_t steps() const { return steps_; }
   const std::vector<std::string>& layers() const { return recorder_.layers(); }
+  const std::vector<Attribution>& attribution() const { return attribution_; }
 
  private:
   static double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -332,7 +333,8 @@ class Monitor::State {
   /// Takes what the recorder has. An error in one layer leaves the others to be read.
   StepRows collect() {
     const auto start = std::chrono::steady_clock::now();
-    const Captured captured = recorder_.take();
+    Captured captured = recorder_.take();
+    attribution_ = std::move(captured.attribution);
     StepRows rows;
     rows.step = steps_;
     const Cancellations cancellations = wanted(Side::Fisher) ? cancellations_of(captured) : Cancellations();
@@ -516,6 +518,7 @@ class Monitor::State {
   std::int64_t steps_ = 0;
   std::int64_t skipped_ = 0;
   std::mutex handler_mutex_;  ///< on_error is called by one thread at a time
+  std::vector<Attribution> attribution_;
   std::mutex mutex_;
   std::exception_ptr error_;  ///< the first that nobody was told of; under mutex_
   std::set<std::pair<std::string, std::string>> reported_;
@@ -565,6 +568,7 @@ void Monitor::Step::finish() {
 std::int64_t Monitor::steps() const { return state_->steps(); }
 
 const std::vector<std::string>& Monitor::layers() const { return state_->layers(); }
+const std::vector<Attribution>& Monitor::attribution() const { return state_->attribution(); }
 
 std::vector<Signature> Monitor::read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
                                      ReadOptions options) {

@@ -57,6 +57,15 @@ inline std::function<Net::Run(Net&)> raw(at::IntArrayRef shape,
   };
 }
 
+/// In fp64, unless it holds indices.
+inline at::Tensor to_double(const at::Tensor& x) { return x.is_floating_point() ? x.to(torch::kDouble) : x; }
+
+/// A loss in which every entry of the output has a gradient of its own.
+inline at::Tensor summed_loss(const at::Tensor& output) {
+  const at::Tensor weights = torch::arange(1, output.numel() + 1, output.options()).reshape(output.sizes());
+  return (weights * output.sin()).sum();
+}
+
 inline std::vector<LayerKind> layer_kinds();
 
 /// Those whose module can be run on the captured input.

@@ -15,6 +15,8 @@ namespace {
 using test::message_of;
 using test::Net;
 using test::relative_difference;
+using test::summed_loss;
+using test::to_double;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -31,14 +33,6 @@ std::vector<std::string> names(const Captured& captured) {
   std::vector<std::string> result;
   for (const CapturedLayer& layer : captured.layers) result.push_back(layer.layer);
   return result;
-}
-
-at::Tensor to_double(const at::Tensor& x) { return x.is_floating_point() ? x.to(torch::kDouble) : x; }
-
-// A loss in which every entry of the output has a gradient of its own.
-at::Tensor summed_loss(const at::Tensor& output) {
-  const at::Tensor weights = torch::arange(1, output.numel() + 1, output.options()).reshape(output.sizes());
-  return (weights * output.sin()).sum();
 }
 
 // ---- every layer kind ----
