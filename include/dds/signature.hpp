@@ -48,6 +48,8 @@ enum class Status : std::uint32_t {
   ShapeChanged = 1u << 12,       ///< calls of one layer gave rows of different width: no numbers
   CaptureFailed = 1u << 13,      ///< an error while capturing: no numbers; the message surfaces from the next call
   SolverRetried = 1u << 14,      ///< the device's SVD did not converge; the numbers are those of a slower, safer one
+  SamplesUnknown = 1u << 15,     ///< which rows belong to which sample is not known: no per-sample gradients
+  NotReplayable = 1u << 16,      ///< what ran cannot be computed again from what was captured: dropout in a recurrence
 };
 
 /// A set of Status.

@@ -20,7 +20,7 @@ struct StatusTraits {
   bool no_numbers;
 };
 
-constexpr std::array<StatusTraits, 15> kStatuses{{
+constexpr std::array<StatusTraits, 17> kStatuses{{
     {Status::NonFinite, "non_finite", true},
     {Status::NotRun, "not_run", true},
     {Status::NotObservable, "not_observable", true},
@@ -36,6 +36,8 @@ constexpr std::array<StatusTraits, 15> kStatuses{{
     {Status::ShapeChanged, "shape_changed", true},
     {Status::CaptureFailed, "capture_failed", true},
     {Status::SolverRetried, "solver_retried", false},
+    {Status::SamplesUnknown, "samples_unknown", true},
+    {Status::NotReplayable, "not_replayable", true},
 }};
 
 }  // namespace

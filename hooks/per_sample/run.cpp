@@ -1,0 +1,216 @@
+// Where per-sample gradients come from: a pass that the library runs, or a step of the user's.
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/variable.h>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <dds/error.hpp>
+#include <dds/per_sample.hpp>
+
+#include "hooks/per_sample/gradients.hpp"
+#include "src/model/guard.hpp"
+
+namespace dds {
+namespace {
+
+using hooks::SampleRows;
+using Edges = torch::autograd::edge_list;
+
+/// Gradients of sum_i weights_i losses_i where `edges` come in; undefined where none does. Nothing else is computed:
+/// not those of the weights.
+std::vector<at::Tensor> gradients_at(const at::Tensor& losses, const at::Tensor& weights, const Edges& edges,
+                                     bool keep_graph) {
+  if (edges.empty()) return {};
+  return torch::autograd::Engine::get_default_engine().execute({torch::autograd::impl::gradient_edge(losses)},
+                                                               {weights}, keep_graph, /*create_graph=*/false,
+                                                               /*accumulate_grad=*/false, edges);
+}
+
+/// A captured call with what is asked for it.
+struct Asked {
+  const CapturedLayer* site;
+  const CapturedCall* call;
+  std::optional<SampleRows> rows;
+  std::size_t first;  ///< of its edges
+};
+
+/// The pass that the library runs itself.
+class OwnPass {
+ public:
+  OwnPass(torch::nn::Module& model, const Likelihood& likelihood, const Data& data, const PerSampleOptions& options)
+      : model_(model), likelihood_(likelihood), data_(data), options_(options) {}
+
+  std::shared_ptr<PerSampleGradients::Impl> run(const Forward& forward) {
+    const at::AutoGradMode grad(true);
+    auto impl = std::make_shared<PerSampleGradients::Impl>(model_, data_.size(), options_);
+    RecorderOptions recorder_options;
+    recorder_options.layers = options_.layers();
+    recorder_options.exclusive = true;
+    recorder_options.operators = true;
+    recorder_options.graph = true;
+    Recorder recorder(model_, std::move(recorder_options));
+    recorder.start();
+    const at::Tensor output = forward(model_, data_.inputs);
+    Captured captured = recorder.take();
+    if (!captured.errors.empty()) {
+      throw CaptureError(fmt::format("per_sample_gradients: rows were lost: {}", captured.errors.front()));
+    }
+    losses_ = likelihood_.loss(output, data_.targets);
+    if (losses_.dim() != 1 || losses_.size(0) != data_.size()) {
+      throw InvalidArgument(fmt::format("per_sample_gradients: the loss of {} has shape [{}], expected [{}]",
+                                        likelihood_.name(), fmt::join(losses_.sizes(), ", "), data_.size()));
+    }
+    if (losses_.requires_grad()) add_calls(captured, *impl);
+    impl->mark_missing(captured);
+    if (options_.one_by_one() && losses_.requires_grad()) add_one_by_one(*impl);
+    impl->settle();
+    return impl;
+  }
+
+ private:
+  void add_calls(const Captured& captured, PerSampleGradients::Impl& impl) {
+    std::vector<Asked> asked;
+    Edges edges;
+    bool unclear = false, derived = false;
+    for (const CapturedLayer& site : captured.layers) {
+      for (const CapturedCall& call : site.calls) {
+        const hooks::CapturedOperator* op = call.captured_operator().get();
+        if (!op || !call.wants_gradient) continue;  // a tap, or a frozen part
+        asked.push_back({&site, &call, impl.known_rows(site, call), edges.size()});
+        unclear = unclear || !asked.back().rows;
+        derived = derived || !impl.find(op->weight);
+        edges.insert(edges.end(), op->edges.begin(), op->edges.end());
+      }
+    }
+    const at::Tensor ones = at::ones_like(losses_);
+    const bool again = derived || options_.one_by_one();
+    const auto deltas = gradients_at(losses_, ones, edges, unclear || again);
+    if (unclear) measure(asked, edges, deltas, again);
+    for (const Asked& a : asked) {
+      const auto from = deltas.begin() + static_cast<std::ptrdiff_t>(a.first);
+      const std::size_t states = a.call->captured_operator()->states.size();
+      impl.add(*a.site, *a.call, a.rows, *from, {from + 1, from + 1 + static_cast<std::ptrdiff_t>(states)});
+    }
+    for (const hooks::Uses::Derived& weight : impl.take_derived()) follow(weight, impl);
+  }
+
+  void measure(std::vector<Asked>& asked, const Edges& edges, const std::vector<at::Tensor>& deltas, bool keep_graph) {
+    const at::Tensor weights = hooks::telling_weights(losses_.size(0), losses_.options());
+    Edges unclear;
+    std::vector<Asked*> whose;
+    for (Asked& a : asked) {
+      if (a.rows || !deltas[a.first].defined()) continue;
+      unclear.push_back(edges[a.first]);
+      whose.push_back(&a);
+    }
+    const auto weighted = gradients_at(losses_, weights, unclear, keep_graph);
+    for (std::size_t i = 0; i < whose.size(); ++i) {
+      Asked& a = *whose[i];
+      a.rows = hooks::measure_samples(deltas[a.first], weighted[i], weights,
+                                      hooks::possible_sample_dims(*a.call, *a.call->captured_operator()));
+    }
+  }
+
+  /// From a computed weight to the parameters that it was computed from, sample by sample.
+  void follow(const hooks::Uses::Derived& derived, PerSampleGradients::Impl& impl) {
+    std::vector<at::Tensor> parameters;
+    for (const auto& parameter : impl.parameters()) parameters.push_back(parameter.tensor);
+    std::vector<std::vector<at::Tensor>> rows(parameters.size());
+    for (std::int64_t i = 0; i < derived.gradients.size(0); ++i) {
+      const auto gradients =
+          torch::autograd::grad({derived.weight}, parameters, {derived.gradients[i]}, true, false, true);
+      for (std::size_t p = 0; p < parameters.size(); ++p) {
+        if (gradients[p].defined()) rows[p].push_back(gradients[p]);
+      }
+    }
+    for (std::size_t p = 0; p < parameters.size(); ++p) {
+      if (!rows[p].empty()) impl.add_rows(p, at::stack(rows[p]));
+    }
+  }
+
+  void add_one_by_one(PerSampleGradients::Impl& impl) {
+    std::vector<std::size_t> missing;
+    std::vector<at::Tensor> parameters;
+    for (std::size_t p = 0; p < impl.parameters().size(); ++p) {
+      if (!impl.parameters()[p].status.no_numbers()) continue;
+      missing.push_back(p);
+      parameters.push_back(impl.parameters()[p].tensor);
+    }
+    if (missing.empty()) return;
+    std::vector<std::vector<at::Tensor>> rows(missing.size());
+    for (std::int64_t i = 0; i < losses_.size(0); ++i) {
+      const auto gradients = torch::autograd::grad({losses_[i]}, parameters, {}, true, false, true);
+      for (std::size_t p = 0; p < missing.size(); ++p) {
+        if (gradients[p].defined()) rows[p].push_back(gradients[p]);
+      }
+    }
+    for (std::size_t p = 0; p < missing.size(); ++p) {
+      if (!rows[p].empty()) impl.replace_rows(missing[p], at::stack(rows[p]));
+    }
+  }
+
+  torch::nn::Module& model_;
+  const Likelihood& likelihood_;
+  const Data& data_;
+  const PerSampleOptions& options_;
+  at::Tensor losses_;
+};
+
+}  // namespace
+
+PerSampleGradients per_sample_gradients(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& data,
+                                        const Forward& forward, const PerSampleOptions& options) {
+  if (!likelihood) {
+    throw InvalidArgument("per_sample_gradients: likelihood is null, expected categorical(), gaussian(), ...");
+  }
+  if (options.scale() != 1) {
+    throw InvalidArgument(fmt::format(
+        "per_sample_gradients: scale is {}, expected 1 where the library runs the model on per-sample losses",
+        options.scale()));
+  }
+  data.size();  // throws if there is nothing to run
+  if (!data.targets.defined()) {
+    throw InvalidArgument(
+        fmt::format("per_sample_gradients: the data has no targets, which the loss of {} needs", likelihood->name()));
+  }
+  const ModelGuard guard(model);
+  return PerSampleGradients(OwnPass(model, *likelihood, data, options).run(forward));
+}
+
+PerSampleGradients per_sample_gradients(torch::nn::Module& model, const Captured& captured, std::int64_t samples,
+                                        const PerSampleOptions& options) {
+  if (options.one_by_one()) {
+    throw InvalidArgument(
+        "per_sample_gradients: one_by_one is set, expected false for a recording, whose backward pass is over");
+  }
+  if (!captured.errors.empty()) {
+    throw CaptureError(fmt::format("per_sample_gradients: rows were lost: {}", captured.errors.front()));
+  }
+  auto impl = std::make_shared<PerSampleGradients::Impl>(model, samples, options);
+  impl->mark_coupled(captured);
+  for (const CapturedLayer& site : captured.layers) {
+    for (const CapturedCall& call : site.calls) {
+      if (site.kind == "Tap") continue;
+      const hooks::CapturedOperator* op = call.captured_operator().get();
+      if (!op) {
+        throw InvalidArgument(
+            "per_sample_gradients: the recording was made without RecorderOptions::operators, expected with it");
+      }
+      std::vector<at::Tensor> states;
+      for (const CapturedCall& state : op->states) states.push_back(state.gradient());
+      impl->add(site, call, impl->known_rows(site, call), call.gradient(), std::move(states));
+    }
+  }
+  impl->mark_missing(captured);
+  impl->settle();
+  return PerSampleGradients(std::move(impl));
+}
+
+}  // namespace dds
