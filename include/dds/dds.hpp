@@ -6,6 +6,7 @@
 #include <dds/directions.hpp>
 #include <dds/error.hpp>
 #include <dds/fit.hpp>
+#include <dds/learning_coefficient.hpp>
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
 #include <dds/model.hpp>
