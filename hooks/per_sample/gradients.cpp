@@ -107,8 +107,8 @@ void PerSampleGradients::Impl::mark(const CapturedLayer& site, StatusSet status,
 
 // ---- one call ----
 
-std::optional<SampleRows> PerSampleGradients::Impl::known_rows(const CapturedLayer& site,
-                                                               const CapturedCall& call) const {
+std::optional<SampleRows> PerSampleGradients::Impl::told_rows(const CapturedLayer& site,
+                                                              const CapturedCall& call) const {
   using Order = SampleRows::Order;
   const std::int64_t n = samples_;
   const auto layer = layer_of(site);
@@ -128,6 +128,14 @@ std::optional<SampleRows> PerSampleGradients::Impl::known_rows(const CapturedLay
         rule.order == SampleDim::Order::SampleMajor ? Order::SampleMajor : Order::PositionMajor, n, dim, {}};
   }
   if (n == 1) return SampleRows{Order::Whole, 1, 0, at::zeros({1}, call.output.options().dtype(at::kLong))};
+  return std::nullopt;
+}
+
+std::optional<SampleRows> PerSampleGradients::Impl::known_rows(const CapturedLayer& site,
+                                                               const CapturedCall& call) const {
+  const auto layer = layer_of(site);
+  if (!layer) return std::nullopt;
+  if (auto told = told_rows(site, call)) return told;
   const hooks::CapturedOperator& op = *call.captured_operator();
   auto dim = hooks::known_sample_dim(call, op);
   if (!dim && places_[*layer].sequence_first && call.output.dim() == 3) dim = 1;
@@ -135,8 +143,8 @@ std::optional<SampleRows> PerSampleGradients::Impl::known_rows(const CapturedLay
     const auto possible = hooks::possible_sample_dims(call, op);
     if (possible.size() == 1) dim = possible.front();
   }
-  if (!dim || call.output.size(*dim) != n) return std::nullopt;
-  return SampleRows{Order::SampleMajor, n, *dim, {}};
+  if (!dim || call.output.size(*dim) != samples_) return std::nullopt;
+  return SampleRows{SampleRows::Order::SampleMajor, samples_, *dim, {}};
 }
 
 void PerSampleGradients::Impl::add(const CapturedLayer& site, const CapturedCall& captured,

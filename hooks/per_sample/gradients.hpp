@@ -49,8 +49,10 @@ class PerSampleGradients::Impl {
 
   // ---- putting together ----
 
-  /// How the samples lie in the output of a call, if it is known. Throws InvalidArgument if the user's rule does not
-  /// fit.
+  /// How the samples lie in the output of a call by the user's word (or where there is but one), if there is any.
+  /// Throws InvalidArgument if it does not fit.
+  std::optional<hooks::SampleRows> told_rows(const CapturedLayer& site, const CapturedCall& call) const;
+  /// ... or else by the operator's and the layer's shape, if these leave no choice.
   std::optional<hooks::SampleRows> known_rows(const CapturedLayer& site, const CapturedCall& call) const;
   /// Adds what a call contributes; without `rows` its parameters are marked.
   void add(const CapturedLayer& site, const CapturedCall& call, const std::optional<hooks::SampleRows>& rows,

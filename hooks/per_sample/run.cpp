@@ -11,6 +11,7 @@
 #include <torch/nn/module.h>
 
 #include <algorithm>
+#include <cmath>
 #include <dds/error.hpp>
 #include <dds/per_sample.hpp>
 
@@ -78,12 +79,12 @@ class OwnPass {
   void add_calls(const Captured& captured, PerSampleGradients::Impl& impl) {
     std::vector<Asked> asked;
     Edges edges;
-    bool unclear = false, derived = false;
+    bool unclear = false, derived = false;  // something has to be measured, a weight is computed from others
     for (const CapturedLayer& site : captured.layers) {
       for (const CapturedCall& call : site.calls) {
         const hooks::CapturedOperator* op = call.captured_operator().get();
         if (!op || !call.wants_gradient) continue;  // a tap, or a frozen part
-        asked.push_back({&site, &call, impl.known_rows(site, call), edges.size()});
+        asked.push_back({&site, &call, impl.told_rows(site, call), edges.size()});
         unclear = unclear || !asked.back().rows;
         derived = derived || !impl.find(op->weight);
         edges.insert(edges.end(), op->edges.begin(), op->edges.end());
@@ -92,7 +93,7 @@ class OwnPass {
     const at::Tensor ones = at::ones_like(losses_);
     const bool again = derived || options_.one_by_one();
     const auto deltas = gradients_at(losses_, ones, edges, unclear || again);
-    if (unclear) measure(asked, edges, deltas, again);
+    if (unclear) measure(asked, edges, deltas, again, impl);
     for (const Asked& a : asked) {
       const auto from = deltas.begin() + static_cast<std::ptrdiff_t>(a.first);
       const std::size_t states = a.call->captured_operator()->states.size();
@@ -101,20 +102,30 @@ class OwnPass {
     for (const hooks::Uses::Derived& weight : impl.take_derived()) follow(weight, impl);
   }
 
-  void measure(std::vector<Asked>& asked, const Edges& edges, const std::vector<at::Tensor>& deltas, bool keep_graph) {
+  /// What is not told is measured. Where rounding is too coarse for that, or nothing arrives at the output itself,
+  /// shapes decide.
+  void measure(std::vector<Asked>& asked, const Edges& edges, const std::vector<at::Tensor>& deltas, bool keep_graph,
+               const PerSampleGradients::Impl& impl) {
     const at::Tensor weights = hooks::telling_weights(losses_.size(0), losses_.options());
     Edges unclear;
     std::vector<Asked*> whose;
     for (Asked& a : asked) {
-      if (a.rows || !deltas[a.first].defined()) continue;
-      unclear.push_back(edges[a.first]);
-      whose.push_back(&a);
+      if (a.rows) continue;
+      const at::Tensor& delta = deltas[a.first];
+      if (delta.defined() && (delta.scalar_type() == at::kFloat || delta.scalar_type() == at::kDouble)) {
+        unclear.push_back(edges[a.first]);
+        whose.push_back(&a);
+      } else {
+        a.rows = impl.known_rows(*a.site, *a.call);
+      }
     }
     const auto weighted = gradients_at(losses_, weights, unclear, keep_graph);
     for (std::size_t i = 0; i < whose.size(); ++i) {
       Asked& a = *whose[i];
-      a.rows = hooks::measure_samples(deltas[a.first], weighted[i], weights,
+      const at::Tensor& delta = deltas[a.first];
+      a.rows = hooks::measure_samples(delta, weighted[i], weights.to(delta.scalar_type()),
                                       hooks::possible_sample_dims(*a.call, *a.call->captured_operator()));
+      if (!a.rows && !std::isfinite(delta.norm().item<double>())) a.rows = impl.known_rows(*a.site, *a.call);
     }
   }
 

@@ -79,7 +79,7 @@ std::optional<SampleRows> measure_samples(const at::Tensor& gradient, const at::
                                           const at::Tensor& weights, const std::vector<std::int64_t>& dims) {
   using Order = SampleRows::Order;
   const std::int64_t n = weights.numel();
-  const at::Tensor g = gradient.to(at::kDouble), w = weighted.to(at::kDouble), weight = weights.to(at::kDouble);
+  const at::Tensor &g = gradient, &w = weighted, &weight = weights;
   const double scale = g.norm().item<double>();
   // Between two weights lies at least 0.38 / n; half of that decides.
   const double tolerance = 0.1 / static_cast<double>(n);

@@ -36,8 +36,9 @@ at::Tensor telling_weights(std::int64_t samples, const at::TensorOptions& option
 
 /// Measures how the samples lie in a layer's output from two gradients there: of sum_i l_i and of sum_i w_i l_i. A row
 /// of sample i has w_i times the gradient in the second, whatever the layer and its neighbours do. `dims`: those that
-/// may count samples. Empty if no one dimension does: rows that belong to several samples, or a ratio that is none of
-/// the weights. Synchronises with the device.
+/// may count samples. All in one type of at least fp32, whose rounding has to be small against 1 / n. Empty if no one
+/// dimension counts samples: rows that belong to several, or a ratio that is none of the weights. Synchronises with the
+/// device.
 std::optional<SampleRows> measure_samples(const at::Tensor& gradient, const at::Tensor& weighted,
                                           const at::Tensor& weights, const std::vector<std::int64_t>& dims);
 

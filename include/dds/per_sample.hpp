@@ -134,10 +134,10 @@ class PerSampleGradients {
 /// with the likelihood's per-sample losses. The weights' own gradients are not computed, and the caller's gradients,
 /// mode and generators are left as they were.
 ///
-/// Which rows belong to which sample: convolutions, batch, group and instance norms, cells and recurrent layers say so;
-/// a layer with a single dimension of rows has one row a sample if it has n. Everywhere else it is *measured*, by a
-/// second backward pass with the losses weighted by numbers that tell the samples apart: any order, folding, selection
-/// or routing of rows is found, and what mixes samples has Status::SamplesUnknown. options.samples() goes before.
+/// Which rows belong to which sample is *measured*, layer by layer, by a second backward pass with the losses weighted
+/// by numbers that tell the samples apart: any order, folding, selection or routing of rows is found, and what mixes
+/// samples has Status::SamplesUnknown. options.samples() goes before, and where it tells of all layers the second pass
+/// is saved. In fp16 and bf16, which are too coarse to tell, rows are known as for a recording (below).
 ///
 /// Throws InvalidArgument for a null likelihood, missing targets, a loss that is not of shape (n), a pattern or
 /// SampleDim that does not fit, max_bytes < 1; CaptureError if rows were lost; and what `forward` throws.
@@ -153,9 +153,10 @@ PerSampleGradients per_sample_gradients(Model& model, const LikelihoodPtr& likel
 /// Of a step of the user's own: `captured` by a Recorder of this model with RecorderOptions::operators, after the
 /// backward pass and before the optimiser's step. `samples` is n.
 ///
-/// Rows are known as above, but not measured: where a layer leaves a choice (more than one dimension of rows, or a
-/// number of rows other than n) and is no part of torch::nn's attention and transformers, whose second dimension counts
-/// samples, it has Status::SamplesUnknown until options.samples() tells. Where the forward couples samples (batch norm
+/// Rows are not measured, but known by the operator: convolutions, batch, group and instance norms, cells and recurrent
+/// layers say which dimension counts samples, torch::nn's attention and transformers take (sequence, batch, feature), and
+/// a layer with a single dimension of rows has one row a sample, if it has n. Every other layer (more dimensions of rows,
+/// another number of rows) has Status::SamplesUnknown until options.samples() tells. Where the forward couples samples (batch norm
 /// in training), g_i is made of row i of the gradient of the summed loss, and that layer and all that ran before it
 /// have Status::Coupled.
 ///
