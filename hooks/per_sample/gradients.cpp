@@ -158,11 +158,11 @@ void PerSampleGradients::Impl::add(const CapturedLayer& site, const CapturedCall
   const hooks::CapturedOperator& op = *captured.captured_operator();
   hooks::Uses uses([this](const at::Tensor& tensor) { return find(tensor); });
   if (!captured.input_intact()) {
-    uses.refuse(Status::Overwritten, "its input was written to in place after it ran");
+    uses.mark(Status::Overwritten, "its input was written to in place after it ran");
   } else if (!rows) {
-    uses.refuse(Status::SamplesUnknown,
-                fmt::format("which rows of its output [{}] belong to which of {} samples is not known",
-                            fmt::join(captured.output.sizes(), ", "), samples_));
+    uses.mark(Status::SamplesUnknown,
+              fmt::format("which rows of its output [{}] belong to which of {} samples is not known",
+                          fmt::join(captured.output.sizes(), ", "), samples_));
   } else {
     // Everything in one type, of at least fp32.
     at::ScalarType type = at::kFloat;

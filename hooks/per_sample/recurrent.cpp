@@ -174,10 +174,10 @@ std::optional<Recurrence> read_recurrence(const Run& run, std::string& why) {
   return r;
 }
 
-/// True if the two agree but for the rounding of their type.
-bool agree(const at::Tensor& a, const at::Tensor& b) {
+/// True if the two differ by more than the rounding of their type.
+bool differ(const at::Tensor& a, const at::Tensor& b) {
   const double tolerance = b.scalar_type() == at::kDouble ? 1e-11 : b.scalar_type() == at::kFloat ? 1e-3 : 5e-2;
-  return (a - b).abs().max().item<double>() <= tolerance * (1 + b.abs().max().item<double>());
+  return (a - b).abs().max().item<double>() > tolerance * (1 + b.abs().max().item<double>());
 }
 
 }  // namespace
@@ -185,7 +185,7 @@ bool agree(const at::Tensor& a, const at::Tensor& b) {
 void add_recurrent_uses(const Run& run, Uses& uses) {
   std::string why;
   const auto recurrence = read_recurrence(run, why);
-  if (!recurrence) return uses.refuse(Status::NotReplayable, why);
+  if (!recurrence) return uses.mark(Status::NotReplayable, why);
   const bool cell = run.op.name.find("_cell") != std::string::npos;
   const bool batch_first = !cell && bool_at(run.op.args(), 8, false);
 
@@ -195,14 +195,14 @@ void add_recurrent_uses(const Run& run, Uses& uses) {
     const at::AutoGradMode grad(true);
     outputs = replay.run();
   }
-  // As the operator gave them: a cell's states have no layers, its output is its first state.
-  std::vector<at::Tensor> given{cell          ? run.call.output.unsqueeze(0)
-                                : batch_first ? run.call.output.transpose(0, 1)
-                                              : run.call.output};
-  if (!agree(outputs.front().detach(), given.front())) {
-    return uses.refuse(Status::NotReplayable,
-                       "computing the recurrence again gives another output than it had: its weights or states were "
-                       "changed since, or it ran in a lower precision");
+  // As (t, n, features), whatever the operator gave.
+  const auto sequence = [&](const at::Tensor& output) {
+    return cell ? output.unsqueeze(0) : batch_first ? output.transpose(0, 1) : output;
+  };
+  if (differ(outputs.front().detach(), sequence(run.call.output))) {
+    return uses.mark(Status::NotReplayable,
+                     "computing the recurrence again gives another output than it had: its weights or states were "
+                     "changed since, or it ran in a lower precision");
   }
   std::vector<at::Tensor> reached, incoming;
   const auto reach = [&](const at::Tensor& output, const at::Tensor& gradient) {
@@ -210,9 +210,7 @@ void add_recurrent_uses(const Run& run, Uses& uses) {
     reached.push_back(output);
     incoming.push_back(gradient);
   };
-  if (run.delta.defined()) {
-    reach(outputs.front(), cell ? run.delta.unsqueeze(0) : batch_first ? run.delta.transpose(0, 1) : run.delta);
-  }
+  if (run.delta.defined()) reach(outputs.front(), sequence(run.delta));
   for (std::size_t i = 0; i < run.states.size(); ++i) {
     if (!run.states[i].defined()) continue;
     if (!cell) {

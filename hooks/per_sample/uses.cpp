@@ -179,7 +179,7 @@ void add_contraction(const Run& run, Uses& uses) {
   const bool whole = rows.order == SampleRows::Order::Whole;
   for (const Labelled* operand : {&c.weight, &c.input, &c.output}) {
     if (std::set<int>(operand->labels.begin(), operand->labels.end()).size() != operand->labels.size()) {
-      uses.refuse(Status::NotReplayable, "a diagonal is taken within the product");
+      uses.mark(Status::NotReplayable, "a diagonal is taken within the product");
       return;
     }
   }
@@ -202,7 +202,7 @@ void add_contraction(const Run& run, Uses& uses) {
   }
   const int sample = whole ? -1 : c.output.labels[static_cast<std::size_t>(rows.dim)];
   if (!whole && !c.input.has(sample)) {
-    uses.refuse(Status::SamplesUnknown, "the input of the product does not depend on the sample");
+    uses.mark(Status::SamplesUnknown, "the input of the product does not depend on the sample");
     return;
   }
 
@@ -340,7 +340,8 @@ void add_embedding(const Run& run, Uses& uses) {
   at::Tensor delta = run.delta;
   const std::int64_t padding = int_at(args, 2, -1);
   if (padding >= 0) delta = delta * indices.ne(padding).unsqueeze(-1);
-  if (bool_at(args, 3, false)) {
+  if (bool_at(args, 3, false)) {  // divided by how often the batch has a token
+    uses.mark(Status::Coupled, "its gradient is scaled by the frequency of a token in the batch");
     delta =
         delta / at::bincount(indices.flatten(), {}, weight.size(0)).to(delta.dtype()).index({indices}).unsqueeze(-1);
   }
@@ -384,8 +385,7 @@ void add_embedding_bag(const Run& run, Uses& uses) {
   SampleRows entries = run.rows;
   entries.order = SampleRows::Order::Scattered;
   entries.owner = owners(run.rows, bags, indices.options().dtype(at::kLong)).index_select(0, bag);
-  uses.add(weight, Lookup{by_sample(rows, 0, entries).flatten(1, 1), by_sample(indices.to(at::kLong), 0, entries),
-                          weight.size(0)});
+  uses.add(weight, Lookup{by_sample(rows, 0, entries), by_sample(indices.to(at::kLong), 0, entries), weight.size(0)});
 }
 
 // ---- normalisation and others ----
@@ -449,7 +449,7 @@ void add_activation(const Run& run, Uses& uses) {
 
 // ---- collecting ----
 
-void Uses::refuse(StatusSet status, std::string detail) {
+void Uses::mark(StatusSet status, std::string detail) {
   status_ |= status;
   if (detail_.empty()) detail_ = std::move(detail);
 }
@@ -477,7 +477,7 @@ void Uses::add_product(const at::Tensor& operand, Product product) {
     if (operand.requires_grad()) {
       add(operand, std::move(product));
     } else {
-      refuse(Status::NotReplayable, kComputedWeight);
+      mark(Status::NotReplayable, kComputedWeight);
     }
     return;
   }
@@ -529,7 +529,7 @@ void Uses::add_product(const at::Tensor& operand, Product product, const Dims& g
   if (operand.requires_grad()) {
     derived_.push_back({operand, gradients});
   } else {
-    refuse(Status::NotReplayable, kComputedWeight);
+    mark(Status::NotReplayable, kComputedWeight);
   }
 }
 

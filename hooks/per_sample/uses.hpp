@@ -61,8 +61,8 @@ class Uses {
   void add_product(const at::Tensor& operand, Product product);
   /// Any form whose entries are those of `operand` in order. Nothing happens if that is undefined.
   void add(const at::Tensor& operand, std::variant<Product, Lookup, Sum, Dense> form);
-  /// No per-sample gradients, and why.
-  void refuse(StatusSet status, std::string detail);
+  /// What is to be said of them, or that there are none, and why.
+  void mark(StatusSet status, std::string detail);
 
  private:
   FindParameter find_;
@@ -82,7 +82,7 @@ std::vector<std::int64_t> possible_sample_dims(const CapturedCall& call, const C
 void add_uses(const Run& run, Uses& uses);
 
 /// The same for LSTM, GRU and simple RNN, whole sequences or cells: the recurrence is computed again from the captured
-/// input, states and weights, up to the pre-activations of every gate, at which autograd then gives delta. Refuses with
+/// input, states and weights, up to the pre-activations of every gate, at which autograd then gives delta. Marks with
 /// Status::NotReplayable if what it computes is not the captured output: dropout between layers, weights changed since.
 void add_recurrent_uses(const Run& run, Uses& uses);
 

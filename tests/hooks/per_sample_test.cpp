@@ -453,6 +453,146 @@ TEST(TiedWeights, ThatAreRegisteredTwiceAreOneParameterOfTwoLayers) {
   EXPECT_LE(relative_difference(gradients.squared_norms(), rows.square().sum(1)), test::kPerSampleTolerance);
 }
 
+/// Uses of raw parameters that lie in them in some way of their own.
+struct Layout {
+  std::string name;
+  std::function<Net::Run(Net&)> build;  ///< (n, 6) -> (n, ...)
+};
+void PrintTo(const Layout& layout, std::ostream* os) { *os << layout.name; }
+
+std::vector<Layout> layouts() {
+  const auto with = [](std::vector<std::int64_t> shape, auto use) -> std::function<Net::Run(Net&)> {
+    return [shape, use](Net& net) -> Net::Run {
+      const at::Tensor p = net.register_parameter("p", torch::randn(shape));
+      return [use](Net& net, const at::Tensor& x) { return use(net.named_parameters()["p"], x); };
+    };
+  };
+  using T = const at::Tensor&;
+  return {
+      {"Columns", with({3, 6},
+                       [](T p, T x) {
+                         return x.narrow(1, 0, 2).mm(p.narrow(1, 0, 2).t()) +
+                                x.narrow(1, 2, 4).mm(p.narrow(1, 2, 4).t()).sin();
+                       })},
+      {"Rows", with({6, 6}, [](T p, T x) { return x.mm(p.narrow(0, 0, 3).t()) + x.cos().mm(p.narrow(0, 3, 3).t()); })},
+      {"RowsThatOverlap",
+       with({6, 6}, [](T p, T x) { return x.mm(p.narrow(0, 0, 4).t()) + x.cos().mm(p.narrow(0, 2, 4).t()); })},
+      {"BothWays", with({6, 6}, [](T p, T x) { return x.mm(p).tanh().mm(p.t()); })},
+      {"TwiceTheSameWay", with({6, 6}, [](T p, T x) { return x.mm(p).tanh().mm(p); })},
+      {"Flattened", with({21},
+                         [](T p, T x) {
+                           return torch::addmm(p.narrow(0, 18, 3), x, p.narrow(0, 0, 18).view({3, 6}).t());
+                         })},
+      {"ScaledProduct", with({7, 4}, [](T p, T x) { return torch::addmm(p[6], x, p.narrow(0, 0, 6), 0.5, 2); })},
+      {"BiasAfterwards", with({7, 4},
+                              [](T p, T x) {
+                                return x.view({x.size(0), 1, 6}).matmul(p.narrow(0, 0, 6)).add_(p[6]);
+                              })},
+      {"BiasByPosition", with({2, 3, 4},
+                              [](T p, T x) {
+                                return torch::baddbmm(p.select(0, 0).narrow(0, 0, 1).unsqueeze(0),
+                                                      x.view({x.size(0), 2, 3}),
+                                                      p.select(0, 1).unsqueeze(0).expand({x.size(0), 3, 4}));
+                              })},
+      {"ThreeOperands", with({2, 4, 3},
+                             [](T p, T x) {
+                               return torch::einsum("bi,bj,ijo->bo", {x.narrow(1, 0, 2), x.narrow(1, 2, 4), p});
+                             })},
+      {"GroupsInTheMiddle", with({3, 2, 4},
+                                 [](T p, T x) {
+                                   return torch::einsum("bhi,iho->bho", {x.view({x.size(0), 2, 3}), p});
+                                 })},
+      {"SummedInput", with({3, 4},
+                           [](T p, T x) {
+                             return torch::einsum("bti,io->bo", {x.view({x.size(0), 2, 3}), p});
+                           })},
+      {"SummedWeight", with({3, 4},
+                            [](T p, T x) {
+                              return torch::einsum("bti,io->bt", {x.view({x.size(0), 2, 3}), p});
+                            })},
+      {"OverHeads", with({3, 4},
+                         [](T p, T x) {
+                           return torch::matmul(x.view({x.size(0), 2, 1, 3}), p);
+                         })},
+      {"NormalisedConvolution", with({2, 1, 3}, [](T p, T x) { return torch::conv1d(x.unsqueeze(1), p / p.norm()); })},
+      {"GroupedConvolutionOfAProduct", with({4, 1, 2},
+                                            [](T p, T x) {
+                                              return torch::nn::functional::conv1d(
+                                                  x.view({x.size(0), 2, 3}), p * p.cos(),
+                                                  torch::nn::functional::Conv1dFuncOptions().groups(2));
+                                            })},
+      {"ChannelsLast",
+       [](Net& net) -> Net::Run {
+         torch::nn::Conv2d layer = net.register_module("layer", torch::nn::Conv2d(2, 3, 2));
+         layer->weight.set_data(layer->weight.contiguous(torch::MemoryFormat::ChannelsLast));
+         return [layer](Net&, const at::Tensor& x) mutable {
+           return layer(torch::stack({x, x.cos()}, 1).view({x.size(0), 2, 2, 3}));
+         };
+       }},
+  };
+}
+
+class ParameterLayout : public testing::TestWithParam<Layout> {};
+
+TEST_P(ParameterLayout, GradientsLieWhereTheParameterHasThem) {
+  torch::manual_seed(5);
+  const auto net = std::make_shared<Net>(GetParam().build);
+  net->to(torch::kDouble);
+  const at::Tensor x = torch::randn({5, 6}, torch::kDouble);
+  for (const std::int64_t max_bytes : {std::int64_t{1} << 20, std::int64_t{1}}) {
+    const auto gradients =
+        per_sample_gradients(*net, some_likelihood(), data_of(x), PerSampleOptions().max_bytes(max_bytes));
+    ASSERT_EQ(gradients.parameters().size(), net->parameters().size()) << gradients.layers()[0].detail;
+    expect_agrees(gradients, one_by_one(*net, losses_of(net->forward(x))));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Uses, ParameterLayout, testing::ValuesIn(layouts()),
+                         [](const auto& info) { return info.param.name; });
+
+/// Positions, width in, width out: shapes for which one order of contraction or the other is cheaper.
+class Contraction : public testing::TestWithParam<std::tuple<int, int, int>> {};
+
+TEST_P(Contraction, BothOrdersGiveTheSame) {
+  torch::manual_seed(6);
+  const auto [positions, in, out] = GetParam();
+  torch::nn::Linear layer(in, out);
+  layer->to(torch::kDouble);
+  const at::Tensor x = torch::randn({6, positions, in}, torch::kDouble);
+  for (const std::int64_t max_bytes : {std::int64_t{1} << 20, std::int64_t{5000}}) {
+    const auto gradients =
+        per_sample_gradients(*layer, some_likelihood(), data_of(x), PerSampleOptions().max_bytes(max_bytes));
+    expect_agrees(gradients, one_by_one(*layer, losses_of(layer->forward(x))));
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Shapes, Contraction,
+                         testing::Combine(testing::Values(1, 2, 30), testing::Values(1, 3, 40),
+                                          testing::Values(1, 2, 40)));
+
+// More samples than fit into one block of the symmetric products.
+TEST(Contractions, OfManySamples) {
+  torch::manual_seed(7);
+  torch::nn::Linear layer(5, 3);
+  layer->to(torch::kDouble);
+  for (const std::int64_t positions : {1, 40}) {
+    const at::Tensor x = torch::randn({150, positions, 5}, torch::kDouble);
+    const auto gradients = per_sample_gradients(*layer, some_likelihood(), data_of(x));
+    expect_agrees(gradients, one_by_one(*layer, losses_of(layer->forward(x))));
+  }
+}
+
+TEST(Embeddings, ScaledByFrequencyAddUpToTheGradient) {
+  torch::manual_seed(0);
+  torch::nn::Embedding layer(torch::nn::EmbeddingOptions(7, 3).scale_grad_by_freq(true));
+  const at::Tensor x = torch::randint(0, 7, {5, 4}, torch::kLong);
+  Recorder recorder(*layer, {.operators = true});
+  recorder.start();
+  losses_of(layer->forward(x)).sum().backward();
+  const auto gradients = per_sample_gradients(*layer, recorder.take(), 5, PerSampleOptions().samples({{"*", {0}}}));
+  EXPECT_EQ(to_string(gradients.layers()[0].status), "coupled");
+  EXPECT_LE(relative_difference(gradients.sum("weight"), layer->weight.grad()), 1e-6);
+}
+
 // ---- samples that the forward couples ----
 
 TEST(CoupledSamples, RowsAreThoseOfTheGradientOfTheSummedLoss) {
