@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/edge.h>
 #include <torch/csrc/autograd/function.h>
 
+#include <cstdint>
 #include <dds/recorder.hpp>
 #include <string>
 #include <vector>
@@ -21,6 +22,8 @@ struct CapturedOperator {
   std::string name;  ///< "aten::addmm"
   Family family = Family::Contraction;
   std::vector<c10::IValue> arguments;  ///< tensors detached
+  /// For operands that come as a list (einsum): the place of each among the inputs of the call; -1: it is the weight.
+  std::vector<std::int64_t> listed;
   Arguments args() const { return Arguments(arguments.data(), arguments.size()); }
   at::Tensor weight;  ///< the operand that is a parameter, as the operator took it
   at::Tensor bias;    ///< what an addition after the operator brought in; undefined: nothing

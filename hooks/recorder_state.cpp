@@ -433,6 +433,14 @@ void RecorderState::keep_operator(CallId id, std::string_view name, Note& note,
   op->family = note.run->family;
   op->weight = options_.graph ? note.run->weight : note.run->weight.detach();
   for (const c10::IValue& value : note.arguments) op->arguments.push_back(detached(value));
+  if (name == "aten::einsum") {
+    for (const at::Tensor& operand : note.arguments[1].toTensorVector()) {
+      const auto& inputs = note.run->inputs;
+      const auto same = [&](const at::Tensor& input) { return input.is_same(operand); };
+      const auto place = std::find_if(inputs.begin(), inputs.end(), same);
+      op->listed.push_back(place == inputs.end() ? -1 : place - inputs.begin());
+    }
+  }
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     if (!outputs[i].isTensor() || (i > 0 && op->family != Family::Recurrent)) continue;
     const at::Tensor output = outputs[i].toTensor();

@@ -61,8 +61,11 @@ PerSampleGradients::Impl::Impl(const torch::nn::Module& model, std::int64_t samp
     const std::size_t parameter = tied == here.end() ? parameters_.size() : *tied;
     if (tied == here.end()) {
       here.push_back(parameter);
-      parameters_.push_back({found.name, found.tensor, Terms(samples_, found.tensor.numel()), {}, {}});
+      parameters_.push_back({found.name, found.tensor, {}, Terms(samples_, found.tensor.numel()), {}, {}});
     }
+    std::vector<at::Tensor>& leaves = parameters_[parameter].leaves;
+    const auto same = [&](const at::Tensor& leaf) { return leaf.is_same(found.tensor); };
+    if (std::none_of(leaves.begin(), leaves.end(), same)) leaves.push_back(found.tensor);
     parameter_by_name_[found.name] = parameter;
     places_[known->second].parameters.push_back(parameter);
     layers_[known->second].parameters.push_back(parameters_[parameter].name);
@@ -243,7 +246,7 @@ void PerSampleGradients::Impl::mark_missing(const Captured& captured) {
   for (Parameter& parameter : parameters_) {
     if (!parameter.terms.terms().empty() || parameter.status.no_numbers()) continue;
     parameter.status |= Status::NoGradient;
-    if (parameter.detail.empty()) parameter.detail = "no backward pass came through a use of it";
+    if (parameter.detail.empty()) parameter.detail = "no use of it was captured that a backward pass came through";
   }
 }
 
@@ -311,18 +314,6 @@ std::vector<Terms> PerSampleGradients::Impl::terms_of(std::size_t layer) const {
 
 // ---- the public face ----
 
-std::int64_t PerSampleGradients::samples() const { return impl_->samples(); }
-
-const std::vector<PerSampleLayer>& PerSampleGradients::layers() const { return impl_->layers(); }
-
-std::vector<std::string> PerSampleGradients::parameters() const {
-  std::vector<std::string> names;
-  for (const Impl::Parameter& parameter : impl_->parameters()) {
-    if (!parameter.status.no_numbers()) names.push_back(parameter.name);
-  }
-  return names;
-}
-
 namespace {
 
 /// Entries in the order of memory as a tensor like the parameter.
@@ -336,6 +327,22 @@ at::Tensor shaped(const at::Tensor& entries, const at::Tensor& parameter) {
 
 }  // namespace
 
+at::Tensor PerSampleGradients::Impl::sum(const Parameter& parameter) const {
+  return shaped(parameter.terms.sum(options_.max_bytes()).unsqueeze(0), parameter.tensor).squeeze(0);
+}
+
+std::int64_t PerSampleGradients::samples() const { return impl_->samples(); }
+
+const std::vector<PerSampleLayer>& PerSampleGradients::layers() const { return impl_->layers(); }
+
+std::vector<std::string> PerSampleGradients::parameters() const {
+  std::vector<std::string> names;
+  for (const Impl::Parameter& parameter : impl_->parameters()) {
+    if (!parameter.status.no_numbers()) names.push_back(parameter.name);
+  }
+  return names;
+}
+
 at::Tensor PerSampleGradients::gradient(const std::string& name) const {
   const at::NoGradGuard no_grad;
   const Impl::Parameter& parameter = impl_->parameter(name);
@@ -344,11 +351,7 @@ at::Tensor PerSampleGradients::gradient(const std::string& name) const {
 
 at::Tensor PerSampleGradients::sum(const std::string& name) const {
   const at::NoGradGuard no_grad;
-  const Impl::Parameter& parameter = impl_->parameter(name);
-  std::vector<at::Tensor> sums;
-  parameter.terms.for_each_slab(impl_->options().max_bytes(),
-                                [&](const at::Tensor& slab) { sums.push_back(slab.sum(0, /*keepdim=*/true)); });
-  return shaped(at::cat(sums, 1), parameter.tensor).squeeze(0);
+  return impl_->sum(impl_->parameter(name));
 }
 
 at::Tensor PerSampleGradients::squared_norms(const std::string& name) const {

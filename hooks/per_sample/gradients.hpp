@@ -25,7 +25,8 @@ class PerSampleGradients::Impl {
 
   struct Parameter {
     std::string name;
-    at::Tensor tensor;  ///< the registered one
+    at::Tensor tensor;               ///< the registered one
+    std::vector<at::Tensor> leaves;  ///< all that are registered with its memory: several where weights are tied
     hooks::Terms terms;
     StatusSet status;
     std::string detail;
@@ -46,6 +47,8 @@ class PerSampleGradients::Impl {
   std::size_t layer(const std::string& name) const;
   /// The terms of a layer's parameters, a bias joined with its weight.
   std::vector<hooks::Terms> terms_of(std::size_t layer) const;
+  /// sum_i g_i in the shape of the parameter.
+  at::Tensor sum(const Parameter& parameter) const;
 
   // ---- putting together ----
 
@@ -69,13 +72,13 @@ class PerSampleGradients::Impl {
   void mark_coupled(const Captured& captured);
   /// When all is added: marks what has nothing.
   void mark_missing(const Captured& captured);
+  void mark(std::size_t parameter, StatusSet status, const std::string& detail);
   /// The layers' status from that of their parameters.
   void settle();
   std::optional<hooks::ParameterView> find(const at::Tensor& tensor) const;
 
  private:
   std::optional<std::size_t> layer_of(const CapturedLayer& site) const;
-  void mark(std::size_t parameter, StatusSet status, const std::string& detail);
 
   std::int64_t samples_;
   PerSampleOptions options_;

@@ -1,7 +1,8 @@
 // Where per-sample gradients come from: a pass that the library runs, or a step of the user's.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -14,6 +15,7 @@
 #include <cmath>
 #include <dds/error.hpp>
 #include <dds/per_sample.hpp>
+#include <limits>
 
 #include "hooks/per_sample/gradients.hpp"
 #include "src/model/guard.hpp"
@@ -70,7 +72,10 @@ class OwnPass {
     }
     if (losses_.requires_grad()) add_calls(captured, *impl);
     impl->mark_missing(captured);
-    if (options_.one_by_one() && losses_.requires_grad()) add_one_by_one(*impl);
+    if (losses_.requires_grad()) {
+      if (options_.verify()) verify(*impl);
+      if (options_.one_by_one()) add_one_by_one(*impl);
+    }
     impl->settle();
     return impl;
   }
@@ -91,7 +96,7 @@ class OwnPass {
       }
     }
     const at::Tensor ones = at::ones_like(losses_);
-    const bool again = derived || options_.one_by_one();
+    const bool again = derived || options_.verify() || options_.one_by_one();
     const auto deltas = gradients_at(losses_, ones, edges, unclear || again);
     if (unclear) measure(asked, edges, deltas, again, impl);
     for (const Asked& a : asked) {
@@ -129,35 +134,83 @@ class OwnPass {
     }
   }
 
+  /// Gradients with respect to parameters, those of tied leaves added; undefined where there is none. Keeps the graph.
+  static std::vector<at::Tensor> gradients_of(const at::Tensor& output, const at::Tensor& weights,
+                                              const PerSampleGradients::Impl& impl,
+                                              const std::vector<std::size_t>& parameters) {
+    std::vector<at::Tensor> leaves, sums;
+    for (const std::size_t p : parameters) {
+      const auto& of = impl.parameters()[p].leaves;
+      leaves.insert(leaves.end(), of.begin(), of.end());
+    }
+    const auto gradients = torch::autograd::grad({output}, leaves, {weights}, true, false, true);
+    std::size_t next = 0;
+    for (const std::size_t p : parameters) {
+      at::Tensor& sum = sums.emplace_back();
+      for (std::size_t i = 0; i < impl.parameters()[p].leaves.size(); ++i, ++next) {
+        if (gradients[next].defined()) sum = sum.defined() ? sum.add(gradients[next]) : gradients[next];
+      }
+    }
+    return sums;
+  }
+
+  template <class Wanted>
+  static std::vector<std::size_t> parameters_where(const PerSampleGradients::Impl& impl, const Wanted& wanted) {
+    std::vector<std::size_t> result;
+    for (std::size_t p = 0; p < impl.parameters().size(); ++p) {
+      if (wanted(impl.parameters()[p])) result.push_back(p);
+    }
+    return result;
+  }
+
   /// From a computed weight to the parameters that it was computed from, sample by sample.
-  void follow(const hooks::Uses::Derived& derived, PerSampleGradients::Impl& impl) {
-    std::vector<at::Tensor> parameters;
-    for (const auto& parameter : impl.parameters()) parameters.push_back(parameter.tensor);
-    std::vector<std::vector<at::Tensor>> rows(parameters.size());
+  static void follow(const hooks::Uses::Derived& derived, PerSampleGradients::Impl& impl) {
+    const auto all = parameters_where(impl, [](const auto&) { return true; });
+    std::vector<std::vector<at::Tensor>> rows(all.size());
     for (std::int64_t i = 0; i < derived.gradients.size(0); ++i) {
-      const auto gradients =
-          torch::autograd::grad({derived.weight}, parameters, {derived.gradients[i]}, true, false, true);
-      for (std::size_t p = 0; p < parameters.size(); ++p) {
+      const auto gradients = gradients_of(derived.weight, derived.gradients[i], impl, all);
+      for (std::size_t p = 0; p < all.size(); ++p) {
         if (gradients[p].defined()) rows[p].push_back(gradients[p]);
       }
     }
-    for (std::size_t p = 0; p < parameters.size(); ++p) {
+    for (std::size_t p = 0; p < all.size(); ++p) {
       if (!rows[p].empty()) impl.add_rows(p, at::stack(rows[p]));
     }
   }
 
-  void add_one_by_one(PerSampleGradients::Impl& impl) {
-    std::vector<std::size_t> missing;
-    std::vector<at::Tensor> parameters;
-    for (std::size_t p = 0; p < impl.parameters().size(); ++p) {
-      if (!impl.parameters()[p].status.no_numbers()) continue;
-      missing.push_back(p);
-      parameters.push_back(impl.parameters()[p].tensor);
+  /// Marks parameters whose gradient is not the sum of what was captured: they have uses beside.
+  void verify(PerSampleGradients::Impl& impl) const {
+    const auto exact = parameters_where(impl, [](const auto& parameter) {
+      const at::ScalarType type = parameter.tensor.scalar_type();
+      return !parameter.status.no_numbers() && (type == at::kFloat || type == at::kDouble);
+    });
+    if (exact.empty()) return;
+    const auto gradients = gradients_of(losses_, at::ones_like(losses_), impl, exact);
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      const auto& parameter = impl.parameters()[exact[i]];
+      const at::Tensor sum = impl.sum(parameter);
+      const at::Tensor whole = gradients[i].defined() ? gradients[i] : at::zeros_like(sum);
+      const double eps = parameter.tensor.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
+                                                                       : std::numeric_limits<float>::epsilon();
+      const double apart = (sum - whole).norm().item<double>(), size = whole.norm().item<double>();
+      if (!(apart > 1e3 * eps * size)) continue;
+      // Gradients of samples that cancel leave their rounding.
+      const double samples = static_cast<double>(impl.samples());
+      const double squares = parameter.terms.squared_norms(options_.max_bytes()).sum().item<double>();
+      if (!(apart > 1e3 * eps * std::sqrt(samples * squares))) continue;
+      impl.mark(
+          exact[i], Status::NotObservable,
+          fmt::format("it has uses beside those that were captured, which make up {:.1e} of its gradient's norm {:.1e}",
+                      apart, size));
     }
+  }
+
+  void add_one_by_one(PerSampleGradients::Impl& impl) const {
+    const auto missing = parameters_where(impl, [](const auto& parameter) { return parameter.status.no_numbers(); });
     if (missing.empty()) return;
     std::vector<std::vector<at::Tensor>> rows(missing.size());
     for (std::int64_t i = 0; i < losses_.size(0); ++i) {
-      const auto gradients = torch::autograd::grad({losses_[i]}, parameters, {}, true, false, true);
+      const auto gradients = gradients_of(losses_[i], at::ones_like(losses_[i]), impl, missing);
       for (std::size_t p = 0; p < missing.size(); ++p) {
         if (gradients[p].defined()) rows[p].push_back(gradients[p]);
       }

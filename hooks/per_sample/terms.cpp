@@ -153,6 +153,33 @@ at::Tensor entries_of(const Dense& form, std::int64_t begin, std::int64_t end, s
   return form.rows.narrow(1, begin, end - begin);
 }
 
+// ---- the sum over samples of one form ----
+
+at::Tensor sum_of(const Product& form, std::int64_t max_bytes) {
+  const std::int64_t n = form.left.samples(), element = form.left.source().element_size();
+  const std::int64_t cut_bytes =
+      form.left.groups() * form.left.positions() * element *
+      ((form.left.is_cut() ? form.left.features() : 0) + (form.right.is_cut() ? form.right.features() : 0));
+  const std::int64_t block = block_of(n, cut_bytes, max_bytes);
+  at::Tensor sum;
+  for (std::int64_t b = 0; b < n; b += block) {
+    const std::int64_t e = std::min(n, b + block);
+    const at::Tensor part = at::bmm(stacked(form.left.slice(b, e)).transpose(1, 2), stacked(form.right.slice(b, e)));
+    sum = sum.defined() ? sum.add_(part) : part;
+  }
+  return sum.flatten();
+}
+
+at::Tensor sum_of(const Lookup& form, std::int64_t) {
+  return at::zeros({form.count, form.rows.size(2)}, form.rows.options())
+      .index_add(0, form.indices.flatten(), form.rows.flatten(0, 1))
+      .flatten();
+}
+
+at::Tensor sum_of(const Sum& form, std::int64_t) { return form.rows.sum({0, 2}).flatten(); }
+
+at::Tensor sum_of(const Dense& form, std::int64_t) { return form.rows.sum(0); }
+
 std::int64_t unit_of(const Term& term) {
   if (const auto* form = std::get_if<Product>(&term.form)) return form->right.features();
   if (const auto* form = std::get_if<Lookup>(&term.form)) return form->rows.size(2);
@@ -312,6 +339,16 @@ void Terms::for_each_slab(std::int64_t max_bytes, const std::function<void(const
   for (std::int64_t begin = 0; begin < numel_; begin += units * step) {
     visit(entries(begin, std::min(numel_, begin + units * step), max_bytes));
   }
+}
+
+at::Tensor Terms::sum(std::int64_t max_bytes) const {
+  at::Tensor result;
+  for (const Term& term : terms_) {
+    const at::Tensor part = std::visit([&](const auto& form) { return sum_of(form, max_bytes); }, term.form);
+    if (!result.defined()) result = at::zeros({numel_}, part.options());
+    result.narrow(0, term.begin, term.size).add_(part);
+  }
+  return result;
 }
 
 at::Tensor Terms::squared_norms(std::int64_t max_bytes) const {

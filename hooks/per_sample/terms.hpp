@@ -119,6 +119,9 @@ class Terms {
   /// Calls visit with slabs of entries, n x m, that make up the whole.
   void for_each_slab(std::int64_t max_bytes, const std::function<void(const at::Tensor&)>& visit) const;
 
+  /// sum_i g_i: numel entries.
+  at::Tensor sum(std::int64_t max_bytes) const;
+
   /// |g_i|^2: n.
   at::Tensor squared_norms(std::int64_t max_bytes) const;
 

@@ -96,31 +96,19 @@ std::vector<int> einsum_labels(const std::string& subscripts) { return {subscrip
 Contraction read_einsum(const Run& run) {
   const Arguments args = run.op.args();
   const auto parsed = parse_einsum(args[0].toStringRef());
-  const auto operands = args[1].toTensorVector();
   Contraction result;
   result.output = {run.delta, einsum_labels(parsed->second)};
-  // The recorder took the last operand that is a weight, and its inputs in the order first, then the others.
   std::vector<std::pair<at::Tensor, std::string>> others;
-  for (std::size_t i = operands.size(); i-- > 0;) {
-    const bool same = operands[i].unsafeGetTensorImpl()->storage_offset() == run.op.weight.storage_offset() &&
-                      operands[i].is_alias_of(run.op.weight) && operands[i].sizes() == run.op.weight.sizes();
-    if (same && !result.weight.tensor.defined()) {
+  for (std::size_t i = 0; i < run.op.listed.size(); ++i) {
+    const std::int64_t input = run.op.listed[i];
+    if (input < 0) {
       result.weight = {run.op.weight, einsum_labels(parsed->first[i])};
     } else {
-      others.emplace_back(operands[i], parsed->first[i]);
-    }
-  }
-  // Inputs stand in the call, safe from what overwrites them.
-  for (auto& [operand, subscripts] : others) {
-    for (const at::Tensor& input : run.call.inputs) {
-      if (input.is_alias_of(operand) && input.storage_offset() == operand.storage_offset() &&
-          input.sizes() == operand.sizes()) {
-        operand = input;
-      }
+      others.emplace_back(run.call.inputs[static_cast<std::size_t>(input)], parsed->first[i]);
     }
   }
   if (others.size() == 1) {
-    result.input = {run.call.inputs.front(), einsum_labels(others[0].second)};
+    result.input = {others[0].first, einsum_labels(others[0].second)};
     return result;
   }
   std::string equation, kept;
@@ -167,7 +155,10 @@ void add_summand(const at::Tensor& summand, double factor, const Run& run, const
   for (std::int64_t dim = 0; dim < summand.dim(); ++dim) {
     if (summand.size(dim) > 1) features.push_back(dim + delta.dim() - summand.dim());
   }
-  if (run.rows.order != SampleRows::Order::Whole && contains(features, run.rows.dim)) return;
+  if (run.rows.order != SampleRows::Order::Whole && contains(features, run.rows.dim)) {
+    if (uses.knows(summand)) uses.mark(Status::SamplesUnknown, "a summand of its output varies over the samples");
+    return;
+  }
   const bool shared = left.defined() && factor == 1 && left.size(3) == summand.numel() && left.size(1) == 1 &&
                       features == run.call.output_features;
   uses.add(summand, Sum{shared ? left : rows_of(delta, run.rows, features).mul(factor)});

@@ -61,6 +61,8 @@ class Uses {
   void add_product(const at::Tensor& operand, Product product);
   /// Any form whose entries are those of `operand` in order. Nothing happens if that is undefined.
   void add(const at::Tensor& operand, std::variant<Product, Lookup, Sum, Dense> form);
+  /// Whether a tensor is a registered parameter, or part of one.
+  bool knows(const at::Tensor& tensor) const { return find_(tensor).has_value(); }
   /// What is to be said of them, or that there are none, and why.
   void mark(StatusSet status, std::string detail);
 

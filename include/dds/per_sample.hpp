@@ -59,6 +59,10 @@ struct PerSampleOptions {
   TORCH_ARG(double, scale) = 1;
   /// Temporaries are kept below about so many bytes by working in blocks; results and what was captured come on top.
   TORCH_ARG(std::int64_t, max_bytes) = std::int64_t{32} << 20;
+  /// Compare sum_i g_i of every parameter with its gradient by autograd, and give those where the two differ (a use
+  /// that was not captured: a penalty on the weights in the loss, an operator that is not known) Status::NotObservable.
+  /// It costs the weights' part of a backward pass. Only where the library runs the model, in fp32 and fp64.
+  TORCH_ARG(bool, verify) = true;
   /// For parameters whose gradients cannot be told apart by sample from what was captured (status SamplesUnknown,
   /// NotReplayable, NotObservable): run one backward pass for each sample. Exact for every model whose samples do not
   /// mix, and n times as slow. Only where the library runs the model.
@@ -131,8 +135,7 @@ class PerSampleGradients {
 };
 
 /// Of one forward and backward pass over `data` that the library runs itself: in eval mode, in the model's own dtype,
-/// with the likelihood's per-sample losses. The weights' own gradients are not computed, and the caller's gradients,
-/// mode and generators are left as they were.
+/// with the likelihood's per-sample losses. The caller's gradients, mode and generators are left as they were.
 ///
 /// Which rows belong to which sample is *measured*, layer by layer, by a second backward pass with the losses weighted
 /// by numbers that tell the samples apart: any order, folding, selection or routing of rows is found, and what mixes
@@ -154,11 +157,11 @@ PerSampleGradients per_sample_gradients(Model& model, const LikelihoodPtr& likel
 /// backward pass and before the optimiser's step. `samples` is n.
 ///
 /// Rows are not measured, but known by the operator: convolutions, batch, group and instance norms, cells and recurrent
-/// layers say which dimension counts samples, torch::nn's attention and transformers take (sequence, batch, feature), and
-/// a layer with a single dimension of rows has one row a sample, if it has n. Every other layer (more dimensions of rows,
-/// another number of rows) has Status::SamplesUnknown until options.samples() tells. Where the forward couples samples (batch norm
-/// in training), g_i is made of row i of the gradient of the summed loss, and that layer and all that ran before it
-/// have Status::Coupled.
+/// layers say which dimension counts samples, torch::nn's attention and transformers take (sequence, batch, feature),
+/// and a layer with a single dimension of rows has one row a sample, if it has n. Every other layer (more dimensions of
+/// rows, another number of rows) has Status::SamplesUnknown until options.samples() tells. Where the forward couples
+/// samples (batch norm in training), g_i is made of row i of the gradient of the summed loss, and that layer and all
+/// that ran before it have Status::Coupled.
 ///
 /// Throws as above, and if the recording was made without `operators`.
 PerSampleGradients per_sample_gradients(torch::nn::Module& model, const Captured& captured, std::int64_t samples,

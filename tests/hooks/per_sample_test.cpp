@@ -698,6 +698,47 @@ TEST_P(LowPrecision, IsComputedInFp32) {
 }
 INSTANTIATE_TEST_SUITE_P(Types, LowPrecision, testing::Values(torch::kBFloat16));
 
+// ---- uses that are not captured ----
+
+TEST(UsesThatAreNotCaptured, AreNoticedByTheSum) {
+  torch::manual_seed(0);
+  const auto net = std::make_shared<Net>([](Net& net) -> Net::Run {
+    net.register_parameter("p", torch::randn({3, 4}));
+    torch::nn::Linear layer = net.register_module("layer", torch::nn::Linear(4, 2));
+    return [layer](Net& net, const at::Tensor& x) mutable {
+      const at::Tensor p = net.named_parameters()["p"];
+      return layer(x.mm(p)) + (x.unsqueeze(2) * p).sum({1, 2}).unsqueeze(1);  // the second is no product that is known
+    };
+  });
+  for (const at::ScalarType type : {torch::kDouble, torch::kFloat}) {
+    net->to(type);
+    const at::Tensor x = torch::randn({5, 3}).to(type);
+    const auto gradients = per_sample_gradients(*net, some_likelihood(), data_of(x));
+    std::map<std::string, std::string> status;
+    for (const PerSampleLayer& layer : gradients.layers()) status[layer.name] = to_string(layer.status);
+    EXPECT_EQ(status, (std::map<std::string, std::string>{{"p", "not_observable"}, {"layer", "ok"}}));
+    EXPECT_THAT(message_of([&] { gradients.gradient("p"); }), HasSubstr("uses beside"));
+    EXPECT_EQ(
+        per_sample_gradients(*net, some_likelihood(), data_of(x), PerSampleOptions().verify(false)).parameters().size(),
+        3u);
+    const auto exact = per_sample_gradients(*net, some_likelihood(), data_of(x), PerSampleOptions().one_by_one(true));
+    EXPECT_LE(relative_difference(exact.gradient("p"), one_by_one(*net, losses_of(net->forward(x))).at("p")),
+              type == torch::kDouble ? 1e-10 : 1e-5);
+  }
+}
+
+// Gradients of samples that cancel are no missing use.
+TEST(UsesThatAreNotCaptured, AreNotSeenInRounding) {
+  torch::manual_seed(0);
+  torch::nn::Linear layer(30, 1);
+  const auto signed_sum =
+      likelihood("signed", [](const at::Tensor& output, const at::Tensor& sign) { return output.squeeze(1) * sign; });
+  const at::Tensor half = torch::randn({100, 30});
+  const Data data(torch::cat({half, half}), torch::cat({torch::ones({100}), -torch::ones({100})}));
+  const auto gradients = per_sample_gradients(*layer, signed_sum, data);
+  EXPECT_EQ(to_string(gradients.layers()[0].status), "ok") << gradients.layers()[0].detail;
+}
+
 // ---- leaving things as they were, and errors ----
 
 TEST(PerSampleGradientsOf, AModelLeaveItAsItWas) {
