@@ -70,6 +70,7 @@ class OwnPass {
       throw InvalidArgument(fmt::format("per_sample_gradients: the loss of {} has shape [{}], expected [{}]",
                                         likelihood_.name(), fmt::join(losses_.sizes(), ", "), data_.size()));
     }
+    impl->mark_coupled(captured);
     if (losses_.requires_grad()) add_calls(captured, *impl);
     impl->mark_missing(captured);
     if (losses_.requires_grad()) {
@@ -95,9 +96,9 @@ class OwnPass {
         edges.insert(edges.end(), op->edges.begin(), op->edges.end());
       }
     }
-    const at::Tensor ones = at::ones_like(losses_);
-    const bool again = derived || options_.verify() || options_.one_by_one();
-    const auto deltas = gradients_at(losses_, ones, edges, unclear || again);
+    const bool again =
+        derived || options_.verify() || options_.one_by_one();  // a pass over the graph comes after these
+    const auto deltas = gradients_at(losses_, at::ones_like(losses_), edges, unclear || again);
     if (unclear) measure(asked, edges, deltas, again, impl);
     for (const Asked& a : asked) {
       const auto from = deltas.begin() + static_cast<std::ptrdiff_t>(a.first);

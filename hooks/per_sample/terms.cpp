@@ -176,7 +176,7 @@ at::Tensor sum_of(const Lookup& form, std::int64_t) {
       .flatten();
 }
 
-at::Tensor sum_of(const Sum& form, std::int64_t) { return form.rows.sum({0, 2}).flatten(); }
+at::Tensor sum_of(const Sum& form, std::int64_t) { return form.rows.sum(2).sum(0).flatten(); }
 
 at::Tensor sum_of(const Dense& form, std::int64_t) { return form.rows.sum(0); }
 
