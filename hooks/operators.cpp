@@ -332,6 +332,8 @@ bool kind_fits(std::string_view kind, Family family) {
       return has("LSTM") || has("GRU") || has("RNN");
     case Family::Bilinear:
       return kind == "Bilinear";
+    case Family::Activation:
+      return has("ReLU");
   }
   return false;
 }
