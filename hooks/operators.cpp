@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <map>
 #include <string>
 #include <unordered_map>
@@ -19,6 +20,10 @@ at::Tensor tensor_at(Arguments args, std::size_t i) {
 
 std::int64_t int_at(Arguments args, std::size_t i, std::int64_t otherwise) {
   return i < args.size() && args[i].isInt() ? args[i].toInt() : otherwise;
+}
+
+double double_at(Arguments args, std::size_t i, double otherwise) {
+  return i < args.size() && args[i].isDouble() ? args[i].toDouble() : otherwise;
 }
 
 std::int64_t product_of(at::IntArrayRef sizes, std::size_t from) {
@@ -349,33 +354,39 @@ std::optional<LayerRun> match_layer(std::string_view name, Arguments args, const
 }
 
 std::optional<LossRun> match_loss(std::string_view name, Arguments args) {
-  // The place of the reduction among the arguments, and whether targets are classes.
+  using Difference = CapturedLoss::Difference;
+  // The place of the reduction among the arguments, and whether targets are classes; then what the gradient subtracts,
+  // whether of an activated input, and the place of weights that make it something else.
   struct Traits {
     std::size_t reduction;
     bool classes;
+    Difference difference = Difference::Unknown;
+    bool activated = false;
+    std::size_t weights = 0;
   };
   static const std::unordered_map<std::string_view, Traits> losses{
-      {"aten::cross_entropy_loss", {3, true}},
-      {"aten::nll_loss", {3, true}},
-      {"aten::nll_loss_nd", {3, true}},
-      {"aten::nll_loss2d", {3, true}},
-      {"aten::mse_loss", {2, false}},
+      {"aten::cross_entropy_loss", {3, true, Difference::Softmax, false, 2}},
+      {"aten::nll_loss", {3, true, Difference::Softmax, true, 2}},
+      {"aten::nll_loss_nd", {3, true, Difference::Softmax, true, 2}},
+      {"aten::nll_loss2d", {3, true, Difference::Softmax, true, 2}},
+      {"aten::mse_loss", {2, false, Difference::Squares}},
       {"aten::l1_loss", {2, false}},
-      {"aten::smooth_l1_loss", {2, false}},
-      {"aten::huber_loss", {2, false}},
+      {"aten::smooth_l1_loss", {2, false, Difference::Squares}},
+      {"aten::huber_loss", {2, false, Difference::Squares}},
       {"aten::kl_div", {2, false}},
       {"aten::soft_margin_loss", {2, false}},
-      {"aten::binary_cross_entropy", {3, false}},
-      {"aten::binary_cross_entropy_with_logits", {4, false}},
+      {"aten::binary_cross_entropy", {3, false, Difference::Logistic, true, 2}},
+      {"aten::binary_cross_entropy_with_logits", {4, false, Difference::Logistic, false, 2}},
       {"aten::poisson_nll_loss", {5, false}},
   };
   const auto known = losses.find(name);
   if (known == losses.end()) return std::nullopt;
+  const Traits& traits = known->second;
   const at::Tensor output = tensor_at(args, 0), target = tensor_at(args, 1);
   if (!output.defined() || !target.defined()) return std::nullopt;
 
   LossRun loss;
-  switch (int_at(args, known->second.reduction, 1)) {  // at::Reduction
+  switch (int_at(args, traits.reduction, 1)) {  // at::Reduction
     case 0:
       loss.reduction = LossRun::Reduction::None;
       break;
@@ -387,7 +398,7 @@ std::optional<LossRun> match_loss(std::string_view name, Arguments args) {
       break;
   }
   loss.targets = target.numel();
-  if (!known->second.classes) {
+  if (!traits.classes) {
     loss.terms = terms_of(std::max(output.numel(), target.numel()));
   } else if (tensor_at(args, 2).defined()) {
     // class weights: the mean is over the weights of the targets, which is not a number of samples
@@ -396,7 +407,29 @@ std::optional<LossRun> match_loss(std::string_view name, Arguments args) {
   } else {
     loss.terms = target.ne(int_at(args, 4, -100)).sum().to(at::kDouble);
   }
+
+  const bool weighted = traits.weights > 0 && tensor_at(args, traits.weights).defined();
+  const bool positives = name == "aten::binary_cross_entropy_with_logits" && tensor_at(args, 3).defined();
+  const bool broadcast = !traits.classes && output.sizes() != target.sizes();
+  if (weighted || positives || broadcast) return loss;
+  loss.difference = traits.difference;
+  loss.input = output;
+  loss.activated = traits.activated;
+  loss.classes = traits.classes && output.dim() > 1 ? 1 : 0;
+  // d^2 l / d input^2 where the loss is quadratic: (f - y)^2, (f - y)^2 / (2 beta) and (f - y)^2 / 2.
+  loss.slope = name == "aten::mse_loss" ? 2 : name == "aten::smooth_l1_loss" ? 1 / double_at(args, 3, 1) : 1;
+  if (!std::isfinite(loss.slope)) loss.difference = Difference::Unknown;  // beta = 0: |f - y|
   return loss;
+}
+
+std::optional<ActivationRun> match_activation(std::string_view name, Arguments args) {
+  const bool softmax = name == "aten::log_softmax";
+  if (!softmax && name != "aten::sigmoid") return std::nullopt;
+  const at::Tensor input = tensor_at(args, 0);
+  if (!input.defined() || input.dim() == 0) return std::nullopt;
+  if (!softmax) return ActivationRun{CapturedLoss::Difference::Logistic, input, 0};
+  const std::int64_t dim = int_at(args, 1, 0);
+  return ActivationRun{CapturedLoss::Difference::Softmax, input, dim < 0 ? dim + input.dim() : dim};
 }
 
 bool is_softmax(std::string_view name, Arguments args) {

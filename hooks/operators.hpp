@@ -7,6 +7,7 @@
 #include <c10/util/ArrayRef.h>
 
 #include <cstdint>
+#include <dds/recorder.hpp>
 #include <functional>
 #include <limits>
 #include <optional>
@@ -47,13 +48,28 @@ using IsWeight = std::function<bool(const at::Tensor&)>;
 std::optional<LayerRun> match_layer(std::string_view name, c10::ArrayRef<const c10::IValue> args,
                                     const IsWeight& is_weight);
 
-/// A loss operator: how it reduces, and over how many terms it averages.
+/// A loss operator: how it reduces, over how many terms it averages, and what its gradient subtracts.
 struct LossRun {
   enum class Reduction { None, Mean, Sum } reduction = Reduction::None;
   at::Tensor terms;          ///< 0-d, fp64; undefined where the arguments do not tell (class weights)
   std::int64_t targets = 0;  ///< number of targets, ignored ones included
+
+  /// The gradient at `input`, or at what went into its activation: CapturedLoss::Difference.
+  CapturedLoss::Difference difference = CapturedLoss::Difference::Unknown;
+  at::Tensor input;
+  bool activated = false;    ///< `input` is a log-softmax or a logistic function of what is meant
+  std::int64_t classes = 0;  ///< Softmax: the dimension of the classes
+  double slope = 0;          ///< Squares
 };
 std::optional<LossRun> match_loss(std::string_view name, c10::ArrayRef<const c10::IValue> args);
+
+/// An activation that a loss may undo: what it was taken of.
+struct ActivationRun {
+  CapturedLoss::Difference difference = CapturedLoss::Difference::Unknown;  ///< Softmax: a log-softmax
+  at::Tensor input;
+  std::int64_t classes = 0;  ///< Softmax: its dimension
+};
+std::optional<ActivationRun> match_activation(std::string_view name, c10::ArrayRef<const c10::IValue> args);
 
 /// True for a softmax over the last dimension: the gradient at its input sums to zero over each row.
 bool is_softmax(std::string_view name, c10::ArrayRef<const c10::IValue> args);

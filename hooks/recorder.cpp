@@ -12,13 +12,14 @@
 
 namespace dds {
 
-// ---- one call ----
+// ---- what was captured ----
 
-at::Tensor CapturedCall::gradient() const {
-  if (!slot_) return {};
-  const std::lock_guard lock(slot_->mutex);
-  return slot_->gradient;
+at::Tensor CapturedCall::GradientSlot::read() {
+  const std::lock_guard lock(mutex);
+  return gradient;
 }
+
+at::Tensor CapturedCall::gradient() const { return slot_ ? slot_->read() : at::Tensor(); }
 
 std::int64_t CapturedCall::backwards() const {
   if (!slot_) return 0;
@@ -36,6 +37,10 @@ bool CapturedCall::output_intact() const { return hooks::version_of(output) == o
 bool CapturedCall::input_intact() const {
   return inputs.empty() || hooks::version_of(inputs.front()) == input_version_;
 }
+
+at::Tensor CapturedLoss::logits_gradient() const { return at_logits_ ? at_logits_->read() : at::Tensor(); }
+at::Tensor CapturedLoss::result_gradient() const { return at_result_ ? at_result_->read() : at::Tensor(); }
+bool CapturedLoss::logits_intact() const { return hooks::version_of(logits) == version_; }
 
 // ---- the recorder ----
 

@@ -14,6 +14,16 @@ namespace dds {
 using hooks::Family;
 using hooks::LayerRun;
 
+std::shared_ptr<CapturedCall::GradientSlot> CapturedCall::GradientSlot::of(const at::Tensor& tensor) {
+  auto slot = std::make_shared<GradientSlot>();
+  if (tensor.requires_grad()) {
+    tensor.register_hook([weak = std::weak_ptr(slot)](at::TensorBase gradient) {
+      if (const auto kept = weak.lock()) kept->add(at::Tensor(std::move(gradient)));
+    });
+  }
+  return slot;
+}
+
 void CapturedCall::GradientSlot::add(const at::Tensor& incoming) {
   if (!incoming.defined()) return;
   const hooks::Unseen unseen;
@@ -104,6 +114,7 @@ void RecorderState::end() {
   const std::lock_guard lock(mutex_);
   // Identities are of no use any more, and what keeps them valid keeps whole graphs alive.
   outputs_.clear();
+  activations_.clear();
   derived_.clear();
   keep_.clear();
 }
@@ -113,6 +124,7 @@ void RecorderState::clear() {
   sites_.clear();
   losses_.clear();
   errors_.clear();
+  activations_.clear();
   derived_.clear();
   outputs_.clear();
   holders_.clear();
@@ -307,6 +319,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
   } else if (!note.biased) {
     note_derivation(args, note);
   }
+  if (!note.derives) note.activation = hooks::match_activation(name, args);
   attribute(name, args, family, note);
   note_consumers(name, args, note);
   if (hooks::is_in_place(name) && !note.biased && !args.empty()) {
@@ -330,9 +343,12 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
   if (!recording_ || note.recording != number_) return;
   if (note.run) capture(note.site, *note.run, name, output);
   if (note.biased) extend_by_bias(*note.biased, output);
-  if (note.loss) {
-    losses_.push_back({std::string(name), static_cast<CapturedLoss::Reduction>(note.loss->reduction), note.loss->terms,
-                       note.loss->targets, next_order_++});
+  if (note.loss) capture_loss(*note.loss, name, output);
+  if (note.activation) {
+    activations_.insert_or_assign(output.unsafeGetTensorImpl(),
+                                  Activation{Activation::Weak(output.getIntrusivePtr()),
+                                             Activation::Weak(note.activation->input.getIntrusivePtr()),
+                                             note.activation->difference, note.activation->classes});
   }
   if (note.derives) {
     auto outcome = Attribution::Outcome::NotCaptured;
@@ -462,12 +478,7 @@ void RecorderState::capture(std::size_t site, const LayerRun& run, std::string_v
   captured.output_version_ = hooks::version_of(captured.output);
   for (const at::Tensor& input : run.inputs) captured.inputs.push_back(input.detach());
   captured.input_version_ = run.inputs.empty() ? 0 : hooks::version_of(captured.inputs.front());
-  captured.slot_ = std::make_shared<CapturedCall::GradientSlot>();
-  if (captured.wants_gradient) {
-    output.register_hook([weak = std::weak_ptr(captured.slot_)](at::TensorBase gradient) {
-      if (const auto slot = weak.lock()) slot->add(at::Tensor(std::move(gradient)));
-    });
-  }
+  captured.slot_ = CapturedCall::GradientSlot::of(output);
 
   const CallId id{site, sites_[site].captured.calls.size()};
   for (const at::Tensor& input : captured.inputs) {
@@ -477,6 +488,33 @@ void RecorderState::capture(std::size_t site, const LayerRun& run, std::string_v
   sites_[site].consumers.emplace_back();
   order_.push_back(id);
   remember(id, output);
+}
+
+void RecorderState::capture_loss(const hooks::LossRun& run, std::string_view op, const at::Tensor& result) {
+  CapturedLoss loss;
+  loss.op = op;
+  loss.reduction = static_cast<CapturedLoss::Reduction>(run.reduction);
+  loss.terms = run.terms;
+  loss.targets = run.targets;
+  loss.order = next_order_++;
+  at::Tensor logits = run.input;
+  if (run.activated && logits.defined()) {
+    const auto activation = activations_.find(logits.unsafeGetTensorImpl());
+    const bool undone = activation != activations_.end() && !activation->second.result.expired() &&
+                        activation->second.difference == run.difference && activation->second.classes == run.classes;
+    logits = undone ? at::Tensor(activation->second.input.lock()) : at::Tensor();
+  }
+  // A hook on a leaf would outlive the recording; a leaf is no network's output.
+  if (logits.defined() && result.requires_grad() && logits.requires_grad() && !logits.is_leaf()) {
+    loss.difference = run.difference;
+    loss.logits = logits.detach();
+    loss.classes = run.classes;
+    loss.slope = run.slope;
+    loss.version_ = hooks::version_of(loss.logits);
+    loss.at_logits_ = CapturedCall::GradientSlot::of(logits);
+    loss.at_result_ = CapturedCall::GradientSlot::of(result);
+  }
+  losses_.push_back(std::move(loss));
 }
 
 void RecorderState::extend_by_bias(CallId id, const at::Tensor& output) {

@@ -23,13 +23,16 @@
 
 namespace dds {
 
-/// Where a hook on the output puts the gradient, for as long as the call is kept.
+/// Where a hook on a tensor puts its gradient, for as long as the slot is kept.
 struct CapturedCall::GradientSlot {
   std::mutex mutex;
   at::Tensor gradient;
   std::int64_t backwards = 0;
 
+  /// Of a tensor, hooked if it takes part in the graph.
+  static std::shared_ptr<GradientSlot> of(const at::Tensor& tensor);
   void add(const at::Tensor& incoming);
+  at::Tensor read();
 };
 
 /// Number of columns where the dimensions in `features` are those of the columns.
@@ -62,19 +65,20 @@ class RecorderState : public hooks::Listener {
 
   /// What an operator is to the recording.
   struct Note : hooks::OperatorNote {
-    std::optional<hooks::LayerRun> run;  ///< a layer runs
-    std::size_t site = 0;                ///< ... this one
-    std::string layer;                   ///< ... of this name
-    std::optional<hooks::LossRun> loss;  ///< a loss is computed
-    bool derives = false;                ///< its outputs are computed from parameters alone
-    std::size_t owner = 0;               ///< ... of this layer
-    at::Tensor like;                     ///< ... provided they have this tensor's shape, if it is defined
-    std::optional<CallId> biased;        ///< a bias is added to this call's output
-    std::uint64_t recording = 0;         ///< number of the recording in which it started
-    bool outermost = false;              ///< what runs inside is part of it
-    std::vector<std::size_t> uses;       ///< layers whose use is not attributed until the end
+    std::optional<hooks::LayerRun> run;              ///< a layer runs
+    std::size_t site = 0;                            ///< ... this one
+    std::string layer;                               ///< ... of this name
+    std::optional<hooks::LossRun> loss;              ///< a loss is computed
+    std::optional<hooks::ActivationRun> activation;  ///< ... or what a loss may undo
+    bool derives = false;                            ///< its outputs are computed from parameters alone
+    std::size_t owner = 0;                           ///< ... of this layer
+    at::Tensor like;                                 ///< ... provided they have this tensor's shape, if it is defined
+    std::optional<CallId> biased;                    ///< a bias is added to this call's output
+    std::uint64_t recording = 0;                     ///< number of the recording in which it started
+    bool outermost = false;                          ///< what runs inside is part of it
+    std::vector<std::size_t> uses;                   ///< layers whose use is not attributed until the end
 
-    bool wants_end() const { return run || loss || derives || biased || outermost; }
+    bool wants_end() const { return run || loss || activation || derives || biased || outermost; }
   };
 
   /// Who reads a captured output: decides the bound on the rank of the gradient there.
@@ -105,6 +109,15 @@ class RecorderState : public hooks::Listener {
     at::Tensor keep;  ///< its storage must not be given to another tensor while it is a key
   };
 
+  /// A softmax or logistic function that was taken. Without a share in its tensors: there may be many, and few are
+  /// lost.
+  struct Activation {
+    using Weak = c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>;
+    Weak result, input;
+    CapturedLoss::Difference difference;
+    std::int64_t classes;
+  };
+
   std::optional<std::size_t> layer_of(const at::Tensor& tensor,
                                       std::optional<hooks::Family> family = std::nullopt) const;
   std::optional<std::size_t> match_site(const hooks::LayerRun& run);
@@ -125,6 +138,7 @@ class RecorderState : public hooks::Listener {
   void save_before_write(const at::Tensor& target, const std::optional<CallId>& except);
   void capture(std::size_t site, const hooks::LayerRun& run, std::string_view op, const at::Tensor& output);
   void extend_by_bias(CallId id, const at::Tensor& output);
+  void capture_loss(const hooks::LossRun& run, std::string_view op, const at::Tensor& result);
   void remember(CallId id, const at::Tensor& output);
   CapturedCall& call(CallId id) { return sites_[id.first].captured.calls[id.second]; }
   const CapturedCall& call(CallId id) const { return sites_[id.first].captured.calls[id.second]; }
@@ -143,12 +157,13 @@ class RecorderState : public hooks::Listener {
   std::vector<Site> sites_;
   std::vector<CapturedLoss> losses_;
   std::vector<std::string> errors_;
-  std::unordered_map<const void*, Derived> derived_;              // by storage
-  std::unordered_map<const at::TensorImpl*, CallId> outputs_;     // by identity
-  std::unordered_map<const void*, std::vector<CallId>> holders_;  // calls that hold a tensor with this storage
-  std::vector<at::Tensor> keep_;                                  // keeps the identities in outputs_ valid
-  std::vector<CallId> order_;                                     // of all calls
-  std::int64_t next_order_ = 0;                                   // counts calls and losses
+  std::unordered_map<const at::TensorImpl*, Activation> activations_;  // by identity of the result
+  std::unordered_map<const void*, Derived> derived_;                   // by storage
+  std::unordered_map<const at::TensorImpl*, CallId> outputs_;          // by identity
+  std::unordered_map<const void*, std::vector<CallId>> holders_;       // calls that hold a tensor with this storage
+  std::vector<at::Tensor> keep_;                                       // keeps the identities in outputs_ valid
+  std::vector<CallId> order_;                                          // of all calls
+  std::int64_t next_order_ = 0;                                        // counts calls and losses
   std::uint64_t number_ = 0;          // of the recording: places in sites_ are good within one
   std::map<Use, std::int64_t> uses_;  // how often
 };

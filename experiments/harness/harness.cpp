@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <dds/error.hpp>
 #include <fstream>
@@ -88,6 +90,13 @@ void Progress::say(const std::string& line) {
 std::optional<bool> Claim::holds() const {
   if (!measured || !low || !high || (!goal_low && !goal_high)) return std::nullopt;
   return (!goal_low || *low >= *goal_low) && (!goal_high || *high <= *goal_high);
+}
+
+Share wilson(std::int64_t hits, std::int64_t of) {
+  const double n = static_cast<double>(of), p = static_cast<double>(hits) / n, z = 1.96;
+  const double centre = (p + z * z / (2 * n)) / (1 + z * z / n);
+  const double half = z / (1 + z * z / n) * std::sqrt(p * (1 - p) / n + z * z / (4 * n * n));
+  return {p, std::max(0.0, centre - half), std::min(1.0, centre + half)};
 }
 
 Summary::Summary(const RunOptions& options) : options_(options) {

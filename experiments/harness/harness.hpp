@@ -66,6 +66,12 @@ struct Claim {
   std::optional<bool> holds() const;
 };
 
+/// A share of so many, at least one, with Wilson's 95 % interval.
+struct Share {
+  double value = 0, low = 0, high = 0;
+};
+Share wilson(std::int64_t hits, std::int64_t of);
+
 /// summary.json of a run (DESIGN.md section 7).
 class Summary {
  public:

@@ -12,13 +12,17 @@
 
 namespace dds::experiments {
 
-/// x -> W_L ... W_1 x, every layer width x width.
+/// x -> W_L ... W_1 x.
 struct DeepLinearImpl : torch::nn::Module {
-  DeepLinearImpl(std::int64_t depth, std::int64_t width) {
-    for (std::int64_t l = 0; l < depth; ++l)
-      layers->push_back(torch::nn::Linear(torch::nn::LinearOptions(width, width).bias(false)));
+  /// Widths H_0 .. H_L: W_l is H_l x H_(l-1).
+  explicit DeepLinearImpl(const std::vector<std::int64_t>& widths) {
+    for (std::size_t l = 1; l < widths.size(); ++l)
+      layers->push_back(torch::nn::Linear(torch::nn::LinearOptions(widths[l - 1], widths[l]).bias(false)));
     register_module("layers", layers);
   }
+  /// Every layer width x width.
+  DeepLinearImpl(std::int64_t depth, std::int64_t width)
+      : DeepLinearImpl(std::vector<std::int64_t>(static_cast<std::size_t>(depth) + 1, width)) {}
   torch::Tensor forward(torch::Tensor x) { return layers->forward(x); }
 
   torch::nn::Sequential layers;

@@ -186,12 +186,10 @@ Claim share_right(std::string id, const std::string& of, const std::vector<const
   claim.predicted = 1;
   claim.goal_low = 0.95;
   if (t.all() == 0) return claim;
-  const double n = static_cast<double>(t.all()), p = static_cast<double>(t.right) / n, z = 1.96;
-  const double centre = (p + z * z / (2 * n)) / (1 + z * z / n);
-  const double half = z / (1 + z * z / n) * std::sqrt(p * (1 - p) / n + z * z / (4 * n * n));
-  claim.measured = p;
-  claim.low = centre - half;
-  claim.high = std::min(1.0, centre + half);
+  const dds::experiments::Share share = dds::experiments::wilson(t.right, t.all());
+  claim.measured = share.value;
+  claim.low = share.low;
+  claim.high = share.high;
   return claim;
 }
 

@@ -7,6 +7,7 @@
 #include <dds/error.hpp>
 #include <dds/fit.hpp>
 #include <dds/hooks.hpp>
+#include <dds/learning_coefficient.hpp>
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
 #include <dds/model.hpp>
@@ -18,4 +19,5 @@
 #include <dds/signature.hpp>
 #include <dds/spectrum.hpp>
 #include <dds/triangular.hpp>
+#include <dds/weight_direction.hpp>
 #include <dds/window.hpp>

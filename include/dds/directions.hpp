@@ -43,7 +43,9 @@ struct DeadAxesChange {
   at::Tensor revived_axes;        ///< revived x d, orthonormal, fp64, CPU
 };
 
-/// Follows the dead subspaces of any number of series over a training.
+/// Follows the dead subspaces of any number of series over a training. A Monitor has one for readings with dead axes,
+/// whose counts are in the log; the subspaces themselves come from one of the caller's own behind a sink:
+///   dds::log::callback([&](const dds::Signature& s) { if (s.dead_axes.defined()) use(tracker.add(s)); })
 ///
 /// The rule: a dimension is kept if its principal angle to the earlier dead subspace is below `threshold`. At pi/4, the
 /// default, it lies nearer to that subspace than to its complement. What is not kept is born in the later subspace and

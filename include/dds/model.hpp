@@ -96,6 +96,16 @@ class Likelihood {
   /// Term k of the exact expectation: shape (n); with t_k(i) its entries,
   ///   E_y [ grad l_i grad l_i^T ] = sum_k grad t_k(i) grad t_k(i)^T   for every sample i.
   virtual at::Tensor fisher_term(const at::Tensor& output, std::int64_t k) const;
+
+  /// T of noise_floor's page: the norm of what cancels in the gradients at the output (0-d, fp64), for one label a
+  /// sample, or for all terms of the exact expectation together. Undefined where it is not known, as by default: a
+  /// reading then has Status::LossUnknown.
+  virtual at::Tensor cancelling_terms(const at::Tensor& output, bool exact) const;
+
+  /// KL(p(. | frozen) || p(. | output)) of each sample, shape (n), for outputs of one shape: computed so that it keeps
+  /// the rounding floor of a square, 1e-32 in fp64, where the two are close. Throws InvalidArgument where there is no
+  /// closed form, as by default.
+  virtual at::Tensor divergence(const at::Tensor& frozen, const at::Tensor& output) const;
 };
 
 using LikelihoodPtr = std::shared_ptr<const Likelihood>;

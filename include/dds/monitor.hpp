@@ -67,13 +67,15 @@ struct MonitorOptions {
   TORCH_ARG(ReadingOptions, reading) = ReadingOptions();
   /// Readings behind the training: at the end of a due step its rows are copied (max_rows bounds them), and all else is
   /// done by one thread, on side streams where the tensors live on an accelerator. The log is the same, to the bit if
-  /// LibTorch runs on one thread. The sink and on_error are then called from that thread too, never from two at once.
+  /// LibTorch runs on one thread. All that is logged then reaches the sink in order through that thread, so that a slow
+  /// sink holds nobody up, and on_error may be called from it too, never from two at once; neither may call the
+  /// monitor.
   TORCH_ARG(Worker, worker) = Worker::Off;
   /// Readings that may wait for the worker, the one that it works on included.
   TORCH_ARG(std::int64_t, queue) = 2;
   /// Due steps whose rows one reading joins: the last so many of the layer (TriangularWindow), for mini-batches of
   /// fewer rows than columns. The weights move meanwhile, so these are the rows of a stretch of training, not of a
-  /// point. A window begins anew when the layer's width changes, and with a resumed monitor.
+  /// point. A window begins anew when the layer's width or its rows' dtype changes, and with load_state.
   TORCH_ARG(std::int64_t, window) = 1;
   /// How Monitor::decay_counts() counts.
   TORCH_ARG(DecayOptions, decay) = DecayOptions();
@@ -141,7 +143,8 @@ class Monitor {
   std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
                               ReadOptions options = {});
 
-  /// Logs an estimate, or a number of the caller's, at the present step.
+  /// Logs an estimate, or a number of the caller's, at the present step. With a worker it is handed over, whatever
+  /// waits there: an error of the sink surfaces from the next call.
   void log(LlcEstimate estimate);
   void log(std::string_view name, double value);
 
@@ -153,7 +156,8 @@ class Monitor {
   /// What a resumed training needs: the step count and the ranks that fixed-rank volumes are taken over, as text to
   /// keep in the caller's own checkpoint.
   std::string state() const;
-  /// Continues from such a text. Throws InvalidArgument if it is none.
+  /// Continues from such a text; what was followed so far (windows, decay_counts, dead axes) begins anew. Throws
+  /// InvalidArgument if it is none, or a step has not ended.
   void load_state(const std::string& text);
 
  private:

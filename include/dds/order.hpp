@@ -73,8 +73,9 @@ struct DirectionOrder {
 
 /// Fits the order k of K(w* + t u + v(t)) ~ c t^(2k), u the direction, normalised.
 ///
-/// At each t, K is minimised over v orthogonal to u within the cone (Newton steps by conjugate gradients on
-/// Hessian-vector products, in a trust region). Where the minimisers leave the line slower than linearly, |v| ~ t^p
+/// If K is quadratic along the straight line, the direction is regular. Otherwise, at each t, K is minimised over v
+/// orthogonal to u within the cone (Newton steps in a trust region: with the whole Hessian from 17 to 512 weights, by
+/// conjugate gradients otherwise). Where the minimisers leave the line slower than linearly, |v| ~ t^p
 /// with p > 1.3, the curve that they make is tangent to u, and K along it is what counts: a valley or an orbit that
 /// bends. Where they do not, they belong to another direction, and the straight line counts: (w1 w2)^2 along (1, 1) has
 /// order 2 though K vanishes 45 degrees off. If K along what counts is below a thousand floors everywhere, the

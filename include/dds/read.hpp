@@ -20,7 +20,9 @@ struct ReadingOptions {
   TORCH_ARG(std::vector<Side>, sides) = {Side::Activation, Side::Fisher};
   /// Keep every singular value in Signature::spectrum.
   TORCH_ARG(bool, spectra) = false;
-  /// Keep the right singular vectors at the floor in Signature::dead_axes.
+  /// Keep the right singular vectors at the floor in Signature::dead_axes. A Monitor then follows them too:
+  /// Signature::born and revived, and a finding in the report; beyond a few hundred columns that is work for its
+  /// worker.
   TORCH_ARG(bool, dead_axes) = false;
   /// Rows of one layer and side that go into one reading; of more, a seeded random subset (Status::Subsampled).
   TORCH_ARG(std::int64_t, max_rows) = 65536;

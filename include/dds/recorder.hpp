@@ -55,6 +55,7 @@ class CapturedCall {
 
  private:
   friend class RecorderState;
+  friend class CapturedLoss;
   struct GradientSlot;
   std::shared_ptr<GradientSlot> slot_;
   std::uint32_t output_version_ = 0;
@@ -72,14 +73,38 @@ struct CapturedLayer {
   std::string detail;  ///< in words, where there is a status: the operators that were seen instead
 };
 
-/// A loss operator that ran in the recording, and how it reduced.
-struct CapturedLoss {
+/// A loss operator that ran in the recording: how it reduced, and what its gradient is a difference of.
+class CapturedLoss {
+ public:
   std::string op;  ///< "aten::cross_entropy_loss"
-  enum class Reduction { None, Mean, Sum } reduction;
+  enum class Reduction { None, Mean, Sum } reduction = Reduction::None;
   at::Tensor
       terms;  ///< 0-d, fp64: how many terms count, ignored targets left out; undefined where the operator does not tell
   std::int64_t targets = 0;  ///< number of targets, ignored ones included
   std::int64_t order = 0;    ///< place among all calls and losses of the recording
+
+  /// The gradient of one term at `logits`. Where the network fits, it is a small difference of large numbers.
+  enum class Difference {
+    Unknown,   ///< not one of these, or weighted by class
+    Softmax,   ///< p - y, p the softmax of `logits` over dimension `classes`
+    Logistic,  ///< p - y, p the logistic function of each entry
+    Squares,   ///< slope * (logits - y), where it is not cut off
+  } difference = Difference::Unknown;
+  at::Tensor logits;  ///< what the network gave, before a softmax or logistic function; detached. Undefined: Unknown
+  std::int64_t classes = 0;
+  double slope = 0;
+
+  /// Gradients at `logits` and at the operator's own result, summed over the backward passes; undefined if there were
+  /// none.
+  at::Tensor logits_gradient() const;
+  at::Tensor result_gradient() const;
+  /// False if `logits` was written to in place after the operator ran.
+  bool logits_intact() const;
+
+ private:
+  friend class RecorderState;
+  std::shared_ptr<CapturedCall::GradientSlot> at_logits_, at_result_;
+  std::uint32_t version_ = 0;
 };
 
 /// What became of the operators of one name that took a parameter of a layer, or a weight computed from one. Those

@@ -48,6 +48,9 @@ enum class Status : std::uint32_t {
   ShapeChanged = 1u << 12,       ///< calls of one layer gave rows of different width: no numbers
   CaptureFailed = 1u << 13,      ///< an error while capturing: no numbers; the message surfaces from the next call
   SolverRetried = 1u << 14,      ///< the device's SVD did not converge; the numbers are those of a slower, safer one
+  LossUnknown = 1u << 15,  ///< Fisher side: no loss that the library knows, so the floor leaves out what cancels in it
+  BelowFloor = 1u << 16,   ///< no singular value is above the floor, and not all are zero: rank 0 of noise
+  Empty = 1u << 17,        ///< the layer ran on no samples, or has no features: no numbers
 };
 
 /// A set of Status.
@@ -104,11 +107,14 @@ struct Signature {
   std::optional<double> logdet_fixed_rank;  ///< natural logarithms of the first fixed_rank eigenvalues, summed
   std::int64_t structural_bound = 0;        ///< the rank cannot be larger, by the shapes of the network
   std::int64_t dead_directions = 0;         ///< structural_bound - rank
-  std::optional<double> floor;              ///< singular values at or below are rounding noise of `dtype`
-  bool at_floor = false;                    ///< sigma_min is at or below the floor
-  std::optional<double> condition;          ///< sigma_max / sigma_min_plus
-  std::optional<double> effective_rank;     ///< exp of the entropy of sigma / sum sigma (Roy and Vetterli 2007)
-  std::optional<double> stable_rank;        ///< sum sigma^2 / sigma_max^2
+  std::optional<std::int64_t> born, revived;  ///< a Monitor's readings with dead axes: dimensions that died, or came to
+                                              ///< life, since the series' last reading (DeadAxesTracker)
+  std::optional<double> floor;                ///< singular values at or below are rounding noise of `dtype`
+  std::optional<double> cancellation;         ///< Side::Fisher: the factor in the floor for what cancels in the loss
+  bool at_floor = false;                      ///< sigma_min is at or below the floor
+  std::optional<double> condition;            ///< sigma_max / sigma_min_plus
+  std::optional<double> effective_rank;       ///< exp of the entropy of sigma / sum sigma (Roy and Vetterli 2007)
+  std::optional<double> stable_rank;          ///< sum sigma^2 / sigma_max^2
 
   StatusSet status;
   double seconds = 0;  ///< time that the spectral work of this reading took

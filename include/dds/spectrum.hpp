@@ -22,6 +22,7 @@ struct Spectrum {
   std::vector<double> sigma;  ///< the min(rows, width) singular values divided by 2^exponent, descending
   int exponent = 0;           ///< keeps the squares of sigma within double's range
   bool retried = false;       ///< the solver failed on this matrix, and a slower, safer one was taken
+  double cancellation = 1;    ///< what the floor is multiplied by: 1 + T / |delta_out| of noise_floor's page
   at::Tensor right;  ///< on request: right singular vectors, one a row (d x d, fp64, CPU), in the order of sigma
 };
 
@@ -52,14 +53,18 @@ Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors = 
 /// at every layer, whatever the depth. That of the gradients does so only where the loss does not cancel: delta = p - y
 /// and delta = f - y of a network that fits are small differences of large terms, and carry their rounding (seen: 140
 /// floors). It stays below
-///   floor (1 + T / |delta_out|),   T = sqrt(n) + |z| / 2 for cross entropy of logits z, 2 |f| for squared errors (f -
-///   y)^2,
-/// norms of Frobenius over the n rows of the network's output. Signature::floor has no such factor: on the Fisher side
-/// of an fp32 step reading near interpolation, take ranks from a checkpoint read in fp64.
+///   floor (1 + T / |delta_out|),
+///   T = sqrt(n) + |z| / 2  for a softmax of logits z,   sqrt(N) + |z| / 4  for N logistic functions of logits z,
+///       2 |f|              for squared errors (f - y)^2,
+/// norms of Frobenius over the n rows of the network's output, T and delta_out weighted alike where samples are. That
+/// is Signature::floor on the Fisher side, the factor Signature::cancellation: inside a step where the recorder knows
+/// the loss operator (CapturedLoss::Difference), in a checkpoint read where the likelihood does
+/// (Likelihood::cancelling_terms); otherwise the factor is 1 and the status says Status::LossUnknown.
 double noise_floor(c10::ScalarType dtype, std::int64_t rows, std::int64_t width, double sigma_max);
 
-/// Fills in the numbers of a signature: sigma_max ... stable_rank, rank, dead directions, floor, and Status::NonFinite
-/// or Status::Zero. The one place that decides what is above the floor.
+/// Fills in the numbers of a signature: sigma_max ... stable_rank, rank, dead directions, floor, and Status::NonFinite,
+/// Status::Zero or Status::BelowFloor. The one place that decides what is above the floor, which is noise_floor times
+/// spectrum.cancellation.
 ///   signature.structural_bound    bound on the rank by the network's shapes; lowered to min(n, d) here
 ///   signature.fixed_rank          if set, what logdet_fixed_rank is taken over
 ///   dtype                         of the rows as they were captured: it decides the floor

@@ -15,9 +15,10 @@ namespace dds {
 /// right singular vectors of M. Forming M^T M instead would lose every singular value below 1e-8 of the largest (fp64);
 /// R keeps them down to rounding.
 ///
-/// Rows are buffered into blocks of max(2048, 4 d) rows. A full block is reduced by a Householder QR together with
-/// those factors of earlier blocks that are as many as a carry of a binary counter, so a row takes part in O(log n)
-/// factorisations rather than O(n): memory two blocks and d^2 log n, cost close to one QR of M.
+/// Rows are buffered into blocks of max(2048, 4 d) rows (4096 where d <= 16, so that many small batches share a QR). A
+/// full block is reduced by a Householder QR together with those factors of earlier blocks that are as many as a carry
+/// of a binary counter, so a row takes part in O(log n) factorisations rather than O(n): memory two blocks and d^2 log
+/// n, cost close to one QR of M.
 ///
 /// Works in fp64 on the device of the rows, and synchronises with it nowhere. Each factor carries a power of two of its
 /// own, so that scales from 1e-290 to 1e+290 neither overflow nor vanish.
@@ -87,7 +88,7 @@ class TriangularAccumulator {
   };
 
   std::int64_t width_;
-  std::int64_t block_;  ///< rows that are kept before they are reduced
+  std::int64_t block_ = 0;  ///< rows that are kept before they are reduced
   std::int64_t rows_ = 0;
   std::optional<at::Device> device_;
   Buffer buffer_;

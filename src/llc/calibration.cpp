@@ -83,7 +83,7 @@ CurvatureProbe::CurvatureProbe(const Objective& objective, Batch batch, at::Gene
   direction_ = at::zeros_like(objective.start());
 }
 
-double CurvatureProbe::largest(const Replica& replica) {
+double CurvatureProbe::largest(const Replica& replica, const at::Tensor& scale) {
   // The old direction saves iterations, the noise keeps a new one from being missed.
   auto fresh = at::empty_like(direction_).normal_(0, 1, generator_);
   auto v = direction_.add(fresh, 0.3 / length_of(fresh));
@@ -91,7 +91,7 @@ double CurvatureProbe::largest(const Replica& replica) {
   Hessian hessian(*this, replica);
   double curvature = 0;
   for (int i = 0; i < kMaxPowerIterations; ++i) {
-    const auto product = hessian.times(v);
+    const auto product = scale.defined() ? hessian.times(v * scale).mul_(scale) : hessian.times(v);
     const double length = length_of(product);
     if (!(length > 0) || !std::isfinite(length)) return length;
     v = product / length;

@@ -16,8 +16,8 @@ class CurvatureProbe {
   CurvatureProbe(const Objective& objective, Batch batch, at::Generator generator);
 
   /// The largest eigenvalue of H in absolute value, within a few per cent, by power iteration from where the last call
-  /// ended.
-  double largest(const Replica& replica);
+  /// ended. With `scale`, sqrt(P) of a diagonal preconditioner, that of sqrt(P) H sqrt(P).
+  double largest(const Replica& replica, const at::Tensor& scale = {});
 
   /// An upper bound of A = b^T (n_beta H + gamma)^-1 b, b = n_beta g, where n_beta H + gamma is positive: |b|^2/gamma,
   /// tightened by conjugate gradients. x_k being the iterate and r_k its residual, A <= b.x_k + |r_k|^2/gamma.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <numeric>
+#include <utility>
 
 namespace dds::diagnostics {
 namespace {
@@ -76,6 +77,52 @@ double autocorrelation(const Halves& halves, std::size_t lag) {
   return 1 - (halves.within - covariance / static_cast<double>(halves.traces.size())) / halves.total;
 }
 
+/// z with P(N(0, 1) <= z) = p, relative error 5e-4 (Abramowitz and Stegun 26.2.23): scores of ranks need no more.
+double normal_score(double p) {
+  const double tail = std::min(p, 1 - p);
+  const double t = std::sqrt(-2 * std::log(tail));
+  const double z =
+      t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1 + t * (1.432788 + t * (0.189269 + t * 0.001308)));
+  return p < 0.5 ? -z : z;
+}
+
+/// Normal scores of the ranks of all draws together.
+Traces normal_scores(const Traces& traces) {
+  std::vector<std::pair<double, std::pair<std::size_t, std::size_t>>> order;
+  for (std::size_t c = 0; c < traces.size(); ++c) {
+    for (std::size_t i = 0; i < traces[c].size(); ++i) order.push_back({traces[c][i], {c, i}});
+  }
+  std::sort(order.begin(), order.end());
+  const auto count = static_cast<double>(order.size());
+  Traces scores = traces;
+  for (std::size_t begin = 0, end = 0; begin < order.size(); begin = end) {
+    while (end < order.size() && order[end].first == order[begin].first) ++end;
+    const double rank = static_cast<double>(begin + 1 + end) / 2;
+    const double score = normal_score((rank - 0.375) / (count + 0.25));
+    for (std::size_t k = begin; k < end; ++k) scores[order[k].second.first][order[k].second.second] = score;
+  }
+  return scores;
+}
+
+/// |x - median|.
+Traces folded(const Traces& traces) {
+  std::vector<double> all;
+  for (const auto& draws : traces) all.insert(all.end(), draws.begin(), draws.end());
+  const auto middle = all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2);
+  std::nth_element(all.begin(), middle, all.end());
+  Traces result = traces;
+  for (auto& draws : result) {
+    for (auto& x : draws) x = std::abs(x - *middle);
+  }
+  return result;
+}
+
+bool all_finite(const Traces& traces) {
+  return std::all_of(traces.begin(), traces.end(), [](const auto& draws) {
+    return std::all_of(draws.begin(), draws.end(), [](double x) { return std::isfinite(x); });
+  });
+}
+
 }  // namespace
 
 double mean(const Traces& traces) {
@@ -88,6 +135,14 @@ std::optional<double> split_r_hat(const Traces& traces) {
   const auto halves = halves_of(traces);
   if (!halves) return std::nullopt;
   return std::sqrt(halves->total / halves->within);
+}
+
+std::optional<double> rank_r_hat(const Traces& traces) {
+  if (!all_finite(traces)) return std::nullopt;
+  const auto bulk = split_r_hat(normal_scores(traces));
+  if (!bulk) return std::nullopt;
+  const auto tails = split_r_hat(normal_scores(folded(traces)));
+  return tails ? std::max(*bulk, *tails) : *bulk;
 }
 
 std::optional<double> effective_sample_size(const Traces& traces) {

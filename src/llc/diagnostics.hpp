@@ -1,6 +1,6 @@
 // Diagnostics of Markov chains: pure functions on traces, one vector of draws per chain, all of one length.
-// Names and formulas follow Vehtari, Gelman, Simpson, Carpenter and Buerkner (Bayesian Analysis 16, 2021), without the
-// rank transform: what is judged here is the error of a mean.
+// Names and formulas follow Vehtari, Gelman, Simpson, Carpenter and Buerkner (Bayesian Analysis 16, 2021). Effective
+// sizes and errors are those of the draws themselves, not of their ranks: what is judged here is the error of a mean.
 #pragma once
 
 #include <optional>
@@ -17,6 +17,11 @@ double mean(const Traces& traces);
 /// the halves and B N times the variance between their means. Empty with fewer than 4 draws a chain, or if nothing
 /// varies.
 std::optional<double> split_r_hat(const Traces& traces);
+
+/// Rank-normalised split R-hat: the larger of split_r_hat of the draws' normal scores, z = Phi^-1((rank - 3/8) / (S +
+/// 1/4)), ties sharing their mean rank, and of the normal scores of |x - median|, which see chains of different spread.
+/// Empty as for split_r_hat.
+std::optional<double> rank_r_hat(const Traces& traces);
 
 /// Effective sample size of the mean of all draws, over split chains: S / (1 + 2 sum_t rho_t), the sum cut by Geyer's
 /// initial monotone sequence. At most S log10(S), S the number of draws. Empty as for split_r_hat.

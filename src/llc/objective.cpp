@@ -3,7 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/dot.h>
-#include <ATen/ops/randint.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/StringUtil.h>
 
@@ -46,9 +46,10 @@ at::Tensor Objective::losses(const Replica& replica, const Data& data) const {
   return losses;
 }
 
-Batch Objective::draw(std::int64_t size, at::Generator generator) const {
-  const auto indices = at::randint(0, samples_, {size}, std::move(generator), at::TensorOptions().dtype(at::kLong))
-                           .to(all_.start_losses.device());
+Batch Objective::draw(std::int64_t size, const kernels::RandomKey& key) const {
+  auto indices = at::empty({size}, at::kLong);
+  kernels::indices(key, samples_, size, indices.data_ptr<std::int64_t>());
+  indices = indices.to(all_.start_losses.device());
   return {all_.data.select(indices), all_.start_losses.index_select(0, indices)};
 }
 
@@ -69,14 +70,17 @@ at::Tensor Objective::slope(const Replica& replica, const Batch& batch) const {
 Objective::Value Objective::at(const Replica& replica, const Batch& batch) const {
   const auto values = losses(replica, batch.data);
   const auto size = static_cast<double>(values.size(0));
+  Value value;
+  value.losses = values.detach();
   // Summed in fp64: it is a small difference of large sums that counts.
-  const double mean = values.detach().sum(at::kDouble).item<double>() / size;
   const double start = full_batch() ? start_loss_ : batch.start_losses.mean().item<double>();
-  Value value{mean - start, replica.gradient(values, 1 / size)};
+  value.excess = value.losses.sum(at::kDouble).item<double>() / size - start;
+  auto parts = replica.gradient_parts(values, 1 / size);
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    value.gradient.push_back({std::move(parts[i]), replica.part_sizes()[i]});
   if (kind_ == LlcKind::Tilted) {
-    const auto s = slope(replica, batch);
-    value.excess -= at::dot(s, replica.weights() - start_).item<double>();
-    value.gradient.sub_(s);
+    value.slope = slope(replica, batch);
+    value.excess -= at::dot(value.slope, replica.weights() - start_).item<double>();
   }
   return value;
 }

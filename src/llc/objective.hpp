@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <dds/llc.hpp>
 
+#include "src/llc/pass.hpp"
 #include "src/model/replica.hpp"
 
 namespace dds {
@@ -34,16 +35,18 @@ class Objective {
   const Batch& all() const { return all_; }
   /// A batch of `size` samples, each drawn from all of them independently of the rest and of earlier batches: the
   /// weights of a chain are then independent of the batch that its loss is averaged over.
-  Batch draw(std::int64_t size, at::Generator generator) const;
+  Batch draw(std::int64_t size, const kernels::RandomKey& key) const;
   /// The batch of a chain's step: all samples or a draw.
-  Batch next(at::Generator generator) const { return full_batch() ? all_ : draw(batch_size_, std::move(generator)); }
+  Batch next(const kernels::RandomKey& key) const { return full_batch() ? all_ : draw(batch_size_, key); }
 
   /// Gradient of the mean loss over the batch.
   at::Tensor gradient(const Replica& replica, const Batch& batch, Replica::Graph graph = Replica::Graph::Free) const;
 
   struct Value {
     double excess;
-    at::Tensor gradient;  ///< of the excess, in the layout of Replica::weights
+    std::vector<WeightPass::Part> gradient;  ///< of the mean loss: that of the excess less `slope`
+    at::Tensor slope;                        ///< s; undefined where it is zero
+    at::Tensor losses;                       ///< of the batch's samples, detached
   };
   /// At the replica's weights.
   Value at(const Replica& replica, const Batch& batch) const;

@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <cstddef>
+
+#include "src/llc/stage.hpp"
 
 namespace dds {
 namespace {
@@ -51,17 +52,17 @@ void judge_size(Judge& judge, const LlcEstimate& e) {
   judge.at_most("discretisation/lambda", share(e.discretisation), LlcBounds::kDiscretisation);
 }
 
-void judge_neighbourhood(Judge& judge, const LlcEstimate& e, const LlcOptions& options) {
-  const bool stationary = e.distance_r_hat && *e.distance_r_hat <= LlcBounds::kDistanceRHat && e.distance_drift &&
-                          std::abs(*e.distance_drift) <= LlcBounds::kDrift;
-  if (!stationary) {
+/// `settled`: lambda is the same at four times gamma. Then it is no matter how far chains go, nor whether they have
+/// come all of the way from the one distance to the other.
+void judge_neighbourhood(Judge& judge, const LlcEstimate& e, const LlcOptions& options, bool settled) {
+  const bool on_the_way = settled && e.distance_ratio && *e.distance_ratio > LlcBounds::kDistanceOnTheWay;
+  if (!on_the_way && !distance_is_stationary(e.distance_ratio, e.distance_ratio_error)) {
     judge.fail(
-        fmt::format("|w-w*| not stationary (r_hat {:.3g}, bound {:.3g}; drift {:.3g}, bound {:.3g}): "
-                    "2/(eps gamma) is {:.0f} steps, burn_in {}",
-                    e.distance_r_hat.value_or(NAN), LlcBounds::kDistanceRHat, e.distance_drift.value_or(NAN),
-                    LlcBounds::kDrift, e.relaxation, e.burn_in));
+        fmt::format("|w-w*| not stationary: |w-w*|^2 at {:.2g} of what it must be; 2/(eps gamma) is {:.0f} steps, "
+                    "burn_in {}, draws {}",
+                    *e.distance_ratio, e.relaxation, e.burn_in, e.draws));
   }
-  if (e.relative_distance) {
+  if (e.relative_distance && !settled) {
     judge.at_most("chain left the neighbourhood: |w-w*|/|w*|", e.relative_distance, options.max_relative_distance());
   }
   // On mini-batches the loss of a single draw is mostly noise of the batch.
@@ -70,27 +71,42 @@ void judge_neighbourhood(Judge& judge, const LlcEstimate& e, const LlcOptions& o
   }
 }
 
+void judge_gamma(Judge& judge, const LlcEstimate& e, const Ending& ending) {
+  if (!ending.gamma_limited.empty()) return judge.fail("gamma_limited: " + ending.gamma_limited);
+  if (e.gamma_change || !e.gamma_response || !e.gamma_response_error) return;
+  // Given by hand: lambda_hat(gamma) is what was asked for, unless gamma itself is what it measures.
+  const double surely = *e.gamma_response - 2 * *e.gamma_response_error;
+  if (surely > LlcBounds::kGammaResponse * *e.lambda) {
+    judge.fail(fmt::format("gamma_limited: halving gamma would add {:.3g} +- {:.2g} to lambda {:.3g}",
+                           *e.gamma_response, *e.gamma_response_error, *e.lambda));
+  }
+}
+
 void judge_step(Judge& judge, const LlcEstimate& e) {
-  judge.at_least("acceptance", e.acceptance, LlcBounds::kAcceptance);
+  if (e.acceptance) judge.at_least("acceptance", e.acceptance, LlcBounds::kAcceptance);
   if (e.batch_noise) judge.at_most("batch_noise", e.batch_noise, LlcBounds::kBatchNoise);
+  if (!e.step_change) return;
+  const double moved = std::abs(*e.step_change);
+  if (moved > 3 * *e.step_change_error && moved > LlcBounds::kStepChange * *e.lambda) {
+    judge.fail(fmt::format("half the step changes lambda by {:.3g} +- {:.2g}", *e.step_change, *e.step_change_error));
+  }
 }
 
 }  // namespace
 
-void judge(LlcEstimate& estimate, const LlcOptions& options) {
+void judge(LlcEstimate& estimate, const LlcOptions& options, const Ending& ending) {
   Judge judge(estimate);
   if (estimate.diverged > 0) judge.fail(fmt::format("{} of {} chains diverged", estimate.diverged, estimate.chains));
-  if (options.max_seconds() > 0 && estimate.seconds >= options.max_seconds()) {
-    judge.fail(fmt::format("stopped after {:.3g} s > {:.3g} s", estimate.seconds, options.max_seconds()));
-  }
+  if (!ending.stopped.empty()) judge.fail(ending.stopped);
   if (!estimate.lambda) {
     if (estimate.failures.empty()) judge.fail("no finite number came of the chains");
     return;
   }
   judge_size(judge, estimate);
   judge_mixing(judge, estimate);
-  judge_neighbourhood(judge, estimate, options);
+  judge_neighbourhood(judge, estimate, options, ending.gamma_settled);
   judge_step(judge, estimate);
+  judge_gamma(judge, estimate, ending);
 }
 
 std::string LlcEstimate::verdict() const {

@@ -14,27 +14,30 @@ SingleThreaded::SingleThreaded() : before_(at::get_num_threads()) { at::set_num_
 
 SingleThreaded::~SingleThreaded() { at::set_num_threads(before_); }
 
-Watch::Watch(double max_seconds, std::function<void(double)> progress)
-    : max_seconds_(max_seconds), progress_(std::move(progress)) {}
+Watch::Watch(double max_seconds, std::function<bool()> cancelled, std::function<void(double)> progress)
+    : max_seconds_(max_seconds), cancelled_(std::move(cancelled)), progress_(std::move(progress)) {}
 
 double Watch::seconds() const {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
 }
 
-bool Watch::over() const { return aborted_ || (max_seconds_ > 0 && seconds() >= max_seconds_); }
+bool Watch::over() const { return aborted_ || was_cancelled_ || (max_seconds_ > 0 && seconds() >= max_seconds_); }
 
 bool Watch::tick() {
+  if (cancelled_ && cancelled_()) was_cancelled_ = true;
   if (over()) return true;
-  const auto done = ++done_;
-  if (progress_ && expected_ > 0 && (done % std::max<std::int64_t>(expected_ / 100, 1) == 0 || done == expected_)) {
-    report(done);
+  const std::int64_t done = ++done_, expected = expected_;
+  if (progress_ && expected > 0 && done % std::max<std::int64_t>(expected / 100, 1) == 0) {
+    report(static_cast<double>(done) / static_cast<double>(expected));
   }
   return false;
 }
 
-void Watch::report(std::int64_t done) {
+void Watch::report(double share) {
+  if (!progress_) return;
   const std::lock_guard<std::mutex> lock(mutex_);
-  progress_(std::min(1.0, static_cast<double>(done) / static_cast<double>(expected_)));
+  reported_ = std::max(reported_, std::min(1.0, share));
+  progress_(reported_);
 }
 
 void run_on(const std::vector<Replica>& replicas, std::size_t count, Watch& watch,

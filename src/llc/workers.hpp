@@ -27,26 +27,33 @@ class SingleThreaded {
 /// Counts steps over all threads, reports progress, and says when to stop.
 class Watch {
  public:
-  /// `max_seconds` 0: no limit.
-  Watch(double max_seconds, std::function<void(double)> progress);
+  /// `max_seconds` 0: no limit. `cancelled` may be empty.
+  Watch(double max_seconds, std::function<bool()> cancelled, std::function<void(double)> progress);
 
-  void expect(std::int64_t steps) { expected_ = steps; }
+  /// So many steps are foreseen from here on; what is done already counts too.
+  void expect(std::int64_t steps) { expected_ = done_ + steps; }
   /// To be called before each step: true if there should be none.
   bool tick();
   void abort() { aborted_ = true; }
   bool over() const;
+  bool cancelled() const { return was_cancelled_; }
+  /// All is done.
+  void finish() { report(1.0); }
   double seconds() const;
 
  private:
-  void report(std::int64_t done);
+  void report(double share);
 
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   double max_seconds_;
+  std::function<bool()> cancelled_;
   std::function<void(double)> progress_;
   std::mutex mutex_;
+  double reported_ = 0;  // guarded by mutex_
   std::atomic<std::int64_t> done_ = 0;
-  std::int64_t expected_ = 0;
+  std::atomic<std::int64_t> expected_ = 0;
   std::atomic<bool> aborted_ = false;
+  std::atomic<bool> was_cancelled_ = false;
 };
 
 /// Calls work(i, replica) for i = 0 .. count-1, each replica in one thread at a time. The first exception ends the work

@@ -46,6 +46,39 @@ void floor_and_dead(const Run& run, std::vector<std::string>& out) {
                                   s.structural_bound, s.layer, to_string(s.side)));
 }
 
+/// What DeadAxesTracker saw, for the series with the most of it.
+void births(const Run& run, std::vector<std::string>& out) {
+  struct Change {
+    std::int64_t born = 0, revived = 0;
+    std::int64_t last_reading = 0;
+    std::int64_t from = 0, to = 0;
+  };
+  std::map<SeriesId, Change> series;
+  for (const Signature& s : run.signatures) {
+    if (!s.sigma_max) continue;
+    Change& change = series[series_of(s)];
+    const std::int64_t before = std::exchange(change.last_reading, s.step);
+    if (s.born.value_or(0) + s.revived.value_or(0) == 0) continue;
+    if (change.born + change.revived == 0) change.from = before;
+    change.to = s.step;
+    change.born += s.born.value_or(0);
+    change.revived += s.revived.value_or(0);
+  }
+  std::vector<std::pair<SeriesId, Change>> most(series.begin(), series.end());
+  std::erase_if(most, [](const auto& one) { return one.second.born + one.second.revived == 0; });
+  std::stable_sort(most.begin(), most.end(), [](const auto& a, const auto& b) {
+    return a.second.born + a.second.revived > b.second.born + b.second.revived;
+  });
+  constexpr std::size_t kMost = 3;
+  for (std::size_t i = 0; i < std::min(kMost, most.size()); ++i) {
+    const auto& [id, change] = most[i];
+    out.push_back(fmt::format("{}: {} dimensions died between steps {} and {}, {} came to life.", to_string(id),
+                              change.born, change.from, change.to, change.revived));
+  }
+  if (most.size() > kMost)
+    out.push_back(fmt::format("Dead dimensions changed in {} more series.", most.size() - kMost));
+}
+
 void dying(const std::vector<DecayCount>& counts, std::vector<std::string>& out) {
   const auto with = [&](DecayStatus status) {
     return std::count_if(counts.begin(), counts.end(), [&](const DecayCount& c) { return c.status == status; });
@@ -122,6 +155,7 @@ std::vector<std::string> findings(const Run& run, const std::vector<Comparison>&
   std::vector<std::string> out;
   last_metrics(run, out);
   floor_and_dead(run, out);
+  births(run, out);
   dying(counts, out);
   estimates(run, out);
   correlations(comparisons, out);

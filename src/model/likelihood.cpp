@@ -17,6 +17,9 @@
 #include <dds/model.hpp>
 #include <tuple>
 
+#include "src/spectral/cancellation.hpp"
+#include "src/theory/landscape.hpp"
+
 namespace dds {
 namespace {
 
@@ -96,6 +99,15 @@ class Categorical final : public Likelihood {
     return (log_p.detach() * 0.5).exp() * -log_p;
   }
 
+  /// The exact expectation weights the classes by their probabilities, which sum to one.
+  at::Tensor cancelling_terms(const at::Tensor& output, bool exact) const override {
+    return softmax_terms(output, output.dim() - 1);
+  }
+
+  at::Tensor divergence(const at::Tensor& frozen, const at::Tensor& output) const override {
+    return per_sample(divergence_terms(at::log_softmax(frozen, -1), at::log_softmax(output, -1)));
+  }
+
  private:
   void check_targets(const at::Tensor& output, const at::Tensor& target) const {
     check_target_shape("categorical", target, output.sizes().slice(0, output.dim() - 1));
@@ -152,6 +164,19 @@ class Bernoulli final : public Likelihood {
     const auto constant = z.detach();
     return (at::sigmoid(constant) * at::sigmoid(-constant)).sqrt() * z;  // p (1 - p), without cancellation at p = 1
   }
+
+  /// Exactly, nothing cancels, but the terms move with the logits: d log sqrt(p (1 - p)) <= dz / 2.
+  at::Tensor cancelling_terms(const at::Tensor& output, bool exact) const override {
+    if (!exact) return logistic_terms(output);
+    const c10::NoGradGuard no_grad;
+    return norm_of((at::sigmoid(output) * at::sigmoid(-output)).sqrt() * output) * 0.5;
+  }
+
+  at::Tensor divergence(const at::Tensor& frozen, const at::Tensor& output) const override {
+    const auto log_p = [](const at::Tensor& z) { return -at::softplus(-z, 1, /*threshold=*/700); };
+    return per_sample(divergence_terms(log_p(frozen), log_p(output)) +
+                      divergence_terms(log_p(-frozen), log_p(-output)));
+  }
 };
 
 class Gaussian final : public Likelihood {
@@ -183,6 +208,15 @@ class Gaussian final : public Likelihood {
     check_output("gaussian", output, 1);
     check_term(*this, output, k);
     return rows(output).select(1, k) / sigma_;
+  }
+
+  at::Tensor cancelling_terms(const at::Tensor& output, bool exact) const override {
+    return square_terms(output) * (exact ? 0 : 1 / (sigma_ * sigma_));
+  }
+
+  at::Tensor divergence(const at::Tensor& frozen, const at::Tensor& output) const override {
+    const auto difference = output - frozen;
+    return per_sample(difference * difference) * (0.5 / (sigma_ * sigma_));
   }
 
  private:
@@ -233,6 +267,13 @@ class Custom final : public Likelihood {
 
 at::Tensor Likelihood::fisher_term(const at::Tensor& output, std::int64_t k) const {
   throw InvalidArgument(name() + ": no exact expectation of the Fisher for this likelihood");
+}
+
+at::Tensor Likelihood::cancelling_terms(const at::Tensor&, bool) const { return {}; }
+
+at::Tensor Likelihood::divergence(const at::Tensor&, const at::Tensor&) const {
+  throw InvalidArgument(name() + ": no closed form of the divergence for this likelihood; expected categorical(), " +
+                        "bernoulli() or gaussian()");
 }
 
 LikelihoodPtr categorical(std::int64_t ignore_index) { return std::make_shared<Categorical>(ignore_index); }

@@ -71,6 +71,7 @@ Replica::Replica(std::shared_ptr<torch::nn::Module> module, Forward forward, con
   std::vector<at::Tensor> flat;
   for (const auto& parameter : parameters_) flat.push_back(parameter.detach().reshape({-1}));
   weights_ = at::cat(flat);
+  for (const auto& part : flat) sizes_.push_back(part.numel());
   std::int64_t offset = 0;
   for (auto& parameter : parameters_) {
     const auto size = parameter.numel();
@@ -80,11 +81,16 @@ Replica::Replica(std::shared_ptr<torch::nn::Module> module, Forward forward, con
   }
 }
 
-at::Tensor Replica::gradient(const at::Tensor& values, double scale, Graph graph) const {
-  if (!values.requires_grad()) return at::zeros_like(weights_);  // linear in the weights, or independent of them
+std::vector<at::Tensor> Replica::gradient_parts(const at::Tensor& values, double scale, Graph graph) const {
+  // Linear in the weights, or independent of them.
+  if (!values.requires_grad()) return std::vector<at::Tensor>(parameters_.size());
   const bool differentiable = graph == Graph::Differentiable;
-  auto parts = torch::autograd::grad({values}, parameters_, {at::full_like(values, scale)}, graph != Graph::Free,
-                                     differentiable, /*allow_unused=*/true);
+  return torch::autograd::grad({values}, parameters_, {at::full_like(values, scale)}, graph != Graph::Free,
+                               differentiable, /*allow_unused=*/true);
+}
+
+at::Tensor Replica::gradient(const at::Tensor& values, double scale, Graph graph) const {
+  auto parts = gradient_parts(values, scale, graph);
   for (std::size_t i = 0; i < parts.size(); ++i) {
     parts[i] = (parts[i].defined() ? parts[i] : at::zeros_like(parameters_[i])).reshape({-1});
   }

@@ -34,11 +34,16 @@ class Replica {
   /// touched. `Keep`: the graph of the values can be run through again; `Differentiable`: the result has a graph too.
   enum class Graph { Free, Keep, Differentiable };
   at::Tensor gradient(const at::Tensor& values, double scale = 1, Graph graph = Graph::Free) const;
+  /// The same in parts, one a parameter in the order of `weights`; undefined for those that it does not depend on.
+  std::vector<at::Tensor> gradient_parts(const at::Tensor& values, double scale = 1, Graph graph = Graph::Free) const;
+  /// Number of weights in each part.
+  const std::vector<std::int64_t>& part_sizes() const { return sizes_; }
 
  private:
   std::shared_ptr<torch::nn::Module> module_;
   Forward forward_;
   std::vector<at::Tensor> parameters_;
+  std::vector<std::int64_t> sizes_;
   at::Tensor weights_;
 };
 

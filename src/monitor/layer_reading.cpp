@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "src/model/random.hpp"
+#include "src/spectral/solver.hpp"
 
 namespace dds {
 namespace {
@@ -19,6 +20,11 @@ using Clock = std::chrono::steady_clock;
 /// Bound on the rank of the rows of several calls together, which may lie in different subspaces.
 std::int64_t joint(std::int64_t bound, std::int64_t calls) {
   return bound > std::numeric_limits<std::int64_t>::max() / calls ? bound : bound * calls;
+}
+
+/// The type with the larger rounding error: calls of one layer may differ in it (autocast).
+c10::ScalarType coarser(c10::ScalarType a, c10::ScalarType b) {
+  return noise_floor(a, 1, 1, 1.0) >= noise_floor(b, 1, 1, 1.0) ? a : b;
 }
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -85,7 +91,10 @@ void LayerReading::add(Side side, const at::Tensor& rows, std::int64_t bound, co
   const auto start = Clock::now();
   SideRows& into = at(side);
   const std::int64_t width = rows.size(1);
-  if (width == 0 || rows.size(0) == 0) return;
+  if (width == 0 || rows.size(0) == 0) {
+    into.empty = true;
+    return;
+  }
   if (!rows.is_floating_point()) {  // complex numbers
     into.status |= Status::NotObservable;
     return;
@@ -99,7 +108,7 @@ void LayerReading::add(Side side, const at::Tensor& rows, std::int64_t bound, co
     return;
   }
   into.width = width;
-  if (!into.dtype) into.dtype = rows.scalar_type();
+  into.dtype = coarser(into.dtype.value_or(rows.scalar_type()), rows.scalar_type());
   into.bound = std::max(into.bound, std::min(bound, width));
   const bool subsampled = rows.size(0) > max_rows;
   if (subsampled) into.status |= Status::Subsampled;
@@ -143,9 +152,10 @@ const TriangularAccumulator* LayerReading::factor(Side side) const {
 
 void LayerReading::replace(Side side, TriangularAccumulator factor) { at(side).factor = std::move(factor); }
 
-void SignatureBatch::add(const LayerReading& layer, Side side, Signature like, std::int64_t terms) {
+void SignatureBatch::add(const LayerReading& layer, Side side, Signature like, std::int64_t terms,
+                         const Cancellation& cancellation) {
   const LayerReading::SideRows& rows = layer.at(side);
-  Request request{&rows, std::move(like), terms};
+  Request request{&rows, std::move(like), terms, cancellation.factor()};
   Signature& signature = request.signature;
   signature.layer = layer.layer_;
   signature.kind = layer.kind_;
@@ -160,9 +170,11 @@ void SignatureBatch::add(const LayerReading& layer, Side side, Signature like, s
     signature.width = rows.factor->width();
     signature.structural_bound = rows.bound;
     signature.seconds = rows.seconds;
+    if (!cancellation.known() && !signature.status.no_numbers()) signature.status |= Status::LossUnknown;
   } else if (!signature.status.no_numbers()) {
     // A layer that ran and has no rows on this side: token indices have no features, a frozen output no gradient.
-    signature.status |= !layer.ran_            ? Status::NotRun
+    signature.status |= rows.empty             ? Status::Empty
+                        : !layer.ran_          ? Status::NotRun
                         : side == Side::Fisher ? Status::NoGradient
                                                : Status::NotObservable;
   }
@@ -172,6 +184,12 @@ void SignatureBatch::add(const LayerReading& layer, Side side, Signature like, s
 void SignatureBatch::fill_in(Request& request, Spectrum spectrum) {
   Signature& signature = request.signature;
   spectrum.divisor /= request.terms;
+  if (!std::isfinite(spectrum.cancellation)) {  // a NaN in the loss that did not reach this layer
+    spectrum.cancellation = 1;
+    signature.status |= Status::LossUnknown;
+  } else if (request.cancellation.defined()) {
+    signature.cancellation = spectrum.cancellation;
+  }
   if (options_.fixed_rank()) signature.fixed_rank = options_.fixed_rank()(series_of(signature));
   read_numbers(spectrum, *request.rows->dtype, signature);
   if (!signature.fixed_rank && signature.logdet_plus) {
@@ -190,12 +208,14 @@ std::vector<Signature> SignatureBatch::read() {
   const auto start = Clock::now();
   std::vector<Request*> readable;
   std::vector<const TriangularAccumulator*> factors;
+  std::vector<at::Tensor> cancellations;
   for (Request& request : requests_) {
     if (!request.rows->factor || request.signature.status.no_numbers()) continue;
     readable.push_back(&request);
     factors.push_back(&*request.rows->factor);
+    cancellations.push_back(request.cancellation);
   }
-  std::vector<Spectrum> spectra = read_spectra(factors, options_.dead_axes());
+  std::vector<Spectrum> spectra = read_spectra(factors, options_.dead_axes(), library_svd, cancellations);
   for (std::size_t i = 0; i < readable.size(); ++i) fill_in(*readable[i], std::move(spectra[i]));
   const double share = seconds_since(start) / static_cast<double>(std::max<std::size_t>(1, readable.size()));
   std::vector<Signature> signatures;

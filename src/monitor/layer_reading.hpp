@@ -15,6 +15,8 @@
 #include <optional>
 #include <vector>
 
+#include "src/spectral/cancellation.hpp"
+
 namespace dds {
 
 /// Collects the rows of one layer, side by side, within the bounds of `options`.
@@ -43,6 +45,10 @@ class LayerReading {
   std::vector<at::Tensor> pending() const;
   /// Rows of one side that were reduced; null if there are none.
   const TriangularAccumulator* factor(Side side) const;
+  /// True if what was reduced of one side is all that there was, and can be read.
+  bool whole(Side side) const { return at(side).factor && !at(side).status.no_numbers(); }
+  /// Of the rows of one side; empty if there are none.
+  std::optional<c10::ScalarType> dtype(Side side) const { return at(side).dtype; }
   /// Lets other rows stand for those of one side.
   void replace(Side side, TriangularAccumulator factor);
 
@@ -57,7 +63,8 @@ class LayerReading {
     };
     std::vector<Pending> pending;
     std::optional<TriangularAccumulator> factor;
-    std::optional<c10::ScalarType> dtype;
+    std::optional<c10::ScalarType> dtype;  ///< the coarsest
+    bool empty = false;                    ///< a call had no rows, or no columns
     std::int64_t width = 0;
     std::int64_t bound = 0;
     std::int64_t calls = 0;
@@ -89,8 +96,9 @@ class SignatureBatch {
 
   /// Asks for the signature of one side of `layer`, which must outlive read(); `like` has what the caller knows: step,
   /// source, fisher_kind, reduction. `terms`: gradients that make up the expectation of one row (an exact Fisher has
-  /// one for each class).
-  void add(const LayerReading& layer, Side side, Signature like, std::int64_t terms = 1);
+  /// one for each class). `cancellation`: of the loss whose gradients the rows are, on the Fisher side.
+  void add(const LayerReading& layer, Side side, Signature like, std::int64_t terms = 1,
+           const Cancellation& cancellation = {});
 
   /// In the order of add().
   std::vector<Signature> read();
@@ -100,6 +108,7 @@ class SignatureBatch {
     const LayerReading::SideRows* rows;
     Signature signature;
     std::int64_t terms;
+    at::Tensor cancellation;
   };
   void fill_in(Request& request, Spectrum spectrum);
 

@@ -1,15 +1,18 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/full.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <torch/nn/module.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <dds/directions.hpp>
 #include <dds/error.hpp>
 #include <dds/monitor.hpp>
 #include <dds/recorder.hpp>
 #include <dds/window.hpp>
+#include <deque>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -20,6 +23,7 @@
 
 #include "src/monitor/layer_reading.hpp"
 #include "src/monitor/reading_thread.hpp"
+#include "src/spectral/cancellation.hpp"
 
 namespace dds {
 
@@ -52,6 +56,43 @@ std::vector<const CapturedLoss*> losses_of(const CapturedCall& call, const Captu
     if (loss.order < next) own.push_back(&loss);
   }
   return own.empty() ? all : own;  // a layer that runs twice in one forward has the losses of its last run
+}
+
+/// What cancels in the gradients that came out of one loss operator.
+Cancellation cancellation_of(const CapturedLoss& loss) {
+  using Difference = CapturedLoss::Difference;
+  const at::NoGradGuard no_grad;
+  const at::Tensor difference = loss.logits_gradient(), incoming = loss.result_gradient();
+  if (loss.difference == Difference::Unknown || !loss.logits_intact()) return Cancellation::unknown();
+  if (!difference.defined() || !incoming.defined()) return {};  // no backward pass came through it
+  at::Tensor weight = incoming;
+  if (loss.reduction == CapturedLoss::Reduction::Mean) {
+    if (!loss.terms.defined()) return Cancellation::unknown();
+    weight = incoming.to(at::kDouble).div(loss.terms.to(incoming.device()));
+  }
+  switch (loss.difference) {
+    case Difference::Softmax:
+      return {softmax_terms(loss.logits, loss.classes, weight), norm_of(difference)};
+    case Difference::Logistic:
+      return {logistic_terms(loss.logits, weight), norm_of(difference)};
+    default:
+      return {square_terms(loss.logits, weight).mul(loss.slope), norm_of(difference)};
+  }
+}
+
+/// The same for each loss of a recording, by its order: the losses are fewer than the layers.
+using Cancellations = std::map<std::int64_t, Cancellation>;
+
+Cancellations cancellations_of(const Captured& captured) {
+  Cancellations all;
+  for (const CapturedLoss& loss : captured.losses) all.emplace(loss.order, cancellation_of(loss));
+  return all;
+}
+
+Cancellation joined(const Cancellations& all, const std::vector<const CapturedLoss*>& losses) {
+  Cancellation result;
+  for (const CapturedLoss* loss : losses) result.add(all.at(loss->order));
+  return result;
 }
 
 Scaling scaling_of(const Reduction& reduction, const std::vector<const CapturedLoss*>& losses) {
@@ -157,13 +198,7 @@ class Monitor::State {
 
   void flush() {
     drain();
-    guarded([this] { write_skipped(); });
     rethrow();
-  }
-
-  ~State() {
-    drain();
-    guarded([this] { write_skipped(); });
   }
 
   std::int64_t skipped() const { return skipped_; }
@@ -180,19 +215,19 @@ class Monitor::State {
       signature.step = steps_;
       write(signature, spectra);
     }
-    write(Metric{steps_, "read_seconds", seconds_since(start)});
+    sink_->write(Metric{steps_, "read_seconds", seconds_since(start)});
     return signatures;
   }
 
   void log(LlcEstimate estimate) {
     rethrow();
     estimate.step = steps_;
-    write(estimate);
+    hand_to_sink(std::move(estimate));
   }
 
   void log(std::string_view name, double value) {
     rethrow();
-    write(Metric{steps_, std::string(name), value});
+    hand_to_sink(Metric{steps_, std::string(name), value});
   }
 
   std::string state() const {
@@ -205,6 +240,7 @@ class Monitor::State {
   }
 
   void load_state(const std::string& text) {
+    if (open_) throw InvalidArgument(fmt::format("Monitor::load_state: step {} has not ended", steps_));
     drain();
     try {
       const nlohmann::json state = nlohmann::json::parse(text);
@@ -214,8 +250,17 @@ class Monitor::State {
       }
       const auto steps = state.at("steps").get<std::int64_t>();
       if (steps < 0) throw InvalidArgument(fmt::format("Monitor::load_state: steps is {}, expected 0 or more", steps));
+      for (const auto& [series, rank] : ranks) {
+        if (rank < 1) {
+          throw InvalidArgument(fmt::format("Monitor::load_state: the fixed rank of {} is {}, expected at least 1",
+                                            to_string(series), rank));
+        }
+      }
       steps_ = steps;
       fixed_ranks_ = std::move(ranks);
+      decay_ = DecayCounter(options_.decay());
+      dead_axes_ = DeadAxesTracker();
+      windows_.clear();
     } catch (const nlohmann::json::exception& error) {
       throw InvalidArgument(fmt::format("Monitor::load_state: not the text of Monitor::state(): {}", error.what()));
     }
@@ -262,11 +307,12 @@ class Monitor::State {
         work();
       } catch (const std::exception& error) {
         if (!options_.on_error()) throw;
+        const std::lock_guard lock(handler_mutex_);
         options_.on_error()(error);
       }
     } catch (...) {
       const std::lock_guard lock(mutex_);
-      error_ = std::current_exception();
+      if (!error_) error_ = std::current_exception();
     }
   }
 
@@ -275,6 +321,7 @@ class Monitor::State {
     struct Layer {
       LayerReading reading;
       std::string reduction;
+      Cancellation cancellation;
     };
     std::int64_t step = 0;
     std::vector<Layer> layers;
@@ -290,10 +337,11 @@ class Monitor::State {
     attribution_ = std::move(captured.attribution);
     StepRows rows;
     rows.step = steps_;
+    const Cancellations cancellations = wanted(Side::Fisher) ? cancellations_of(captured) : Cancellations();
     for (const CapturedLayer& layer : captured.layers) {
       try {
         if (layer.calls.empty() && !first_time(layer)) continue;
-        rows.layers.push_back(collect(layer, captured));
+        rows.layers.push_back(collect(layer, captured, cancellations));
       } catch (...) {
         if (!rows.error) rows.error = std::current_exception();
       }
@@ -307,37 +355,38 @@ class Monitor::State {
     return rows;
   }
 
-  StepRows::Layer collect(const CapturedLayer& layer, const Captured& captured) const {
+  bool wanted(Side side) const {
+    const std::vector<Side>& sides = options_.reading().sides();
+    return std::find(sides.begin(), sides.end(), side) != sides.end();
+  }
+
+  StepRows::Layer collect(const CapturedLayer& layer, const Captured& captured,
+                          const Cancellations& cancellations) const {
     LayerReading reading(layer, options_.reading());
     if (!captured.errors.empty()) reading.mark(Status::CaptureFailed);
     std::string reduction;
+    Cancellation cancellation;
     const std::int64_t budget =
         std::max<std::int64_t>(1, options_.reading().max_rows() / std::max<std::int64_t>(1, std::ssize(layer.calls)));
     for (const CapturedCall& call : layer.calls) {
       reading.add_forward(call, std::ssize(layer.calls), budget);
       if (coupled_downstream(call, captured)) reading.mark(Side::Fisher, Status::Coupled);
-      const Scaling scaling = scaling_of(options_.reduction(), losses_of(call, layer, captured));
+      const std::vector<const CapturedLoss*> losses = losses_of(call, layer, captured);
+      const Scaling scaling = scaling_of(options_.reduction(), losses);
       reading.mark(Side::Fisher, scaling.status);
       reduction = scaling.name;
       reading.add_gradient(call, call.gradient(), call.backwards(), scaling.factor, std::ssize(layer.calls), budget);
+      if (!wanted(Side::Fisher) || call.backwards() == 0) continue;
+      const Cancellation of_call = joined(cancellations, losses).scaled(scaling.factor);
+      cancellation.add(of_call.factor().defined() ? of_call : Cancellation::unknown());
     }
-    return {std::move(reading), std::move(reduction)};
+    return {std::move(reading), std::move(reduction), std::move(cancellation)};
   }
 
-  /// A due step that is not captured. The worker logs it, since the sink may be what holds it up.
+  /// A due step that is not captured.
   void skip() {
     ++skipped_;
-    const std::lock_guard lock(mutex_);
-    unlogged_skips_.push_back(steps_);
-  }
-
-  void write_skipped() {
-    std::vector<std::int64_t> steps;
-    {
-      const std::lock_guard lock(mutex_);
-      steps = std::exchange(unlogged_skips_, {});
-    }
-    for (const std::int64_t step : steps) write(Metric{step, "skipped_reading", 1});
+    hand_to_sink(Metric{steps_, "skipped_reading", 1});
   }
 
   /// Gives the rows to the worker, who must not see what the training writes into its tensors from now on.
@@ -374,7 +423,8 @@ class Monitor::State {
       attempt([&] {
         layer.reading.reduce();
         for (const Side side : options.sides()) {
-          if (options_.window() > 1) join(layer.reading, side);
+          Cancellation cancellation = side == Side::Fisher ? layer.cancellation : Cancellation();
+          if (options_.window() > 1) join(layer.reading, side, cancellation);
           Signature like;
           like.step = rows.step;
           like.source = "step";
@@ -382,7 +432,7 @@ class Monitor::State {
             like.fisher_kind = "empirical";
             like.reduction = layer.reduction;
           }
-          batch.add(layer.reading, side, std::move(like));
+          batch.add(layer.reading, side, std::move(like), /*terms=*/1, cancellation);
         }
       });
     }
@@ -390,20 +440,33 @@ class Monitor::State {
       attempt([&] { write(signature, options_.reading().spectra()); });
     }
     attempt([&] {
-      write(Metric{rows.step, "step_reading_seconds", rows.seconds + seconds_since(start)});
-      if (rows.handed_over_after) write(Metric{rows.step, "step_capture_seconds", *rows.handed_over_after});
-      write_skipped();
+      sink_->write(Metric{rows.step, "step_reading_seconds", rows.seconds + seconds_since(start)});
+      if (rows.handed_over_after) sink_->write(Metric{rows.step, "step_capture_seconds", *rows.handed_over_after});
     });
     if (rows.error) std::rethrow_exception(rows.error);
   }
 
+  /// Rows of the last steps of one layer and side, and what cancelled in their losses.
+  struct Window {
+    TriangularWindow rows;
+    std::optional<c10::ScalarType> dtype;
+    std::deque<Cancellation> cancellations;
+  };
+
   /// Lets the rows of the last steps stand for those of this one.
-  void join(LayerReading& reading, Side side) {
-    const TriangularAccumulator* const rows = reading.factor(side);
-    if (!rows) return;
-    TriangularWindow& window = windows_.try_emplace({reading.layer(), side}, options_.window()).first->second;
-    window.push(*rows);
-    reading.replace(side, window.all());
+  void join(LayerReading& reading, Side side, Cancellation& cancellation) {
+    if (!reading.whole(side)) return;
+    const std::pair key{reading.layer(), side};
+    const auto known = windows_.find(key);
+    if (known != windows_.end() && known->second.dtype != reading.dtype(side)) windows_.erase(known);
+    Window& window =
+        windows_.try_emplace(key, Window{TriangularWindow(options_.window()), reading.dtype(side), {}}).first->second;
+    window.rows.push(*reading.factor(side));
+    window.cancellations.push_back(cancellation);
+    while (std::ssize(window.cancellations) > window.rows.size()) window.cancellations.pop_front();
+    reading.replace(side, window.rows.all());
+    cancellation = {};
+    for (const Cancellation& step : window.cancellations) cancellation.add(step);
   }
 
   /// True if an operator that mixes samples ran at or after this call: the rows of its gradient mix them too.
@@ -429,34 +492,41 @@ class Monitor::State {
   void write(Signature& signature, bool spectra) {
     if (signature.fixed_rank) fixed_ranks_.try_emplace(series_of(signature), *signature.fixed_rank);
     decay_.add(signature);
+    if (signature.dead_axes.defined()) {
+      if (const std::optional<DeadAxesChange> change = dead_axes_.add(signature)) {
+        signature.born = change->born;
+        signature.revived = change->revived;
+      }
+    }
     if (!spectra) signature.spectrum.clear();
-    write(signature);
+    sink_->write(signature);
   }
 
+  /// A row of the training thread: through the worker if there is one, so that nobody waits for a slow sink.
   template <class Row>
-  void write(const Row& row) {
-    const std::lock_guard lock(sink_mutex_);
-    sink_->write(row);
+  void hand_to_sink(Row row) {
+    if (!worker_) return sink_->write(row);
+    worker_->post_beside([this, row = std::move(row)] { guarded([&] { sink_->write(row); }); });
   }
 
   torch::nn::Module& model_;
   MonitorOptions options_;
-  log::SinkPtr sink_;
-  std::mutex sink_mutex_;
+  log::SinkPtr sink_;  ///< the worker's, if there is one; for others after drain()
   Recorder recorder_;
   bool open_ = false;
   bool due_ = false;
   std::int64_t steps_ = 0;
   std::int64_t skipped_ = 0;
   std::vector<Attribution> attribution_;
+  std::mutex handler_mutex_;  ///< on_error is called by one thread at a time
   std::mutex mutex_;
-  std::exception_ptr error_;                  ///< under mutex_
-  std::vector<std::int64_t> unlogged_skips_;  ///< under mutex_
+  std::exception_ptr error_;  ///< the first that nobody was told of; under mutex_
   std::set<std::pair<std::string, std::string>> reported_;
   // The worker's while it works; for others after drain().
   std::map<SeriesId, std::int64_t> fixed_ranks_;
   DecayCounter decay_;
-  std::map<std::pair<std::string, Side>, TriangularWindow> windows_;
+  DeadAxesTracker dead_axes_;
+  std::map<std::pair<std::string, Side>, Window> windows_;
   std::optional<ReadingThread> worker_;  ///< the last: it ends before what it works on
 };
 

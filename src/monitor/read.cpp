@@ -1,3 +1,4 @@
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
@@ -15,6 +16,7 @@
 #include "src/model/guard.hpp"
 #include "src/model/random.hpp"
 #include "src/monitor/layer_reading.hpp"
+#include "src/spectral/cancellation.hpp"
 
 namespace dds {
 namespace {
@@ -122,13 +124,24 @@ class CheckpointRead {
 
     const double share = static_cast<double>(data.size()) / static_cast<double>(probe_.size());
     add_forward(captured, share);
-    const bool graph = output.requires_grad();
-    for (std::int64_t k = 0; graph && k < plan_->passes; ++k) {
+    if (!output.requires_grad()) return;
+    const bool exact = plan_->kind == FisherPlan::Exact;
+    const at::Tensor terms = likelihood_.cancelling_terms(output.detach(), exact);
+    at::Tensor squares = at::zeros({}, output.options().dtype(at::kDouble).requires_grad(false));
+    std::vector<at::Tensor> inputs = parameters_;
+    inputs.push_back(output);
+    for (std::int64_t k = 0; k < plan_->passes; ++k) {
       const at::Tensor scalars = k == 0 ? std::exchange(first, {}) : term(output, data.targets, k);
-      torch::autograd::grad({scalars.sum()}, parameters_, {}, /*retain_graph=*/k + 1 < plan_->passes,
-                            /*create_graph=*/false, /*allow_unused=*/true);
+      const at::Tensor at_output =
+          torch::autograd::grad({scalars.sum()}, inputs, {}, /*retain_graph=*/k + 1 < plan_->passes,
+                                /*create_graph=*/false, /*allow_unused=*/true)
+              .back();
+      if (at_output.defined()) squares.add_(norm_of(at_output).square());
       add_gradients(captured, share);
     }
+    const double labels = exact ? 1 : static_cast<double>(plan_->passes);
+    cancellation_.add(terms.defined() ? Cancellation(terms.mul(std::sqrt(labels)), squares.sqrt())
+                                      : Cancellation::unknown());
   }
 
   LayerReading& reading(const CapturedLayer& layer) {
@@ -177,7 +190,7 @@ class CheckpointRead {
           like.reduction = "sum";
           if (plan_->kind == FisherPlan::Exact) terms = plan_->passes;
         }
-        batch.add(reading, side, std::move(like), terms);
+        batch.add(reading, side, std::move(like), terms, side == Side::Fisher ? cancellation_ : Cancellation());
       }
     }
     std::vector<Signature> result = batch.read();
@@ -198,6 +211,7 @@ class CheckpointRead {
   std::optional<Recorder> recorder_;
   std::vector<at::Tensor> parameters_;
   std::optional<FisherPlan> plan_;
+  Cancellation cancellation_;
   std::vector<LayerReading> readings_;
   std::map<std::string, std::size_t> places_;
 };

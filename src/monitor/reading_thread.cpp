@@ -23,15 +23,24 @@ ReadingThread::~ReadingThread() {
 
 void ReadingThread::post(std::function<void()> job) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return jobs_.size() < capacity_; });
-  jobs_.push_back(std::move(job));
+  changed_.wait(lock, [&] { return counting_ < capacity_; });
+  jobs_.push_back({std::move(job), /*counts=*/true});
+  ++counting_;
   lock.unlock();
+  changed_.notify_all();
+}
+
+void ReadingThread::post_beside(std::function<void()> job) {
+  {
+    const std::lock_guard lock(mutex_);
+    jobs_.push_back({std::move(job), /*counts=*/false});
+  }
   changed_.notify_all();
 }
 
 bool ReadingThread::full() const {
   const std::lock_guard lock(mutex_);
-  return jobs_.size() >= capacity_;
+  return counting_ >= capacity_;
 }
 
 void ReadingThread::drain() const {
@@ -45,11 +54,12 @@ void ReadingThread::serve() {
   for (;;) {
     changed_.wait(lock, [&] { return stopping_ || !jobs_.empty(); });
     if (jobs_.empty()) return;
-    std::function<void()> job = std::move(jobs_.front());  // its place is kept: it counts until it is done
+    std::function<void()> work = std::move(jobs_.front().work);  // its place is kept: it counts until it is done
     lock.unlock();
-    job();
-    job = nullptr;
+    work();
+    work = nullptr;
     lock.lock();
+    if (jobs_.front().counts) --counting_;
     jobs_.pop_front();
     changed_.notify_all();
   }

@@ -20,25 +20,33 @@ namespace dds {
 /// threads as any new thread of the process gets: one, if the training called at::set_num_threads(1).
 class ReadingThread {
  public:
-  /// At most `capacity` jobs wait or run at a time.
+  /// At most `capacity` jobs of post() wait or run at a time.
   explicit ReadingThread(std::size_t capacity);
   /// Works off what waits.
   ~ReadingThread();
 
   /// Adds a job, which must not throw; waits while there are as many as the capacity allows.
   void post(std::function<void()> job);
+  /// Adds a small job beyond the capacity, in the same order, and never waits.
+  void post_beside(std::function<void()> job);
   /// True if post would wait.
   bool full() const;
   /// Waits until nothing is left to do.
   void drain() const;
 
  private:
+  struct Job {
+    std::function<void()> work;
+    bool counts;  ///< towards the capacity
+  };
+
   void serve();
 
   std::size_t capacity_;
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
-  std::deque<std::function<void()>> jobs_;  ///< the first is being run
+  std::deque<Job> jobs_;      ///< the first is being run
+  std::size_t counting_ = 0;  ///< of jobs_
   bool stopping_ = false;
   std::thread thread_;
 };

@@ -93,6 +93,7 @@ install_wheels() { # LIST FOLDER GIGABYTES BY_HAND
     "pip could not install what $list asks for (its message is above)." \
     "Without a network, point pip to a mirror or to downloaded wheels (PIP_INDEX_URL, PIP_FIND_LINKS)." "$4"
   echo "$stamp" >"$partial/new/.stamp"
+  mkdir -p "$(dirname "$target")"
   if [[ -e $target ]]; then mv "$target" "$partial/old"; fi
   mv "$partial/new" "$target"
   rm -rf "$partial"
@@ -120,6 +121,27 @@ choose_torch() {
   fi
   install_wheels "$list" libtorch "$space" "By hand: give a LibTorch 1.13 or later as DDS_TORCH_ROOT=/path/to/torch."
   choices+=("-DDDS_TORCH_ROOT=$deps/libtorch/torch")
+}
+
+# Packages in Python that a benchmark measures itself against, each peer's in a folder of its own, .deps/peers/PEER, as
+# src/setup/peers/PEER.txt pins them (no such list: PyTorch alone). tests/benchmarks/peers/launch runs scripts with them.
+install_peers() { # PEER...
+  local peer candidate python by_hand="Without --peers the benchmarks need none of it."
+  mkdir -p "$deps/peers"
+  for candidate in python3.11 /usr/bin/python3.11 python3; do
+    python=$("$candidate" -c 'import sys; print(sys.executable) if sys.version_info[:2] == (3, 11) else sys.exit(1)' 2>/dev/null) && break
+  done
+  [[ -n $python ]] || die "--peers needs a Python 3.11, which the pinned packages are for; there is no python3.11 here." "$by_hand"
+  ln -sfn "$python" "$deps/peers/interpreter"
+  # Unlike libtorch_cpu.so, PyTorch in Python loads every one of CUDA's libraries, GPU or not.
+  if [[ -f $deps/libtorch/.stamp && $(<"$deps/libtorch/.stamp") == "$(sha256sum <"$root/src/setup/libtorch-cuda.txt")" ]]; then
+    ln -sfn ../libtorch "$deps/peers/torch"
+  else
+    install_wheels libtorch-cuda peers/torch 14 "$by_hand"
+  fi
+  for peer in python "$@"; do
+    [[ ! -f $root/src/setup/peers/$peer.txt ]] || install_wheels "peers/$peer" "peers/$peer" 1 "$by_hand"
+  done
 }
 
 # Ninja itself configures again where that is due; this does it the first time, and when the choices are others.

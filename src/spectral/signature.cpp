@@ -20,7 +20,7 @@ struct StatusTraits {
   bool no_numbers;
 };
 
-constexpr std::array<StatusTraits, 15> kStatuses{{
+constexpr std::array<StatusTraits, 18> kStatuses{{
     {Status::NonFinite, "non_finite", true},
     {Status::NotRun, "not_run", true},
     {Status::NotObservable, "not_observable", true},
@@ -36,6 +36,9 @@ constexpr std::array<StatusTraits, 15> kStatuses{{
     {Status::ShapeChanged, "shape_changed", true},
     {Status::CaptureFailed, "capture_failed", true},
     {Status::SolverRetried, "solver_retried", false},
+    {Status::LossUnknown, "loss_unknown", false},
+    {Status::BelowFloor, "below_floor", false},
+    {Status::Empty, "empty", true},
 }};
 
 }  // namespace

@@ -22,12 +22,13 @@ using Solver = std::function<Decomposition(const at::Tensor& matrices, bool vect
 Decomposition library_svd(const at::Tensor& matrices, bool vectors);
 
 /// One-sided Jacobi (Hestenes; Demmel and Veselic 1992) on the rows of one matrix (k x d, fp64, CPU, finite, entries of
-/// at most about 1): converges for every matrix, with an error below 10 sqrt(d) u sigma_max; some 20 times slower than
-/// LAPACK at d = 256. Values below 1e-150 come out as 0.
+/// at most about 2^64): converges for every matrix, with an error below 10 sqrt(d) u sigma_max; some 20 times slower
+/// than LAPACK at d = 256. Values below 1e-150 come out as 0.
 Decomposition jacobi_svd(const at::Tensor& matrix, bool vectors);
 
-/// read_spectra with another solver in place of library_svd.
+/// read_spectra with another solver in place of library_svd, and with a Spectrum::cancellation for each (0-d, fp64;
+/// undefined, or none given: 1), which come to the CPU in the same transfer.
 std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator*>& accumulators, bool vectors,
-                                   const Solver& solver);
+                                   const Solver& solver, const std::vector<at::Tensor>& cancellations = {});
 
 }  // namespace dds

@@ -2,6 +2,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
@@ -74,6 +75,7 @@ double effective_rank(const std::vector<double>& sigma) {
 /// A matrix on its way to its spectrum.
 struct Pending {
   TriangularAccumulator::Factor factor;
+  at::Tensor cancellation;  ///< 0-d; undefined: 1
   at::Tensor sigma;
   at::Tensor right;
 };
@@ -121,7 +123,7 @@ void decompose(const std::vector<Pending*>& batch, bool vectors, const Solver& s
   }
 }
 
-/// Exponent, finite flag and singular values of each, in one transfer from each device.
+/// Exponent, finite flag, cancellation and singular values of each, in one transfer from each device.
 std::vector<std::vector<double>> to_host(const std::vector<Pending>& pending) {
   std::vector<std::vector<double>> values(pending.size());
   std::vector<bool> done(pending.size());
@@ -134,13 +136,16 @@ std::vector<std::vector<double>> to_host(const std::vector<Pending>& pending) {
       done[i] = true;
       members.push_back(i);
       const TriangularAccumulator::Factor& factor = pending[i].factor;
+      const at::Tensor& cancellation = pending[i].cancellation;
       parts.insert(parts.end(),
-                   {factor.exponent.reshape(1), factor.finite.to(at::kDouble).reshape(1), pending[i].sigma});
+                   {factor.exponent.reshape(1), factor.finite.to(at::kDouble).reshape(1),
+                    (cancellation.defined() ? cancellation : at::ones({}, factor.exponent.options())).reshape(1),
+                    pending[i].sigma});
     }
     const at::Tensor packed = at::cat(parts).to(at::kCPU);
     const double* next = packed.data_ptr<double>();
     for (const std::size_t i : members) {
-      const double* const end = next + 2 + pending[i].sigma.numel();
+      const double* const end = next + 3 + pending[i].sigma.numel();
       values[i].assign(next, end);
       next = end;
     }
@@ -169,12 +174,15 @@ void retry(const at::Tensor& factor, bool vectors, Spectrum& spectrum) {
 }  // namespace
 
 std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator*>& accumulators, bool vectors,
-                                   const Solver& solver) {
+                                   const Solver& solver, const std::vector<at::Tensor>& cancellations) {
   const at::NoGradGuard no_grad;
   std::vector<Pending> pending;
-  for (const TriangularAccumulator* accumulator : accumulators) {
-    if (!accumulator) throw InvalidArgument("read_spectra: an accumulator is null, expected one with rows");
-    pending.push_back(Pending{accumulator->factor(), {}, {}});
+  for (std::size_t i = 0; i < accumulators.size(); ++i) {
+    if (!accumulators[i]) throw InvalidArgument("read_spectra: an accumulator is null, expected one with rows");
+    pending.push_back(Pending{accumulators[i]->factor(), {}, {}, {}});
+    if (i < cancellations.size() && cancellations[i].defined()) {
+      pending.back().cancellation = cancellations[i].to(pending.back().factor.exponent.device(), /*non_blocking=*/true);
+    }
   }
   for (const std::vector<Pending*>& batch : equal_shapes(pending)) decompose(batch, vectors, solver);
   const std::vector<std::vector<double>> values = to_host(pending);
@@ -188,7 +196,8 @@ std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator
     spectrum.finite = packed[1] != 0;
     if (spectrum.finite) {
       spectrum.exponent = static_cast<int>(packed[0]);
-      spectrum.sigma.assign(packed.begin() + 2, packed.end());
+      spectrum.cancellation = packed[2];
+      spectrum.sigma.assign(packed.begin() + 3, packed.end());
       if (vectors) spectrum.right = pending[i].right.to(at::kCPU);
       if (std::any_of(spectrum.sigma.begin(), spectrum.sigma.end(), [](double s) { return !std::isfinite(s); })) {
         retry(pending[i].factor.factor, vectors, spectrum);
@@ -224,7 +233,7 @@ void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& si
   if (spectrum.retried) signature.status |= Status::SolverRetried;
   const std::vector<double>& sigma = spectrum.sigma;
   const auto unscaled = [&](double value) { return std::ldexp(value, spectrum.exponent); };
-  const double floor = noise_floor(dtype, spectrum.rows, spectrum.width, sigma.front());
+  const double floor = noise_floor(dtype, spectrum.rows, spectrum.width, sigma.front()) * spectrum.cancellation;
   const auto rank =
       static_cast<std::size_t>(std::count_if(sigma.begin(), sigma.end(), [&](double value) { return value > floor; }));
   signature.sigma_max = unscaled(sigma.front());
@@ -234,7 +243,7 @@ void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& si
   signature.rank = static_cast<std::int64_t>(rank);
   signature.dead_directions = std::max<std::int64_t>(0, signature.structural_bound - signature.rank);
   if (rank == 0) {
-    signature.status |= Status::Zero;
+    signature.status |= sigma.front() > 0 ? Status::BelowFloor : Status::Zero;
     return;
   }
 

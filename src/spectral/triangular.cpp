@@ -14,40 +14,93 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstring>
 #include <dds/error.hpp>
 #include <dds/triangular.hpp>
+#include <numeric>
 #include <tuple>
 #include <utility>
 
 namespace dds {
 namespace {
 
-// Long enough that the merges cost little beside the leaves (./tests/benchmarks/run spectral), short enough for the
-// cache.
-constexpr std::int64_t kBlockPerWidth = 4;
-constexpr std::int64_t kMinBlock = 2048;
+// Long enough that the merges cost little beside the leaves, and what a block costs whatever its size little beside its
+// rows (./tests/benchmarks/run spectral); short enough for the cache.
+std::int64_t block_of(std::int64_t width) {
+  constexpr std::int64_t kPerWidth = 4, kEntries = std::int64_t{1} << 16, kLeast = 2048, kMost = 4096;
+  return std::max(kPerWidth * width, std::clamp(kEntries / width, kLeast, kMost));
+}
+
 // Of a batch that is longer than a block as much is reduced at once: 8 d rows, or what fits in a cache of 4 MiB.
 constexpr std::int64_t kLongestPerWidth = 8;
 constexpr std::int64_t kCachedEntries = std::int64_t{1} << 19;
 
 constexpr int kLowestExponent = -1000;
+constexpr int kPlainExponent = 64;  // up to here scaling is spared: no square gets near the ends of double's range
 
-/// e (0-d, fp64) with 2^(e-1) <= max |rows| < 2^e, at least -1000, which is that of a zero matrix: it must not win over
-/// any other. NaN where the rows hold a NaN or Inf.
+/// e with 2^(e-1) <= largest < 2^e where scaling by 2^-e is called for, 0 where it is not; at least -1000, which is
+/// that of a zero matrix: it must not win over any other. NaN where `largest` is not finite.
+double exponent_of(double largest) {
+  if (!std::isfinite(largest)) return NAN;
+  if (!(largest > 0)) return kLowestExponent;
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  return std::abs(exponent) <= kPlainExponent ? 0 : std::max(exponent, kLowestExponent);
+}
+
+/// The same for the entries of `rows`, 0-d and fp64, on a device that must not be waited for: scales whatever it is.
 at::Tensor binary_exponent(const at::Tensor& rows) {
   const auto [low, high] = at::aminmax(rows);
-  if (rows.is_cpu()) {  // the same without five calls of the dispatcher, which cost more than a small matrix
-    const double largest = std::max(-*low.data_ptr<double>(), *high.data_ptr<double>());
-    int exponent = 0;
-    std::frexp(largest, &exponent);
-    if (!(largest > 0)) exponent = kLowestExponent;
-    return at::scalar_tensor(std::isfinite(largest) ? std::max(exponent, kLowestExponent) : NAN, rows.options());
-  }
   const at::Tensor largest = at::maximum(low.neg(), high);
   const at::Tensor exponent = std::get<1>(at::frexp(largest)).clamp_min(kLowestExponent);
   return largest.sub(largest).add(exponent.masked_fill(largest.le(0), kLowestExponent));
 }
+
+/// Copies rows (CPU) into a column-major matrix and returns the largest absolute value, NaN if one is not finite: what
+/// three operators do in three passes, at the speed of one.
+template <class T>
+double transpose(const at::Tensor& rows, at::Tensor& columns) {
+  constexpr std::int64_t kLanes = 8;
+  const std::int64_t n = rows.size(0), d = rows.size(1);
+  const std::int64_t down = rows.stride(0), across = rows.stride(1), leading = columns.stride(1);
+  const T* const from = rows.data_ptr<T>();
+  double* const to = columns.data_ptr<double>();
+  std::array<double, kLanes> largest{}, odd{};  // odd: 0 - 0, or NaN
+  const auto take = [&](std::int64_t i, std::int64_t j, std::int64_t lane) {
+    const double x = static_cast<double>(from[i * down + j * across]), size = std::abs(x);
+    to[j * leading + i] = x;
+    largest[lane] = size > largest[lane] ? size : largest[lane];
+    odd[lane] += x - x;
+  };
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (std::int64_t j = 0; j < d; ++j) {
+      for (std::int64_t lane = 0; lane < kLanes; ++lane) take(i + lane, j, lane);
+    }
+  }
+  for (; i < n; ++i) {
+    for (std::int64_t j = 0; j < d; ++j) take(i, j, 0);
+  }
+  return *std::max_element(largest.begin(), largest.end()) + std::accumulate(odd.begin(), odd.end(), 0.0);
+}
+
+/// Copies rows of any floating type into a column-major fp64 matrix; gives their exponent.
+at::Tensor copy_rows(const at::Tensor& rows, at::Tensor& columns) {
+  if (!rows.is_cpu()) {
+    columns.copy_(rows);
+    return binary_exponent(columns);
+  }
+  const at::ScalarType type = rows.scalar_type();
+  const double largest = type == at::kDouble  ? transpose<double>(rows, columns)
+                         : type == at::kFloat ? transpose<float>(rows, columns)
+                                              : transpose<double>(rows.to(at::kDouble), columns);
+  return at::scalar_tensor(exponent_of(largest), columns.options());
+}
+
+/// True if the exponent is known to be 0, without waiting for a device.
+bool is_zero(const at::Tensor& exponent) { return exponent.is_cpu() && *exponent.data_ptr<double>() == 0; }
 
 std::string described(const at::Tensor& tensor) {
   return tensor.defined()
@@ -57,9 +110,9 @@ std::string described(const at::Tensor& tensor) {
 
 }  // namespace
 
-TriangularAccumulator::TriangularAccumulator(std::int64_t width)
-    : width_(width), block_(std::max(kMinBlock, kBlockPerWidth * width)) {
+TriangularAccumulator::TriangularAccumulator(std::int64_t width) : width_(width) {
   if (width <= 0) throw InvalidArgument(fmt::format("TriangularAccumulator: width is {}, expected at least 1", width));
+  block_ = block_of(width);
 }
 
 void TriangularAccumulator::check_device(at::Device device) {
@@ -85,7 +138,7 @@ void TriangularAccumulator::update(const at::Tensor& rows) {
     const at::Tensor part = count == rows.size(0) ? rows : rows.narrow(0, begin, count);
     begin += count;
     if (direct) {
-      add(part.to(at::kDouble));
+      add(part);
     } else {
       keep(part);
     }
@@ -112,7 +165,12 @@ void TriangularAccumulator::keep(const at::Tensor& rows) {
     if (buffer_.used > 0) room.narrow(0, 0, buffer_.used).copy_(buffered());
     buffer_.rows = room;
   }
-  buffer_.rows.narrow(0, buffer_.used, rows.size(0)).copy_(rows);
+  if (rows.is_cpu() && rows.scalar_type() == at::kDouble && rows.is_contiguous()) {
+    // The same without the dispatcher, which costs more than a small batch.
+    std::memcpy(buffer_.rows.data_ptr<double>() + buffer_.used * width_, rows.data_ptr<double>(), rows.nbytes());
+  } else {
+    buffer_.rows.narrow(0, buffer_.used, rows.size(0)).copy_(rows);
+  }
   buffer_.used = needed;
   if (needed < block_) return;
   add(buffered());
@@ -143,25 +201,30 @@ void TriangularAccumulator::merge(const TriangularAccumulator& other) {
 // All parts are scaled into one column-major matrix, which LAPACK and its kin factorise in place.
 TriangularAccumulator::Node TriangularAccumulator::reduce(const at::Tensor& rows, const std::vector<Node>& nodes) {
   if (!rows.defined() && nodes.size() == 1) return nodes.front();
+  const at::TensorOptions options =
+      (rows.defined() ? rows : nodes.front().factor).options().dtype(at::kDouble).requires_grad(false);
+  const std::int64_t width = rows.defined() ? rows.size(1) : nodes.front().factor.size(1);
   std::int64_t total = rows.defined() ? rows.size(0) : 0;
-  at::Tensor exponent = rows.defined() ? binary_exponent(rows) : nodes.front().exponent;
-  for (const Node& node : nodes) {
-    total += node.factor.size(0);
-    exponent = at::maximum(exponent, node.exponent);
-  }
-  const at::Tensor& like = rows.defined() ? rows : nodes.front().factor;
-  const std::int64_t width = like.size(1);
-  at::Tensor matrix = at::empty({width, total}, like.options()).t();
+  for (const Node& node : nodes) total += node.factor.size(0);
+  at::Tensor matrix = at::empty({width, total}, options).t();
+
+  at::Tensor exponent, own, into;
   std::int64_t begin = 0;
-  const auto place = [&](const at::Tensor& part, const at::Tensor& shift) {
-    at::Tensor into = matrix.narrow(0, begin, part.size(0));
-    at::mul_out(into, part, shift.exp2());
+  if (rows.defined()) {
+    begin = rows.size(0);
+    into = matrix.narrow(0, 0, begin);
+    own = copy_rows(rows, into);
+    exponent = own;
+  }
+  for (const Node& node : nodes) exponent = exponent.defined() ? at::maximum(exponent, node.exponent) : node.exponent;
+  if (rows.defined() && !is_zero(exponent)) into.mul_(exponent.neg().exp2());
+  for (const Node& node : nodes) {
+    at::Tensor part = matrix.narrow(0, begin, node.factor.size(0));
+    at::mul_out(part, node.factor, node.exponent.sub(exponent).exp2());
     begin += part.size(0);
-  };
-  for (const Node& node : nodes) place(node.factor, node.exponent.sub(exponent));
-  if (rows.defined()) place(rows, exponent.neg());
+  }
   if (total <= width) return {matrix, exponent};  // rows no more than columns are their own factor
-  at::Tensor tau = at::empty({width}, like.options());
+  at::Tensor tau = at::empty({width}, options);
   at::geqrf_out(matrix, tau, matrix);
   return {matrix.narrow(0, 0, width).triu(), exponent};
 }

@@ -1,4 +1,5 @@
 #include <ATen/ops/expm1.h>
+#include <ATen/ops/linalg_eigh.h>
 #include <ATen/ops/linalg_solve.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/ones_like.h>
@@ -19,45 +20,41 @@
 #include <tuple>
 #include <utility>
 
+#include "src/theory/landscape.hpp"
+
 namespace dds {
 namespace {
 
 constexpr double kGauge = 1e3;       // floors: K below is zero
 constexpr double kRounding = 1e-12;  // of a gradient: what lies outside the direction is rounding of what lies along it
-constexpr double kUsable = 1e6;      // floors: above, rounding changes K by less than 0.2 %
+constexpr std::int64_t kFew = 16, kExact = 512;  // weights: between, a Newton step takes the whole Hessian
+constexpr double kUsable = 1e6;                  // floors: above, rounding changes K by less than 0.2 %
 
 double scalar_product(const at::Tensor& a, const at::Tensor& b) { return a.dot(b).item<double>(); }
 
-/// K, its gradient and its Hessian's products, over the complement of a direction.
-class Landscape {
+/// The landscape of a function of one vector.
+class ExcessLandscape final : public Landscape {
  public:
-  Landscape(const Excess& excess, at::Tensor direction) : excess_(excess), direction_(std::move(direction)) {}
+  explicit ExcessLandscape(const Excess& excess) : excess_(excess) {}
 
-  double value(const at::Tensor& weights) const { return checked(weights).item<double>(); }
+  double value(const at::Tensor& weights) override { return checked(weights).item<double>(); }
 
-  at::Tensor projected(const at::Tensor& v) const {
-    const at::Tensor once = v.sub(direction_.mul(scalar_product(v, direction_)));
-    return once.sub(direction_.mul(scalar_product(once, direction_)));  // once more for what rounding left
-  }
-
-  /// The point at `weights`: kept with its graph for Hessian-vector products.
-  struct Local {
-    at::Tensor weights, gradient;
-  };
-  Local local(const at::Tensor& weights) const {
+  at::Tensor gradient(const at::Tensor& weights) override {
     const at::AutoGradMode grad(true);
-    const at::Tensor leaf = weights.detach().clone().requires_grad_();
-    const at::Tensor k = checked(leaf);
+    weights_ = weights.detach().clone().requires_grad_();
+    const at::Tensor k = checked(weights_);
     if (!k.requires_grad()) throw InvalidArgument("direction_order: K does not depend on the weights by autograd");
-    at::Tensor gradient =
-        torch::autograd::grad({k}, {leaf}, {}, /*retain_graph=*/true, /*create_graph=*/true, /*allow_unused=*/true)[0];
-    return {leaf, gradient.defined() ? gradient : at::zeros_like(leaf)};
+    gradient_ = torch::autograd::grad({k}, {weights_}, {}, /*retain_graph=*/true, /*create_graph=*/true,
+                                      /*allow_unused=*/true)[0];
+    if (!gradient_.defined()) gradient_ = at::zeros_like(weights_);
+    return gradient_.detach();
   }
-  at::Tensor curvature(const Local& at, const at::Tensor& v) const {
-    if (!at.gradient.requires_grad()) return at::zeros_like(v);
-    const at::Tensor product = torch::autograd::grad({at.gradient}, {at.weights}, {v}, /*retain_graph=*/true,
+
+  at::Tensor curvature(const at::Tensor& v) override {
+    if (!gradient_.requires_grad()) return at::zeros_like(v);
+    const at::Tensor product = torch::autograd::grad({gradient_}, {weights_}, {v}, /*retain_graph=*/true,
                                                      /*create_graph=*/false, /*allow_unused=*/true)[0];
-    return product.defined() ? projected(product.detach()) : at::zeros_like(v);
+    return product.defined() ? product.detach() : at::zeros_like(v);
   }
 
  private:
@@ -72,12 +69,57 @@ class Landscape {
   }
 
   const Excess& excess_;
+  at::Tensor weights_, gradient_;
+};
+
+/// K, its gradient and its Hessian's products, over the complement of a direction.
+class Complement {
+ public:
+  Complement(Landscape& landscape, at::Tensor direction) : landscape_(landscape), direction_(std::move(direction)) {}
+
+  double value(const at::Tensor& weights) const { return landscape_.value(weights); }
+  /// Of K itself: what of it lies along the direction tells how much of the rest is rounding.
+  at::Tensor whole_gradient(const at::Tensor& weights) const { return landscape_.gradient(weights); }
+  at::Tensor curvature(const at::Tensor& v) const { return projected(landscape_.curvature(v)); }
+
+  at::Tensor projected(const at::Tensor& v) const {
+    const at::Tensor once = v.sub(direction_.mul(scalar_product(v, direction_)));
+    return once.sub(direction_.mul(scalar_product(once, direction_)));  // once more for what rounding left
+  }
+
+ private:
+  Landscape& landscape_;
   at::Tensor direction_;
 };
 
+/// The step that lowers the quadratic model most within `radius`, from the eigenvalues of the whole Hessian. Conjugate
+/// gradients take as many products where it is as badly conditioned as a network's, and are less exact.
+at::Tensor exact_step(const Complement& complement, const at::Tensor& gradient, double radius) {
+  constexpr double kFlat = 1e-13;  // of the largest curvature: rounding
+  const std::int64_t p = gradient.numel();
+  at::Tensor hessian = at::zeros({p, p}, gradient.options());
+  for (std::int64_t i = 0; i < p; ++i) {
+    at::Tensor unit = at::zeros_like(gradient);
+    unit[i] = 1;
+    hessian.select(0, i).copy_(complement.curvature(complement.projected(unit)));
+  }
+  const auto [curvatures, basis] = at::linalg_eigh(hessian.add(hessian.t()).mul(0.5));
+  const at::Tensor size = curvatures.abs(), slope = basis.t().mv(gradient), zero = at::zeros_like(slope);
+  const at::Tensor bends = size.gt(size.max().mul(kFlat));
+  const auto shifted = [&](double shift) { return at::where(bends, slope.div(size.add(shift)), zero).neg(); };
+  at::Tensor step = shifted(0);
+  double low = 0, high = slope.norm().item<double>() / radius;
+  for (int i = 0; i < 50 && step.norm().item<double>() > radius; ++i) {
+    // The boundary lies between; the last step is from its inner side.
+    const double middle = 0.5 * (low + high);
+    (shifted(middle).norm().item<double>() > radius ? low : high) = middle;
+    if (i == 49 || high - low < 1e-3 * high) step = shifted(high);
+  }
+  return basis.mv(step);
+}
+
 /// Steihaug's conjugate gradients: a step that lowers the quadratic model within `radius`.
-at::Tensor newton_step(const Landscape& landscape, const Landscape::Local& at, const at::Tensor& gradient,
-                       double radius) {
+at::Tensor newton_step(const Complement& complement, const at::Tensor& gradient, double radius) {
   at::Tensor step = at::zeros_like(gradient), residual = gradient.neg(), search = residual;
   double rr = scalar_product(residual, residual);
   const double tolerance = 1e-24 * rr;
@@ -88,7 +130,7 @@ at::Tensor newton_step(const Landscape& landscape, const Landscape::Local& at, c
     return step.add(search.mul((-b + std::sqrt(std::max(0.0, b * b - a * c))) / a));
   };
   for (std::int64_t i = 0; i < most && rr > tolerance; ++i) {
-    const at::Tensor curved = landscape.curvature(at, search);
+    const at::Tensor curved = complement.curvature(search);
     const double bend = scalar_product(search, curved);
     // Curvature that is rounding beside the rest belongs to flat directions, along which there is nothing to gain.
     if (!(bend > 0)) return i == 0 ? to_boundary() : step;
@@ -105,27 +147,28 @@ at::Tensor newton_step(const Landscape& landscape, const Landscape::Local& at, c
 }
 
 /// The lowest point of K(base + v) over v in the complement with |v| <= limit, from v = start; returns K and |v|.
-std::pair<double, at::Tensor> lowest(const Landscape& landscape, const at::Tensor& base, at::Tensor v, double limit,
+std::pair<double, at::Tensor> lowest(const Complement& complement, const at::Tensor& base, at::Tensor v, double limit,
                                      std::int64_t steps, double floor) {
-  double value = landscape.value(base.add(v));
-  const double straight = landscape.value(base);
+  double value = complement.value(base.add(v));
+  const double straight = complement.value(base);
   if (!(value <= straight)) {
     value = straight;
     v = at::zeros_like(v);
   }
   double radius = limit;
   for (std::int64_t i = 0; i < steps && value > floor && radius > 1e-14 * limit; ++i) {
-    const Landscape::Local here = landscape.local(base.add(v));
-    const at::Tensor gradient = landscape.projected(here.gradient.detach());
-    const double outside = scalar_product(gradient, gradient),
-                 whole = scalar_product(here.gradient.detach(), here.gradient.detach());
+    const at::Tensor whole_gradient = complement.whole_gradient(base.add(v));
+    const at::Tensor gradient = complement.projected(whole_gradient);
+    const double outside = scalar_product(gradient, gradient), whole = scalar_product(whole_gradient, whole_gradient);
     if (outside <= kRounding * kRounding * whole) break;
-    const at::Tensor step = newton_step(landscape, here, gradient, radius);
+    const at::Tensor step = gradient.numel() > kFew && gradient.numel() <= kExact
+                                ? exact_step(complement, gradient, radius)
+                                : newton_step(complement, gradient, radius);
     if (std::abs(scalar_product(gradient, step)) < 1e-7 * value) break;  // twice what a Newton step promises
-    at::Tensor next = landscape.projected(v.add(step));
+    at::Tensor next = complement.projected(v.add(step));
     const double length = std::sqrt(scalar_product(next, next));
     if (length > limit) next = next.mul(limit / length);
-    const double lower = landscape.value(base.add(next));
+    const double lower = complement.value(base.add(next));
     if (lower < value) {
       const bool stalled = lower > (1 - 1e-6) * value;
       v = next;
@@ -224,7 +267,7 @@ void check(const at::Tensor& point, const at::Tensor& direction, const OrderOpti
 }
 
 /// What K makes of weights that are off by one rounding: K is quadratic in most directions, or flatter.
-double rounding_floor(const Landscape& landscape, const at::Tensor& point, double t) {
+double rounding_floor(Landscape& landscape, const at::Tensor& point, double t) {
   const double unit = std::numeric_limits<double>::epsilon() / 2 * std::max(1.0, point.norm().item<double>());
   at::Tensor probe = at::zeros_like(point);
   double largest = 0;
@@ -272,23 +315,53 @@ Excess categorical_excess(std::function<at::Tensor(const at::Tensor&)> output, c
   const at::NoGradGuard no_grad;
   const at::Tensor frozen = at::log_softmax(output(point), -1).detach().clone();
   return [output = std::move(output), frozen](const at::Tensor& weights) {
-    const at::Tensor d = at::log_softmax(output(weights), -1).sub(frozen);
-    // e^d - 1 - d: its Taylor series where the subtraction would cancel; both branches are finite for autograd's sake.
-    const at::Tensor near = d.abs().lt(1e-2);
-    const at::Tensor small = at::where(near, d, at::zeros_like(d)), large = at::where(near, at::ones_like(d), d);
-    const at::Tensor series = small.mul(small).mul(
-        small.mul(small.mul(small.mul(small.div(720).add(1.0 / 120)).add(1.0 / 24)).add(1.0 / 6)).add(0.5));
-    const at::Tensor terms = at::where(near, series, at::expm1(large).sub(large));
-    return frozen.exp().mul(terms).sum().div(static_cast<double>(frozen.size(0)));
+    const at::Tensor terms = divergence_terms(frozen, at::log_softmax(output(weights), -1));
+    return terms.sum().div(static_cast<double>(frozen.size(0)));
   };
+}
+
+at::Tensor divergence_terms(const at::Tensor& frozen_log_p, const at::Tensor& log_p) {
+  const at::Tensor d = log_p.sub(frozen_log_p);
+  // e^d - 1 - d: its Taylor series where the subtraction would cancel; both branches are finite for autograd's sake.
+  const at::Tensor near = d.abs().lt(1e-2);
+  const at::Tensor small = at::where(near, d, at::zeros_like(d)), large = at::where(near, at::ones_like(d), d);
+  const at::Tensor series = small.mul(small).mul(
+      small.mul(small.mul(small.mul(small.div(720).add(1.0 / 120)).add(1.0 / 24)).add(1.0 / 6)).add(0.5));
+  return frozen_log_p.exp().mul(at::where(near, series, at::expm1(large).sub(large)));
 }
 
 DirectionOrder direction_order(const Excess& excess, const at::Tensor& point, const at::Tensor& direction,
                                const OrderOptions& options) {
+  ExcessLandscape landscape(excess);
+  return direction_order(landscape, point, direction, options);
+}
+
+namespace {
+
+/// Fits the order of what counts, with its interval. False if too few points are clear of the floor.
+bool fit_result(DirectionOrder& result, double OrderPoint::*counts, const OrderOptions& options) {
+  const auto all = usable(result.points, counts, kUsable * result.floor);
+  auto central = all;
+  const double without = options.t_max() * std::pow(options.t_min() / options.t_max(), 1.0 / 3);
+  std::erase_if(central, [&](const auto& p) { return std::abs(p.first) > without; });
+  const auto fit = fit_order(all), near = fit_order(central);
+  if (!fit || !near) return false;
+  const double half = std::hypot(2.2 * fit->standard_error, fit->order - near->order);
+  result.order = fit->order;
+  result.low = fit->order - half;
+  result.high = fit->order + half;
+  result.log_scale = fit->log_scale;
+  return true;
+}
+
+}  // namespace
+
+DirectionOrder direction_order(Landscape& landscape, const at::Tensor& point, const at::Tensor& direction,
+                               const OrderOptions& options) {
   check(point, direction, options);
   const at::NoGradGuard no_grad;
   const at::Tensor u = direction.detach().div(direction.norm());
-  const Landscape landscape(excess, u);
+  const Complement complement(landscape, u);
   DirectionOrder result;
   const double at_point = landscape.value(point.detach());
   result.floor = options.floor() > 0 ? options.floor()
@@ -301,6 +374,26 @@ DirectionOrder direction_order(const Excess& excess, const at::Tensor& point, co
     return result;
   }
 
+  // A line along which K is quadratic is regular whatever surrounds it: what is tangent to it changes no t^2.
+  for (const double sign : {-1.0, 1.0}) {
+    for (std::int64_t i = 0; i < options.points(); ++i) {
+      const double share = static_cast<double>(i) / static_cast<double>(options.points() - 1);
+      const double t = sign * options.t_min() * std::pow(options.t_max() / options.t_min(), share);
+      const double k = landscape.value(point.detach().add(u.mul(t)));
+      result.points.push_back({t, k, k, 0});
+    }
+  }
+  if (fit_result(result, &OrderPoint::straight, options) && std::abs(*result.order - 1) < 0.02 &&
+      *result.high - *result.order < 0.05) {
+    std::sort(result.points.begin(), result.points.end(),
+              [](const OrderPoint& a, const OrderPoint& b) { return a.t < b.t; });
+    result.straight_order = result.order;
+    result.kind = DirectionKind::Regular;
+    return result;
+  }
+  result.points.clear();
+  result.order = result.low = result.high = result.log_scale = std::nullopt;
+
   // From the smallest t outwards on either side: the minimiser of the last t, scaled as a parabola is, starts the next.
   for (const double sign : {-1.0, 1.0}) {
     at::Tensor v = at::zeros_like(u);
@@ -312,7 +405,7 @@ DirectionOrder direction_order(const Excess& excess, const at::Tensor& point, co
       OrderPoint one{sign * t, landscape.value(base), 0, 0};
       const double ratio = t / last;
       std::tie(one.followed, v) =
-          lowest(landscape, base, v.mul(ratio * ratio), options.cone() * t, options.newton_steps(), result.floor);
+          lowest(complement, base, v.mul(ratio * ratio), options.cone() * t, options.newton_steps(), result.floor);
       one.departure = v.norm().item<double>();
       last = t;
       if (!std::isfinite(one.straight) || std::min(one.straight, one.followed) < -kGauge * result.floor) {
@@ -339,25 +432,16 @@ DirectionOrder direction_order(const Excess& excess, const at::Tensor& point, co
     result.kind = DirectionKind::Gauge;
     return result;
   }
-  const auto all = usable(result.points, counts, kUsable * result.floor);
-  auto central = all;
-  const double without = options.t_max() * std::pow(options.t_min() / options.t_max(), 1.0 / 3);
-  std::erase_if(central, [&](const auto& p) { return std::abs(p.first) > without; });
-  const auto fit = fit_order(all), near = fit_order(central);
-  if (!fit || !near) {
+  if (!fit_result(result, counts, options)) {
     result.reason =
-        fmt::format("K stands clear of its rounding floor {:.3g} at {} of {} points only: take a larger t_max",
-                    result.floor, all.size(), result.points.size());
+        fmt::format("K stands clear of its rounding floor {:.3g} at too few of {} points: take a larger t_max",
+                    result.floor, result.points.size());
     return result;
   }
-  const double half = std::hypot(2.2 * fit->standard_error, fit->order - near->order);
-  result.order = fit->order;
-  result.low = fit->order - half;
-  result.high = fit->order + half;
-  result.log_scale = fit->log_scale;
-  const double integer = std::round(fit->order);
-  if (half > 0.25 || std::abs(fit->order - integer) > std::max(half, 0.02) || integer < 1) {
-    result.reason = fmt::format("the order {:.3f} +- {:.3f} tells no integer", fit->order, half);
+  const double half = *result.high - *result.order;
+  const double integer = std::round(*result.order);
+  if (half > 0.25 || std::abs(*result.order - integer) > std::max(half, 0.02) || integer < 1) {
+    result.reason = fmt::format("the order {:.3f} +- {:.3f} tells no integer", *result.order, half);
     return result;
   }
   result.kind = integer == 1 ? DirectionKind::Regular : DirectionKind::Dead;

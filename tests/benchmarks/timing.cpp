@@ -62,22 +62,35 @@ Results::Results(const experiments::RunOptions& options)
   table_ << "id,median,low,high,seconds_bare,seconds_with\n";
 }
 
+void Results::record(experiments::Claim claim, const Ratio& ratio) {
+  claim.statement += fmt::format(": {:.3g} ms against {:.3g} ms", 1e3 * ratio.seconds_b, 1e3 * ratio.seconds_a);
+  claim.measured = ratio.median;
+  claim.low = ratio.low;
+  claim.high = ratio.high;
+  table_ << fmt::format("{},{},{},{},{},{}\n", claim.id, ratio.median, ratio.low, ratio.high, ratio.seconds_a,
+                        ratio.seconds_b)
+         << std::flush;
+  summary_.add(std::move(claim));
+}
+
 void Results::add(const std::string& id, const std::string& statement, const Ratio& ratio, std::optional<double> goal) {
   constexpr double kWidest = 0.04;
   const bool decides = ratio.high - ratio.low <= kWidest;
   experiments::Claim claim;
   claim.id = id;
-  claim.statement =
-      fmt::format("{}: {:.3g} ms against {:.3g} ms{}", statement, 1e3 * ratio.seconds_b, 1e3 * ratio.seconds_a,
-                  goal && !decides ? fmt::format(" (interval wider than {}: undecided)", kWidest) : "");
-  claim.measured = ratio.median;
-  claim.low = ratio.low;
-  claim.high = ratio.high;
-  if (goal && decides) claim.goal_high = goal;
-  summary_.add(claim);
-  table_ << fmt::format("{},{},{},{},{},{}\n", id, ratio.median, ratio.low, ratio.high, ratio.seconds_a,
-                        ratio.seconds_b)
-         << std::flush;
+  claim.statement = statement;
+  if (goal && !decides) claim.statement += fmt::format(" (interval wider than {}: undecided)", kWidest);
+  if (decides) claim.goal_high = goal;
+  record(std::move(claim), ratio);
+}
+
+void Results::add_speedup(const std::string& id, const std::string& statement, const Ratio& ratio,
+                          std::optional<double> goal) {
+  experiments::Claim claim;
+  claim.id = id;
+  claim.statement = statement;
+  claim.goal_low = goal;
+  record(std::move(claim), ratio);
 }
 
 }  // namespace dds::benchmarks

@@ -28,10 +28,14 @@ class Results {
 
   /// `goal`: what the ratio may be at most. An interval wider than 0.04 decides nothing (DESIGN.md section 11).
   void add(const std::string& id, const std::string& statement, const Ratio& ratio, std::optional<double> goal);
+  /// For a ratio that should be large, how many times faster `a` is than `b`: `goal` is what it must be at least.
+  void add_speedup(const std::string& id, const std::string& statement, const Ratio& ratio, std::optional<double> goal);
   void add(const experiments::Claim& claim) { summary_.add(claim); }
   void write() { summary_.write(); }
 
  private:
+  void record(experiments::Claim claim, const Ratio& ratio);
+
   experiments::Summary summary_;
   std::ofstream table_;
 };

@@ -67,6 +67,30 @@ TEST(Diagnostics, SplitRHatIsOneForGoodChainsAndLargeForChainsApartOrTrending) {
   EXPECT_GT(*split_r_hat(trending), 1.2);
 }
 
+TEST(Diagnostics, RanksSeeWhatHeavyTailsAndEqualMeansHide) {
+  EXPECT_NEAR(*rank_r_hat(autoregressive(0.5, 4, 5000, 1)), 1.0, 0.01);
+  // A monotone map changes no rank.
+  auto traces = autoregressive(0.5, 4, 2000, 2);
+  for (auto& x : traces[0]) x += 1;
+  const double before = *rank_r_hat(traces);
+  EXPECT_GT(before, 1.05);
+  // One chain of twice the spread and the same mean.
+  auto wide = autoregressive(0.5, 4, 2000, 3);
+  for (auto& x : wide[0]) x *= 3;
+  EXPECT_LT(*split_r_hat(wide), 1.03);
+  EXPECT_GT(*rank_r_hat(wide), 1.1);
+  // Cauchy draws, one chain apart by a few of their widths: the variance drowns it, the ranks do not.
+  std::mt19937_64 engine(4);
+  std::cauchy_distribution<double> cauchy;
+  Traces heavy(4, std::vector<double>(2000));
+  for (auto& trace : heavy) {
+    for (auto& x : trace) x = cauchy(engine);
+  }
+  for (auto& x : heavy[0]) x += 4;
+  EXPECT_LT(*split_r_hat(heavy), 1.03);
+  EXPECT_GT(*rank_r_hat(heavy), 1.1);
+}
+
 TEST(Diagnostics, ChainsApartHaveFewEffectiveDraws) {
   auto apart = autoregressive(0.0, 2, 2000, 4);
   for (auto& x : apart[0]) x += 10;
@@ -95,6 +119,8 @@ TEST(Diagnostics, NothingToSayOfConstantOrTooShortTraces) {
   EXPECT_FALSE(drift(constant));
   EXPECT_FALSE(split_r_hat({{1, 2, 3}}));
   EXPECT_FALSE(split_r_hat({}));
+  EXPECT_FALSE(rank_r_hat(constant));
+  EXPECT_FALSE(rank_r_hat({}));
   EXPECT_FALSE(drift({std::vector<double>(19, 0)}));
 }
 
@@ -102,6 +128,7 @@ TEST(Diagnostics, NothingToSayOfTracesWithoutFiniteNumbers) {
   Traces traces = autoregressive(0.5, 2, 100, 6);
   traces[0][3] = NAN;
   EXPECT_FALSE(split_r_hat(traces));
+  EXPECT_FALSE(rank_r_hat(traces));
   EXPECT_FALSE(effective_sample_size(traces));
 }
 

@@ -67,6 +67,7 @@ inline LlcEstimate estimate(std::int64_t step, LlcKind kind = LlcKind::Plain) {
   e.gamma = 1000;
   e.n_beta = 492.4;
   e.seed = 18446744073709551615u;
+  e.sampler = "mala";
   e.replicas = "clone";
   e.seconds = 7;
   return e;

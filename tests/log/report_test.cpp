@@ -70,10 +70,17 @@ TEST_F(ReportTest, FindingsRestOnTheRows) {
   log::Run run = run_of_eight();
   run.metrics = {{0, "test_accuracy", 0.1}, {70, "test_accuracy", 0.885}};
   run.signatures[14].dead_directions = 3;
+  for (std::size_t i = 0; i < run.signatures.size(); ++i) {
+    run.signatures[i].born = i == 4 || i == 8 ? 2 : 0;  // every other row is of the same series
+    run.signatures[i].revived = i == 8 ? 1 : 0;
+  }
   std::string text;
   for (const std::string& finding : log::findings(run, log::compare(run), {})) text += finding + "\n";
   EXPECT_NE(text.find("test_accuracy ends at 0.885 (step 70)"), std::string::npos) << text;
   EXPECT_NE(text.find("3 of 10 in fc1"), std::string::npos) << text;
+  EXPECT_NE(text.find("fc1, activation side (read): 4 dimensions died between steps 10 and 40, 1 came to life."),
+            std::string::npos)
+      << text;
   EXPECT_NE(text.find("7 of 8 tilted"), std::string::npos) << text;
   EXPECT_NE(text.find("2 of 2 plain"), std::string::npos) << text;
   EXPECT_TRUE(log::findings({}, {}, {}).empty());

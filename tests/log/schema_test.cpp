@@ -42,9 +42,9 @@ TEST(Schema, EveryMemberOfASignatureHasOneColumn) {
 TEST(Schema, EveryMemberOfAnEstimateHasOneColumn) {
   const LlcEstimate s;
   const auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee, ff, gg,
-               hh, ii, jj] = s;
+               hh, ii, jj, kk, ll, mm, nn, oo, pp, qq, rr, tt, uu, vv, ww, xx, yy, trials, trace, weights] = s;
   EXPECT_EQ(covered(s), all(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd,
-                            ee, ff, gg, hh, ii, jj));
+                            ee, ff, gg, hh, ii, jj, kk, ll, mm, nn, oo, pp, qq, rr, tt, uu, vv, ww, xx, yy));
 }
 
 TEST(Schema, EveryMemberOfAMetricHasOneColumn) {

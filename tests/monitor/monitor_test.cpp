@@ -5,6 +5,7 @@
 #include <atomic>
 #include <dds/error.hpp>
 #include <dds/monitor.hpp>
+#include <dds/recorder.hpp>
 #include <future>
 #include <map>
 
@@ -409,6 +410,29 @@ TEST(Monitor, SkipsAndCountsWhatTheWorkerHasNoRoomFor) {
   EXPECT_THAT(skipped, ElementsAre(4, 6, 8));
 }
 
+TEST(Monitor, LoggingDoesNotWaitForASlowSinkBehindTheWorker) {
+  torch::nn::Sequential net = small_net();
+  const auto sink = std::make_shared<Gate>();
+  const ReadingOptions reading = ReadingOptions().layers({"2"}).sides({Side::Activation});
+  {
+    Monitor monitor(*net, MonitorOptions().every(1).worker(Worker::Wait).queue(1).reading(reading), sink);
+    {
+      auto step = monitor.step();
+      net->forward(torch::randn({3, 6})).sum().backward();
+    }
+    for (int i = 0; i < 5; ++i) monitor.log("loss", i);  // the signature of step 0 is held up
+    monitor.log(LlcEstimate());
+    sink->open.set_value();
+  }
+  EXPECT_EQ(sink->signatures.size(), 1u);
+  EXPECT_EQ(sink->estimates.at(0).step, 1);
+  std::vector<double> losses;
+  for (const Metric& metric : sink->metrics) {
+    if (metric.name == "loss") losses.push_back(metric.value);
+  }
+  EXPECT_THAT(losses, ElementsAre(0, 1, 2, 3, 4));
+}
+
 TEST(Monitor, ErrorsOfTheWorkerSurfaceFromTheNextCall) {
   torch::nn::Sequential net = small_net();
   const auto train = [&](Monitor& monitor) {
@@ -448,6 +472,126 @@ TEST(Monitor, AWindowJoinsTheRowsOfTheLastSteps) {
     ASSERT_EQ(sink->signatures[i].rows, rows.size(0));
     EXPECT_LT((torch::tensor(sink->signatures[i].spectrum, torch::kDouble) - sigma).abs().max().item<double>(), 1e-13);
   }
+}
+
+// A ReLU unit that is switched off and on again: the next layer's input loses an axis, and gets it back.
+TEST(Monitor, TellsWhichDimensionsDieAndComeToLife) {
+  for (const Worker worker : {Worker::Off, Worker::Wait}) {
+    torch::manual_seed(0);
+    torch::nn::Sequential net(torch::nn::Linear(6, 5), torch::nn::ReLU(), torch::nn::Linear(5, 4));
+    const auto sink = memory();
+    const ReadingOptions reading = ReadingOptions().layers({"2"}).sides({Side::Input}).dead_axes(true);
+    {
+      Monitor monitor(*net, MonitorOptions().every(1).worker(worker).reading(reading), sink);
+      const auto bias = [&](std::int64_t unit, double value) {
+        const torch::NoGradGuard no_grad;
+        net[0]->as<torch::nn::Linear>()->bias[unit] = value;
+      };
+      for (int i = 0; i < 5; ++i) {
+        if (i == 1) bias(3, -100);
+        if (i == 3) bias(3, 1), bias(0, -100), bias(1, -100);
+        auto step = monitor.step();
+        net->forward(torch::randn({40, 6})).sum().backward();
+      }
+    }
+    std::vector<std::optional<std::int64_t>> born, revived;
+    for (const Signature& signature : sink->signatures) {
+      born.push_back(signature.born);
+      revived.push_back(signature.revived);
+    }
+    EXPECT_THAT(born, ElementsAre(std::nullopt, 1, 0, 2, 0));
+    EXPECT_THAT(revived, ElementsAre(std::nullopt, 0, 0, 1, 0));
+  }
+}
+
+TEST(Monitor, LoadingAStateBeginsWindowsAndTrackersAnew) {
+  torch::manual_seed(0);
+  torch::nn::Sequential net = small_net();
+  const auto sink = memory();
+  const ReadingOptions reading = ReadingOptions().layers({"0"}).sides({Side::Input}).dead_axes(true);
+  Monitor monitor(*net, MonitorOptions().every(1).window(3).reading(reading), sink);
+  const auto train = [&] {
+    auto step = monitor.step();
+    net->forward(torch::randn({2, 6})).sum().backward();
+  };
+  train(), train();
+  const std::string state = monitor.state();
+  monitor.load_state(state);
+  train();
+  EXPECT_EQ(sink->signatures[1].rows, 4);
+  EXPECT_TRUE(sink->signatures[1].born.has_value());
+  EXPECT_EQ(sink->signatures[2].rows, 2);
+  EXPECT_FALSE(sink->signatures[2].born.has_value());
+  EXPECT_EQ(sink->signatures[2].step, 2);
+  auto step = monitor.step();
+  EXPECT_THAT(message_of([&] { monitor.load_state(state); }), HasSubstr("step 3 has not ended"));
+  step.finish();
+  EXPECT_THAT(
+      message_of([&] { monitor.load_state(R"({"steps": 2, "fixed_ranks": [["0", "input", "step", "", -4]]})"); }),
+      HasSubstr("the fixed rank of 0, input side (step) is -4"));
+}
+
+// ---- rows that are no ordinary ones ----
+
+TEST(Monitor, NoSamplesGiveAStatus) {
+  torch::nn::Sequential net(torch::nn::Linear(6, 5));
+  const auto sink = memory();
+  const ReadingOptions reading = ReadingOptions().sides({Side::Activation, Side::Input, Side::Fisher});
+  Monitor monitor(*net, MonitorOptions().every(1).reduction(Reduction::Sum).reading(reading), sink);
+  for (const std::int64_t samples : {0, 3}) {
+    auto step = monitor.step();
+    net->forward(torch::randn({samples, 6})).sum().backward();
+    step.finish();
+  }
+  ASSERT_EQ(sink->signatures.size(), 6u);
+  for (const Signature& s : sink->signatures) {
+    EXPECT_EQ(s.status.has(Status::Empty), s.step == 0) << to_string(s.side);
+    EXPECT_EQ(s.sigma_max.has_value(), s.step == 1) << to_string(s.side);
+  }
+}
+
+TEST(Monitor, AWidthThatChangesWithinAStepGivesAStatus) {
+  torch::nn::Sequential net = small_net();
+  const auto sink = memory();
+  Monitor monitor(*net, MonitorOptions().every(1).window(2), sink);
+  for (const std::int64_t second : {3, 4, 3, 3}) {  // columns of the tap's second call
+    auto step = monitor.step();
+    tap("stream", torch::randn({7, 3}));
+    tap("stream", torch::randn({7, second}));
+    net->forward(torch::randn({5, 6})).sum().backward();
+    step.finish();
+  }
+  std::vector<std::int64_t> rows;
+  for (const Signature& s : sink->signatures) {
+    if (s.layer != "stream" || s.side != Side::Activation) continue;
+    EXPECT_EQ(s.status.has(Status::ShapeChanged), s.step == 1) << s.step;
+    if (s.sigma_max) rows.push_back(s.rows);
+  }
+  EXPECT_THAT(rows, ElementsAre(14, 28, 28));
+}
+
+// One micro-batch in half precision makes the floor that of half precision, whatever the others are.
+TEST(Monitor, TheFloorIsThatOfTheCoarsestRows) {
+  torch::manual_seed(0);
+  torch::nn::Sequential net(torch::nn::Linear(6, 5));
+  const auto floor_of = [&](std::vector<at::ScalarType> types) {
+    const auto sink = memory();
+    Monitor monitor(*net, MonitorOptions().every(1).reading(ReadingOptions().sides({Side::Activation})), sink);
+    {
+      auto step = monitor.step();
+      for (const at::ScalarType type : types) {
+        net->to(type);
+        net->forward(torch::ones({9, 6}, type));
+      }
+    }
+    net->to(torch::kFloat);
+    return sink->signatures.at(0);
+  };
+  for (const auto& types :
+       {std::vector{torch::kFloat, torch::kBFloat16}, std::vector{torch::kBFloat16, torch::kFloat}}) {
+    EXPECT_EQ(floor_of(types).dtype, "BFloat16");
+  }
+  EXPECT_EQ(floor_of({torch::kFloat, torch::kFloat}).dtype, "Float");
 }
 
 TEST(Monitor, RefusesOptionsOutOfRange) {

@@ -86,7 +86,7 @@ TEST(TriangularAccumulator, MergesBlocksOfUnequalScale) {
 TEST(TriangularAccumulator, ZeroBlocksDoNotHideTinyOnes) {
   const Graded matrix = graded(10, 8, 1.0);
   TriangularAccumulator accumulator(8);
-  accumulator.update(torch::zeros({2048, 8}, torch::kDouble));  // a block of their own
+  accumulator.update(torch::zeros({4096, 8}, torch::kDouble));  // a block of their own
   accumulator.update(matrix.rows * 1e-200);
   Signature signature;
   signature.structural_bound = 8;
@@ -115,6 +115,35 @@ TEST(TriangularAccumulator, TakesAllFloatingTypesAsTheirValues) {
   }
 }
 
+// Blocks long enough to be factorised as they come, of every type and layout that a layer hands over.
+TEST(TriangularAccumulator, TakesAnyLayoutAtAnyScale) {
+  torch::manual_seed(0);
+  const at::Tensor values = torch::randn({5003, 20}, torch::kDouble);
+  for (const auto dtype : {torch::kDouble, torch::kFloat, torch::kBFloat16}) {
+    const at::Tensor rounded = values.to(dtype);
+    const std::vector<double> expected = singular_values(rounded.to(torch::kDouble));
+    const at::Tensor layouts[] = {rounded.t().contiguous().t(), torch::stack({rounded, rounded}, 2).select(2, 1),
+                                  torch::cat({rounded, rounded}, 1).narrow(1, 20, 20)};
+    for (const at::Tensor& rows : layouts) {
+      ASSERT_FALSE(rows.is_contiguous());
+      EXPECT_LT(largest_difference(singular_values(rows), expected), 1e-13 * expected.front());
+    }
+  }
+  // Blocks on either side of the scales that are left as they are.
+  for (const double one : {1e-25, 1e-18, 1.0, 1e18, 1e25}) {
+    for (const double other : {1e-25, 1e-18, 1.0, 1e18, 1e25}) {
+      TriangularAccumulator accumulator(20);
+      accumulator.update(values * one);
+      accumulator.update(values * other);
+      const double scale = std::hypot(one, other);
+      const std::vector<double> sigma = singular_values(accumulator), expected = singular_values(values);
+      for (std::size_t i = 0; i < sigma.size(); ++i) {
+        EXPECT_NEAR(sigma[i] / scale, expected[i], 1e-13 * expected[0]) << one << " " << other;
+      }
+    }
+  }
+}
+
 TEST(TriangularAccumulator, CopiesWhatItBuffers) {
   torch::manual_seed(0);
   at::Tensor rows = torch::randn({9, 4}, torch::kDouble);
@@ -128,11 +157,11 @@ TEST(TriangularAccumulator, CopiesWhatItBuffers) {
 class NonFinite : public testing::TestWithParam<double> {};
 
 TEST_P(NonFinite, AnywhereGivesNoNumbers) {
-  for (const std::int64_t place : {0, 2047, 2048, 4999}) {
-    at::Tensor rows = torch::ones({5000, 3}, torch::kDouble);
+  for (const std::int64_t place : {0, 4095, 4096, 8999}) {
+    at::Tensor rows = torch::ones({9000, 3}, torch::kDouble);
     rows[place][1] = GetParam();
     TriangularAccumulator accumulator(3);
-    for (std::int64_t begin = 0; begin < 5000; begin += 500) accumulator.update(rows.narrow(0, begin, 500));
+    for (std::int64_t begin = 0; begin < 9000; begin += 500) accumulator.update(rows.narrow(0, begin, 500));
     const Spectrum spectrum = read_spectrum(accumulator, /*vectors=*/true);
     EXPECT_FALSE(spectrum.finite);
     EXPECT_TRUE(spectrum.sigma.empty());
@@ -205,7 +234,7 @@ TEST_P(Saved, GoesOnBitForBit) {
   EXPECT_EQ(singular_values(loaded), singular_values(original));
 }
 
-INSTANTIATE_TEST_SUITE_P(Rows, Saved, testing::Values(0, 1, 2047, 2048, 9000, 16384));
+INSTANTIATE_TEST_SUITE_P(Rows, Saved, testing::Values(0, 1, 4095, 4096, 18000, 32768));
 
 TEST(TriangularAccumulator, RefusesAStateThatItDidNotMake) {
   TriangularAccumulator accumulator(4);

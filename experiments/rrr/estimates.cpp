@@ -1,0 +1,60 @@
+#include "experiments/rrr/estimates.hpp"
+
+#include <cmath>
+#include <limits>
+
+namespace rrr {
+
+namespace ex = dds::experiments;
+
+namespace {
+
+constexpr std::int64_t kSamples = 10000;
+constexpr double kNoise = 1.0;
+
+/// Settings of every estimate: the automatic ones. The landscape is the same however far a chain goes, so that its
+/// distance from w* is no objection.
+dds::LlcOptions options(const Task& task) {
+  const double n = static_cast<double>(kSamples);
+  return dds::LlcOptions()
+      .n_beta(n / std::log(n))
+      .max_relative_distance(std::numeric_limits<double>::infinity())
+      .seed(task.seed)
+      .threads(1);
+}
+
+/// The one call of the estimator.
+template <class Model>
+Estimate ask(const Task& task, Model& model, const dds::Data& data) {
+  const dds::LlcEstimate e = dds::estimate_llc(model, dds::gaussian(), data, options(task));
+  Estimate result{task,    e.lambda, std::nullopt, std::nullopt, e.converged(),      e.verdict(),
+                  e.gamma, e.n_beta, e.step_size,  e.gradients,  e.draws * e.chains, e.seconds};
+  if (e.lambda && e.standard_error) {
+    result.low = *e.lambda - 1.96 * *e.standard_error;
+    result.high = *e.lambda + 1.96 * *e.standard_error;
+  }
+  return result;
+}
+
+}  // namespace
+
+Estimate estimate(const Task& task) {
+  if (task.cell.crossing()) {
+    const torch::Tensor rows = torch::zeros({2, 1}, torch::kDouble);
+    return ask(task, *Crossing(task.cell.powers), {rows, rows});
+  }
+  const Weights truth = minimum_norm_point(task.cell);
+  torch::Tensor product = truth.front();
+  for (std::size_t l = 1; l < truth.size(); ++l) product = truth[l].matmul(product);
+  if (task.loss == Loss::Population) {
+    return ask(task, *network(task.cell, truth), compressed(torch::eye(task.cell.inputs(), torch::kDouble), product));
+  }
+  torch::Generator generator = ex::generator_of(task.seed);
+  const torch::Tensor x = torch::randn({kSamples, task.cell.inputs()}, generator, torch::kDouble);
+  const torch::Tensor noise = torch::randn({kSamples, task.cell.outputs()}, generator, torch::kDouble);
+  const Samples samples{x, x.matmul(product.t()) + kNoise * noise};
+  return ask(task, *network(task.cell, minimiser(samples, task.cell.hidden())),
+             compressed(samples.covariance(), samples.least_squares()));
+}
+
+}  // namespace rrr

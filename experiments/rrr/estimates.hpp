@@ -1,0 +1,37 @@
+// Estimates of the LLC of linear networks whose learning coefficient is known.
+#pragma once
+
+#include <optional>
+
+#include "experiments/rrr/reference.hpp"
+
+namespace rrr {
+
+enum class Loss {
+  Population,  ///< inputs of unit covariance, no noise, at the minimum-norm point: what is wrong is the sampler's
+  Empirical,   ///< 10^4 noisy samples, at their minimiser: the data's error comes on top (two layers)
+};
+
+/// What is asked for.
+struct Task {
+  Cell cell;
+  Loss loss = Loss::Population;
+  std::uint64_t seed = 0;
+};
+
+/// What came of it.
+struct Estimate {
+  Task task;
+  std::optional<double> lambda;
+  std::optional<double> low, high;  ///< the estimator's own 95 % interval
+  bool converged = false;
+  std::string verdict;
+  double gamma = 0, n_beta = 0, step_size = 0;
+  std::int64_t gradients = 0, draws = 0;
+  double seconds = 0;
+};
+
+/// With automatic calibration, n beta = n / log n at n = 10^4, one thread.
+Estimate estimate(const Task& task);
+
+}  // namespace rrr

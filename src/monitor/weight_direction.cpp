@@ -1,0 +1,126 @@
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <dds/error.hpp>
+#include <dds/recorder.hpp>
+#include <dds/weight_direction.hpp>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "src/model/guard.hpp"
+#include "src/model/replica.hpp"
+#include "src/theory/landscape.hpp"
+
+namespace dds {
+namespace {
+
+/// The direction as one vector in the layout of a Replica over `names`.
+at::Tensor flattened(const torch::nn::Module& model, const std::vector<std::string>& names,
+                     const WeightDirection& direction) {
+  const auto parameters = model.named_parameters();
+  std::vector<at::Tensor> order;  // tied weights once
+  for (const std::string& name : names) {
+    const at::Tensor& parameter = parameters[name];
+    const bool seen =
+        std::any_of(order.begin(), order.end(), [&](const at::Tensor& other) { return other.is_same(parameter); });
+    if (!seen) order.push_back(parameter);
+  }
+  std::vector<at::Tensor> parts;
+  for (const at::Tensor& parameter : order) parts.push_back(at::zeros({parameter.numel()}, at::kDouble));
+  for (const auto& [name, part] : direction) {
+    const at::Tensor* const parameter = parameters.find(name);
+    const auto place = std::find_if(order.begin(), order.end(),
+                                    [&](const at::Tensor& other) { return parameter && other.is_same(*parameter); });
+    if (place == order.end()) {
+      throw InvalidArgument(
+          fmt::format("direction_order: the direction names \"{}\", expected of {}", name, fmt::join(names, ", ")));
+    }
+    if (!part.defined() || part.sizes() != parameter->sizes() || !part.is_floating_point()) {
+      throw InvalidArgument(fmt::format("direction_order: the direction of \"{}\" is {}, expected floating [{}]", name,
+                                        part.defined() ? fmt::format("{} [{}]", c10::toString(part.scalar_type()),
+                                                                     fmt::join(part.sizes().vec(), ", "))
+                                                       : "undefined",
+                                        fmt::join(parameter->sizes().vec(), ", ")));
+    }
+    parts[place - order.begin()].add_(part.detach().to(at::kCPU, at::kDouble).reshape({-1}));
+  }
+  return at::cat(parts);
+}
+
+/// K of a model whose weights are one vector. The search goes over CPU vectors, the model stays where it is.
+class ModelLandscape final : public Landscape {
+ public:
+  ModelLandscape(Replica& replica, const Likelihood& likelihood, const std::vector<at::Tensor>& inputs)
+      : replica_(replica), likelihood_(likelihood), inputs_(inputs) {
+    const at::NoGradGuard no_grad;
+    frozen_ = replica.output(inputs).detach().clone();
+  }
+
+  double value(const at::Tensor& weights) override {
+    const at::NoGradGuard no_grad;
+    go_to(weights);
+    return excess().item<double>();
+  }
+
+  at::Tensor gradient(const at::Tensor& weights) override {
+    go_to(weights);
+    const at::AutoGradMode grad(true);
+    gradient_ = replica_.gradient(excess(), 1, Replica::Graph::Differentiable);
+    return gradient_.detach().to(at::kCPU);
+  }
+
+  at::Tensor curvature(const at::Tensor& v) override {
+    const at::AutoGradMode grad(true);
+    const at::Tensor along = gradient_.mul(v.to(gradient_.device()));
+    return replica_.gradient(along, 1, Replica::Graph::Keep).detach().to(at::kCPU);
+  }
+
+ private:
+  /// The graph of the last gradient holds the weights themselves, which now move.
+  void go_to(const at::Tensor& weights) {
+    gradient_.reset();
+    const at::NoGradGuard no_grad;
+    replica_.weights().copy_(weights);
+  }
+
+  at::Tensor excess() const { return likelihood_.divergence(frozen_, replica_.output(inputs_)).mean(); }
+
+  Replica& replica_;
+  const Likelihood& likelihood_;
+  const std::vector<at::Tensor>& inputs_;
+  at::Tensor frozen_, gradient_;
+};
+
+}  // namespace
+
+DirectionOrder direction_order(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
+                               const Forward& forward, const WeightDirection& direction, const OrderOptions& options) {
+  if (!likelihood)
+    throw InvalidArgument("direction_order: likelihood is null, expected categorical(), gaussian(), ...");
+  probe.size();  // throws if there is nothing to run on
+  const std::vector<std::string> names = trainable_parameters(model);
+  if (names.empty()) throw InvalidArgument("direction_order: the model has no floating parameter that requires grad");
+  const at::Tensor flat = flattened(model, names, direction);
+  std::vector<at::Tensor> inputs = probe.inputs;
+  for (at::Tensor& input : inputs) {
+    if (input.is_floating_point()) input = input.to(at::kDouble);
+  }
+
+  GuardOptions guard_options;
+  guard_options.dtype = at::kDouble;
+  guard_options.require_grad = false;
+  const ModelGuard guard(model, guard_options);
+  const SuspendRecording unseen;
+  // The caller keeps the model; the guard puts back what the replica does to its parameters.
+  Replica replica(std::shared_ptr<torch::nn::Module>(std::shared_ptr<void>(), &model), forward, names);
+  ModelLandscape landscape(replica, *likelihood, inputs);
+  return direction_order(landscape, replica.weights().detach().to(at::kCPU).clone(), flat, options);
+}
+
+}  // namespace dds
