@@ -17,6 +17,16 @@ namespace dds {
 using hooks::Family;
 using hooks::LayerRun;
 
+std::shared_ptr<CapturedCall::GradientSlot> CapturedCall::GradientSlot::of(const at::Tensor& tensor) {
+  auto slot = std::make_shared<GradientSlot>();
+  if (tensor.requires_grad()) {
+    tensor.register_hook([weak = std::weak_ptr(slot)](at::TensorBase gradient) {
+      if (const auto kept = weak.lock()) kept->add(at::Tensor(std::move(gradient)));
+    });
+  }
+  return slot;
+}
+
 void CapturedCall::GradientSlot::add(const at::Tensor& incoming) {
   if (!incoming.defined()) return;
   const hooks::Unseen unseen;
@@ -27,13 +37,8 @@ void CapturedCall::GradientSlot::add(const at::Tensor& incoming) {
 }
 
 std::shared_ptr<CapturedCall::GradientSlot> RecorderState::hook_gradient(const at::Tensor& output) const {
-  auto slot = std::make_shared<CapturedCall::GradientSlot>();
-  if (output.requires_grad() && !options_.graph) {
-    output.register_hook([weak = std::weak_ptr(slot)](at::TensorBase gradient) {
-      if (const auto slot = weak.lock()) slot->add(at::Tensor(std::move(gradient)));
-    });
-  }
-  return slot;
+  // With the graph kept, its edges serve instead of a hook.
+  return options_.graph ? std::make_shared<CapturedCall::GradientSlot>() : CapturedCall::GradientSlot::of(output);
 }
 
 std::int64_t width_of(const at::Tensor& tensor, const std::vector<std::int64_t>& features) {
@@ -567,13 +572,8 @@ void RecorderState::capture_loss(const hooks::LossRun& run, std::string_view op,
     loss.classes = run.classes;
     loss.slope = run.slope;
     loss.version_ = hooks::version_of(loss.logits);
-    const auto hook = [](const at::Tensor& tensor) {
-      auto slot = std::make_shared<CapturedCall::GradientSlot>();
-      tensor.register_hook([slot](at::TensorBase gradient) { slot->add(at::Tensor(std::move(gradient))); });
-      return slot;
-    };
-    loss.at_logits_ = hook(logits);
-    loss.at_result_ = hook(result);
+    loss.at_logits_ = CapturedCall::GradientSlot::of(logits);
+    loss.at_result_ = CapturedCall::GradientSlot::of(result);
   }
   losses_.push_back(std::move(loss));
 }

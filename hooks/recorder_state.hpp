@@ -23,12 +23,14 @@
 
 namespace dds {
 
-/// Where a hook on the output puts the gradient, for as long as the call is kept.
+/// Where a hook on a tensor puts its gradient, for as long as the slot is kept.
 struct CapturedCall::GradientSlot {
   std::mutex mutex;
   at::Tensor gradient;
   std::int64_t backwards = 0;
 
+  /// Of a tensor, hooked if it takes part in the graph.
+  static std::shared_ptr<GradientSlot> of(const at::Tensor& tensor);
   void add(const at::Tensor& incoming);
   at::Tensor read();
 };
