@@ -27,13 +27,8 @@ dds::LlcOptions options(const Task& task) {
 template <class Model>
 Estimate ask(const Task& task, Model& model, const dds::Data& data) {
   const dds::LlcEstimate e = dds::estimate_llc(model, dds::gaussian(), data, options(task));
-  Estimate result{task,    e.lambda, std::nullopt, std::nullopt, e.converged(),      e.verdict(),
-                  e.gamma, e.n_beta, e.step_size,  e.gradients,  e.draws * e.chains, e.seconds};
-  if (e.lambda && e.standard_error) {
-    result.low = *e.lambda - 1.96 * *e.standard_error;
-    result.high = *e.lambda + 1.96 * *e.standard_error;
-  }
-  return result;
+  return {task,    e.lambda, e.low,       e.high,      e.converged(),      e.verdict(),
+          e.gamma, e.n_beta, e.step_size, e.gradients, e.draws * e.chains, e.seconds};
 }
 
 }  // namespace

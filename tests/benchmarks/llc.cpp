@@ -101,10 +101,11 @@ class ChainSteps {
   explicit ChainSteps(const Workload& work)
       : replica_(work.model->clone(), work.forward, dds::trainable_parameters(*work.model)),
         objective_(dds::categorical(), work.data, dds::LlcKind::Plain, 0, replica_),
-        chain_(objective_, {.n_beta = 100, .gamma = 1}, /*seed=*/0, /*number=*/0) {}
+        chain_(objective_, /*seed=*/0, /*number=*/0) {}
 
   void run(std::int64_t steps) {
-    chain_.advance(replica_, steps, /*eps=*/1e-8, /*keep=*/true, [] { return false; });
+    const dds::Dynamics dynamics{.sampler = dds::Sampler::Sgld, .n_beta = 100, .gamma = 1, .eps = 1e-8};
+    chain_.advance(replica_, dynamics, steps, {.draws = true}, [] { return false; });
   }
 
  private:
