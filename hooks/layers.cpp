@@ -10,21 +10,22 @@ namespace {
 constexpr std::string_view kLibTorch = "torch::nn::";
 constexpr std::string_view kImpl = "Impl";
 
-using Visit = std::function<void(const std::string& name, const std::string& kind, const at::Tensor& parameter)>;
+bool is_sequence_first(const torch::nn::Module& module) {
+  const std::string& name = module.name();
+  return name.starts_with("torch::nn::MultiheadAttention") || name.starts_with("torch::nn::Transformer");
+}
 
-/// Calls visit(layer name, layer kind, parameter) for every parameter, in the order of named_modules(), which itself
-/// needs a model that is held by a shared_ptr.
-void for_each_parameter(const torch::nn::Module& module, const std::string& path, const Visit& visit) {
+void walk(const torch::nn::Module& module, const std::string& path, bool sequence_first,
+          const std::function<void(const FoundParameter&)>& visit) {
   const auto below = [&](const std::string& name) { return path.empty() ? name : path + "." + name; };
   const std::string kind = layer_kind(module);
+  sequence_first = sequence_first || is_sequence_first(module);
   for (const auto& parameter : module.named_parameters(/*recurse=*/false)) {
-    if (kind.empty()) {
-      visit(below(parameter.key()), "Raw", parameter.value());
-    } else {
-      visit(path.empty() ? "(root)" : path, kind, parameter.value());
-    }
+    const std::string name = below(parameter.key());
+    const std::string layer = kind.empty() ? name : path.empty() ? "(root)" : path;
+    visit({layer, kind.empty() ? "Raw" : kind, name, parameter.value(), sequence_first});
   }
-  for (const auto& child : module.named_children()) for_each_parameter(*child.value(), below(child.key()), visit);
+  for (const auto& child : module.named_children()) walk(*child.value(), below(child.key()), sequence_first, visit);
 }
 
 }  // namespace
@@ -38,6 +39,10 @@ std::string layer_kind(const torch::nn::Module& module) {
   return name == "MultiheadAttention" ? "" : std::string(name);
 }
 
+void for_each_parameter(const torch::nn::Module& model, const std::function<void(const FoundParameter&)>& visit) {
+  walk(model, "", false, visit);
+}
+
 const void* storage_of(const at::Tensor& tensor) {
   if (!tensor.defined() || !tensor.has_storage()) return nullptr;
   return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
@@ -49,16 +54,17 @@ std::uint32_t version_of(const at::Tensor& tensor) {
 }
 
 LayerIndex::LayerIndex(torch::nn::Module& model) : model_(&model) {
-  for_each_parameter(model, "", [this](const std::string& name, const std::string& kind, const at::Tensor&) {
-    if (by_name_.try_emplace(name, layers_.size()).second) layers_.push_back({name, kind});
+  for_each_parameter(model, [this](const FoundParameter& found) {
+    if (by_name_.try_emplace(found.layer, layers_.size()).second) layers_.push_back({found.layer, found.kind});
   });
 }
 
 void LayerIndex::refresh() {
   by_storage_.clear();
-  for_each_parameter(*model_, "", [this](const std::string& name, const std::string&, const at::Tensor& tensor) {
+  for_each_parameter(*model_, [this](const FoundParameter& found) {
+    const at::Tensor& tensor = found.tensor;
     const void* storage = storage_of(tensor);
-    const auto layer = by_name_.find(name);
+    const auto layer = by_name_.find(found.layer);
     if (!storage || layer == by_name_.end()) return;
     const std::size_t number = layer->second;
     const std::int64_t begin = tensor.storage_offset();

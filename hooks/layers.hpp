@@ -25,6 +25,19 @@ struct Layer {
   bool selected = true;
 };
 
+/// A parameter as a walk over the modules finds it.
+struct FoundParameter {
+  std::string layer;  ///< that it belongs to, as Layer::name
+  std::string kind;   ///< of the layer
+  std::string name;   ///< as in named_parameters()
+  at::Tensor tensor;
+  bool sequence_first = false;  ///< within torch::nn's attention or transformers: inputs (sequence, batch, feature)
+};
+
+/// Calls visit for every parameter, in the order of named_modules(), which itself needs a model that is held by a
+/// shared_ptr.
+void for_each_parameter(const torch::nn::Module& model, const std::function<void(const FoundParameter&)>& visit);
+
 /// A registered parameter, and the layers that hold it: several where weights are tied.
 struct Parameter {
   std::vector<std::size_t> layers;  ///< indices into LayerIndex::layers()

@@ -9,22 +9,10 @@
 #include <string>
 #include <unordered_map>
 
+#include "hooks/arguments.hpp"
+
 namespace dds::hooks {
 namespace {
-
-using Arguments = c10::ArrayRef<const c10::IValue>;
-
-at::Tensor tensor_at(Arguments args, std::size_t i) {
-  return i < args.size() && args[i].isTensor() ? args[i].toTensor() : at::Tensor();
-}
-
-std::int64_t int_at(Arguments args, std::size_t i, std::int64_t otherwise) {
-  return i < args.size() && args[i].isInt() ? args[i].toInt() : otherwise;
-}
-
-double double_at(Arguments args, std::size_t i, double otherwise) {
-  return i < args.size() && args[i].isDouble() ? args[i].toDouble() : otherwise;
-}
 
 std::int64_t product_of(at::IntArrayRef sizes, std::size_t from) {
   std::int64_t product = 1;
@@ -72,8 +60,8 @@ std::optional<LayerRun> match_product(const at::Tensor& left, const at::Tensor& 
   return run;
 }
 
-/// The subscripts of an einsum equation: one string of labels for each operand, and the output's. Empty if it has an
-/// ellipsis.
+}  // namespace
+
 std::optional<std::pair<std::vector<std::string>, std::string>> parse_einsum(const std::string& equation) {
   if (equation.find('.') != std::string::npos) return std::nullopt;
   std::string text;
@@ -101,6 +89,8 @@ std::optional<std::pair<std::vector<std::string>, std::string>> parse_einsum(con
   }
   return std::pair{subscripts, output};
 }
+
+namespace {
 
 std::optional<LayerRun> match_einsum(Arguments args, const IsWeight& is_weight) {
   if (args.size() < 2 || !args[0].isString() || !args[1].isTensorList()) return std::nullopt;
@@ -225,7 +215,7 @@ std::optional<LayerRun> match_norm(std::string_view name, Arguments args, const 
     return match_norm(args, is_weight, 2, last_dimensions(shape()), false);
   }
   if (name == "aten::batch_norm") {
-    return match_norm(args, is_weight, 1, {1}, args.size() > 5 && args[5].isBool() && args[5].toBool());
+    return match_norm(args, is_weight, 1, {1}, bool_at(args, 5, false));
   }
   if (name == "aten::instance_norm") return match_norm(args, is_weight, 1, {1}, false);
   if (name == "aten::group_norm") return match_norm(args, is_weight, 2, {1}, false);
@@ -269,6 +259,18 @@ std::optional<LayerRun> match_bilinear(Arguments args, const IsWeight& is_weight
   return run;
 }
 
+/// prelu(input, weight): one slope for all features, or one for each channel.
+std::optional<LayerRun> match_activation(Arguments args, const IsWeight& is_weight) {
+  const at::Tensor input = tensor_at(args, 0), weight = tensor_at(args, 1);
+  if (!input.defined() || input.dim() == 0 || !weight.defined() || !is_weight(weight)) return std::nullopt;
+  LayerRun run;
+  run.family = Family::Activation;
+  run.weight = weight;
+  run.inputs = {input};
+  run.output_features = run.input_features = {input.dim() > 1 ? 1 : 0};
+  return run;
+}
+
 std::optional<Family> family_of(std::string_view name) {
   static const std::unordered_map<std::string_view, Family> families{
       {"aten::linear", Family::Contraction},
@@ -304,6 +306,7 @@ std::optional<Family> family_of(std::string_view name) {
       {"aten::rnn_tanh_cell", Family::Recurrent},
       {"aten::rnn_relu_cell", Family::Recurrent},
       {"aten::bilinear", Family::Bilinear},
+      {"aten::prelu", Family::Activation},
   };
   const auto known = families.find(name);
   return known == families.end() ? std::nullopt : std::optional(known->second);
@@ -329,6 +332,8 @@ bool kind_fits(std::string_view kind, Family family) {
       return has("LSTM") || has("GRU") || has("RNN");
     case Family::Bilinear:
       return kind == "Bilinear";
+    case Family::Activation:
+      return kind == "PReLU";
   }
   return false;
 }
@@ -349,6 +354,8 @@ std::optional<LayerRun> match_layer(std::string_view name, Arguments args, const
       return match_recurrent(args, is_weight, name.find("_cell") != std::string_view::npos);
     case Family::Bilinear:
       return match_bilinear(args, is_weight);
+    case Family::Activation:
+      return match_activation(args, is_weight);
   }
   return std::nullopt;
 }
@@ -417,7 +424,7 @@ std::optional<LossRun> match_loss(std::string_view name, Arguments args) {
   loss.activated = traits.activated;
   loss.classes = traits.classes && output.dim() > 1 ? 1 : 0;
   // d^2 l / d input^2 where the loss is quadratic: (f - y)^2, (f - y)^2 / (2 beta) and (f - y)^2 / 2.
-  loss.slope = name == "aten::mse_loss" ? 2 : name == "aten::smooth_l1_loss" ? 1 / double_at(args, 3, 1) : 1;
+  loss.slope = name == "aten::mse_loss" ? 2 : name == "aten::smooth_l1_loss" ? 1 / number_at(args, 3, 1) : 1;
   if (!std::isfinite(loss.slope)) loss.difference = Difference::Unknown;  // beta = 0: |f - y|
   return loss;
 }

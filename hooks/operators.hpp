@@ -11,13 +11,15 @@
 #include <functional>
 #include <limits>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace dds::hooks {
 
 /// The families of operators that run a layer.
-enum class Family { Contraction, Convolution, Embedding, Norm, Recurrent, Bilinear };
+enum class Family { Contraction, Convolution, Embedding, Norm, Recurrent, Bilinear, Activation };
 
 inline constexpr std::int64_t kUnbounded = std::numeric_limits<std::int64_t>::max();
 
@@ -47,6 +49,10 @@ using IsWeight = std::function<bool(const at::Tensor&)>;
 /// taken.
 std::optional<LayerRun> match_layer(std::string_view name, c10::ArrayRef<const c10::IValue> args,
                                     const IsWeight& is_weight);
+
+/// The subscripts of an einsum equation: one string of labels for each operand, and the output's. Empty if it has an
+/// ellipsis.
+std::optional<std::pair<std::vector<std::string>, std::string>> parse_einsum(const std::string& equation);
 
 /// A loss operator: how it reduces, over how many terms it averages, and what its gradient subtracts.
 struct LossRun {

@@ -4,10 +4,13 @@
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
 #include <dds/error.hpp>
 #include <utility>
+
+#include "hooks/captured_operator.hpp"
 
 namespace dds {
 
@@ -31,6 +34,10 @@ void CapturedCall::GradientSlot::add(const at::Tensor& incoming) {
   const std::lock_guard lock(mutex);
   gradient = gradient.defined() ? at::add(gradient, incoming) : incoming.detach();
   ++backwards;
+}
+
+std::shared_ptr<CapturedCall::GradientSlot> RecorderState::hook_gradient(const at::Tensor& output) const {
+  return options_.graph ? std::make_shared<CapturedCall::GradientSlot>() : CapturedCall::GradientSlot::of(output);
 }
 
 std::int64_t width_of(const at::Tensor& tensor, const std::vector<std::int64_t>& features) {
@@ -62,6 +69,21 @@ std::int64_t saturating_product(std::int64_t a, std::int64_t b) {
 
 std::int64_t saturating_sum(std::int64_t a, std::int64_t b) {
   return b > hooks::kUnbounded - a ? hooks::kUnbounded : a + b;
+}
+
+/// True if a backward pass came through the output, or through a final state.
+bool reached(const CapturedCall& captured) {
+  if (captured.backwards() > 0) return true;
+  const auto& op = captured.captured_operator();
+  return op && std::any_of(op->states.begin(), op->states.end(), reached);
+}
+
+c10::IValue detached(const c10::IValue& value) {
+  if (value.isTensor() && value.toTensor().defined()) return value.toTensor().detach();
+  if (!value.isTensorList()) return value;
+  c10::List<at::Tensor> tensors;
+  for (const at::Tensor& tensor : value.toTensorVector()) tensors.push_back(tensor.detach());
+  return tensors;
 }
 
 at::Tensor first_tensor(const std::vector<c10::IValue>& values) {
@@ -297,6 +319,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
   Note note;
   note.recording = number_;
   note.biased = bias_follows(name, args);
+  if (note.biased) note.bias = index_.find(args[0].toTensor()) ? args[0].toTensor() : args[1].toTensor();
   if (hooks::is_in_place(name) && !args.empty()) {
     hooks::for_each_tensor(args.slice(0, 1), [&](const at::Tensor& target) { save_before_write(target, note.biased); });
   }
@@ -311,6 +334,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
     if (site) {
       note.site = *site;
       note.layer = sites_[*site].captured.layer;
+      if (options_.operators) note.arguments.assign(args.begin(), args.end());
     } else {
       note.run.reset();
     }
@@ -341,8 +365,14 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
   if (note.run && options_.on_call) options_.on_call(note.layer);
   const std::lock_guard lock(mutex_);
   if (!recording_ || note.recording != number_) return;
-  if (note.run) capture(note.site, *note.run, name, output);
-  if (note.biased) extend_by_bias(*note.biased, output);
+  if (note.run) {
+    const CallId id = capture(note.site, *note.run, name, output);
+    if (options_.operators) keep_operator(id, name, note, outputs);
+  }
+  if (note.biased) {
+    extend_by_bias(*note.biased, output);
+    if (const auto& op = call(*note.biased).operator_) op->bias = note.bias.detach();
+  }
   if (note.loss) capture_loss(*note.loss, name, output);
   if (note.activation) {
     activations_.insert_or_assign(output.unsafeGetTensorImpl(),
@@ -448,7 +478,8 @@ void RecorderState::remember(CallId id, const at::Tensor& output) {
   if (const void* storage = hooks::storage_of(output)) holders_[storage].push_back(id);
 }
 
-void RecorderState::capture(std::size_t site, const LayerRun& run, std::string_view op, const at::Tensor& output) {
+RecorderState::CallId RecorderState::capture(std::size_t site, const LayerRun& run, std::string_view op,
+                                             const at::Tensor& output) {
   CapturedCall captured;
   captured.op = op;
   captured.output_features = from_front(run.output_features, output.dim());
@@ -478,7 +509,7 @@ void RecorderState::capture(std::size_t site, const LayerRun& run, std::string_v
   captured.output_version_ = hooks::version_of(captured.output);
   for (const at::Tensor& input : run.inputs) captured.inputs.push_back(input.detach());
   captured.input_version_ = run.inputs.empty() ? 0 : hooks::version_of(captured.inputs.front());
-  captured.slot_ = CapturedCall::GradientSlot::of(output);
+  captured.slot_ = hook_gradient(output);
 
   const CallId id{site, sites_[site].captured.calls.size()};
   for (const at::Tensor& input : captured.inputs) {
@@ -488,6 +519,35 @@ void RecorderState::capture(std::size_t site, const LayerRun& run, std::string_v
   sites_[site].consumers.emplace_back();
   order_.push_back(id);
   remember(id, output);
+  return id;
+}
+
+void RecorderState::keep_operator(CallId id, std::string_view name, Note& note,
+                                  const std::vector<c10::IValue>& outputs) {
+  auto op = std::make_shared<hooks::CapturedOperator>();
+  op->name = name;
+  op->family = note.run->family;
+  op->weight = options_.graph ? note.run->weight : note.run->weight.detach();
+  for (const c10::IValue& value : note.arguments) op->arguments.push_back(detached(value));
+  if (name == "aten::einsum") {
+    for (const at::Tensor& operand : note.arguments[1].toTensorVector()) {
+      const auto& inputs = note.run->inputs;
+      const auto same = [&](const at::Tensor& input) { return input.is_same(operand); };
+      const auto place = std::find_if(inputs.begin(), inputs.end(), same);
+      op->listed.push_back(place == inputs.end() ? -1 : place - inputs.begin());
+    }
+  }
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (!outputs[i].isTensor() || (i > 0 && op->family != Family::Recurrent)) continue;
+    const at::Tensor output = outputs[i].toTensor();
+    if (options_.graph) op->edges.push_back(torch::autograd::impl::gradient_edge(output));
+    if (i == 0) continue;
+    op->output_from_states = name == "aten::lstm_cell" && output.grad_fn() != outputs[0].toTensor().grad_fn();
+    CapturedCall& state = op->states.emplace_back();
+    state.output = output.detach();
+    state.slot_ = hook_gradient(output);
+  }
+  call(id).operator_ = std::move(op);
 }
 
 void RecorderState::capture_loss(const hooks::LossRun& run, std::string_view op, const at::Tensor& result) {
@@ -568,13 +628,13 @@ void RecorderState::bound_gradients() {
 void RecorderState::drop_calls_without_backward() {
   bool any = false;
   for (const Site& site : sites_) {
-    for (const CapturedCall& captured : site.captured.calls) any = any || captured.backwards() > 0;
+    for (const CapturedCall& captured : site.captured.calls) any = any || reached(captured);
   }
   if (!any) return;
   for (Site& site : sites_) {
     site.captured.dropped =
         static_cast<std::int64_t>(std::erase_if(site.captured.calls, [](const CapturedCall& captured) {
-          return captured.wants_gradient && captured.backwards() == 0;
+          return captured.wants_gradient && !reached(captured);
         }));
   }
 }

@@ -66,6 +66,7 @@ class RecorderState : public hooks::Listener {
   /// What an operator is to the recording.
   struct Note : hooks::OperatorNote {
     std::optional<hooks::LayerRun> run;              ///< a layer runs
+    std::vector<c10::IValue> arguments;              ///< ... on these, if they are wanted
     std::size_t site = 0;                            ///< ... this one
     std::string layer;                               ///< ... of this name
     std::optional<hooks::LossRun> loss;              ///< a loss is computed
@@ -74,6 +75,7 @@ class RecorderState : public hooks::Listener {
     std::size_t owner = 0;                           ///< ... of this layer
     at::Tensor like;                                 ///< ... provided they have this tensor's shape, if it is defined
     std::optional<CallId> biased;                    ///< a bias is added to this call's output
+    at::Tensor bias;                                 ///< ... this one
     std::uint64_t recording = 0;                     ///< number of the recording in which it started
     bool outermost = false;                          ///< what runs inside is part of it
     std::vector<std::size_t> uses;                   ///< layers whose use is not attributed until the end
@@ -136,7 +138,9 @@ class RecorderState : public hooks::Listener {
                                                          hooks::Nesting& nesting);
   void note_consumers(std::string_view name, c10::ArrayRef<const c10::IValue> args, const Note& note);
   void save_before_write(const at::Tensor& target, const std::optional<CallId>& except);
-  void capture(std::size_t site, const hooks::LayerRun& run, std::string_view op, const at::Tensor& output);
+  CallId capture(std::size_t site, const hooks::LayerRun& run, std::string_view op, const at::Tensor& output);
+  std::shared_ptr<CapturedCall::GradientSlot> hook_gradient(const at::Tensor& output) const;
+  void keep_operator(CallId id, std::string_view name, Note& note, const std::vector<c10::IValue>& outputs);
   void extend_by_bias(CallId id, const at::Tensor& output);
   void capture_loss(const hooks::LossRun& run, std::string_view op, const at::Tensor& result);
   void remember(CallId id, const at::Tensor& output);

@@ -19,20 +19,20 @@ using namespace rrr;
 struct Plan {
   std::uint64_t paper, noisy, others, readings;
 };
-Plan plan_of(const ex::RunOptions& options) { return options.full() ? Plan{100, 20, 20, 40} : Plan{4, 2, 2, 10}; }
+Plan plan_of(const ex::RunOptions& options) { return options.full() ? Plan{100, 20, 20, 40} : Plan{2, 1, 1, 10}; }
 
 std::vector<Task> tasks_of(const Plan& plan, const ex::RunOptions& options) {
   std::vector<Task> tasks;
-  const auto add = [&](const std::vector<Cell>& cells, Loss loss, std::uint64_t seeds) {
+  const auto add = [&](const std::vector<Cell>& cells, Loss loss, std::uint64_t seeds, bool gamma_given) {
     for (const Cell& cell : cells) {
-      for (std::uint64_t s = 0; s < seeds; ++s) tasks.push_back({cell, loss, 1000 * options.seed + s});
+      for (std::uint64_t s = 0; s < seeds; ++s) tasks.push_back({cell, loss, 1000 * options.seed + s, gamma_given});
     }
   };
-  add(deep_cells(options.full()), Loss::Population, plan.others);
-  add(paper_cells(), Loss::Population, plan.paper);
-  add(paper_cells(), Loss::Empirical, plan.noisy);
-  add(case_cells(), Loss::Population, plan.others);
-  add(crossing_cells(), Loss::Population, plan.others);
+  add(deep_cells(options.full()), Loss::Population, plan.others, true);
+  add(paper_cells(), Loss::Population, plan.paper, false);
+  add(paper_cells(), Loss::Empirical, plan.noisy, false);
+  add(case_cells(), Loss::Population, plan.others, true);
+  add(crossing_cells(), Loss::Population, plan.others, true);
   std::stable_sort(tasks.begin(), tasks.end(),
                    [](const Task& a, const Task& b) { return a.cell.parameters() > b.cell.parameters(); });
   return tasks;

@@ -13,6 +13,7 @@
 #include <dds/model.hpp>
 #include <dds/monitor.hpp>
 #include <dds/order.hpp>
+#include <dds/per_sample.hpp>
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
 #include <dds/report.hpp>

@@ -23,6 +23,10 @@ class Module;
 
 namespace dds {
 
+namespace hooks {
+struct CapturedOperator;
+}
+
 /// One run of a layer. Tensors are references to those of the model's own forward and backward pass, detached.
 class CapturedCall {
  public:
@@ -53,11 +57,15 @@ class CapturedCall {
   bool output_intact() const;
   bool input_intact() const;
 
+  /// The operator itself, for per_sample_gradients; null unless RecorderOptions::operators asked for it.
+  const std::shared_ptr<hooks::CapturedOperator>& captured_operator() const { return operator_; }
+
  private:
   friend class RecorderState;
   friend class CapturedLoss;
   struct GradientSlot;
   std::shared_ptr<GradientSlot> slot_;
+  std::shared_ptr<hooks::CapturedOperator> operator_;
   std::uint32_t output_version_ = 0;
   std::uint32_t input_version_ = 0;
 };
@@ -154,6 +162,10 @@ struct RecorderOptions {
   /// Called with the layer's name at each captured call, on the thread that runs it. What it throws becomes an error of
   /// the recording.
   std::function<void(const std::string& layer)> on_call;
+  /// Keep the operators' other arguments too: what per_sample_gradients needs of a recording.
+  bool operators = false;
+  /// With `operators`: keep the graph instead of waiting for a backward pass, for gradients that are asked for later.
+  bool graph = false;
 };
 
 /// Records the layers of one model. Between start() and stop() the forward and backward passes of the calling thread

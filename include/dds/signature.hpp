@@ -51,6 +51,8 @@ enum class Status : std::uint32_t {
   LossUnknown = 1u << 15,  ///< Fisher side: no loss that the library knows, so the floor leaves out what cancels in it
   BelowFloor = 1u << 16,   ///< no singular value is above the floor, and not all are zero: rank 0 of noise
   Empty = 1u << 17,        ///< the layer ran on no samples, or has no features: no numbers
+  SamplesUnknown = 1u << 18,  ///< which rows belong to which sample is not known: no per-sample gradients
+  NotReplayable = 1u << 19,   ///< what ran cannot be computed again from what was captured: dropout in a recurrence
 };
 
 /// A set of Status.

@@ -517,8 +517,8 @@ class Monitor::State {
   bool due_ = false;
   std::int64_t steps_ = 0;
   std::int64_t skipped_ = 0;
-  std::vector<Attribution> attribution_;
   std::mutex handler_mutex_;  ///< on_error is called by one thread at a time
+  std::vector<Attribution> attribution_;
   std::mutex mutex_;
   std::exception_ptr error_;  ///< the first that nobody was told of; under mutex_
   std::set<std::pair<std::string, std::string>> reported_;

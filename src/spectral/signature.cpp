@@ -20,7 +20,7 @@ struct StatusTraits {
   bool no_numbers;
 };
 
-constexpr std::array<StatusTraits, 18> kStatuses{{
+constexpr std::array<StatusTraits, 20> kStatuses{{
     {Status::NonFinite, "non_finite", true},
     {Status::NotRun, "not_run", true},
     {Status::NotObservable, "not_observable", true},
@@ -39,6 +39,8 @@ constexpr std::array<StatusTraits, 18> kStatuses{{
     {Status::LossUnknown, "loss_unknown", false},
     {Status::BelowFloor, "below_floor", false},
     {Status::Empty, "empty", true},
+    {Status::SamplesUnknown, "samples_unknown", true},
+    {Status::NotReplayable, "not_replayable", true},
 }};
 
 }  // namespace

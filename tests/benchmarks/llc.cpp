@@ -101,10 +101,11 @@ class ChainSteps {
   explicit ChainSteps(const Workload& work)
       : replica_(work.model->clone(), work.forward, dds::trainable_parameters(*work.model)),
         objective_(dds::categorical(), work.data, dds::LlcKind::Plain, 0, replica_),
-        chain_(objective_, {.n_beta = 100, .gamma = 1}, /*seed=*/0, /*number=*/0) {}
+        chain_(objective_, /*seed=*/0, /*number=*/0) {}
 
   void run(std::int64_t steps) {
-    chain_.advance(replica_, steps, /*eps=*/1e-8, /*keep=*/true, [] { return false; });
+    const dds::Dynamics dynamics{.sampler = dds::Sampler::Sgld, .n_beta = 100, .gamma = 1, .eps = 1e-8};
+    chain_.advance(replica_, dynamics, steps, {.draws = true}, [] { return false; });
   }
 
  private:
@@ -160,7 +161,7 @@ void rrr_speedup(Results& results, const dds::experiments::RunOptions& options) 
   // The peer takes 5 ms a step, so it gets fewer, in the same proportion of burn-in to draws.
   constexpr std::int64_t kChains = 4, kDraws = 1000, kBurnIn = 200, kTheirDraws = 250, kTheirBurnIn = 50;
   ReducedRank task;
-  const auto ours = dds::LlcOptions().chains(kChains).draws(kDraws).burn_in(kBurnIn).threads(1);
+  const auto ours = dds::LlcOptions().localization(1).chains(kChains).draws(kDraws).burn_in(kBurnIn).threads(1);
   const dds::LlcEstimate settings = task.estimate(ours);
   Peer peer(options, "devinterp_1_3_2");
   Ratio ratio = compare(
@@ -183,7 +184,7 @@ void rrr_speedup(Results& results, const dds::experiments::RunOptions& options) 
 void two_core_scaling(Results& results) {
   ReducedRank task;
   const auto on = [&task](std::int64_t threads) {
-    return [&task, options = dds::LlcOptions().chains(4).draws(5000).burn_in(500).threads(threads)] {
+    return [&task, options = dds::LlcOptions().localization(1).chains(4).draws(5000).burn_in(500).threads(threads)] {
       task.estimate(options);
     };
   };

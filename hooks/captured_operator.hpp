@@ -1,0 +1,42 @@
+// What an operator was given and what came of it, for whoever computes with it again.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+#include <torch/csrc/autograd/edge.h>
+#include <torch/csrc/autograd/function.h>
+
+#include <cstdint>
+#include <dds/recorder.hpp>
+#include <string>
+#include <vector>
+
+#include "hooks/arguments.hpp"
+#include "hooks/operators.hpp"
+
+namespace dds::hooks {
+
+/// One run of an operator; kept with its CapturedCall on request (RecorderOptions::operators). Its inputs stand there,
+/// where they are saved from what overwrites them.
+struct CapturedOperator {
+  std::string name;  ///< "aten::addmm"
+  Family family = Family::Contraction;
+  std::vector<c10::IValue> arguments;  ///< tensors detached
+  /// For operands that come as a list (einsum): the place of each among the inputs of the call; -1: it is the weight.
+  std::vector<std::int64_t> listed;
+  Arguments args() const { return Arguments(arguments.data(), arguments.size()); }
+  at::Tensor weight;  ///< the operand that is a parameter, as the operator took it
+  at::Tensor bias;    ///< what an addition after the operator brought in; undefined: nothing
+
+  /// Further outputs, each with the gradient that arrives there: the final states of a recurrent layer.
+  std::vector<CapturedCall> states;
+  /// The output was computed from the states, so that their gradients hold what came through it: a cell that ran as
+  /// several operators.
+  bool output_from_states = false;
+
+  /// With RecorderOptions::graph: where the gradients of the output and of the states come in, and `weight` with its
+  /// own history.
+  std::vector<torch::autograd::Edge> edges;
+};
+
+}  // namespace dds::hooks

@@ -1,0 +1,252 @@
+// A recurrence computed again, so that every gate is a product like any other: z_t = W_ih x_t + b_ih and W_hh h_(t-1) +
+// b_hh, with delta at z_t by autograd.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <optional>
+#include <utility>
+
+#include "hooks/arguments.hpp"
+#include "hooks/per_sample/uses.hpp"
+
+namespace dds::hooks {
+namespace {
+
+enum class Cell { Lstm, Gru, Tanh, Relu };
+
+Cell cell_of(const std::string& name) {
+  if (name.find("lstm") != std::string::npos) return Cell::Lstm;
+  if (name.find("gru") != std::string::npos) return Cell::Gru;
+  return name.find("relu") != std::string::npos ? Cell::Relu : Cell::Tanh;
+}
+
+/// The weights of one layer and direction, as the operator took them.
+struct Weights {
+  at::Tensor input, hidden, input_bias, hidden_bias, projection;
+};
+
+/// What an operator does, in one form for sequences and cells.
+struct Recurrence {
+  Cell cell = Cell::Lstm;
+  at::Tensor input;               ///< (t, n, features)
+  std::vector<at::Tensor> start;  ///< h, and c for an LSTM: (layers * directions, n, features)
+  std::vector<Weights> weights;   ///< by layer, then direction
+  std::int64_t layers = 1, directions = 1;
+};
+
+/// One product of the recurrence: pre-activations z = weight x + bias at all times.
+struct GateProduct {
+  at::Tensor weight, bias;
+  at::Tensor input;             ///< (t, n, features)
+  std::vector<at::Tensor> pre;  ///< (t, n, gates) in one, or (n, gates) for each time in turn
+};
+
+/// Computes it, keeping what the per-sample gradients are made of.
+class Replay {
+ public:
+  explicit Replay(const Recurrence& recurrence) : r_(recurrence) {}
+
+  /// Output (t, n, features), then the final states.
+  std::vector<at::Tensor> run() {
+    at::Tensor x = r_.input;
+    std::vector<std::vector<at::Tensor>> last(r_.start.size());
+    for (std::int64_t layer = 0; layer < r_.layers; ++layer) {
+      std::vector<at::Tensor> outputs;
+      for (std::int64_t direction = 0; direction < r_.directions; ++direction) {
+        outputs.push_back(pass(x, layer * r_.directions + direction, direction == 1, last));
+      }
+      x = outputs.size() == 1 ? outputs.front() : at::cat(outputs, 2);
+    }
+    std::vector<at::Tensor> result{x};
+    for (const auto& states : last) result.push_back(at::stack(states));
+    return result;
+  }
+
+  const std::vector<GateProduct>& products() const { return products_; }
+  /// c of an LSTM after the last step that was computed.
+  const at::Tensor& cell_state() const { return cell_state_; }
+
+ private:
+  at::Tensor pass(const at::Tensor& x, std::int64_t place, bool backwards, std::vector<std::vector<at::Tensor>>& last) {
+    const Weights& w = r_.weights[static_cast<std::size_t>(place)];
+    GateProduct from_input{w.input, w.input_bias, x, {at::linear(x, tracked(w.input), plain(w.input_bias))}};
+    GateProduct from_hidden{w.hidden, w.hidden_bias, {}, {}};
+    GateProduct projected{w.projection, {}, {}, {}};
+    at::Tensor h = plain(r_.start[0].select(0, place));
+    at::Tensor c = r_.cell == Cell::Lstm ? plain(r_.start[1].select(0, place)) : at::Tensor();
+    const std::int64_t steps = x.size(0);
+    std::vector<at::Tensor> outputs(static_cast<std::size_t>(steps)), hidden, unprojected;
+    for (std::int64_t step = 0; step < steps; ++step) {
+      const std::int64_t t = backwards ? steps - 1 - step : step;
+      const at::Tensor zi = from_input.pre.front().select(0, t);
+      hidden.push_back(h);
+      const at::Tensor zh = at::linear(h, tracked(w.hidden), plain(w.hidden_bias));
+      from_hidden.pre.push_back(zh);
+      if (r_.cell == Cell::Lstm) {
+        const auto gates = (zi + zh).chunk(4, 1);
+        c = gates[1].sigmoid() * c + gates[0].sigmoid() * gates[2].tanh();
+        h = gates[3].sigmoid() * c.tanh();
+        if (w.projection.defined()) {
+          unprojected.push_back(h);
+          h = at::linear(h, tracked(w.projection));
+          projected.pre.push_back(h);
+        }
+      } else if (r_.cell == Cell::Gru) {
+        const auto i = zi.chunk(3, 1), g = zh.chunk(3, 1);
+        const at::Tensor update = (i[1] + g[1]).sigmoid();
+        const at::Tensor proposal = (i[2] + (i[0] + g[0]).sigmoid() * g[2]).tanh();
+        h = (1 - update) * proposal + update * h;
+      } else {
+        h = r_.cell == Cell::Tanh ? (zi + zh).tanh() : (zi + zh).relu();
+      }
+      outputs[static_cast<std::size_t>(t)] = h;
+    }
+    from_hidden.input = at::stack(hidden);
+    products_.push_back(std::move(from_input));
+    products_.push_back(std::move(from_hidden));
+    if (w.projection.defined()) {
+      projected.input = at::stack(unprojected);
+      products_.push_back(std::move(projected));
+    }
+    last[0].push_back(h);
+    if (r_.cell == Cell::Lstm) last[1].push_back(c);
+    cell_state_ = c;
+    return at::stack(outputs);
+  }
+
+  /// In the type that is computed in.
+  at::Tensor plain(const at::Tensor& tensor) const {
+    return tensor.defined() ? tensor.detach().to(r_.input.scalar_type()) : tensor;
+  }
+  /// ... so that everything computed from it has a graph.
+  at::Tensor tracked(const at::Tensor& weight) const { return plain(weight).requires_grad_(true); }
+
+  const Recurrence& r_;
+  std::vector<GateProduct> products_;
+  at::Tensor cell_state_;
+};
+
+/// Reads the arguments. Empty where they are of a kind that is not computed again; `why` then says so.
+std::optional<Recurrence> read_recurrence(const Run& run, std::string& why) {
+  const CapturedOperator& op = run.op;
+  const Arguments args = op.args();
+  Recurrence r;
+  r.cell = cell_of(op.name);
+  r.input = run.call.inputs.front();
+  if (op.name.find("_cell") != std::string::npos) {
+    r.start = r.cell == Cell::Lstm ? tensors_at(args, 1) : std::vector<at::Tensor>{tensor_at(args, 1)};
+    r.weights = {{tensor_at(args, 2), tensor_at(args, 3), tensor_at(args, 4), tensor_at(args, 5), {}}};
+    r.input = r.input.unsqueeze(0);
+    for (at::Tensor& state : r.start) state = state.unsqueeze(0);
+    return r;
+  }
+  // (input, states, weights, has_biases, layers, dropout, train, bidirectional, batch_first)
+  if (args.size() < 9 || !args[3].isBool()) {
+    why = "a packed sequence is not computed again";
+    return std::nullopt;
+  }
+  if (number_at(args, 5, 0) > 0 && bool_at(args, 6, false) && int_at(args, 4, 1) > 1) {
+    why = "dropout between its layers cannot be computed again";
+    return std::nullopt;
+  }
+  r.start = r.cell == Cell::Lstm ? tensors_at(args, 1) : std::vector<at::Tensor>{tensor_at(args, 1)};
+  r.layers = int_at(args, 4, 1);
+  r.directions = bool_at(args, 7, false) ? 2 : 1;
+  if (bool_at(args, 8, false)) r.input = r.input.transpose(0, 1);
+  const bool biases = bool_at(args, 3, true);
+  const std::vector<at::Tensor> flat = tensors_at(args, 2);
+  const auto places = static_cast<std::size_t>(r.layers * r.directions);
+  const std::size_t each = flat.size() / places;
+  for (std::size_t place = 0; place < places; ++place) {
+    const at::Tensor* w = flat.data() + place * each;
+    Weights weights{w[0], w[1], {}, {}, {}};
+    if (biases) weights.input_bias = w[2], weights.hidden_bias = w[3];
+    if (each == (biases ? 5U : 3U)) weights.projection = w[each - 1];
+    r.weights.push_back(std::move(weights));
+  }
+  return r;
+}
+
+/// True if the two differ by more than the rounding of their type.
+bool differ(const at::Tensor& a, const at::Tensor& b) {
+  const double tolerance = b.scalar_type() == at::kDouble ? 1e-11 : b.scalar_type() == at::kFloat ? 1e-3 : 5e-2;
+  return (a - b).abs().max().item<double>() > tolerance * (1 + b.abs().max().item<double>());
+}
+
+}  // namespace
+
+void add_recurrent_uses(const Run& run, Uses& uses) {
+  std::string why;
+  const auto recurrence = read_recurrence(run, why);
+  if (!recurrence) return uses.mark(Status::NotReplayable, why);
+  const bool cell = run.op.name.find("_cell") != std::string::npos;
+  const bool batch_first = !cell && bool_at(run.op.args(), 8, false);
+
+  std::vector<at::Tensor> outputs;
+  Replay replay(*recurrence);
+  {
+    const at::AutoGradMode grad(true);
+    outputs = replay.run();
+  }
+  // As (t, n, features), whatever the operator gave.
+  const auto sequence = [&](const at::Tensor& output) {
+    return cell ? output.unsqueeze(0) : batch_first ? output.transpose(0, 1) : output;
+  };
+  if (differ(outputs.front().detach(), sequence(run.call.output))) {
+    return uses.mark(Status::NotReplayable,
+                     "computing the recurrence again gives another output than it had: its weights or states were "
+                     "changed since, or it ran in a lower precision");
+  }
+  std::vector<at::Tensor> reached, incoming;
+  const auto reach = [&](const at::Tensor& output, const at::Tensor& gradient) {
+    if (!gradient.defined()) return;
+    reached.push_back(output);
+    incoming.push_back(gradient);
+  };
+  if (run.delta.defined()) reach(outputs.front(), sequence(run.delta));
+  for (std::size_t i = 0; i < run.states.size(); ++i) {
+    if (!run.states[i].defined()) continue;
+    if (!cell) {
+      reach(outputs[i + 1], run.states[i]);
+      continue;
+    }
+    // A cell gives (h, c), of which h is its output already.
+    at::Tensor direct = run.states[i];
+    if (run.op.output_from_states && run.delta.defined()) {
+      direct = direct - torch::autograd::grad({outputs.front()}, {replay.cell_state()}, {run.delta.unsqueeze(0)},
+                                              /*retain_graph=*/true)[0];
+    }
+    reach(replay.cell_state(), direct);
+  }
+  if (reached.empty()) return;
+
+  std::vector<at::Tensor> pre;
+  for (const GateProduct& product : replay.products()) pre.insert(pre.end(), product.pre.begin(), product.pre.end());
+  const auto deltas = torch::autograd::grad(reached, pre, incoming, /*retain_graph=*/false, /*create_graph=*/false,
+                                            /*allow_unused=*/true);
+  SampleRows rows = run.rows;
+  rows.dim = 1;  // of (t, n, features), whatever the operator's output was
+  const auto by_position = [&](const at::Tensor& sequence) {
+    return by_sample(sequence.detach(), 1, rows).flatten(1, 2).unsqueeze(1);
+  };
+  std::size_t next = 0;
+  for (const GateProduct& product : replay.products()) {
+    const bool at_once = product.pre.front().dim() == 3;
+    std::vector<at::Tensor> delta(product.pre.size());
+    for (std::size_t i = 0; i < delta.size(); ++i, ++next) {
+      delta[i] = deltas[next].defined() ? deltas[next] : at::zeros_like(product.pre[i]);
+    }
+    const at::Tensor left = by_position(at_once ? delta.front() : at::stack(delta));
+    uses.add_product(product.weight, Product{Factor(left), Factor(by_position(product.input))});
+    if (product.bias.defined()) uses.add(product.bias, Sum{left});
+  }
+}
+
+}  // namespace dds::hooks

@@ -1,0 +1,281 @@
+// Where per-sample gradients come from: a pass that the library runs, or a step of the user's.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/variable.h>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <cmath>
+#include <dds/error.hpp>
+#include <dds/per_sample.hpp>
+#include <limits>
+
+#include "hooks/per_sample/gradients.hpp"
+#include "src/model/guard.hpp"
+
+namespace dds {
+namespace {
+
+using hooks::SampleRows;
+using Edges = torch::autograd::edge_list;
+
+/// Gradients of sum_i weights_i losses_i where `edges` come in; undefined where none does. Nothing else is computed:
+/// not those of the weights.
+std::vector<at::Tensor> gradients_at(const at::Tensor& losses, const at::Tensor& weights, const Edges& edges,
+                                     bool keep_graph) {
+  if (edges.empty()) return {};
+  return torch::autograd::Engine::get_default_engine().execute({torch::autograd::impl::gradient_edge(losses)},
+                                                               {weights}, keep_graph, /*create_graph=*/false,
+                                                               /*accumulate_grad=*/false, edges);
+}
+
+/// A captured call with what is asked for it.
+struct Asked {
+  const CapturedLayer* site;
+  const CapturedCall* call;
+  std::optional<SampleRows> rows;
+  std::size_t first;  ///< of its edges
+};
+
+/// The pass that the library runs itself.
+class OwnPass {
+ public:
+  OwnPass(torch::nn::Module& model, const Likelihood& likelihood, const Data& data, const PerSampleOptions& options)
+      : model_(model), likelihood_(likelihood), data_(data), options_(options) {}
+
+  std::shared_ptr<PerSampleGradients::Impl> run(const Forward& forward) {
+    const at::AutoGradMode grad(true);
+    auto impl = std::make_shared<PerSampleGradients::Impl>(model_, data_.size(), options_);
+    RecorderOptions recorder_options;
+    recorder_options.layers = options_.layers();
+    recorder_options.exclusive = true;
+    recorder_options.operators = true;
+    recorder_options.graph = true;
+    Recorder recorder(model_, std::move(recorder_options));
+    recorder.start();
+    const at::Tensor output = forward(model_, data_.inputs);
+    Captured captured = recorder.take();
+    if (!captured.errors.empty()) {
+      throw CaptureError(fmt::format("per_sample_gradients: rows were lost: {}", captured.errors.front()));
+    }
+    losses_ = likelihood_.loss(output, data_.targets);
+    if (losses_.dim() != 1 || losses_.size(0) != data_.size()) {
+      throw InvalidArgument(fmt::format("per_sample_gradients: the loss of {} has shape [{}], expected [{}]",
+                                        likelihood_.name(), fmt::join(losses_.sizes(), ", "), data_.size()));
+    }
+    impl->mark_coupled(captured);
+    if (losses_.requires_grad()) add_calls(captured, *impl);
+    impl->mark_missing(captured);
+    if (losses_.requires_grad()) {
+      if (options_.verify()) verify(*impl);
+      if (options_.one_by_one()) add_one_by_one(*impl);
+    }
+    impl->settle();
+    return impl;
+  }
+
+ private:
+  void add_calls(const Captured& captured, PerSampleGradients::Impl& impl) {
+    std::vector<Asked> asked;
+    Edges edges;
+    bool unclear = false, derived = false;  // something has to be measured, a weight is computed from others
+    for (const CapturedLayer& site : captured.layers) {
+      for (const CapturedCall& call : site.calls) {
+        const hooks::CapturedOperator* op = call.captured_operator().get();
+        if (!op || !call.wants_gradient) continue;  // a tap, or a frozen part
+        asked.push_back({&site, &call, impl.told_rows(site, call), edges.size()});
+        unclear = unclear || !asked.back().rows;
+        derived = derived || !impl.find(op->weight);
+        edges.insert(edges.end(), op->edges.begin(), op->edges.end());
+      }
+    }
+    const bool again =
+        derived || options_.verify() || options_.one_by_one();  // a pass over the graph comes after these
+    const auto deltas = gradients_at(losses_, at::ones_like(losses_), edges, unclear || again);
+    if (unclear) measure(asked, edges, deltas, again, impl);
+    for (const Asked& a : asked) {
+      const auto from = deltas.begin() + static_cast<std::ptrdiff_t>(a.first);
+      const std::size_t states = a.call->captured_operator()->states.size();
+      impl.add(*a.site, *a.call, a.rows, *from, {from + 1, from + 1 + static_cast<std::ptrdiff_t>(states)});
+    }
+    for (const hooks::Uses::Derived& weight : impl.take_derived()) follow(weight, impl);
+  }
+
+  /// What is not told is measured. Where rounding is too coarse for that, or nothing arrives at the output itself,
+  /// shapes decide.
+  void measure(std::vector<Asked>& asked, const Edges& edges, const std::vector<at::Tensor>& deltas, bool keep_graph,
+               const PerSampleGradients::Impl& impl) {
+    const at::Tensor weights = hooks::telling_weights(losses_.size(0), losses_.options());
+    Edges unclear;
+    std::vector<Asked*> whose;
+    for (Asked& a : asked) {
+      if (a.rows) continue;
+      const at::Tensor& delta = deltas[a.first];
+      if (delta.defined() && (delta.scalar_type() == at::kFloat || delta.scalar_type() == at::kDouble)) {
+        unclear.push_back(edges[a.first]);
+        whose.push_back(&a);
+      } else {
+        a.rows = impl.known_rows(*a.site, *a.call);
+      }
+    }
+    const auto weighted = gradients_at(losses_, weights, unclear, keep_graph);
+    for (std::size_t i = 0; i < whose.size(); ++i) {
+      Asked& a = *whose[i];
+      const at::Tensor& delta = deltas[a.first];
+      a.rows = hooks::measure_samples(delta, weighted[i], weights.to(delta.scalar_type()),
+                                      hooks::possible_sample_dims(*a.call, *a.call->captured_operator()));
+      if (!a.rows && !std::isfinite(delta.norm().item<double>())) a.rows = impl.known_rows(*a.site, *a.call);
+    }
+  }
+
+  /// Gradients with respect to parameters, those of tied leaves added; undefined where there is none. Keeps the graph.
+  static std::vector<at::Tensor> gradients_of(const at::Tensor& output, const at::Tensor& weights,
+                                              const PerSampleGradients::Impl& impl,
+                                              const std::vector<std::size_t>& parameters) {
+    std::vector<at::Tensor> leaves, sums;
+    for (const std::size_t p : parameters) {
+      const auto& of = impl.parameters()[p].leaves;
+      leaves.insert(leaves.end(), of.begin(), of.end());
+    }
+    const auto gradients = torch::autograd::grad({output}, leaves, {weights}, true, false, true);
+    std::size_t next = 0;
+    for (const std::size_t p : parameters) {
+      at::Tensor& sum = sums.emplace_back();
+      for (std::size_t i = 0; i < impl.parameters()[p].leaves.size(); ++i, ++next) {
+        if (gradients[next].defined()) sum = sum.defined() ? sum.add(gradients[next]) : gradients[next];
+      }
+    }
+    return sums;
+  }
+
+  template <class Wanted>
+  static std::vector<std::size_t> parameters_where(const PerSampleGradients::Impl& impl, const Wanted& wanted) {
+    std::vector<std::size_t> result;
+    for (std::size_t p = 0; p < impl.parameters().size(); ++p) {
+      if (wanted(impl.parameters()[p])) result.push_back(p);
+    }
+    return result;
+  }
+
+  /// From a computed weight to the parameters that it was computed from, sample by sample.
+  static void follow(const hooks::Uses::Derived& derived, PerSampleGradients::Impl& impl) {
+    const auto all = parameters_where(impl, [](const auto&) { return true; });
+    std::vector<std::vector<at::Tensor>> rows(all.size());
+    for (std::int64_t i = 0; i < derived.gradients.size(0); ++i) {
+      const auto gradients = gradients_of(derived.weight, derived.gradients[i], impl, all);
+      for (std::size_t p = 0; p < all.size(); ++p) {
+        if (gradients[p].defined()) rows[p].push_back(gradients[p]);
+      }
+    }
+    for (std::size_t p = 0; p < all.size(); ++p) {
+      if (!rows[p].empty()) impl.add_rows(p, at::stack(rows[p]));
+    }
+  }
+
+  /// Marks parameters whose gradient is not the sum of what was captured: they have uses beside.
+  void verify(PerSampleGradients::Impl& impl) const {
+    const auto exact = parameters_where(impl, [](const auto& parameter) {
+      const at::ScalarType type = parameter.tensor.scalar_type();
+      return !parameter.status.no_numbers() && (type == at::kFloat || type == at::kDouble);
+    });
+    if (exact.empty()) return;
+    const auto gradients = gradients_of(losses_, at::ones_like(losses_), impl, exact);
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      const auto& parameter = impl.parameters()[exact[i]];
+      const at::Tensor sum = impl.sum(parameter);
+      const at::Tensor whole = gradients[i].defined() ? gradients[i] : at::zeros_like(sum);
+      const double eps = parameter.tensor.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
+                                                                       : std::numeric_limits<float>::epsilon();
+      const double apart = (sum - whole).norm().item<double>(), size = whole.norm().item<double>();
+      if (!(apart > 1e3 * eps * size)) continue;
+      // Gradients of samples that cancel leave their rounding.
+      const double samples = static_cast<double>(impl.samples());
+      const double squares = parameter.terms.squared_norms(options_.max_bytes()).sum().item<double>();
+      if (!(apart > 1e3 * eps * std::sqrt(samples * squares))) continue;
+      impl.mark(
+          exact[i], Status::NotObservable,
+          fmt::format("it has uses beside those that were captured, which make up {:.1e} of its gradient's norm {:.1e}",
+                      apart, size));
+    }
+  }
+
+  void add_one_by_one(PerSampleGradients::Impl& impl) const {
+    const auto missing = parameters_where(impl, [](const auto& parameter) { return parameter.status.no_numbers(); });
+    if (missing.empty()) return;
+    std::vector<std::vector<at::Tensor>> rows(missing.size());
+    for (std::int64_t i = 0; i < losses_.size(0); ++i) {
+      const auto gradients = gradients_of(losses_[i], at::ones_like(losses_[i]), impl, missing);
+      for (std::size_t p = 0; p < missing.size(); ++p) {
+        if (gradients[p].defined()) rows[p].push_back(gradients[p]);
+      }
+    }
+    for (std::size_t p = 0; p < missing.size(); ++p) {
+      if (!rows[p].empty()) impl.replace_rows(missing[p], at::stack(rows[p]));
+    }
+  }
+
+  torch::nn::Module& model_;
+  const Likelihood& likelihood_;
+  const Data& data_;
+  const PerSampleOptions& options_;
+  at::Tensor losses_;
+};
+
+}  // namespace
+
+PerSampleGradients per_sample_gradients(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& data,
+                                        const Forward& forward, const PerSampleOptions& options) {
+  if (!likelihood) {
+    throw InvalidArgument("per_sample_gradients: likelihood is null, expected categorical(), gaussian(), ...");
+  }
+  if (options.scale() != 1) {
+    throw InvalidArgument(fmt::format(
+        "per_sample_gradients: scale is {}, expected 1 where the library runs the model on per-sample losses",
+        options.scale()));
+  }
+  data.size();  // throws if there is nothing to run
+  if (!data.targets.defined()) {
+    throw InvalidArgument(
+        fmt::format("per_sample_gradients: the data has no targets, which the loss of {} needs", likelihood->name()));
+  }
+  const ModelGuard guard(model);
+  return PerSampleGradients(OwnPass(model, *likelihood, data, options).run(forward));
+}
+
+PerSampleGradients per_sample_gradients(torch::nn::Module& model, const Captured& captured, std::int64_t samples,
+                                        const PerSampleOptions& options) {
+  if (options.one_by_one()) {
+    throw InvalidArgument(
+        "per_sample_gradients: one_by_one is set, expected false for a recording, whose backward pass is over");
+  }
+  if (!captured.errors.empty()) {
+    throw CaptureError(fmt::format("per_sample_gradients: rows were lost: {}", captured.errors.front()));
+  }
+  auto impl = std::make_shared<PerSampleGradients::Impl>(model, samples, options);
+  impl->mark_coupled(captured);
+  for (const CapturedLayer& site : captured.layers) {
+    for (const CapturedCall& call : site.calls) {
+      if (site.kind == "Tap") continue;
+      const hooks::CapturedOperator* op = call.captured_operator().get();
+      if (!op) {
+        throw InvalidArgument(
+            "per_sample_gradients: the recording was made without RecorderOptions::operators, expected with it");
+      }
+      std::vector<at::Tensor> states;
+      for (const CapturedCall& state : op->states) states.push_back(state.gradient());
+      impl->add(site, call, impl->known_rows(site, call), call.gradient(), std::move(states));
+    }
+  }
+  impl->mark_missing(captured);
+  impl->settle();
+  return PerSampleGradients(std::move(impl));
+}
+
+}  // namespace dds
