@@ -333,7 +333,7 @@ bool kind_fits(std::string_view kind, Family family) {
     case Family::Bilinear:
       return kind == "Bilinear";
     case Family::Activation:
-      return has("ReLU");
+      return kind == "PReLU";
   }
   return false;
 }
