@@ -56,7 +56,8 @@ struct LlcOptions {
   TORCH_ARG(std::int64_t, chains) = 4;
   /// Draws kept per chain after burn-in, one each step; at least 20. 0: as many as `target_error` takes.
   TORCH_ARG(std::int64_t, draws) = 0;
-  /// Steps per chain before the first draw that counts. -1 = 2 / (eps gamma), within 200 to 5000.
+  /// Steps per chain before the first draw that counts, at each gamma. -1 = 2 / (eps gamma), within 200 to 5000; half
+  /// of that, and up to a sixth of the budget, where gamma is searched for.
   TORCH_ARG(std::int64_t, burn_in) = -1;
   /// Where `draws` is 0: standard_error / lambda at which chains are long enough.
   TORCH_ARG(double, target_error) = 0.0075;
@@ -155,8 +156,9 @@ struct LlcEstimate {
   std::optional<double> ess;         ///< effective sample size of the loss, all chains together
   std::optional<double> acceptance;  ///< MALA: mean acceptance probability over the draws
   /// What the finite step adds to n beta E[L(w) - L(w*)], estimated along SGLD chains, and taken off `lambda`: the mean
-  /// of (eps/8) grad(n beta L) . P grad U. Exact on a quadratic loss whatever eps, and to first order for the noise of
-  /// mini-batch gradients; on other losses what is left is of the order of its square. Zero for the other samplers.
+  /// of (eps/8) grad(n beta L) . P grad U. Exact on a quadratic loss whatever eps; of the noise of mini-batch gradients
+  /// it takes the first order off in directions that are curved more than gamma; on other losses what is left is of the
+  /// order of its square. Zero for the other samplers.
   std::optional<double> discretisation;
   std::optional<double> drift;              ///< Geweke: first fifth against last half of the draws, in standard errors
   std::optional<double> below_baseline;     ///< share of the draws whose loss is below that at w*
@@ -199,7 +201,7 @@ struct LlcEstimate {
   double resolution = 0;  ///< gamma / (n beta): the curvature below which a direction hardly counts
   double step_size = 0;
   double relaxation = 0;  ///< 2 / (eps gamma): steps in which a direction held by gamma alone relaxes
-  double mu_max = 0;      ///< largest curvature of L_n that was found
+  double mu_max = 0;      ///< largest curvature of L_n that was found; RmspropSgld: of L_n in w / sqrt(P)
   double baseline = 0;    ///< L_n(w*) over the chain's data
   std::int64_t samples = 0;
   std::int64_t parameters = 0;  ///< dimension of the chain

@@ -159,7 +159,8 @@ void Chain::record(const Objective::Value& value, double excess, const kernels::
   trace_.along.push_back(sums.along - eps / 4 * sums.drift);
   const auto draw = static_cast<std::int64_t>(trace_.excess.size()) - 1;
   if (objective_.full_batch() && !value.slope.defined() && draw % kLossesEvery == 0) {
-    const auto excesses = value.losses.to(at::kDouble).sub_(objective_.all().start_losses);
+    // Not in place: of an fp64 model these are the losses that the next draw has too, if its proposal is refused.
+    const auto excesses = value.losses.to(at::kDouble).sub(objective_.all().start_losses);
     if (losses_.count++ == 0) losses_ = {at::zeros_like(excesses), at::zeros_like(excesses), 1};
     losses_.sum.add_(excesses);
     losses_.squares.addcmul_(excesses, excesses);

@@ -1,4 +1,5 @@
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/stack.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
@@ -42,6 +43,8 @@ constexpr int kBurnInStretches = 2;
 constexpr std::int64_t kRounds = 20;
 /// Samples that a clone must give the original's gradient on.
 constexpr std::int64_t kComparedSamples = 32;
+/// ... and how far from w* in every weight, over 1 + |w*|.
+constexpr double kComparedDistance = 0.01;
 /// Of the bound of the noise of mini-batches, what the automatic step uses up.
 constexpr double kBatchNoiseAim = 0.9 * LlcBounds::kBatchNoise;
 /// Weights up to which MALA is the automatic sampler: its step has to shrink with their number.
@@ -169,7 +172,7 @@ class Estimation {
       } else {
         find_gamma();
       }
-      if (biased_step() && options_.halve_step() && estimate_.lambda) halve_step();
+      if (checks_step() && estimate_.lambda && !watch_.over()) halve_step();
     }
     conclude();
     return estimate_;
@@ -178,7 +181,8 @@ class Estimation {
  private:
   bool automatic_step() const { return options_.step_size() == 0; }
   bool metropolis() const { return dynamics_.sampler == Sampler::Mala; }
-  bool biased_step() const { return !metropolis(); }
+  /// With MALA there is no bias in the step to look for.
+  bool checks_step() const { return !metropolis() && options_.halve_step(); }
   double h_max() const { return dynamics_.n_beta * estimate_.mu_max + dynamics_.gamma * scale_max_; }
   /// 0.03 sqrt(n beta): right for tens of weights of order 1 (DESIGN.md 6.3), and the middle of the search elsewhere.
   double gamma_by_rule() const { return 0.03 * std::sqrt(dynamics_.n_beta); }
@@ -211,6 +215,13 @@ class Estimation {
     }
     e.sampler = to_string(dynamics_.sampler);
     start_length_ = objective_.start().norm().item<double>();
+    const auto dtype = objective_.start().scalar_type();
+    if (dtype != at::kFloat && dtype != at::kDouble) {
+      throw InvalidArgument(fmt::format(
+          "estimate_llc: the model's weights are {}, too coarse for a chain's steps; expected Float or Double, or "
+          "LlcOptions::fp64(true)",
+          c10::toString(dtype)));
+    }
   }
 
   /// Replicas for the threads beside this one. Each must give the original's gradient bit for bit: a clone can differ
@@ -234,10 +245,20 @@ class Estimation {
     }
   }
 
+  /// Beside w*, where a loss that is exactly least has no gradient to compare.
   bool same_gradient(const Replica& replica) const {
+    const auto& start = objective_.start();
+    if (replica.weights().numel() != start.numel()) return false;
     const auto few = std::min(objective_.samples(), kComparedSamples);
     const Batch batch{objective_.all().data.slice(0, few), {}};
-    return objective_.gradient(replicas_[0], batch).equal(objective_.gradient(replica, batch));
+    const auto beside = at::empty_like(start)
+                            .normal_(0, 1, generator_for(start.device(), options_.seed(), kProbeStream + 2))
+                            .mul_(kComparedDistance * (1 + start_length_))
+                            .add_(start);
+    for (const Replica* each : {&replicas_[0], &replica}) each->weights().copy_(beside);
+    const bool same = objective_.gradient(replicas_[0], batch).equal(objective_.gradient(replica, batch));
+    for (const Replica* each : {&replicas_[0], &replica}) each->weights().copy_(start);
+    return same;
   }
 
   // ---- the step ----
@@ -245,7 +266,7 @@ class Estimation {
   void calibrate() {
     dynamics_.gamma = options_.localization() > 0 ? options_.localization() : first_gamma();
     raise_curvature(probe_.largest(replicas_[0]));
-    if (automatic_step()) run_pilot();
+    run_pilot();
     if (dynamics_.sampler == Sampler::RmspropSgld) precondition();
   }
 
@@ -272,9 +293,8 @@ class Estimation {
     dynamics.sampler = Sampler::Sgld;
     std::int64_t next_look = 1;
     for (std::int64_t step = 1; step <= kPilotSteps && !watch_.over(); ++step) {
-      set_step();
-      dynamics.eps = dynamics_.eps;
-      pilot.advance(replicas_[0], dynamics, 1, {}, [] { return false; });
+      dynamics.eps = options_.relative_step() / h_max();
+      pilot.advance(replicas_[0], dynamics, 1, {}, [this] { return watch_.tick(); });
       if (step < next_look) continue;
       raise_curvature(probe_.largest(replicas_[0]));
       next_look = step < 8 ? step + 1 : step + step / 3;
@@ -284,9 +304,9 @@ class Estimation {
 
   /// P = 1/sqrt(E[(grad U)^2]), from a stretch of plain chains, with a mean of 1.
   void precondition() {
-    set_step();
     auto plain = dynamics_;
     plain.sampler = Sampler::Sgld;
+    plain.eps = options_.relative_step() / h_max();
     advance_chains(plain, kPilotSteps, {});
     advance_chains(plain, 4 * kPilotSteps, {.draws = false, .moments = true});
     at::Tensor moments;
@@ -307,7 +327,9 @@ class Estimation {
   Stage sample(double gamma, double target) {
     dynamics_.gamma = gamma;
     if (!metropolis() || dynamics_.eps == 0 || !adapted_) set_step();
-    const auto reserve = options_.localization() > 0 ? 0 : affordable() * (kStageShare - 1) / kStageShare;
+    // What is left over is for further gammas, or for half the step.
+    const auto share = options_.localization() == 0 ? kStageShare - 1 : checks_step() ? 1 : 0;
+    const auto reserve = affordable() / kStageShare * share;
     const auto burn_in = burn_in_chains();
     return sample_on(burn_in, target, reserve);
   }
@@ -318,18 +340,24 @@ class Estimation {
     std::int64_t draws = options_.draws() > 0 ? options_.draws() : first_length();
     watch_.expect(draws * estimate_.chains);
     advance_in_rounds(draws);
-    auto stage = summarise(chains_, dynamics_, estimate_.parameters);
+    auto stage = summed_up();
     const bool whole_distance = options_.localization() > 0;
-    while (options_.draws() == 0 && !stage.settled(target, whole_distance) && !watch_.over() && stage.diverged == 0) {
+    // Where nothing varies, more draws have no more to say.
+    while (options_.draws() == 0 && stage.standard_error && !stage.settled(target, whole_distance) && !watch_.over()) {
       const auto more = std::min(draws, affordable() - reserve);
       if (more < draws / 8) break;
       watch_.expect(more * estimate_.chains);
       advance_in_rounds(more);
       draws += more;
-      stage = summarise(chains_, dynamics_, estimate_.parameters);
+      stage = summed_up();
     }
     stage.burn_in = burn_in;
     return stage;
+  }
+
+  Stage summed_up() const {
+    const bool known = objective_.full_batch() || dynamics_.sampler != Sampler::AveragedNoise;
+    return summarise(chains_, dynamics_, estimate_.parameters, known);
   }
 
   double relaxation() const { return 2 / (dynamics_.eps * dynamics_.gamma); }
@@ -370,7 +398,6 @@ class Estimation {
       watch_.expect((burn_in_length() - done) * estimate_.chains);
       advance_chains(dynamics_, stretch, {});
       done += stretch;
-      if (!automatic_step()) continue;
       look_where_chains_stand();
       set_step();
     }
@@ -380,13 +407,14 @@ class Estimation {
   /// Burns in while it brings MALA's step to its acceptance, by stochastic approximation on the mean over all chains,
   /// so that it depends on no thread. What remains is the mean over the second half. Returns the steps per chain.
   std::int64_t adapt_step() {
+    for (auto& chain : chains_) chain.take_acceptance();  // that of another gamma
     double log_eps = std::log(dynamics_.eps), sum = 0;
     int summed = 0;
     std::int64_t done = 0;
     for (int block = 0; block < kAdaptationBlocks && !watch_.over(); ++block) {
       // The length follows the step, which it is found with.
       const auto steps = (burn_in_length() - done) / (kAdaptationBlocks - block);
-      if (steps <= 0) break;
+      if (steps <= 0) continue;
       watch_.expect((burn_in_length() - done) * estimate_.chains);
       advance_chains(dynamics_, steps, {});
       done += steps;
@@ -457,31 +485,43 @@ class Estimation {
     while (last.lambda && !watch_.over()) {
       const double gamma = last.gamma / kGammaFactor;
       const Stage next = sample(gamma, target(gamma));
+      if (watch_.over() && next.diverged == 0 && next.draws < last.draws) {
+        note(next, "left: the run ended");
+        break;
+      }
       const auto moved = change(last, next);
       if (!moved) return take(next, "no finite number");
       const bool at_rule = gamma > rule / 2 && gamma < rule * 2;
       const auto left = remaining(*moved, last_move, at_rule);
       const bool audible = kSeenMove * moved->error <= kLoudestNoise * std::abs(*next.lambda);
-      estimate_.gamma_change = moved->value;
-      estimate_.gamma_change_error = moved->error;
-      estimate_.gamma_bias = left.beyond_noise;
+      const auto take_next = [&](std::string outcome) {
+        take(next, std::move(outcome));
+        estimate_.gamma_change = moved->value;
+        estimate_.gamma_change_error = moved->error;
+        estimate_.gamma_bias = left.beyond_noise;
+      };
       if (gamma < 2 * rule && audible && left.at_most <= LlcBounds::kGammaBias * std::abs(*next.lambda)) {
         ending_.gamma_settled = true;
-        return take(next, "taken");
+        return take_next("taken");
       }
       const double move = std::abs(moved->value);
       const bool lasting = last_move && move - 2 * moved->error > kShrinkage * *last_move;
-      if (lasting || gamma < 2 * rule * kLowestGamma || affordable() < kLeastSteps) {
+      const bool exhausted = options_.draws() == 0 && affordable() < kLeastSteps;
+      if (lasting || gamma < 2 * rule * kLowestGamma || exhausted) {
         ending_.gamma_limited = fmt::format("lambda {:.4g} at gamma {:.3g}, {:.4g} at {:.3g}", *last.lambda, last.gamma,
                                             *next.lambda, next.gamma);
         // Far from w* it is another landscape: what stands is the estimate before it.
-        is_far(next) && !is_far(last) ? note(next, "left: it is further from w* than w* is long") : take(next, "taken");
-        return;
+        if (is_far(next) && !is_far(last)) {
+          note(next, "left: it is further from w* than w* is long");
+          break;
+        }
+        return take_next("taken");
       }
-      take(next, fmt::format("lambda moved by {:.2g} +- {:.2g}: gamma is lowered", moved->value, moved->error));
+      take_next(fmt::format("lambda moved by {:.2g} +- {:.2g}: gamma is lowered", moved->value, moved->error));
       last = next;
       last_move = move;
     }
+    estimate_.trials[taken_].outcome = "taken";
   }
 
   /// What is left of gamma's bias after lambda has moved from one gamma to the next: the rest of a geometric series,
@@ -505,16 +545,21 @@ class Estimation {
   /// With half the step, for the verdict and the interval.
   void halve_step() {
     const auto whole = sample_taken_;
+    // Chains stand where they must, unless they have been to another gamma since.
+    const auto burn_in =
+        dynamics_.gamma == whole.gamma ? std::min<std::int64_t>(whole.burn_in, 4 * kPilotSteps) : whole.burn_in;
     dynamics_.gamma = whole.gamma;
     dynamics_.eps = whole.step_size / 2;
-    advance_chains(dynamics_, std::min<std::int64_t>(whole.burn_in, 4 * kPilotSteps), {});
-    const auto half = sample_on(0, 1.5 * options_.target_error(), 0);
+    advance_chains(dynamics_, burn_in, {});
+    const auto half = sample_on(burn_in, 1.5 * options_.target_error(), 0);
     note(half, "half the step");
     const auto moved = change(whole, half);
     if (!moved) return;
     estimate_.step_change = moved->value;
     estimate_.step_change_error = moved->error;
-    estimate_.richardson = *whole.lambda + 4.0 / 3 * moved->value;
+    // Of mini-batches' noise averaged noise keeps the first order, which SGLD's estimate of its bias takes off.
+    const bool first_order = dynamics_.sampler == Sampler::AveragedNoise && !objective_.full_batch();
+    estimate_.richardson = *whole.lambda + (first_order ? 2.0 : 4.0 / 3) * moved->value;
   }
 
   void note(const Stage& stage, std::string outcome) {
@@ -525,6 +570,7 @@ class Estimation {
   /// The stage becomes the estimate.
   void take(const Stage& stage, std::string outcome) {
     note(stage, std::move(outcome));
+    taken_ = estimate_.trials.size() - 1;
     sample_taken_ = stage;
     auto& e = estimate_;
     e.lambda = stage.lambda;
@@ -583,8 +629,11 @@ class Estimation {
 
   void conclude() {
     auto& e = estimate_;
+    const bool over = watch_.over();              // what follows is not the chains'
     if (e.gamma == 0) e.gamma = dynamics_.gamma;  // nothing was sampled
-    if (std::isfinite(e.baseline)) {
+    if (over && std::isfinite(e.baseline)) {
+      e.descent = std::pow(e.n_beta * objective_.start_gradient().norm().item<double>(), 2) / e.gamma;
+    } else if (std::isfinite(e.baseline)) {
       replicas_[0].weights().copy_(objective_.start());
       e.descent = probe_.descent(replicas_[0], objective_.start_gradient(), e.n_beta, e.gamma);
     }
@@ -602,7 +651,7 @@ class Estimation {
     e.seconds = watch_.seconds();
     if (watch_.cancelled()) {
       ending_.stopped = fmt::format("cancelled after {:.3g} s", e.seconds);
-    } else if (watch_.over()) {
+    } else if (over) {
       ending_.stopped = fmt::format("stopped after {:.3g} s > {:.3g} s", e.seconds, options_.max_seconds());
     }
     judge(e, options_, ending_);
@@ -625,6 +674,7 @@ class Estimation {
   double start_length_ = 0;  // |w*|
   std::int64_t other_gradients_ = 0;
   Stage sample_taken_;
+  std::size_t taken_ = 0;  // number of its trial
   Ending ending_;
   LlcEstimate estimate_;
 };

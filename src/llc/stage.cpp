@@ -81,7 +81,8 @@ bool Stage::settled(double target, bool whole_distance) const {
          (!whole_distance || distance_is_stationary(distance_ratio, distance_ratio_error));
 }
 
-Stage summarise(const std::vector<Chain>& chains, const Dynamics& dynamics, std::int64_t parameters) {
+Stage summarise(const std::vector<Chain>& chains, const Dynamics& dynamics, std::int64_t parameters,
+                bool known_identity) {
   Stage stage;
   stage.gamma = dynamics.gamma;
   stage.step_size = dynamics.eps;
@@ -110,7 +111,7 @@ Stage summarise(const std::vector<Chain>& chains, const Dynamics& dynamics, std:
   stage.discretisation = mean_of([](const Chain::Trace& t, std::size_t i) { return t.bias[i]; });
   stage.below_baseline = mean_of([](const Chain::Trace& t, std::size_t i) { return t.excess[i] < 0 ? 1.0 : 0.0; });
   stage.mean_distance = mean_of([](const Chain::Trace& t, std::size_t i) { return t.distance[i]; });
-  if (dynamics.box == 0) judge_distance(stage, chains, dynamics.gamma, parameters);
+  if (dynamics.box == 0 && known_identity) judge_distance(stage, chains, dynamics.gamma, parameters);
   respond(stage, chains, dynamics.gamma);
   sum_losses(stage, chains);
   return stage;

@@ -34,8 +34,10 @@ struct Stage {
   bool settled(double target, bool whole_distance) const;
 };
 
-/// The chains' draws since they were last cleared.
-Stage summarise(const std::vector<Chain>& chains, const Dynamics& dynamics, std::int64_t parameters);
+/// The chains' draws since they were last cleared. `known_identity`: the mean of grad U . (w - w*) is known, which of
+/// averaged noise on mini-batches it is not.
+Stage summarise(const std::vector<Chain>& chains, const Dynamics& dynamics, std::int64_t parameters,
+                bool known_identity);
 
 /// True where |w - w*|^2 is what it must be, or nothing can be said.
 bool distance_is_stationary(const std::optional<double>& ratio, const std::optional<double>& error);

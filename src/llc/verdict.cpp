@@ -82,10 +82,14 @@ void judge_gamma(Judge& judge, const LlcEstimate& e, const Ending& ending) {
   }
 }
 
-void judge_step(Judge& judge, const LlcEstimate& e) {
+void judge_step(Judge& judge, const LlcEstimate& e, const LlcOptions& options) {
   if (e.acceptance) judge.at_least("acceptance", e.acceptance, LlcBounds::kAcceptance);
   if (e.batch_noise) judge.at_most("batch_noise", e.batch_noise, LlcBounds::kBatchNoise);
-  if (!e.step_change) return;
+  if (e.sampler == to_string(Sampler::Mala) || !options.halve_step()) return;
+  if (!e.step_change) return judge.fail("half the step not available");
+  if (*e.step_change_error > 2 * LlcBounds::kRelativeError * std::abs(*e.lambda)) {
+    judge.fail(fmt::format("half the step: error {:.2g} is too large to judge by", *e.step_change_error));
+  }
   const double moved = std::abs(*e.step_change);
   if (moved > 3 * *e.step_change_error && moved > LlcBounds::kStepChange * *e.lambda) {
     judge.fail(fmt::format("half the step changes lambda by {:.3g} +- {:.2g}", *e.step_change, *e.step_change_error));
@@ -96,6 +100,7 @@ void judge_step(Judge& judge, const LlcEstimate& e) {
 
 void judge(LlcEstimate& estimate, const LlcOptions& options, const Ending& ending) {
   Judge judge(estimate);
+  if (!std::isfinite(estimate.baseline)) return judge.fail(fmt::format("the loss at w* is {}", estimate.baseline));
   if (estimate.diverged > 0) judge.fail(fmt::format("{} of {} chains diverged", estimate.diverged, estimate.chains));
   if (!ending.stopped.empty()) judge.fail(ending.stopped);
   if (!estimate.lambda) {
@@ -105,7 +110,7 @@ void judge(LlcEstimate& estimate, const LlcOptions& options, const Ending& endin
   judge_size(judge, estimate);
   judge_mixing(judge, estimate);
   judge_neighbourhood(judge, estimate, options, ending.gamma_settled);
-  judge_step(judge, estimate);
+  judge_step(judge, estimate, options);
   judge_gamma(judge, estimate, ending);
 }
 

@@ -471,13 +471,39 @@ TEST(LlcVerdict, ABudgetIsRespected) {
   EXPECT_GT(estimate.gradients, 10000);
 }
 
+TEST(LlcVerdict, ARunThatEndsInTheSearchForGammaKeepsTheEstimateThatItHas) {
+  Quadratic problem({1, 0.3, 0.1});
+  std::atomic<int> asked = 0;
+  const auto estimate =
+      estimate_llc(*problem.model, gaussian(), problem.data,
+                   LlcOptions().threads(1).n_beta(1000).target_error(0.02).cancelled([&] { return ++asked > 12000; }));
+  expect_failure(estimate, "cancelled after");
+  ASSERT_TRUE(estimate.lambda);
+  EXPECT_GT(estimate.draws, 100);
+  const auto taken = std::count_if(estimate.trials.begin(), estimate.trials.end(),
+                                   [](const LlcTrial& trial) { return trial.outcome == "taken"; });
+  EXPECT_EQ(taken, 1);
+}
+
+TEST(LlcVerdict, NothingThatVariesEndsWithoutALimit) {
+  Crossing model;
+  {
+    const torch::NoGradGuard no_grad;
+    model->w2.fill_(1.0);
+  }
+  const auto estimate =
+      estimate_llc(*model, gaussian(), ones(), LlcOptions().threads(1).n_beta(100).parameters({"w2"}).max_gradients(0));
+  EXPECT_EQ(*estimate.lambda, 0);
+  EXPECT_FALSE(estimate.converged());
+}
+
 TEST(LlcVerdict, AModelWithoutAFiniteLossIsAVerdict) {
   Quadratic problem({1, 1});
   const torch::NoGradGuard no_grad;
   problem.model->weight[0][0] = NAN;
   const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data, quick().n_beta(10));
   EXPECT_FALSE(estimate.lambda);
-  EXPECT_FALSE(estimate.converged());
+  expect_failure(estimate, "the loss at w* is nan");
 }
 
 /// Batch norm and dropout, and a bias that never gets a gradient.
@@ -536,6 +562,25 @@ TEST(LlcReplicas, TheResultDoesNotDependOnThreadsOrOnHowTheyGotTheirModels) {
   EXPECT_NE(*inner.lambda, *reseeded.lambda);
 }
 
+TEST(LlcQuadratic, TheFluctuationIsThatOfTheDrawsHoweverOftenProposalsAreRefused) {
+  // One sample, l = (x w - y)^2 / 2 with l(w*) = 8: chains that mostly stay must not count l(w*) twice.
+  torch::nn::Linear model(torch::nn::LinearOptions(1, 1).bias(false));
+  model->to(torch::kDouble);
+  {
+    const torch::NoGradGuard no_grad;
+    model->weight.fill_(1.0);
+  }
+  const Data data(torch::tensor({{1.0}, {-1.0}}, torch::kDouble), torch::tensor({{5.0}, {3.0}}, torch::kDouble));
+  const auto estimate =
+      estimate_llc(*model, gaussian(), data,
+                   quick().n_beta(10).localization(1).sampler(Sampler::Mala).step_size(1.2).keep_weights(2000));
+  EXPECT_LT(*estimate.acceptance, 0.4);
+  const auto w = estimate.weights.reshape({-1});
+  const auto variance = [](const at::Tensor& loss) { return loss.var().item<double>(); };
+  const double expected = variance((w - 5).square() / 2) + variance((-w - 3).square() / 2);
+  EXPECT_NEAR(*estimate.functional_variance / expected, 1, 0.2);
+}
+
 TEST(LlcReplicas, KeptWeightsAndTracesAreThoseOfTheChains) {
   Quadratic problem({1, 0.5});
   const auto settings = quick().n_beta(100).localization(10).draws(1000).keep_trace(true).keep_weights(64);
@@ -555,7 +600,7 @@ TEST(LlcReplicas, KeptWeightsAndTracesAreThoseOfTheChains) {
   for (std::int64_t i = 0; i < kept; ++i) {
     EXPECT_LT((trace - loss[i]).abs().min().item<double>(), 1e-9) << i;
   }
-  const double variance = (estimate.weights - 1).square().mean({0, 1})[0].item<double>();
+  const double variance = (estimate.weights - 1).square().mean(torch::IntArrayRef({0, 1}))[0].item<double>();
   EXPECT_NEAR(variance, 1.0 / 110, 0.4 / 110);
 }
 
@@ -584,7 +629,7 @@ TEST(LlcReplicas, ABoxIsNotLeft) {
                      quick().n_beta(100).localization(1).sampler(sampler).box(0.2).draws(1000).keep_weights(1000));
     EXPECT_LE((estimate.weights - 1).abs().max().item<double>(), 0.2 + 1e-12) << to_string(sampler);
     // The second direction, of curvature 2, is nearly uniform in the box.
-    const double variance = (estimate.weights - 1).square().mean({0, 1})[1].item<double>();
+    const double variance = (estimate.weights - 1).square().mean(torch::IntArrayRef({0, 1}))[1].item<double>();
     EXPECT_NEAR(variance, 0.04 / 3, 0.004) << to_string(sampler);
     EXPECT_FALSE(estimate.distance_ratio);
   }
@@ -714,6 +759,10 @@ TEST(LlcArguments, AreRefusedByName) {
   EXPECT_TRUE(contains(message(LlcOptions(), problem.data.slice(0, 1)), "1 sample"));
 
   torch::nn::ReLU empty;
+  torch::nn::Linear half(2, 1);
+  half->to(torch::kBFloat16);
+  const auto coarse = Data(torch::ones({4, 2}, torch::kBFloat16), torch::ones({4, 1}, torch::kBFloat16));
+  EXPECT_THROW(estimate_llc(*half, gaussian(), coarse), InvalidArgument);
   EXPECT_THROW(estimate_llc(*empty, gaussian(), Data(torch::ones({2, 1}), torch::ones({2, 1}))), InvalidArgument);
 }
 
