@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::int64_t kSamples = 10000;
 constexpr double kNoise = 1.0;
+constexpr std::int64_t kGradients = 80000;  // for an estimate at a given gamma: what quick has time for
 
 /// Settings of every estimate: the automatic ones.
 dds::LlcOptions options(const Task& task) {
@@ -18,7 +19,9 @@ dds::LlcOptions options(const Task& task) {
   auto options = dds::LlcOptions().n_beta(n_beta).seed(task.seed).threads(1);
   // The landscape is the same however far a chain goes, so that its distance from w* is no objection.
   if (task.gamma_given) {
-    options.localization(0.03 * std::sqrt(n_beta)).max_relative_distance(std::numeric_limits<double>::infinity());
+    options.localization(0.03 * std::sqrt(n_beta))
+        .max_relative_distance(std::numeric_limits<double>::infinity())
+        .max_gradients(kGradients);
   }
   return options;
 }
