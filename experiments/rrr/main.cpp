@@ -19,7 +19,7 @@ using namespace rrr;
 struct Plan {
   std::uint64_t paper, noisy, others, readings;
 };
-Plan plan_of(const ex::RunOptions& options) { return options.full() ? Plan{100, 20, 20, 40} : Plan{2, 1, 1, 10}; }
+Plan plan_of(const ex::RunOptions& options) { return options.full() ? Plan{100, 20, 20, 40} : Plan{2, 2, 2, 10}; }
 
 std::vector<Task> tasks_of(const Plan& plan, const ex::RunOptions& options) {
   std::vector<Task> tasks;

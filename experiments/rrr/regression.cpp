@@ -45,10 +45,12 @@ std::vector<Cell> case_cells() {
 
 std::vector<Cell> deep_cells(bool large) {
   std::vector<Cell> cells = {
-      {{4, 6, 5, 7}, 2},          {{5, 5, 5, 5, 5}, 2},  {{6, 8, 5, 7, 9, 6}, 1},
-      {{4, 4, 4, 4, 4, 4, 4}, 1}, {{60, 50, 40, 50}, 5},
+      {{4, 6, 5, 7}, 2},
+      {{5, 5, 5, 5, 5}, 2},
+      {{6, 8, 5, 7, 9, 6}, 1},
+      {{4, 4, 4, 4, 4, 4, 4}, 1},
   };
-  if (large) cells.push_back({{182, 182, 182, 182}, 10});
+  if (large) cells.insert(cells.end(), {{{60, 50, 40, 50}, 5}, {{182, 182, 182, 182}, 10}});
   return cells;
 }
 

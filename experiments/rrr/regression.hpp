@@ -33,7 +33,7 @@ struct Cell {
 std::vector<Cell> paper_cells();
 /// Cells of all four cases, multiplicities 1 and 2 in the balanced one.
 std::vector<Cell> case_cells();
-/// Deep networks of 3 to 6 layers, up to 10^4 weights, or with the large one up to 10^5.
+/// Deep networks of 3 to 6 layers; `large`: those of 10^4 and 10^5 weights too.
 std::vector<Cell> deep_cells(bool large);
 /// Normal crossings of one or two weights, multiplicities 1 and 2.
 std::vector<Cell> crossing_cells();
