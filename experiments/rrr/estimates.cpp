@@ -11,9 +11,10 @@ namespace {
 
 constexpr std::int64_t kSamples = 10000;
 constexpr double kNoise = 1.0;
-constexpr double kGivenGamma = 0.5;  // times sqrt(n beta): chains come as far from w* as they must in quick's time
-constexpr std::int64_t kGradients = 80000;  // for an estimate at a given gamma
-constexpr double kNoisyError = 0.015;       // the data's own is ten times that
+constexpr double kGivenGamma = 0.5;      // times sqrt(n beta): chains come as far from w* as they must in quick's time
+constexpr double kCrossingGamma = 0.12;  // above it little is left of the higher powers
+constexpr std::int64_t kGradients = 60000;  // for an estimate at a given gamma
+constexpr double kNoisyError = 0.02;        // the data's own is several times that
 
 /// Settings of every estimate: the automatic ones.
 dds::LlcOptions options(const Task& task) {
@@ -21,7 +22,7 @@ dds::LlcOptions options(const Task& task) {
   auto options = dds::LlcOptions().n_beta(n_beta).seed(task.seed).threads(1);
   // The landscape is the same however far a chain goes, so that its distance from w* is no objection.
   if (task.gamma_given) {
-    options.localization(kGivenGamma * std::sqrt(n_beta))
+    options.localization((task.cell.crossing() ? kCrossingGamma : kGivenGamma) * std::sqrt(n_beta))
         .max_relative_distance(std::numeric_limits<double>::infinity())
         .max_gradients(kGradients);
   }

@@ -17,7 +17,7 @@ struct Task {
   Cell cell;
   Loss loss = Loss::Population;
   std::uint64_t seed = 0;
-  /// 0.5 sqrt(n beta), for what is held against the exact value there; else the estimator searches.
+  /// 0.5 sqrt(n beta), crossings 0.12, for what is held against the exact value there; else the estimator searches.
   bool gamma_given = false;
 };
 
