@@ -10,7 +10,6 @@ from torch import nn
 
 def work(name):
     """Network and batch, drawn in the order in which per_sample.cpp draws them."""
-    torch.manual_seed(0)
     if name == "mlp":
         model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
         shape = (512, 784)
@@ -20,6 +19,7 @@ def work(name):
             nn.Flatten(), nn.Linear(1568, 128), nn.ReLU(), nn.Linear(128, 10),
         )  # fmt: skip
         shape = (256, 1, 28, 28)
+    torch.manual_seed(0)  # as if the layers had drawn nothing
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape) / max(1, parameter[0].numel()) ** 0.5)
