@@ -24,7 +24,8 @@ RunOptions parse_command_line(int argc, char** argv, const std::string& experime
   app.add_option("--preset", options.preset, "how much is run")
       ->check(CLI::IsMember({"quick", "full"}))
       ->capture_default_str();
-  app.add_option("--out", options.out, "folder for tables, figures and summary.json; must be new or empty")
+  app.add_option("--out", options.out,
+                 "folder for tables, figures and summary.json: a new one, or that of an interrupted run")
       ->capture_default_str();
   app.add_option("--seed", options.seed, "seed of everything random")->capture_default_str();
   if (data) app.add_option("--data", *data, "folder of the data set")->capture_default_str();

@@ -15,7 +15,7 @@ namespace dds::experiments {
 struct RunOptions {
   std::string experiment;
   std::string preset = "quick";
-  std::filesystem::path out;  ///< made by the run; must not hold an earlier one
+  std::filesystem::path out;  ///< made by the run; may hold an interrupted one, where the experiment keeps its pieces
   std::uint64_t seed = 0;
   bool full() const { return preset == "full"; }
 };

@@ -1,5 +1,7 @@
 #include "experiments/rrr/estimates.hpp"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <limits>
 
@@ -13,8 +15,7 @@ constexpr std::int64_t kSamples = 10000;
 constexpr double kNoise = 1.0;
 constexpr double kGivenGamma = 0.5;      // times sqrt(n beta): chains come as far from w* as they must in quick's time
 constexpr double kCrossingGamma = 0.12;  // above it little is left of the higher powers
-constexpr std::int64_t kGradients = 60000;  // for an estimate at a given gamma
-constexpr double kNoisyError = 0.02;        // the data's own is several times that
+constexpr double kNoisyError = 0.02;     // the data's own is several times that
 
 /// Settings of every estimate: the automatic ones.
 dds::LlcOptions options(const Task& task) {
@@ -24,7 +25,7 @@ dds::LlcOptions options(const Task& task) {
   if (task.gamma_given) {
     options.localization((task.cell.crossing() ? kCrossingGamma : kGivenGamma) * std::sqrt(n_beta))
         .max_relative_distance(std::numeric_limits<double>::infinity())
-        .max_gradients(kGradients);
+        .max_gradients(task.max_gradients);
   }
   if (task.loss == Loss::Empirical) options.target_error(kNoisyError);
   return options;
@@ -38,7 +39,28 @@ Estimate ask(const Task& task, Model& model, const dds::Data& data) {
           e.gamma, e.n_beta, e.step_size, e.gradients, e.draws * e.chains, e.seconds};
 }
 
+nlohmann::json number(const std::optional<double>& value) { return value ? nlohmann::json(*value) : nlohmann::json(); }
+
+std::optional<double> number(const nlohmann::json& value) {
+  return value.is_null() ? std::nullopt : std::optional(value.get<double>());
+}
+
 }  // namespace
+
+std::string Task::key() const {
+  return fmt::format("{} {} {}", cell.name(), loss == Loss::Population ? "population" : "empirical", seed);
+}
+
+nlohmann::json to_json(const Estimate& e) {
+  return {{"lambda", number(e.lambda)}, {"low", number(e.low)}, {"high", number(e.high)}, {"converged", e.converged},
+          {"verdict", e.verdict},       {"gamma", e.gamma},     {"n_beta", e.n_beta},     {"eps", e.step_size},
+          {"gradients", e.gradients},   {"draws", e.draws},     {"seconds", e.seconds}};
+}
+
+Estimate from_json(const nlohmann::json& j, const Task& task) {
+  return {task,       number(j["lambda"]), number(j["low"]), number(j["high"]), j["converged"], j["verdict"],
+          j["gamma"], j["n_beta"],         j["eps"],         j["gradients"],    j["draws"],     j["seconds"]};
+}
 
 Estimate estimate(const Task& task) {
   if (task.cell.crossing()) {

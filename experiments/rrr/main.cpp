@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <map>
 
+#include "experiments/harness/finished.hpp"
 #include "experiments/harness/parallel.hpp"
 #include "experiments/rrr/study.hpp"
 
@@ -15,24 +16,30 @@ namespace {
 namespace ex = dds::experiments;
 using namespace rrr;
 
-/// What the presets differ in: seeds.
+/// What the presets differ in: seeds, and gradients of an estimate at a given gamma.
 struct Plan {
-  std::uint64_t paper, noisy, others, readings;
+  std::uint64_t paper, noisy, others, large, readings;
+  std::int64_t gradients, crossing_gradients;
 };
-Plan plan_of(const ex::RunOptions& options) { return options.full() ? Plan{100, 20, 20, 40} : Plan{2, 2, 2, 10}; }
+Plan plan_of(const ex::RunOptions& options) {
+  if (options.full()) return {100, 5, 12, 2, 40, 120'000, 400'000};
+  return {2, 1, 2, 0, 10, 60'000, 60'000};
+}
 
 std::vector<Task> tasks_of(const Plan& plan, const ex::RunOptions& options) {
   std::vector<Task> tasks;
-  const auto add = [&](const std::vector<Cell>& cells, Loss loss, std::uint64_t seeds, bool gamma_given) {
+  const auto add = [&](const std::vector<Cell>& cells, Loss loss, std::uint64_t seeds, std::int64_t gradients = 0) {
     for (const Cell& cell : cells) {
-      for (std::uint64_t s = 0; s < seeds; ++s) tasks.push_back({cell, loss, 1000 * options.seed + s, gamma_given});
+      for (std::uint64_t s = 0; s < seeds; ++s)
+        tasks.push_back({cell, loss, 1000 * options.seed + s, gradients > 0, gradients});
     }
   };
-  add(deep_cells(options.full()), Loss::Population, plan.others, true);
-  add(paper_cells(), Loss::Population, plan.paper, false);
-  add(paper_cells(), Loss::Empirical, plan.noisy, false);
-  add(case_cells(), Loss::Population, plan.others, true);
-  add(crossing_cells(), Loss::Population, plan.others, true);
+  if (options.full()) add(large_cells(), Loss::Population, plan.large, plan.gradients);
+  add(deep_cells(/*large=*/false), Loss::Population, plan.others, plan.gradients);
+  add(paper_cells(), Loss::Population, plan.paper);
+  add(paper_cells(), Loss::Empirical, plan.noisy);
+  add(case_cells(), Loss::Population, plan.others, plan.gradients);
+  add(crossing_cells(), Loss::Population, plan.others, plan.crossing_gradients);
   std::stable_sort(tasks.begin(), tasks.end(),
                    [](const Task& a, const Task& b) { return a.cell.parameters() > b.cell.parameters(); });
   return tasks;
@@ -69,8 +76,13 @@ void run(const ex::RunOptions& options) {
   };
   Study study;
   const std::vector<Task> tasks = tasks_of(plan, options);
+  ex::Finished finished(options);
   study.estimates = ex::in_parallel(
-      tasks.size(), [&](std::size_t i) { return estimate(tasks[i]); }, part("estimates", tasks.size()));
+      tasks.size(),
+      [&](std::size_t i) {
+        return from_json(finished.piece(tasks[i].key(), [&] { return to_json(estimate(tasks[i])); }), tasks[i]);
+      },
+      part("estimates", tasks.size()));
   study.references =
       references(study.estimates, options.seed, [&](double done) { progress.update("exact values", done); });
   study.seeds = plan.readings;

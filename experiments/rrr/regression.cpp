@@ -50,9 +50,12 @@ std::vector<Cell> deep_cells(bool large) {
       {{6, 8, 5, 7, 9, 6}, 1},
       {{4, 4, 4, 4, 4, 4, 4}, 1},
   };
-  if (large) cells.insert(cells.end(), {{{60, 50, 40, 50}, 5}, {{182, 182, 182, 182}, 10}});
+  const std::vector<Cell> more = large_cells();
+  if (large) cells.insert(cells.end(), more.begin(), more.end());
   return cells;
 }
+
+std::vector<Cell> large_cells() { return {{{60, 50, 40, 50}, 5}, {{182, 182, 182, 182}, 10}}; }
 
 std::vector<Cell> crossing_cells() {
   std::vector<Cell> cells;
@@ -62,14 +65,12 @@ std::vector<Cell> crossing_cells() {
   return cells;
 }
 
-CrossingImpl::CrossingImpl(std::vector<std::int64_t> powers)
-    : powers(std::move(powers)),
-      w(register_parameter("w", torch::zeros({static_cast<std::int64_t>(this->powers.size())}, torch::kDouble))) {}
+CrossingImpl::CrossingImpl(const std::vector<std::int64_t>& powers)
+    : powers(torch::tensor(powers, torch::kDouble)),
+      w(register_parameter("w", torch::zeros({std::ssize(powers)}, torch::kDouble))) {}
 
 torch::Tensor CrossingImpl::forward(const torch::Tensor& x) {
-  torch::Tensor product = torch::full({}, std::sqrt(2.0), torch::kDouble);
-  for (std::size_t i = 0; i < powers.size(); ++i) product = product * w[static_cast<std::int64_t>(i)].pow(powers[i]);
-  return product.expand({x.size(0), 1});
+  return (std::sqrt(2.0) * w.pow(powers).prod()).expand({x.size(0), 1});
 }
 
 ex::DeepLinear network(const Cell& cell, const Weights& weights) {

@@ -33,19 +33,20 @@ struct Cell {
 std::vector<Cell> paper_cells();
 /// Cells of all four cases, multiplicities 1 and 2 in the balanced one.
 std::vector<Cell> case_cells();
-/// Deep networks of 3 to 6 layers; `large`: those of 10^4 and 10^5 weights too.
+/// Deep networks of 3 to 6 layers; `large`: with large_cells().
 std::vector<Cell> deep_cells(bool large);
+/// Deep networks of 7,000 and 99,372 weights.
+std::vector<Cell> large_cells();
 /// Normal crossings of one or two weights, multiplicities 1 and 2.
 std::vector<Cell> crossing_cells();
 
 /// K = prod_i w_i^(2 k_i) as the excess of a Gaussian likelihood over targets 0, at w = 0; it looks at the number of
 /// its inputs only.
 struct CrossingImpl : torch::nn::Module {
-  explicit CrossingImpl(std::vector<std::int64_t> powers);
+  explicit CrossingImpl(const std::vector<std::int64_t>& powers);
   torch::Tensor forward(const torch::Tensor& x);
 
-  std::vector<std::int64_t> powers;
-  torch::Tensor w;
+  torch::Tensor powers, w;
 };
 TORCH_MODULE(Crossing);
 

@@ -5,13 +5,11 @@
 #include <numeric>
 #include <random>
 
-#include "src/theory/quantile.hpp"
-
 namespace rrr {
 
 namespace {
 
-constexpr std::size_t kOwnSpread = 10;  // seeds of a cell that its own spread is taken from
+constexpr std::size_t kOwnSpread = 10;  // seeds of a cell that its spread is taken from
 
 double mean_of(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
@@ -67,46 +65,42 @@ std::vector<std::size_t> Study::of(const Cell& cell, Loss loss) const {
 
 Ratios ratios(const Study& study, const std::vector<Cell>& cells, Loss loss, Against against) {
   std::vector<std::vector<double>> values(cells.size());
-  std::vector<double> error(cells.size(), 0);  // of what is divided by
-  double squares = 0, degrees = 0;
+  std::vector<double> stated(cells.size(), 0);  // squares of the half-widths that the estimates state
+  std::vector<double> error(cells.size(), 0);   // of what is divided by
   for (std::size_t c = 0; c < cells.size(); ++c) {
     for (const std::size_t i : study.of(cells[c], loss)) {
-      if (!study.estimates[i].converged) continue;
+      const Estimate& estimate = study.estimates[i];
+      if (!estimate.converged) continue;
       const Reference& reference = study.references[i];
       const bool exact = against == Against::ClosedForm;
-      values[c].push_back(*study.estimates[i].lambda / (exact ? cells[c].exact().lambda : reference.lambda));
+      const double expected = exact ? cells[c].exact().lambda : reference.lambda;
+      values[c].push_back(*estimate.lambda / expected);
+      stated[c] += std::pow((*estimate.high - *estimate.low) / 2 / expected, 2);
       if (!exact) error[c] = 1.96 * reference.standard_error / reference.lambda;
     }
-    if (values[c].empty()) continue;
-    const double mean = mean_of(values[c]);
-    for (const double value : values[c]) squares += (value - mean) * (value - mean);
-    degrees += static_cast<double>(values[c].size()) - 1;
   }
 
-  Ratios result{cells, std::vector<std::optional<Interval>>(cells.size()), std::nullopt, std::nullopt};
-  if (degrees < 3) return result;  // nothing to take an interval from
-  const double pooled = dds::student_quantile(0.95, degrees) * std::sqrt(squares / degrees);
+  Ratios result{cells, std::vector<std::optional<Interval>>(cells.size()), 0, std::nullopt, std::nullopt};
   Interval mean, worst;
   double variance = 0;
-  bool complete = true;
   for (std::size_t c = 0; c < cells.size(); ++c) {
-    if (values[c].empty()) {
-      complete = false;
-      continue;
-    }
+    if (values[c].empty()) continue;
+    ++result.present;
     const double value = mean_of(values[c]);
-    const double spread = values[c].size() < kOwnSpread ? pooled / std::sqrt(static_cast<double>(values[c].size()))
+    const double spread = values[c].size() < kOwnSpread ? std::sqrt(stated[c]) / static_cast<double>(values[c].size())
                                                         : dds::estimate_mean(values[c]).high - value;
     const double half = std::hypot(spread, error[c]);
     result.by_cell[c] = Interval{value, value - half, value + half};
-    mean.value += value / static_cast<double>(cells.size());
+    mean.value += value;
     variance += half * half;
     const double off = std::abs(value - 1);
     if (off >= worst.value) worst = {off, std::max(0.0, off - half), worst.high};
     worst.high = std::max(worst.high, off + half);
   }
-  if (!complete) return result;
-  const double half = std::sqrt(variance) / static_cast<double>(cells.size());
+  if (result.present == 0) return result;
+  const auto present = static_cast<double>(result.present);
+  mean.value /= present;
+  const double half = std::sqrt(variance) / present;
   result.mean = Interval{mean.value, mean.value - half, mean.value + half};
   result.worst = worst;
   return result;

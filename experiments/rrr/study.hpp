@@ -28,13 +28,16 @@ struct Study {
 enum class Against { ClosedForm, Reference };
 
 /// Means over seeds of such ratios, cell by cell. An estimate counts if it converged: what the estimator refuses is not
-/// an estimate. Intervals (95 %, Student's) are from the spread over a cell's seeds where those are ten or more, else
-/// from the spread pooled over the cells.
+/// an estimate. Intervals (95 %) are Student's over a cell's seeds where those are ten or more, else what the estimates
+/// themselves state: of noisy data the sampler's part alone.
 struct Ratios {
   std::vector<Cell> cells;
   std::vector<std::optional<Interval>> by_cell;  ///< none: no estimate converged
-  std::optional<Interval> mean;                  ///< over the cells; none: a cell has no estimate
-  std::optional<Interval> worst;                 ///< the largest |ratio - 1|
+  std::size_t present = 0;                       ///< cells that have one
+  std::optional<Interval> mean;                  ///< over those
+  std::optional<Interval> worst;                 ///< the largest |ratio - 1| of them
+
+  bool complete() const { return present == cells.size(); }
 };
 Ratios ratios(const Study& study, const std::vector<Cell>& cells, Loss loss, Against against);
 
