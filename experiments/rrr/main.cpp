@@ -19,11 +19,11 @@ using namespace rrr;
 /// What the presets differ in: seeds, and gradients of an estimate at a given gamma.
 struct Plan {
   std::uint64_t paper, noisy, others, large, readings;
-  std::int64_t gradients, crossing_gradients;
+  std::int64_t gradients, large_gradients, crossing_gradients;
 };
 Plan plan_of(const ex::RunOptions& options) {
-  if (options.full()) return {100, 5, 12, 2, 40, 120'000, 400'000};
-  return {2, 1, 2, 0, 10, 60'000, 60'000};
+  if (options.full()) return {100, 5, 12, 2, 40, 120'000, 20'000, 400'000};
+  return {2, 1, 2, 0, 10, 60'000, 0, 60'000};
 }
 
 std::vector<Task> tasks_of(const Plan& plan, const ex::RunOptions& options) {
@@ -34,7 +34,7 @@ std::vector<Task> tasks_of(const Plan& plan, const ex::RunOptions& options) {
         tasks.push_back({cell, loss, 1000 * options.seed + s, gradients > 0, gradients});
     }
   };
-  if (options.full()) add(large_cells(), Loss::Population, plan.large, plan.gradients);
+  if (options.full()) add(large_cells(), Loss::Population, plan.large, plan.large_gradients);
   add(deep_cells(/*large=*/false), Loss::Population, plan.others, plan.gradients);
   add(paper_cells(), Loss::Population, plan.paper);
   add(paper_cells(), Loss::Empirical, plan.noisy);
