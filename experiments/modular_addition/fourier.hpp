@@ -11,8 +11,8 @@ namespace modular_addition {
 
 /// By frequency k = 1 .. (p-1)/2.
 struct Modes {
-  /// Of the logits over all pairs, what is of the form cos(2 pi k (a + b - c) / p + phase), as a share of their variance
-  /// over a, b and c.
+  /// Of the logits over all pairs, what is of the form cos(2 pi k (a + b - c) / p + phase), as a share of their
+  /// variance over a, b and c.
   std::vector<double> logit_power;
   /// Of what a token adds to resid_mid where attention is uniform (W_O W_V W_E, by token), the squared length of the
   /// mode's two vectors, as a share of that of all modes.

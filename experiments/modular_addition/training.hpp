@@ -43,8 +43,8 @@ Pairs pairs_of(const Arm& arm, std::uint64_t seed);
 
 /// Spectrum of one side at one site.
 struct Reading {
-  std::string site, side;       ///< "resid_mid", "activation" or "fisher"
-  std::string fisher;           ///< "empirical" or "sampled:1"
+  std::string site, side;        ///< "resid_mid", "activation" or "fisher"
+  std::string fisher;            ///< "empirical" or "sampled:1"
   std::vector<double> spectrum;  ///< singular values of the raw rows
   double floor = 0;
   std::int64_t rows = 0, structural_bound = 0;

@@ -1,0 +1,54 @@
+#include "experiments/modular_addition/llc.hpp"
+
+#include <fmt/format.h>
+
+namespace modular_addition {
+
+namespace {
+
+using nlohmann::json;
+
+json number(const std::optional<double>& value) { return value ? json(*value) : json(); }
+
+std::optional<double> number(const json& value) {
+  return value.is_null() ? std::nullopt : std::optional(value.get<double>());
+}
+
+}  // namespace
+
+std::string LlcTask::key() const {
+  return fmt::format("llc {} step {} {} gamma {}", cell.name(), step, kind == dds::LlcKind::Plain ? "plain" : "tilted",
+                     gamma > 0 ? fmt::format("{}", gamma) : "found");
+}
+
+LlcResult estimate(const LlcTask& task, const LlcBudget& budget, const std::filesystem::path& weights) {
+  Transformer model = kept(task.cell, task.step, weights);
+  auto options =
+      dds::LlcOptions().kind(task.kind).chains(budget.chains).localization(task.gamma).seed(task.cell.seed).threads(1);
+  if (task.gamma > 0) {
+    options.burn_in(budget.burn_in).draws(budget.draws).max_gradients(0);
+  } else {
+    options.max_gradients(budget.max_gradients);
+  }
+  const dds::LlcEstimate e =
+      dds::estimate_llc(*model, dds::categorical(), pairs_of(*task.cell.arm, task.cell.seed).training(), options);
+  return {e.lambda,           e.low,       e.high,       e.converged(),
+          e.verdict(),        e.gamma,     e.resolution, e.relative_distance,
+          e.draws * e.chains, e.gradients, e.seconds};
+}
+
+json to_json(const LlcResult& r) {
+  return {{"lambda", number(r.lambda)}, {"low", number(r.low)},
+          {"high", number(r.high)},     {"converged", r.converged},
+          {"verdict", r.verdict},       {"gamma", r.gamma},
+          {"resolution", r.resolution}, {"distance", number(r.relative_distance)},
+          {"draws", r.draws},           {"gradients", r.gradients},
+          {"seconds", r.seconds}};
+}
+
+LlcResult llc_from_json(const json& j) {
+  return {number(j["lambda"]), number(j["low"]),      number(j["high"]), j["converged"], j["verdict"], j["gamma"],
+          j["resolution"],     number(j["distance"]), j["draws"],        j["gradients"], j["seconds"]};
+}
+
+}  // namespace modular_addition

@@ -1,0 +1,44 @@
+// The local learning coefficient of the trained networks, over gamma: what it says of the width depends on that.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "experiments/modular_addition/training.hpp"
+
+namespace modular_addition {
+
+/// What the estimator may spend.
+struct LlcBudget {
+  std::int64_t chains = 0, burn_in = 0, draws = 0;  ///< at a given gamma; the last two per chain
+  std::int64_t max_gradients = 0;                   ///< where gamma is searched for
+};
+
+struct LlcTask {
+  Cell cell;
+  std::int64_t step = 0;  ///< weights kept after so many steps
+  double gamma = 0;       ///< 0: found by the library
+  dds::LlcKind kind = dds::LlcKind::Plain;
+  std::string key() const;  ///< "llc A_d64_seed0 step 8000 plain gamma 100"
+};
+
+struct LlcResult {
+  std::optional<double> lambda, low, high;
+  bool converged = false;
+  std::string verdict;
+  double gamma = 0, resolution = 0;
+  std::optional<double> relative_distance;
+  std::int64_t draws = 0, gradients = 0;  ///< over all chains; gradients: calibration included
+  double seconds = 0;                     ///< one thread
+};
+
+/// Over all training pairs, n beta = n / log n, one thread.
+LlcResult estimate(const LlcTask& task, const LlcBudget& budget, const std::filesystem::path& weights);
+
+nlohmann::json to_json(const LlcResult& result);
+LlcResult llc_from_json(const nlohmann::json& json);
+
+}  // namespace modular_addition
