@@ -21,15 +21,15 @@ std::string LlcTask::key() const {
                      gamma > 0 ? fmt::format("{}", gamma) : "found");
 }
 
-LlcResult estimate(const LlcTask& task, const LlcBudget& budget, const std::filesystem::path& weights) {
+LlcResult estimate(const LlcTask& task, const std::filesystem::path& weights) {
   Transformer model = kept(task.cell, task.step, weights);
-  auto options =
-      dds::LlcOptions().kind(task.kind).chains(budget.chains).localization(task.gamma).seed(task.cell.seed).threads(1);
-  if (task.gamma > 0) {
-    options.burn_in(budget.burn_in).draws(budget.draws).max_gradients(0);
-  } else {
-    options.max_gradients(budget.max_gradients);
-  }
+  const auto options = dds::LlcOptions()
+                           .kind(task.kind)
+                           .chains(2)
+                           .localization(task.gamma)
+                           .max_gradients(task.max_gradients)
+                           .seed(task.cell.seed)
+                           .threads(1);
   const dds::LlcEstimate e =
       dds::estimate_llc(*model, dds::categorical(), pairs_of(*task.cell.arm, task.cell.seed).training(), options);
   return {e.lambda,           e.low,       e.high,       e.converged(),

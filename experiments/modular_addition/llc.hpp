@@ -11,18 +11,13 @@
 
 namespace modular_addition {
 
-/// What the estimator may spend.
-struct LlcBudget {
-  std::int64_t chains = 0, burn_in = 0, draws = 0;  ///< at a given gamma; the last two per chain
-  std::int64_t max_gradients = 0;                   ///< where gamma is searched for
-};
-
 struct LlcTask {
   Cell cell;
   std::int64_t step = 0;  ///< weights kept after so many steps
   double gamma = 0;       ///< 0: found by the library
   dds::LlcKind kind = dds::LlcKind::Plain;
-  std::string key() const;  ///< "llc A_d64_seed0 step 8000 plain gamma 100"
+  std::int64_t max_gradients = 0;  ///< budget, calibration included
+  std::string key() const;         ///< "llc A_d64_seed0 step 8000 plain gamma 100"
 };
 
 struct LlcResult {
@@ -35,8 +30,8 @@ struct LlcResult {
   double seconds = 0;                     ///< one thread
 };
 
-/// Over all training pairs, n beta = n / log n, one thread.
-LlcResult estimate(const LlcTask& task, const LlcBudget& budget, const std::filesystem::path& weights);
+/// Over all training pairs, n beta = n / log n, two chains on one thread; all else is the library's own calibration.
+LlcResult estimate(const LlcTask& task, const std::filesystem::path& weights);
 
 nlohmann::json to_json(const LlcResult& result);
 LlcResult llc_from_json(const nlohmann::json& json);
