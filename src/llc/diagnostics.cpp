@@ -145,7 +145,7 @@ std::optional<double> rank_r_hat(const Traces& traces) {
   return tails ? std::max(*bulk, *tails) : *bulk;
 }
 
-std::optional<double> effective_sample_size(const Traces& traces) {
+std::optional<Precision> precision(const Traces& traces) {
   const auto halves = halves_of(traces);
   if (!halves) return std::nullopt;
   // Geyer: the sums of pairs rho_(2k) + rho_(2k+1) of a reversible chain are positive and fall; noise in the tail is
@@ -161,13 +161,7 @@ std::optional<double> effective_sample_size(const Traces& traces) {
   const auto draws = static_cast<double>(halves->traces.size() * halves->draws());
   // An antithetic chain can beat independent draws, but not without bound.
   const double time = std::max(2 * sum_of_pairs - 1, 1 / std::log10(draws));
-  return draws / time;
-}
-
-std::optional<double> standard_error(const Traces& traces) {
-  const auto ess = effective_sample_size(traces);
-  if (!ess) return std::nullopt;
-  return std::sqrt(halves_of(traces)->total / *ess);
+  return Precision{draws / time, std::sqrt(halves->total * time / draws)};
 }
 
 std::optional<double> drift(const Traces& traces) {
@@ -175,9 +169,9 @@ std::optional<double> drift(const Traces& traces) {
   const auto draws = traces[0].size();
   const auto early = window(traces, 0, draws / 5);
   const auto late = window(traces, draws - draws / 2, draws);
-  const auto early_error = standard_error(early), late_error = standard_error(late);
-  if (!early_error || !late_error) return std::nullopt;
-  return (mean(early) - mean(late)) / std::hypot(*early_error, *late_error);
+  const auto of_early = precision(early), of_late = precision(late);
+  if (!of_early || !of_late) return std::nullopt;
+  return (mean(early) - mean(late)) / std::hypot(of_early->standard_error, of_late->standard_error);
 }
 
 }  // namespace dds::diagnostics

@@ -23,12 +23,16 @@ std::optional<double> split_r_hat(const Traces& traces);
 /// Empty as for split_r_hat.
 std::optional<double> rank_r_hat(const Traces& traces);
 
-/// Effective sample size of the mean of all draws, over split chains: S / (1 + 2 sum_t rho_t), the sum cut by Geyer's
-/// initial monotone sequence. At most S log10(S), S the number of draws. Empty as for split_r_hat.
-std::optional<double> effective_sample_size(const Traces& traces);
+/// How well the mean of all draws is known.
+struct Precision {
+  /// Effective sample size, over split chains: S / (1 + 2 sum_t rho_t), the sum cut by Geyer's initial monotone
+  /// sequence. At most S log10(S), S the number of draws.
+  double ess = 0;
+  double standard_error = 0;  ///< Monte Carlo: standard deviation / sqrt(ess)
+};
 
-/// Monte Carlo standard error of the mean of all draws: standard deviation / sqrt(effective sample size).
-std::optional<double> standard_error(const Traces& traces);
+/// Empty as for split_r_hat.
+std::optional<Precision> precision(const Traces& traces);
 
 /// Geweke's drift: (mean of the first fifth - mean of the last half) over the standard error of that difference.
 /// Empty with fewer than 20 draws a chain, or if nothing varies.

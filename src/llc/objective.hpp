@@ -1,7 +1,6 @@
 // The loss of a model around its weights w*, as chains and calibration see it.
 #pragma once
 
-#include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>

@@ -35,10 +35,10 @@ void judge_distance(Stage& stage, const std::vector<Chain>& chains, double gamma
   const auto both = collect(chains, stage.draws,
                             [&](const Chain::Trace& t, std::size_t i) { return gamma * t.distance[i] + t.along[i]; });
   const double held = d - diagnostics::mean(along);
-  const auto error = diagnostics::standard_error(both);
-  if (!error || !(held > *error)) return;
+  const auto precision = diagnostics::precision(both);
+  if (!precision || !(held > precision->standard_error)) return;
   stage.distance_ratio = gamma * *stage.mean_distance / held;
-  stage.distance_ratio_error = *error / held;
+  stage.distance_ratio_error = precision->standard_error / held;
 }
 
 void respond(Stage& stage, const std::vector<Chain>& chains, double gamma) {
@@ -49,7 +49,8 @@ void respond(Stage& stage, const std::vector<Chain>& chains, double gamma) {
   });
   const double scale = std::log(2.0) * gamma / 2;
   stage.gamma_response = scale * diagnostics::mean(covariance);
-  if (const auto error = diagnostics::standard_error(covariance)) stage.gamma_response_error = scale * *error;
+  if (const auto precision = diagnostics::precision(covariance))
+    stage.gamma_response_error = scale * precision->standard_error;
 }
 
 void sum_losses(Stage& stage, const std::vector<Chain>& chains) {
@@ -103,9 +104,11 @@ Stage summarise(const std::vector<Chain>& chains, const Dynamics& dynamics, std:
   const double lambda = diagnostics::mean(stage.trace);
   if (!std::isfinite(lambda)) return stage;
   stage.lambda = lambda;
-  stage.standard_error = diagnostics::standard_error(stage.trace);
+  if (const auto precision = diagnostics::precision(stage.trace)) {
+    stage.standard_error = precision->standard_error;
+    stage.ess = precision->ess;
+  }
   stage.r_hat = diagnostics::rank_r_hat(stage.trace);
-  stage.ess = diagnostics::effective_sample_size(stage.trace);
   stage.drift = diagnostics::drift(stage.trace);
   const auto mean_of = [&](const auto& value) { return diagnostics::mean(collect(chains, stage.draws, value)); };
   stage.discretisation = mean_of([](const Chain::Trace& t, std::size_t i) { return t.bias[i]; });

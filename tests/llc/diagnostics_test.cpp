@@ -27,9 +27,9 @@ TEST_P(AutoregressiveChains, EffectiveSampleSizeIsDrawsOverAutocorrelationTime) 
   const double phi = GetParam();
   const auto traces = autoregressive(phi, 4, 20000, 7);
   const double expected = 80000 * (1 - phi) / (1 + phi);
-  EXPECT_NEAR(*effective_sample_size(traces) / expected, 1.0, 0.1);
+  EXPECT_NEAR(precision(traces)->ess / expected, 1.0, 0.1);
   const double variance = 1 / (1 - phi * phi);
-  EXPECT_NEAR(*standard_error(traces) / std::sqrt(variance / expected), 1.0, 0.08);
+  EXPECT_NEAR(precision(traces)->standard_error / std::sqrt(variance / expected), 1.0, 0.08);
 }
 
 INSTANTIATE_TEST_SUITE_P(Phi, AutoregressiveChains, testing::Values(-0.3, 0.0, 0.5, 0.9));
@@ -40,7 +40,7 @@ TEST(Diagnostics, StandardErrorIsTheSpreadOfTheMeanOverRepetitions) {
   for (unsigned seed = 0; seed < repetitions; ++seed) {
     const auto traces = autoregressive(0.8, 2, 1000, seed);
     squares += std::pow(mean(traces), 2);
-    errors += *standard_error(traces);
+    errors += precision(traces)->standard_error;
   }
   EXPECT_NEAR(errors / repetitions / std::sqrt(squares / repetitions), 1.0, 0.15);
 }
@@ -94,7 +94,7 @@ TEST(Diagnostics, RanksSeeWhatHeavyTailsAndEqualMeansHide) {
 TEST(Diagnostics, ChainsApartHaveFewEffectiveDraws) {
   auto apart = autoregressive(0.0, 2, 2000, 4);
   for (auto& x : apart[0]) x += 10;
-  EXPECT_LT(*effective_sample_size(apart), 10);
+  EXPECT_LT(precision(apart)->ess, 10);
 }
 
 TEST(Diagnostics, DriftIsStandardNormalForStationaryChainsAndSeesATrend) {
@@ -114,8 +114,7 @@ TEST(Diagnostics, DriftIsStandardNormalForStationaryChainsAndSeesATrend) {
 TEST(Diagnostics, NothingToSayOfConstantOrTooShortTraces) {
   const Traces constant(2, std::vector<double>(100, 1.5));
   EXPECT_FALSE(split_r_hat(constant));
-  EXPECT_FALSE(effective_sample_size(constant));
-  EXPECT_FALSE(standard_error(constant));
+  EXPECT_FALSE(precision(constant));
   EXPECT_FALSE(drift(constant));
   EXPECT_FALSE(split_r_hat({{1, 2, 3}}));
   EXPECT_FALSE(split_r_hat({}));
@@ -129,7 +128,7 @@ TEST(Diagnostics, NothingToSayOfTracesWithoutFiniteNumbers) {
   traces[0][3] = NAN;
   EXPECT_FALSE(split_r_hat(traces));
   EXPECT_FALSE(rank_r_hat(traces));
-  EXPECT_FALSE(effective_sample_size(traces));
+  EXPECT_FALSE(precision(traces));
 }
 
 }  // namespace
