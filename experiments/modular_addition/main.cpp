@@ -19,12 +19,11 @@ struct Plan {
   std::int64_t steps;
   std::vector<std::int64_t> llc_widths;    ///< of arm A, at the end, over gamma
   std::vector<std::int64_t> found_widths;  ///< of those, where gamma is searched for too
-  std::int64_t on_the_way;                 ///< gradients of an estimate there
 };
 
 Plan plan_of(const ex::RunOptions& options) {
-  if (options.full()) return {3, 8000, {8, 16, 32, 64, 128}, {8, 16, 32}, 10'000};
-  return {2, 4000, {8, 16, 32}, {8}, 3'000};
+  if (options.full()) return {3, 8000, {8, 16, 32, 64, 128}, {8, 16, 32}};
+  return {2, 4000, {8, 16, 32}, {8}};
 }
 
 /// The paper's gammas are 10 to 1000; chains are longer than such a budget allows below the last.
@@ -33,6 +32,7 @@ constexpr std::int64_t kGradients = 10'000;  // 4,000 draws and the 6,000 that t
 /// Where the LLC is estimated on the way: the network of arm B that goes from memorising to generalising most slowly.
 constexpr std::int64_t kFollowedWidth = 48;
 constexpr double kFollowedGamma = 10000;
+constexpr std::int64_t kFollowedGradients = 3'000;
 
 std::vector<std::int64_t> followed_steps(std::int64_t steps) {
   std::vector<std::int64_t> kept;
@@ -65,7 +65,7 @@ std::vector<LlcTask> llc_tasks(const Plan& plan, const ex::RunOptions& options) 
     tasks.push_back({{&a, width, seed}, plan.steps, 0, dds::LlcKind::Plain, kGradients});
   for (const std::int64_t step : followed_steps(plan.steps)) {
     for (const dds::LlcKind kind : {dds::LlcKind::Plain, dds::LlcKind::Tilted})
-      tasks.push_back({{&b, kFollowedWidth, seed}, step, kFollowedGamma, kind, plan.on_the_way});
+      tasks.push_back({{&b, kFollowedWidth, seed}, step, kFollowedGamma, kind, kFollowedGradients});
   }
   std::stable_sort(tasks.begin(), tasks.end(),
                    [](const LlcTask& x, const LlcTask& y) { return x.cell.width > y.cell.width; });
