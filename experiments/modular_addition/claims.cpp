@@ -88,6 +88,12 @@ void taken_apart(const Study& study, std::vector<Claim>& out) {
                                    arm.name, what),
                        over_seeds(*values)));
     }
+    out.push_back(
+        of(fmt::format("end_loss_swing.arm_{}", arm.name),
+           fmt::format("log10 of the largest over the smallest train loss in the last quarter of the steps, arm "
+                       "{}, d >= 16; mean, least and largest over the trainings: G goes with the square of it",
+                       arm.name),
+           over_seeds(loss_swings(study, arm))));
   }
 }
 

@@ -167,6 +167,17 @@ Parts parts(const Study& study, const Arm& arm) {
   return result;
 }
 
+std::vector<double> loss_swings(const Study& study, const Arm& arm) {
+  std::vector<double> swings;
+  for (const Training& t : study.trainings) {
+    if (t.cell.arm != &arm || t.cell.width < kLeastFitted) continue;
+    const std::vector<double>& loss = t.series.train_loss;
+    const auto [least, most] = std::minmax_element(loss.end() - std::ssize(loss) / 4, loss.end());
+    swings.push_back(std::log10(*most / *least));
+  }
+  return swings;
+}
+
 dds::RankCorrelation order_of_widths(const Study& study, const Arm& arm, const Observable& observable,
                                      const Column& column) {
   std::vector<double> widths, found;

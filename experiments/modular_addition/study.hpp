@@ -66,6 +66,11 @@ struct Parts {
 };
 Parts parts(const Study& study, const Arm& arm);
 
+/// log10 of the largest over the smallest train loss in the last quarter of the steps, one value for each training with
+/// d >= 16. G goes with its square, whatever the width: a reading at the last step is one of many that it might have
+/// been.
+std::vector<double> loss_swings(const Study& study, const Arm& arm);
+
 /// Spearman's rho of the observable with the width over all seeds and widths of a column, Fisher's z for the interval.
 dds::RankCorrelation order_of_widths(const Study& study, const Arm& arm, const Observable& observable,
                                      const Column& column);
