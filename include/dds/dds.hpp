@@ -5,6 +5,7 @@
 #include <dds/decay.hpp>
 #include <dds/directions.hpp>
 #include <dds/error.hpp>
+#include <dds/export.hpp>
 #include <dds/fit.hpp>
 #include <dds/hooks.hpp>
 #include <dds/learning_coefficient.hpp>

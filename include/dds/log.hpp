@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <dds/llc.hpp>
 #include <dds/signature.hpp>
 #include <filesystem>
@@ -12,7 +13,7 @@
 #include <string>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// A scalar of the user's own beside the readings: "train_loss", "test_accuracy".
 struct Metric {

@@ -3,10 +3,11 @@
 #pragma once
 
 #include <dds/decay.hpp>
+#include <dds/export.hpp>
 #include <filesystem>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// Writes `report.html` into a run directory that <dds/log.hpp>'s `directory` made, and returns its path. The page is
 /// one file that works offline. Per layer over steps: sigma_min with its floor, lambda_min+, log det+ per dimension,

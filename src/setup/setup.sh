@@ -111,7 +111,7 @@ choose_plotly() {
 # The user's own LibTorch, as find_torch.cmake says, or else one of ours.
 choose_torch() {
   local list=libtorch space=4 cuda=OFF own
-  if [[ $preset == debian ]]; then return; fi
+  if [[ $preset == *debian ]]; then return; fi
   if [[ ${DDS_CUDA:-} == 1 || (-z ${DDS_CUDA:-} && -e /dev/nvidia0) ]]; then list=libtorch-cuda space=14 cuda=ON; fi
   choices+=("-DDDS_CUDA=$cuda")
   own=$(cmake -P "$root/src/setup/find_torch.cmake")
@@ -156,7 +156,8 @@ configure() {
 prepare() { # PRESET
   local known
   preset=$1 choices=() partial=''
-  if [[ $preset == debian ]]; then packages+=(libtorch-dev libopenblas0-pthread); fi
+  if [[ $preset == *debian ]]; then packages+=(libtorch-dev libopenblas0-pthread); fi
+  if [[ $preset == installed* ]]; then packages+=(dpkg-dev); fi
   mkdir -p "$deps"
   exec 9>"$deps/lock"
   flock --nonblock 9 || {
