@@ -17,11 +17,11 @@ TORCH_MODULE(Net);
 
 int main(int argc, char** argv) {
   const std::string path = argc > 1 ? argv[1] : "model.pt";
-  torch::manual_seed(0);
   if (!std::filesystem::exists(path)) torch::save(Net(), path);
 
   Net model;
   torch::load(model, path);  // throws c10::Error where the file holds other names or shapes than the class
+  torch::manual_seed(0);
   const torch::Tensor probe = torch::randn({512, 8});
   for (const dds::Signature& s : dds::read(*model, dds::categorical(), dds::Data(probe))) {
     std::cout << s.layer << ' ' << to_string(s.side) << "  rank " << s.rank << " of " << s.width << "  sigma_min+ "

@@ -134,7 +134,7 @@ TEST_F(Examples, HooksTellAndChange) {
   ASSERT_THAT(lines, SizeIs(3 * 4 + 1));
   const std::vector<std::string> before(lines.begin() + 1, lines.begin() + 4), after(lines.end() - 3, lines.end()),
       changed(lines.begin() + 6, lines.begin() + 9);
-  EXPECT_EQ(lines[4], "  not observable without dds::hooked: the model itself");
+  EXPECT_EQ(lines[4], "  relu  needs dds::hooked");
   EXPECT_EQ(before, after);
   // What the layer itself gives is the same, and so is all before it; what comes after it is not.
   EXPECT_EQ(changed[0], before[0]);
