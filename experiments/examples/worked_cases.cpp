@@ -135,9 +135,9 @@ void at_floor() {
   }
 }
 
-void print(const char* name, void (*body)()) {
+void print(const char* name, const char* network, void (*body)()) {
   torch::manual_seed(0);
-  std::cout << "<!-- " << name << " -->\n";
+  std::cout << "<!-- " << name << " -->\n" << network << "; " << kSamples << " samples.\n\n";
   body();
   std::cout << "<!-- end of " << name << " -->\n";
 }
@@ -145,9 +145,16 @@ void print(const char* name, void (*body)()) {
 }  // namespace
 
 int main() {
-  print("healthy", healthy);
-  print("dying", dying);
-  print("over-parameterised", over_parameterised);
-  print("rank-capped", rank_capped);
-  print("at the floor", at_floor);
+  print("healthy", "`Linear(16, 12)`, `Tanh`, `Linear(12, 10)` before training, classes", healthy);
+  print("dying",
+        "`Linear(6, 6)` twice, without bias, the identity with two of the six coordinates scaled by tau; layer `0`, "
+        "Gaussian",
+        dying);
+  print("over-parameterised",
+        "`Linear(16, 12)`, `Tanh`, `Linear(12, 4)` in which 9 of the 12 hidden units have outgoing weights of zero; "
+        "Gaussian",
+        over_parameterised);
+  print("rank-capped", "`Linear(16, 4)`, `Linear(4, 32)`, `Tanh`, `Linear(32, 10)` before training, classes",
+        rank_capped);
+  print("at the floor", "`Linear(8, 8)` without bias that scales one direction; its activations", at_floor);
 }

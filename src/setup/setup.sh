@@ -157,7 +157,7 @@ prepare() { # PRESET
   local known
   preset=$1 choices=() partial=''
   if [[ $preset == *debian ]]; then packages+=(libtorch-dev libopenblas0-pthread); fi
-  if [[ $preset == installed* ]]; then packages+=(dpkg-dev); fi
+  if [[ $preset == installed* ]]; then packages+=(dpkg-dev doxygen libjs-mathjax); fi
   mkdir -p "$deps"
   exec 9>"$deps/lock"
   flock --nonblock 9 || {

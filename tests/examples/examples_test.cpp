@@ -153,5 +153,23 @@ TEST_F(Examples, AnEstimateCoversTheClosedForm) {
   EXPECT_LT(numbers_behind(lines, "lambda_hat").at(1), 5) << "of a localised estimate";
 }
 
+TEST_F(Examples, ThePageOnReadingHasNoNumberThatItsProgramDoesNotPrint) {
+  std::ifstream file(kReadingPage);
+  const std::string page((std::istreambuf_iterator<char>(file)), {});
+  std::string blocks, printed, text;
+  bool in_block = false;
+  std::istringstream stream(page);
+  for (std::string line; std::getline(stream, line);) {
+    const bool begins = line.starts_with("<!-- ") && !line.starts_with("<!-- end of ");
+    in_block |= begins;
+    (in_block ? blocks : text) += line + "\n";
+    in_block &= !line.starts_with("<!-- end of ");
+  }
+  for (const std::string& line : run("worked_cases")) printed += line + "\n";
+  EXPECT_EQ(blocks, printed);
+  const std::string prose = std::regex_replace(text, std::regex("\\$`[^`]+`\\$|fp32|fp64"), "");
+  EXPECT_EQ(prose.find_first_of("0123456789"), std::string::npos) << prose;
+}
+
 }  // namespace
 }  // namespace dds::test
