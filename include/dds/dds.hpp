@@ -7,6 +7,7 @@
 #include <dds/error.hpp>
 #include <dds/fit.hpp>
 #include <dds/hooks.hpp>
+#include <dds/interrupt.hpp>
 #include <dds/learning_coefficient.hpp>
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
@@ -17,6 +18,7 @@
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
 #include <dds/report.hpp>
+#include <dds/script.hpp>
 #include <dds/signature.hpp>
 #include <dds/spectrum.hpp>
 #include <dds/triangular.hpp>
