@@ -8,6 +8,7 @@
 #include <dds/export.hpp>
 #include <dds/fit.hpp>
 #include <dds/hooks.hpp>
+#include <dds/interrupt.hpp>
 #include <dds/learning_coefficient.hpp>
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
@@ -18,6 +19,7 @@
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
 #include <dds/report.hpp>
+#include <dds/script.hpp>
 #include <dds/signature.hpp>
 #include <dds/spectrum.hpp>
 #include <dds/triangular.hpp>

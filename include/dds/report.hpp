@@ -17,6 +17,11 @@ namespace DDS_EXPORT dds {
 /// named).
 std::filesystem::path write_report(const std::filesystem::path& run_directory);
 
+/// The same of several runs, over each other in the same charts, a colour a run: the page goes into the file `page`.
+/// Throws as above, and InvalidArgument if no run is given or one twice.
+std::filesystem::path write_report(const std::vector<std::filesystem::path>& run_directories,
+                                   const std::filesystem::path& page);
+
 /// The directions that die in each series of the run's signatures, from its log alone: what Monitor::decay_counts()
 /// says online. Needs the spectra of signatures.jsonl (ReadingOptions::spectra); series without any are not in the
 /// result. Throws InvalidArgument for options out of range, IoError as above.

@@ -129,6 +129,15 @@ TEST_F(Examples, ASavedModelIsReadAsItWasSaved) {
   EXPECT_EQ(run("saved_model model.pt"), first) << "of the file alone";
 }
 
+TEST_F(Examples, ATorchScriptArchiveIsReadWithoutItsClass) {
+  const auto first = run("torchscript model.pt");
+  EXPECT_THAT(matching(first, "^(body.weight|head) (activation|fisher)  .* ok$"), SizeIs(4));
+  EXPECT_THAT(matching(first, "^body.weight activation  rank 8 of 32 "), SizeIs(1));
+  EXPECT_EQ(run("torchscript model.pt"), first) << "of the file alone";
+  std::ofstream(folder_ / "model.pt") << "no archive";
+  EXPECT_THAT(run("torchscript model.pt", 134), Contains(HasSubstr("model.pt: no TorchScript archive")));
+}
+
 TEST_F(Examples, HooksTellAndChange) {
   const auto lines = run("hooks");
   ASSERT_THAT(lines, SizeIs(3 * 4 + 1));
