@@ -25,6 +25,7 @@ function(dds_find_torch)
   endif()
   if(NOT root)
     string(REPLACE ":" ";" prefixes "$ENV{CMAKE_PREFIX_PATH}")
+    unset(config)  # a caller's own variable of that name would end the search
     find_path(config TorchConfig.cmake NO_DEFAULT_PATH NO_CACHE
       HINTS ${Torch_DIR} $ENV{Torch_DIR} ${CMAKE_PREFIX_PATH} ${prefixes}
       PATH_SUFFIXES Torch share/cmake/Torch lib/cmake/Torch lib/x86_64-linux-gnu/cmake/Torch)

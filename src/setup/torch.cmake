@@ -62,6 +62,7 @@ function(dds_import_torch problem)
     endif()
   endif()
 
+  unset(version_header)
   find_file(version_header NAMES torch/headeronly/version.h torch/version.h PATHS ${includes} NO_DEFAULT_PATH NO_CACHE)
   file(STRINGS ${version_header} numbers REGEX "^#define TORCH_VERSION_(MAJOR|MINOR|PATCH) ")
   string(REGEX REPLACE "[^0-9]+([0-9]+)" ".\\1" version "${numbers}")
