@@ -18,7 +18,7 @@ void save_example(const std::string& path) {
   body.define("def forward(self, x):\n  return x.matmul(self.weight.t())\n");
   model.register_module("body", body);
   model.register_parameter("head", 0.3 * torch::randn({4, 32}), /*is_buffer=*/false);
-  model.define("def forward(self, x):\n  return torch.relu(self.body(x)).matmul(self.head.t())\n");
+  model.define("def forward(self, x):\n  return torch.relu(self.body.forward(x)).matmul(self.head.t())\n");
   model.save(path);
 }
 
