@@ -1,6 +1,11 @@
 # dds_embed(TARGET): gives TARGET the functions of src/log/assets.hpp, the files themselves within its object code.
 set(DDS_PLOTLY_OWN ${PROJECT_SOURCE_DIR}/.deps/plotly/plotly/package_data/plotly.min.js)
-set(DDS_PLOTLY_JS ${DDS_PLOTLY_OWN} CACHE FILEPATH
+if(DEFINED ENV{DDS_PLOTLY_JS})
+  set(DDS_PLOTLY_DEFAULT $ENV{DDS_PLOTLY_JS})
+else()
+  set(DDS_PLOTLY_DEFAULT ${DDS_PLOTLY_OWN})
+endif()
+set(DDS_PLOTLY_JS ${DDS_PLOTLY_DEFAULT} CACHE FILEPATH
     "plotly.min.js, the chart library of the report (it comes with the PyPI package plotly)")
 set(DDS_REPORT_SOURCES ${CMAKE_CURRENT_LIST_DIR}/report)
 # The scripts in the order in which they need each other.

@@ -3,6 +3,11 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
+# Where LibTorch lies, unless that is find_package(Torch)'s affair.
+get_target_property(torch_libraries dds::torch INTERFACE_LINK_LIBRARIES)
+list(GET torch_libraries 0 torch_folder)
+cmake_path(GET torch_folder PARENT_PATH torch_folder)
+
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/dds)
 install(TARGETS dds EXPORT dds
   LIBRARY COMPONENT runtime NAMELINK_COMPONENT development
@@ -27,7 +32,7 @@ if(BUILD_SHARED_LIBS)
 endif()
 if(TARGET dds_tool)
   # A program has to find its LibTorch by itself, and only that of a system's package lies where the loader looks.
-  set_target_properties(dds_tool PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
+  set_target_properties(dds_tool PROPERTIES INSTALL_RPATH "${torch_folder}")
   install(TARGETS dds_tool RUNTIME COMPONENT tools)
   install(FILES src/tool/dds.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME dds COMPONENT tools)
   list(APPEND components tools)
@@ -47,10 +52,8 @@ set(CPACK_VERBATIM_VARIABLES ON)
 
 # One Debian package per component; dpkg-shlibdeps finds the packages of what the binaries need, and a LibTorch that is in
 # none passes it as a private one.
-get_target_property(libraries dds::torch INTERFACE_LINK_LIBRARIES)
-list(GET libraries 0 library)
-if(IS_ABSOLUTE ${library})
-  cmake_path(GET library PARENT_PATH CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS)
+if(torch_folder)
+  set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS ${torch_folder})
 else()
   set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS libtorch-dev)
 endif()
