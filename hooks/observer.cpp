@@ -88,6 +88,19 @@ void for_each_listener(Listeners& here, const Work& work) {
 /// A custom function's backward may recompute its forward (checkpointing), which is a run of layers.
 bool is_custom_function(const char* name) { return std::string_view(name).find("CppNode") != std::string_view::npos; }
 
+/// An operator that the interpreter of TorchScript runs comes with the whole of its stack, on which the arguments, and
+/// afterwards the results, are the last.
+c10::ArrayRef<const c10::IValue> arguments_of(const at::RecordFunction& fn) {
+  const auto stack = fn.inputs();
+  return fn.num_inputs() < stack.size() ? stack.slice(stack.size() - fn.num_inputs()) : stack;
+}
+
+std::vector<c10::IValue> results_of(const at::RecordFunction& fn) {
+  const std::vector<c10::IValue>& stack = fn.outputs();
+  const std::size_t own = std::min(fn.num_outputs(), stack.size());
+  return {stack.end() - static_cast<std::ptrdiff_t>(own), stack.end()};
+}
+
 template <bool kEverywhere>
 std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
   if (suspended > 0) return nullptr;
@@ -106,7 +119,7 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
   std::unique_ptr<Context> context;
   for_each_listener(here, [&](const std::shared_ptr<Listener>& listener, Nesting& nesting) {
     try {
-      auto note = listener->operator_starts(fn.name(), fn.inputs(), grad_mode, nesting);
+      auto note = listener->operator_starts(fn.name(), arguments_of(fn), grad_mode, nesting);
       if (!note) return;
       if (!context) context = std::make_unique<Context>();
       context->notes.emplace_back(listener, std::move(note));
@@ -135,7 +148,7 @@ void on_end(const at::RecordFunction& fn, at::ObserverContext* context) {
       if (entry.is(listener)) nesting = &entry.nesting;
     }
     try {
-      listener->operator_ends(fn.name(), *note, fn.outputs(), *nesting);
+      listener->operator_ends(fn.name(), *note, results_of(fn), *nesting);
     } catch (const std::exception& error) {
       listener->failed(fn.name(), error.what());
     }

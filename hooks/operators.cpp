@@ -289,6 +289,7 @@ std::optional<Family> family_of(std::string_view name) {
       {"aten::conv_transpose2d", Family::Convolution},
       {"aten::conv_transpose3d", Family::Convolution},
       {"aten::convolution", Family::Convolution},
+      {"aten::_convolution", Family::Convolution},  // in models that were traced
       {"aten::embedding", Family::Embedding},
       {"aten::embedding_bag", Family::Embedding},
       {"aten::layer_norm", Family::Norm},

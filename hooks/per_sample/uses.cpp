@@ -272,7 +272,7 @@ Geometry read_geometry(const CapturedOperator& op) {
   windows.kernel = kernel.vec();
   windows.stride = ints_at(args, 3, dims);
   std::size_t dilation = 5, groups = 6;
-  if (op.name == "aten::convolution") {
+  if (op.name == "aten::convolution" || op.name == "aten::_convolution") {
     result.transposed = bool_at(args, 6, false);
     groups = 8;
   } else if (op.name.find("transpose") != std::string::npos) {

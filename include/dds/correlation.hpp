@@ -2,10 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <optional>
 #include <span>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// A rank correlation over `n` pairs and its confidence interval. Empty where it is not defined: fewer than
 /// kMinCorrelationPairs pairs, or a series that is constant. At rho = 1 or -1 Fisher's z is infinite and the interval

@@ -5,8 +5,10 @@
 #include <dds/decay.hpp>
 #include <dds/directions.hpp>
 #include <dds/error.hpp>
+#include <dds/export.hpp>
 #include <dds/fit.hpp>
 #include <dds/hooks.hpp>
+#include <dds/interrupt.hpp>
 #include <dds/learning_coefficient.hpp>
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
@@ -17,6 +19,7 @@
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
 #include <dds/report.hpp>
+#include <dds/script.hpp>
 #include <dds/signature.hpp>
 #include <dds/spectrum.hpp>
 #include <dds/triangular.hpp>

@@ -13,6 +13,7 @@
 #include <torch/arg.h>
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <dds/signature.hpp>
 #include <limits>
 #include <map>
@@ -21,7 +22,7 @@
 #include <string_view>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 struct DecayOptions {
   /// Of every interval.

@@ -9,12 +9,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <dds/signature.hpp>
 #include <map>
 #include <optional>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// Principal angles between two subspaces, and the vectors that make them.
 struct PrincipalAngles {

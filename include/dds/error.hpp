@@ -1,9 +1,10 @@
 // The errors of the library: one family, each message naming the offending value and what was expected.
 #pragma once
 
+#include <dds/export.hpp>
 #include <stdexcept>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// Base of everything that the library throws on purpose.
 class Error : public std::runtime_error {

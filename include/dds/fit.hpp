@@ -2,9 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <span>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// A least-squares line y = intercept + slope x over n points, and the confidence interval of its slope.
 struct LineFit {

@@ -47,6 +47,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -60,7 +61,7 @@ namespace torch::nn {
 class Module;
 }
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// What a module takes or gives: all defined tensors among its arguments or in its result, in order, those in
 /// optionals, pairs, tuples and vectors included. Those in a struct of the user's own are not seen.

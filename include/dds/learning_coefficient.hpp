@@ -12,9 +12,10 @@
 #pragma once
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <span>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 struct LearningCoefficient {
   double lambda = 0;

@@ -19,6 +19,7 @@
 #include <torch/arg.h>
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <dds/model.hpp>
 #include <functional>
 #include <memory>
@@ -27,7 +28,7 @@
 #include <string_view>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 enum class LlcKind {
   Plain,   ///< the published estimator

@@ -1,8 +1,10 @@
-// Where readings go. A sink takes them one by one; `directory` is the one that writes a run to disk, `memory` and
-// `callback` hand them to code. The columns of the files are the schema in <dds/schema.hpp>.
+// Where readings go. A sink takes them one by one; `directory` is the one that writes a run to disk, `tensorboard`
+// writes what TensorBoard reads, `memory` and `callback` hand them to code, and `tee` joins several. The columns of the
+// files are the schema in <dds/schema.hpp>.
 #pragma once
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <dds/llc.hpp>
 #include <dds/signature.hpp>
 #include <filesystem>
@@ -12,7 +14,7 @@
 #include <string>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// A scalar of the user's own beside the readings: "train_loss", "test_accuracy".
 struct Metric {
@@ -41,12 +43,36 @@ struct DirectoryOptions {
   bool resume = false;
   /// Also write every singular value of a signature that carries its spectrum into signatures.jsonl.
   bool spectra = true;
+  /// Also write a TensorBoard event file beside the others, as `tensorboard` below does.
+  bool tensorboard = false;
 };
 
-/// Writes signatures.csv, signatures.jsonl, llc.csv, metrics.csv and run.json into `path`, each row in one write as it
-/// comes, so that it survives a kill of the process. The directory is locked against a second writer.
-/// Throws IoError if it cannot be made or written, holds other files, or is being written by another run.
+/// Writes signatures.csv, signatures.jsonl, llc.csv, metrics.csv, run.json and where asked an event file into `path`,
+/// each row in one write as it comes, so that it survives a kill of the process. The directory is locked against a
+/// second writer. Throws IoError if it cannot be made or written, holds other files, or is being written by another
+/// run.
 SinkPtr directory(const std::filesystem::path& path, DirectoryOptions options = {});
+
+struct TensorBoardOptions {
+  /// Seconds since 1970 that a row is marked with; empty: the time at which it comes.
+  std::function<double()> wall_time = nullptr;
+};
+
+/// Writes an event file for TensorBoard into `path`, which may hold others: `tensorboard --logdir` shows all of a
+/// folder as one run, folders as several. Each row is one write as it comes, so that it survives a kill of the process;
+/// a resumed run makes a file of its own. Tags:
+///
+///   LAYER/SIDE.SOURCE[.FISHER_KIND]/NAME   such as fc1/fisher.read.exact/log10_lambda_min_plus. NAME is
+///   log10_sigma_max,
+///       log10_sigma_min, log10_floor, log10_condition, log10_lambda_min_plus, log10_trace, logdet_plus,
+///       logdet_fixed_rank, rank, dead_directions, born, revived, at_floor (0 or 1), effective_rank, stable_rank; and
+///       log10_sigma, a histogram of the spectrum where the signature carries one, without zeros
+///   llc/plain/NAME, llc/tilted/NAME        lambda, standard_error, low, high, converged (0 or 1), log10_gamma
+///   the name of a Metric; run/KEY          text that was given to `describe`
+///
+/// TensorBoard's scalars are fp32, hence the logarithms of what leaves their range. What does not exist or is not
+/// finite has no event, nor has a signature without numbers. Throws IoError if it cannot be made or written.
+SinkPtr tensorboard(const std::filesystem::path& path, TensorBoardOptions options = {});
 
 /// Keeps everything in memory.
 class Memory : public Sink {

@@ -6,6 +6,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <dds/export.hpp>
 #include <functional>
 #include <memory>
 #include <string>
@@ -16,7 +17,7 @@ namespace torch::nn {
 class Module;
 }
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// Samples: one or several input tensors and, where the likelihood needs them, targets. The first dimension of each
 /// counts the samples.

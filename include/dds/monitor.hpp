@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <dds/decay.hpp>
+#include <dds/export.hpp>
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
 #include <dds/read.hpp>
@@ -25,7 +26,7 @@
 #include <string_view>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// How the loss that is differentiated relates to the per-sample losses l_i, whose gradients delta_i are wanted.
 class Reduction {

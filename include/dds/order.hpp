@@ -6,13 +6,14 @@
 #include <torch/arg.h>
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// K(w) >= 0: what the loss at w exceeds that at w* by, as a divergence from the frozen model. Takes all weights as one
 /// vector (p, fp64) and gives a 0-d tensor, twice differentiable. It should be computed as a square or by excess_of: a

@@ -26,6 +26,7 @@
 #include <torch/arg.h>
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <dds/model.hpp>
 #include <dds/recorder.hpp>
 #include <dds/signature.hpp>
@@ -35,7 +36,7 @@
 #include <utility>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// Where the samples are in the output of a layer: what the user says where the layer does not tell.
 struct SampleDim {

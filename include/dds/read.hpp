@@ -4,6 +4,7 @@
 #include <torch/arg.h>
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <dds/model.hpp>
 #include <dds/signature.hpp>
 #include <functional>
@@ -11,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// What is read, and within which bounds. Shared by `read` and Monitor.
 struct ReadingOptions {

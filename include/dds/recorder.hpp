@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <dds/signature.hpp>
 #include <functional>
 #include <memory>
@@ -21,7 +22,7 @@ namespace torch::nn {
 class Module;
 }
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 namespace hooks {
 struct CapturedOperator;

@@ -3,10 +3,11 @@
 #pragma once
 
 #include <dds/decay.hpp>
+#include <dds/export.hpp>
 #include <filesystem>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// Writes `report.html` into a run directory that <dds/log.hpp>'s `directory` made, and returns its path. The page is
 /// one file that works offline. Per layer over steps: sigma_min with its floor, lambda_min+, log det+ per dimension,
@@ -15,6 +16,11 @@ namespace dds {
 /// all. Throws IoError if the directory holds no run or cannot be written, or a file in it is malformed (file and line
 /// named).
 std::filesystem::path write_report(const std::filesystem::path& run_directory);
+
+/// The same of several runs, over each other in the same charts, a colour a run: the page goes into the file `page`.
+/// Throws as above, and InvalidArgument if no run is given or one twice.
+std::filesystem::path write_report(const std::vector<std::filesystem::path>& run_directories,
+                                   const std::filesystem::path& page);
 
 /// The directions that die in each series of the run's signatures, from its log alone: what Monitor::decay_counts()
 /// says online. Needs the spectra of signatures.jsonl (ReadingOptions::spectra); series without any are not in the

@@ -11,12 +11,13 @@
 
 #include <compare>
 #include <cstdint>
+#include <dds/export.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// The matrix that a signature was read from.
 enum class Side {

@@ -5,12 +5,13 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <dds/signature.hpp>
 #include <dds/triangular.hpp>
 #include <optional>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// The singular values of a matrix of rows.
 struct Spectrum {

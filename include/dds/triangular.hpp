@@ -6,10 +6,11 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <optional>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// Keeps the triangular factor R of all the rows that it has seen: M^T M = R^T R, so R has the singular values and
 /// right singular vectors of M. Forming M^T M instead would lose every singular value below 1e-8 of the largest (fp64);

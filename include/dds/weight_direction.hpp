@@ -9,12 +9,13 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <dds/export.hpp>
 #include <dds/model.hpp>
 #include <dds/order.hpp>
 #include <map>
 #include <string>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// A direction in weight space by the full names of the parameters that it moves; all others stay. Only its direction
 /// counts, not its length. Tied weights are one parameter under any of their names.

@@ -2,11 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <dds/export.hpp>
 #include <dds/triangular.hpp>
 #include <optional>
 #include <vector>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// Keeps the factors of the last `capacity` accumulators that were pushed, and gives that of all their rows together:
 /// mini-batches of fewer rows than columns have a rank of their own size, a window of them that of the layer.

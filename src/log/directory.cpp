@@ -77,9 +77,16 @@ class Directory final : public Sink {
       jsonl_.truncate(before);
       throw;
     }
+    if (events_) events_->write(signature);
   }
-  void write(const LlcEstimate& estimate) override { llc_.append(csv_line(estimate)); }
-  void write(const Metric& metric) override { metrics_.append(csv_line(metric)); }
+  void write(const LlcEstimate& estimate) override {
+    llc_.append(csv_line(estimate));
+    if (events_) events_->write(estimate);
+  }
+  void write(const Metric& metric) override {
+    metrics_.append(csv_line(metric));
+    if (events_) events_->write(metric);
+  }
 
   void describe(const std::string& key, const std::string& json) override {
     auto value = nlohmann::ordered_json::parse(json, nullptr, /*allow_exceptions=*/false);
@@ -88,6 +95,7 @@ class Directory final : public Sink {
     if (key == "schema_version") throw InvalidArgument("describe: schema_version is the log's own key");
     description_[key] = std::move(value);
     write_description();
+    if (events_) events_->describe(key, json);
   }
 
  private:
@@ -103,6 +111,7 @@ class Directory final : public Sink {
     level(in_csv.rows, in_jsonl.rows);
     llc_ = opened_csv(path / kLlcCsv, read_csv<LlcEstimate>(path / kLlcCsv));
     metrics_ = opened_csv(path / kMetricsCsv, read_csv<Metric>(path / kMetricsCsv));
+    if (options.tensorboard) events_ = tensorboard(path);
   }
 
   /// A crash can leave a row in one of the two files of signatures only: the other gets it too.
@@ -120,6 +129,7 @@ class Directory final : public Sink {
   DirectoryOptions options_;
   nlohmann::ordered_json description_;
   AppendFile signatures_, jsonl_, llc_, metrics_;
+  SinkPtr events_;  // null: none
 };
 
 }  // namespace

@@ -1,5 +1,11 @@
 # dds_embed(TARGET): gives TARGET the functions of src/log/assets.hpp, the files themselves within its object code.
-set(DDS_PLOTLY_JS ${PROJECT_SOURCE_DIR}/.deps/plotly/plotly/package_data/plotly.min.js CACHE FILEPATH
+set(DDS_PLOTLY_OWN ${PROJECT_SOURCE_DIR}/.deps/plotly/plotly/package_data/plotly.min.js)
+if(DEFINED ENV{DDS_PLOTLY_JS})
+  set(DDS_PLOTLY_DEFAULT $ENV{DDS_PLOTLY_JS})
+else()
+  set(DDS_PLOTLY_DEFAULT ${DDS_PLOTLY_OWN})
+endif()
+set(DDS_PLOTLY_JS ${DDS_PLOTLY_DEFAULT} CACHE FILEPATH
     "plotly.min.js, the chart library of the report (it comes with the PyPI package plotly)")
 set(DDS_REPORT_SOURCES ${CMAKE_CURRENT_LIST_DIR}/report)
 # The scripts in the order in which they need each other.
@@ -19,6 +25,11 @@ function(dds_embed_asset target name)
 endfunction()
 
 function(dds_embed target)
+  if(DDS_PLOTLY_JS STREQUAL DDS_PLOTLY_OWN AND NOT EXISTS ${DDS_PLOTLY_JS})
+    # In a project that takes the library in as a folder nobody ran its scripts before.
+    execute_process(COMMAND bash -euo pipefail -c [[. "$0"; mkdir -p "$deps"; choose_plotly]]
+      ${PROJECT_SOURCE_DIR}/src/setup/setup.sh)
+  endif()
   if(NOT EXISTS ${DDS_PLOTLY_JS})
     message(FATAL_ERROR "DDS_PLOTLY_JS=${DDS_PLOTLY_JS} does not exist: give the path of plotly.min.js; after "
       "`pip install --no-deps --target DIR plotly` it is DIR/plotly/package_data/plotly.min.js")

@@ -1,4 +1,4 @@
-// report.html: the page of src/log/report/ with the run's data, the scripts and the chart library put into it.
+// report.html: the page of src/log/report/ with the runs' data, the scripts and the chart library put into it.
 #include <fmt/format.h>
 
 #include <dds/report.hpp>
@@ -96,28 +96,35 @@ ordered_json count_json(const DecayCount& count) {
           {"decades", number(count.decades)}};
 }
 
-ordered_json page_data(const log::Run& run) {
+/// What the page is told of one run.
+ordered_json run_data(const log::Run& run) {
   const auto comparisons = log::compare(run);
   const auto counts = log::decay_counts(run);
-  ordered_json data{{"name", std::filesystem::absolute(run.directory / "").parent_path().filename().string()},
+  ordered_json data{{"name", run.name},
                     {"run", run.description},
                     {"signatures", columns(run.signatures)},
                     {"llc", columns(run.estimates)},
                     {"metrics", columns(run.metrics)},
                     {"spectra", spectra(run.signatures)},
                     {"findings", log::findings(run, comparisons, counts)},
-                    {"measures", json::array()},
                     {"comparisons", json::array()},
-                    {"counts", json::array()},
+                    {"counts", json::array()}};
+  for (const log::Comparison& comparison : comparisons) data["comparisons"].push_back(comparison_json(comparison));
+  for (const DecayCount& count : counts) data["counts"].push_back(count_json(count));
+  return data;
+}
+
+ordered_json page_data(const std::vector<log::Run>& runs) {
+  ordered_json data{{"runs", json::array()},
+                    {"measures", json::array()},
                     {"notes",
                      {{"signatures.csv", column_notes<Signature>()},
                       {"llc.csv", column_notes<LlcEstimate>()},
                       {"metrics.csv", column_notes<Metric>()}}}};
+  for (const log::Run& run : runs) data["runs"].push_back(run_data(run));
   for (const log::Measure& measure : log::measures()) {
     data["measures"].push_back({{"key", measure.key}, {"label", measure.label}});
   }
-  for (const log::Comparison& comparison : comparisons) data["comparisons"].push_back(comparison_json(comparison));
-  for (const DecayCount& count : counts) data["counts"].push_back(count_json(count));
   return data;
 }
 
@@ -148,14 +155,18 @@ std::string filled(std::string_view page, const std::map<std::string_view, std::
 
 }  // namespace
 
-std::filesystem::path write_report(const std::filesystem::path& run_directory) {
-  const std::string data = script_safe(page_data(log::read_run(run_directory)));
-  const std::filesystem::path path = run_directory / "report.html";
-  log::replace_file(path, filled(log::asset::page(), {{"style", log::asset::style()},
+std::filesystem::path write_report(const std::vector<std::filesystem::path>& run_directories,
+                                   const std::filesystem::path& page) {
+  const std::string data = script_safe(page_data(log::read_runs(run_directories)));
+  log::replace_file(page, filled(log::asset::page(), {{"style", log::asset::style()},
                                                       {"plotly", log::asset::plotly()},
                                                       {"data", data},
                                                       {"script", log::asset::script()}}));
-  return path;
+  return page;
+}
+
+std::filesystem::path write_report(const std::filesystem::path& run_directory) {
+  return write_report(std::vector{run_directory}, run_directory / "report.html");
 }
 
 }  // namespace dds

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <dds/error.hpp>
 #include <dds/schema.hpp>
+#include <set>
 
 #include "src/log/csv.hpp"
 #include "src/log/file.hpp"
@@ -29,6 +30,16 @@ void check_header(const std::filesystem::path& path, const csv::Record& header) 
                                [](const auto& column, const std::string& name) { return column.name == name; });
   if (!same)
     malformed(path, header.line, fmt::format("its columns are not those of schema version {}", schema::kVersion));
+}
+
+/// The end of a directory's path, so many names of it.
+std::string last_components(const std::filesystem::path& directory, int count) {
+  std::filesystem::path left = std::filesystem::canonical(directory), end;
+  for (int i = 0; i < count && left.has_relative_path(); ++i) {
+    end = end.empty() ? left.filename() : left.filename() / end;
+    left = left.parent_path();
+  }
+  return end.string();
 }
 
 /// Puts the spectra that the JSON lines hold into the same rows of the CSV file.
@@ -97,13 +108,33 @@ nlohmann::ordered_json read_description(const std::filesystem::path& directory) 
 }
 
 Run read_run(const std::filesystem::path& directory) {
-  Run run{directory, read_description(directory), {}, {}, {}};
+  Run run;
+  run.directory = directory;
+  run.description = read_description(directory);  // throws if there is no such directory
+  run.name = last_components(directory, 1);
   // The CSV file first: of a run that is being written the JSON lines are then never behind.
   run.signatures = read_csv<Signature>(directory / kSignaturesCsv).rows;
   take_spectra(run.signatures, read_jsonl(directory / kSignaturesJsonl).rows, directory / kSignaturesJsonl);
   run.estimates = read_csv<LlcEstimate>(directory / kLlcCsv).rows;
   run.metrics = read_csv<Metric>(directory / kMetricsCsv).rows;
   return run;
+}
+
+std::vector<Run> read_runs(const std::vector<std::filesystem::path>& directories) {
+  if (directories.empty()) throw InvalidArgument("no run directory was given, expected at least one");
+  std::vector<Run> runs;
+  std::set<std::filesystem::path> seen;
+  for (const std::filesystem::path& directory : directories) {
+    runs.push_back(read_run(directory));
+    if (!seen.insert(std::filesystem::canonical(directory)).second)
+      throw InvalidArgument(fmt::format("{} was given twice, expected different runs", directory.string()));
+  }
+  for (int components = 2;; ++components) {
+    std::set<std::string> names;
+    for (const Run& run : runs) names.insert(run.name);
+    if (names.size() == runs.size()) return runs;
+    for (Run& run : runs) run.name = last_components(run.directory, components);
+  }
 }
 
 template Rows<Signature> read_csv(const std::filesystem::path&);

@@ -5,6 +5,7 @@
 #include <dds/log.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -38,6 +39,7 @@ nlohmann::ordered_json read_description(const std::filesystem::path& directory);
 /// All that a run directory holds, the spectra of signatures.jsonl put into the signatures.
 struct Run {
   std::filesystem::path directory;
+  std::string name;  ///< the directory's own; of several runs, with as much of its path as tells them apart
   nlohmann::ordered_json description;
   std::vector<Signature> signatures;
   std::vector<LlcEstimate> estimates;
@@ -46,5 +48,8 @@ struct Run {
 
 /// Throws IoError as above. The run may still be written to.
 Run read_run(const std::filesystem::path& directory);
+
+/// Several, each under a name of its own. Throws InvalidArgument if there is none, or two are the same directory.
+std::vector<Run> read_runs(const std::vector<std::filesystem::path>& directories);
 
 }  // namespace dds::log

@@ -2,7 +2,7 @@
 #   1. DDS_TORCH_ROOT (CMake variable or environment): a folder with include/ and lib/, such as the `torch` folder of a wheel;
 #   2. Torch_DIR or CMAKE_PREFIX_PATH (CMake variables or environment), where a TorchConfig.cmake is found there;
 #   3. the `torch` package of the python3 on the PATH, if it is 1.13 or later and has the C++11 ABI;
-#   4. what src/setup/setup.sh installed: .deps/libtorch.
+#   4. what src/setup/setup.sh installed into the clone: .deps/libtorch.
 #
 # dds_find_torch() sets DDS_TORCH_ROOT, or Torch_DIR where the libraries do not lie beside the configuration (Debian's
 # libtorch-dev), in its caller; or neither. As a script, `cmake -P find_torch.cmake` prints 1 to 3 as an argument for cmake.
@@ -25,6 +25,7 @@ function(dds_find_torch)
   endif()
   if(NOT root)
     string(REPLACE ":" ";" prefixes "$ENV{CMAKE_PREFIX_PATH}")
+    unset(config)  # a caller's own variable of that name would end the search
     find_path(config TorchConfig.cmake NO_DEFAULT_PATH NO_CACHE
       HINTS ${Torch_DIR} $ENV{Torch_DIR} ${CMAKE_PREFIX_PATH} ${prefixes}
       PATH_SUFFIXES Torch share/cmake/Torch lib/cmake/Torch lib/x86_64-linux-gnu/cmake/Torch)

@@ -111,7 +111,7 @@ choose_plotly() {
 # The user's own LibTorch, as find_torch.cmake says, or else one of ours.
 choose_torch() {
   local list=libtorch space=4 cuda=OFF own
-  if [[ $preset == debian ]]; then return; fi
+  if [[ $preset == *debian ]]; then return; fi
   if [[ ${DDS_CUDA:-} == 1 || (-z ${DDS_CUDA:-} && -e /dev/nvidia0) ]]; then list=libtorch-cuda space=14 cuda=ON; fi
   choices+=("-DDDS_CUDA=$cuda")
   own=$(cmake -P "$root/src/setup/find_torch.cmake")
@@ -123,15 +123,30 @@ choose_torch() {
   choices+=("-DDDS_TORCH_ROOT=$deps/libtorch/torch")
 }
 
+# Prints the Python 3.11 that the pinned wheels are for.
+python_of_the_wheels() { # WHAT_NEEDS_IT BY_HAND
+  local candidate
+  for candidate in python3.11 /usr/bin/python3.11 python3; do
+    "$candidate" -c 'import sys; print(sys.executable) if sys.version_info[:2] == (3, 11) else sys.exit(1)' 2>/dev/null && return
+  done
+  die "$1 needs a Python 3.11, which the pinned packages are for; there is no python3.11 here." "$2"
+}
+
+# What reads the log and the report in the tests: TensorBoard and pandas, in .deps/readers with a link to their Python, and
+# from Debian a browser without a screen, and gnuplot.
+install_readers() {
+  local python by_hand="Without --readers the tests that need them are skipped."
+  install_wheels readers readers 1 "$by_hand"
+  python=$(python_of_the_wheels --readers "$by_hand")
+  ln -sfn "$python" "$deps/readers/interpreter"
+}
+
 # Packages in Python that a benchmark measures itself against, each peer's in a folder of its own, .deps/peers/PEER, as
 # src/setup/peers/PEER.txt pins them (no such list: PyTorch alone). tests/benchmarks/peers/launch runs scripts with them.
 install_peers() { # PEER...
-  local peer candidate python by_hand="Without --peers the benchmarks need none of it."
+  local peer python by_hand="Without --peers the benchmarks need none of it."
   mkdir -p "$deps/peers"
-  for candidate in python3.11 /usr/bin/python3.11 python3; do
-    python=$("$candidate" -c 'import sys; print(sys.executable) if sys.version_info[:2] == (3, 11) else sys.exit(1)' 2>/dev/null) && break
-  done
-  [[ -n $python ]] || die "--peers needs a Python 3.11, which the pinned packages are for; there is no python3.11 here." "$by_hand"
+  python=$(python_of_the_wheels --peers "$by_hand")
   ln -sfn "$python" "$deps/peers/interpreter"
   # Unlike libtorch_cpu.so, PyTorch in Python loads every one of CUDA's libraries, GPU or not.
   if [[ -f $deps/libtorch/.stamp && $(<"$deps/libtorch/.stamp") == "$(sha256sum <"$root/src/setup/libtorch-cuda.txt")" ]]; then
@@ -153,10 +168,12 @@ configure() {
   echo "${choices[*]}" >"$folder/choices.txt"
 }
 
-prepare() { # PRESET
+prepare() { # PRESET [PACKAGE...]
   local known
   preset=$1 choices=() partial=''
-  if [[ $preset == debian ]]; then packages+=(libtorch-dev libopenblas0-pthread); fi
+  packages+=("${@:2}")
+  if [[ $preset == *debian ]]; then packages+=(libtorch-dev libopenblas0-pthread); fi
+  if [[ $preset == installed* ]]; then packages+=(dpkg-dev doxygen libjs-mathjax); fi
   mkdir -p "$deps"
   exec 9>"$deps/lock"
   flock --nonblock 9 || {

@@ -86,10 +86,11 @@ TEST_F(ReportTest, FindingsRestOnTheRows) {
   EXPECT_TRUE(log::findings({}, {}, {}).empty());
 }
 
-nlohmann::json data_of(const std::string& page) {
+/// What the page was told of its runs.
+nlohmann::json runs_of(const std::string& page) {
   const std::string open = "<script type=\"application/json\" id=\"data\">";
   const std::size_t begin = page.find(open) + open.size();
-  return nlohmann::json::parse(page.substr(begin, page.find("</script>", begin) - begin));
+  return nlohmann::json::parse(page.substr(begin, page.find("</script>", begin) - begin))["runs"];
 }
 
 /// Twelve readings of rank three; the last eigenvalue falls where `dies`.
@@ -121,7 +122,7 @@ TEST_F(ReportTest, CountsTheDirectionsThatDieFromTheLogAlone) {
   message_of<IoError>([&] { decay_counts(path("nowhere")); });
 
   write_report(path());
-  const auto data = data_of(content(path() / "report.html"));
+  const auto data = runs_of(content(path() / "report.html"))[0];
   EXPECT_EQ(data["counts"][0]["count"], 1);
   EXPECT_EQ(data["counts"][0]["layer"], "fc1");
   EXPECT_TRUE(data["counts"][1]["count"].is_null());
@@ -159,7 +160,7 @@ TEST_F(ReportTest, HoldsTheDataAndFetchesNothing) {
     EXPECT_EQ(write_report(path()), path() / "report.html") << "while the run is being written";
   }
   const std::string page = content(path() / "report.html");
-  const auto data = data_of(page);
+  const auto data = runs_of(page)[0];
   EXPECT_EQ(data["signatures"]["layer"], (std::vector<std::string>{name, name}));
   EXPECT_EQ(data["signatures"]["sigma_min"][0], 0.1);
   EXPECT_TRUE(data["signatures"]["sigma_min"][1].is_null());
@@ -180,7 +181,7 @@ TEST_F(ReportTest, HoldsTheDataAndFetchesNothing) {
 TEST_F(ReportTest, OfARunWithoutRowsIsAPage) {
   log::directory(path());
   write_report(path());
-  EXPECT_TRUE(data_of(content(path() / "report.html"))["comparisons"].empty());
+  EXPECT_TRUE(runs_of(content(path() / "report.html"))[0]["comparisons"].empty());
 }
 
 TEST_F(ReportTest, LeavesTheOldPageWhereTheRunIsMalformed) {

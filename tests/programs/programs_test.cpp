@@ -25,10 +25,10 @@ namespace mnist {
 #include "tests/programs/mnist.cpp"
 }
 namespace dcgan {
-#include "tests/programs/dcgan.cpp"
+#include "experiments/examples/gan.cpp"
 }
 namespace language_model {
-#include "tests/programs/language_model.cpp"
+#include "experiments/examples/recurrent.cpp"
 }
 namespace transformer {
 #include "tests/programs/transformer.cpp"
@@ -41,10 +41,10 @@ namespace mnist_attached {
 #include "tests/programs/mnist.cpp"
 }
 namespace dcgan_attached {
-#include "tests/programs/dcgan.cpp"
+#include "experiments/examples/gan.cpp"
 }
 namespace language_model_attached {
-#include "tests/programs/language_model.cpp"
+#include "experiments/examples/recurrent.cpp"
 }
 namespace transformer_attached {
 #include "tests/programs/transformer.cpp"

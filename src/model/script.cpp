@@ -1,0 +1,119 @@
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+#include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/csrc/jit/serialization/import.h>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <array>
+#include <dds/error.hpp>
+#include <dds/script.hpp>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace dds {
+namespace {
+
+/// The classes of torch.nn whose parameters are those of one layer.
+constexpr auto kLayers = std::to_array<std::string_view>({"Linear",
+                                                          "Conv1d",
+                                                          "Conv2d",
+                                                          "Conv3d",
+                                                          "ConvTranspose1d",
+                                                          "ConvTranspose2d",
+                                                          "ConvTranspose3d",
+                                                          "Embedding",
+                                                          "EmbeddingBag",
+                                                          "BatchNorm1d",
+                                                          "BatchNorm2d",
+                                                          "BatchNorm3d",
+                                                          "InstanceNorm1d",
+                                                          "InstanceNorm2d",
+                                                          "InstanceNorm3d",
+                                                          "LayerNorm",
+                                                          "GroupNorm",
+                                                          "LSTM",
+                                                          "GRU",
+                                                          "RNN",
+                                                          "Bilinear",
+                                                          "PReLU"});
+
+/// The name by which torch::nn::Module::name() would tell the class, which is how layers are told apart; for a class
+/// that is not of torch.nn, its own.
+std::string class_name(const torch::jit::Module& script) {
+  const std::string name = script.type()->name() ? script.type()->name()->qualifiedName() : std::string("(unnamed)");
+  const std::string_view kind = std::string_view(name).substr(name.rfind('.') + 1);
+  const bool is_layer = name.starts_with("__torch__.torch.nn.modules.") &&
+                        std::find(kLayers.begin(), kLayers.end(), kind) != kLayers.end();
+  return is_layer ? fmt::format("torch::nn::{}Impl", kind) : name;
+}
+
+/// Stands for one module of the archive, with its parameters and buffers themselves.
+class ScriptStandIn final : public torch::nn::Module {
+ public:
+  explicit ScriptStandIn(const torch::jit::Module& script) : Module(class_name(script)), script_(script) {
+    // Of this module alone, while it has no children: each has its own flag.
+    if (script_.hasattr(kTraining)) Module::train(script_.is_training());
+    for (const auto& parameter : script.named_parameters(/*recurse=*/false))
+      register_parameter(parameter.name, parameter.value, parameter.value.requires_grad());
+    for (const auto& buffer : script.named_buffers(/*recurse=*/false)) register_buffer(buffer.name, buffer.value);
+    for (const auto& child : script.named_children())
+      register_module(child.name, std::make_shared<ScriptStandIn>(child.value));
+  }
+
+  void train(bool on) override {
+    if (script_.hasattr(kTraining)) script_.setattr(kTraining, on);
+    Module::train(on);
+  }
+
+ private:
+  static constexpr const char* kTraining = "training";
+  torch::jit::Module script_;
+};
+
+/// The interpreter throws the errors of operators as plain std::runtime_error. As c10::Error they are what the same
+/// operators throw elsewhere.
+at::Tensor run(torch::jit::Module& script, const std::vector<at::Tensor>& inputs) {
+  const torch::jit::GraphOptimizerEnabledGuard not_optimised(false);
+  c10::IValue output;
+  try {
+    output = script.forward({inputs.begin(), inputs.end()});
+  } catch (const std::runtime_error& error) {
+    TORCH_CHECK(false, error.what());
+  }
+  if (!output.isTensor()) {
+    throw InvalidArgument(fmt::format("the archive's forward gives a {}, expected one tensor", output.tagKind()));
+  }
+  return output.toTensor();
+}
+
+}  // namespace
+
+ScriptModel script_model(const torch::jit::Module& script) {
+  if (script.parameters().size() == 0) {
+    throw InvalidArgument(
+        "the TorchScript archive has no parameters (torch.jit.freeze makes constants of them): expected one that was "
+        "not frozen");
+  }
+  return {
+      std::make_shared<ScriptStandIn>(script),
+      [copy = script](torch::nn::Module&, const std::vector<at::Tensor>& inputs) mutable { return run(copy, inputs); }};
+}
+
+ScriptModel load_script(const std::filesystem::path& archive) {
+  if (!std::filesystem::is_regular_file(archive)) {
+    throw IoError(fmt::format("{}: there is no such file, expected a TorchScript archive", archive.string()));
+  }
+  try {
+    return script_model(torch::jit::load(archive.string(), at::Device(at::kCPU)));
+  } catch (const c10::Error& error) {
+    const std::string what = error.what_without_backtrace();
+    throw IoError(fmt::format("{}: no TorchScript archive: {}", archive.string(), what.substr(0, what.find('\n'))));
+  }
+}
+
+}  // namespace dds

@@ -1,0 +1,38 @@
+# bash completion for dds                                                     -*- shell-script -*-
+
+# The options of each command; the tests hold them to what `dds COMMAND --help` says.
+_dds() {
+  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command='' words
+  if ((COMP_CWORD > 1)); then command=${COMP_WORDS[1]}; fi
+  case $command:$previous in
+    read:--side) words='activation input fisher' ;;
+    read:--likelihood) words='categorical bernoulli gaussian' ;;
+    export:--to) words='csv jsonl tensorboard' ;;
+    report:--format) words='svg png' ;;
+    *:--out | *:--figures)
+      mapfile -t COMPREPLY < <(compgen -f -- "$current")
+      return
+      ;;
+    *)
+      case $command in
+        read)
+          words='--likelihood --input --targets --layers --side --out --step --spectra --empirical --draws --batch-size
+            --max-rows --seed --own-dtype'
+          ;;
+        report) words='--out --figures --format' ;;
+        compare) words='--step' ;;
+        watch) words='--interval --once' ;;
+        lambda) words='regular crossing reduced-rank linear --density --rank' ;;
+        export) words='--to --out' ;;
+        *) words='read report compare watch lambda export --version' ;;
+      esac
+      words+=' --help'
+      ;;
+  esac
+  mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+  # What is no option is a file or a folder.
+  if [[ $current != -* && -n $command && $command != lambda && $words == *--help ]]; then
+    mapfile -t COMPREPLY < <(compgen -f -- "$current")
+  fi
+}
+complete -o filenames -F _dds dds

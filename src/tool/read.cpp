@@ -1,0 +1,197 @@
+// `dds read`: the signatures of a TorchScript model over a file of data.
+#include <ATen/core/Tensor.h>
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <dds/error.hpp>
+#include <dds/log.hpp>
+#include <dds/read.hpp>
+#include <dds/script.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "src/tool/command.hpp"
+#include "src/tool/table.hpp"
+#include "src/tool/tensors.hpp"
+
+namespace dds::tool {
+namespace {
+
+struct Options {
+  std::string model, data;
+  std::string likelihood;
+  std::vector<std::string> inputs;
+  std::string targets;
+  std::vector<std::string> layers, sides;
+  std::string out;
+  bool spectra = false, empirical = false, own_dtype = false;
+  std::int64_t batch_size = ReadOptions().batch_size();
+  std::int64_t draws = ReadOptions().draws();
+  std::int64_t max_rows = ReadingOptions().max_rows();
+  std::int64_t step = 0;
+  std::uint64_t seed = 0;
+};
+
+/// Inputs and targets by the names that were given, or else: the tensor `targets`, or the second of a list, is the
+/// targets, and all others are inputs.
+Data data_of(const Options& options, const NamedTensors& file) {
+  Data data;
+  std::string targets = options.targets;
+  const bool given = !targets.empty();
+  if (!given) targets = file.numbered ? "1" : "targets";
+  for (const auto& [name, tensor] : file.tensors) {
+    if (name == targets) data.targets = tensor;
+    if (name != targets && options.inputs.empty()) data.inputs.push_back(tensor);
+  }
+  if (given) file.at(targets);  // throws if there is none
+  for (const std::string& name : options.inputs) data.inputs.push_back(file.at(name));
+  if (data.inputs.empty())
+    throw InvalidArgument(fmt::format("{} holds targets only ({}), expected an input", options.data, targets));
+  return data;
+}
+
+double sigma_of(const std::string& text) {
+  double sigma = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), sigma);
+  if (error != std::errc() || end != text.data() + text.size())
+    throw InvalidArgument(fmt::format("--likelihood gaussian:{}: '{}' is no number", text, text));
+  return sigma;
+}
+
+/// What was asked for, or what the targets tell: class indices are whole numbers. Null: neither tells.
+LikelihoodPtr likelihood_of(const Options& options, const Data& data) {
+  constexpr std::string_view kGaussian = "gaussian:";
+  if (options.likelihood == "categorical") return categorical();
+  if (options.likelihood == "bernoulli") return bernoulli();
+  if (options.likelihood == "gaussian") return gaussian();
+  if (options.likelihood.starts_with(kGaussian)) return gaussian(sigma_of(options.likelihood.substr(kGaussian.size())));
+  if (!options.likelihood.empty()) {
+    throw InvalidArgument(fmt::format(
+        "--likelihood is '{}', expected categorical, bernoulli, gaussian or gaussian:SIGMA", options.likelihood));
+  }
+  if (!data.targets.defined()) return nullptr;
+  return data.targets.scalar_type() == at::kLong ? categorical() : gaussian();
+}
+
+/// Stands in where only the forward pass is read.
+LikelihoodPtr no_likelihood() {
+  return likelihood(
+      "none",
+      [](const at::Tensor& output, const at::Tensor&) {
+        return output.flatten().view({output.size(0), -1}).sum(1);
+      },
+      [](const at::Tensor& output, const at::Generator&) { return output; });
+}
+
+std::vector<Side> sides_of(const Options& options, bool with_likelihood) {
+  std::vector<Side> sides;
+  for (const std::string& side : options.sides) sides.push_back(side_from_string(side));
+  if (sides.empty()) return with_likelihood ? ReadingOptions().sides() : std::vector<Side>{Side::Activation};
+  if (!with_likelihood && std::find(sides.begin(), sides.end(), Side::Fisher) != sides.end())
+    throw InvalidArgument("the fisher side needs --likelihood, or targets that tell it");
+  return sides;
+}
+
+std::string text_of(const std::vector<Signature>& signatures) {
+  Table table({"<layer", "<kind", "<side", "<fisher", "rows", "width", "sigma_max", "sigma_min", "floor",
+               "log10 lambda_min+", "log det+", "rank", "bound", "dead", "<status"});
+  for (const Signature& s : signatures) {
+    const bool numbers = s.sigma_max.has_value();
+    const auto count = [&](std::int64_t value) { return numbers ? std::to_string(value) : "-"; };
+    table.add({s.layer, s.kind, std::string(to_string(s.side)), s.fisher_kind.empty() ? "-" : s.fisher_kind,
+               std::to_string(s.rows), std::to_string(s.width), show(s.sigma_max),
+               show(s.sigma_min) + (numbers && s.at_floor ? "*" : " "), show(s.floor), show(s.log10_lambda_min_plus),
+               show(s.logdet_plus), count(s.rank), count(s.structural_bound), count(s.dead_directions),
+               to_string(s.status)});
+  }
+  return table.text();
+}
+
+void read_model(const Options& options) {
+  const ScriptModel model = load_script(options.model);
+  const Data data = data_of(options, load_tensors(options.data));
+  const LikelihoodPtr likelihood = likelihood_of(options, data);
+  const auto reading = ReadingOptions()
+                           .layers(options.layers)
+                           .sides(sides_of(options, likelihood != nullptr))
+                           .spectra(options.spectra)
+                           .max_rows(options.max_rows)
+                           .seed(options.seed);
+  const auto read_options = ReadOptions()
+                                .reading(reading)
+                                .fisher(options.empirical ? Fisher::Empirical : Fisher::True)
+                                .draws(options.draws)
+                                .batch_size(options.batch_size)
+                                .fp64(!options.own_dtype);
+  std::vector<Signature> signatures =
+      read(*model.module, likelihood ? likelihood : no_likelihood(), data, model.forward, read_options);
+  for (Signature& signature : signatures) signature.step = options.step;
+  if (!options.out.empty()) {
+    const log::SinkPtr run = log::directory(options.out);
+    run->describe("model", nlohmann::json(options.model).dump());
+    run->describe("data", nlohmann::json(options.data).dump());
+    run->describe("likelihood", nlohmann::json(likelihood ? likelihood->name() : "none").dump());
+    for (const Signature& signature : signatures) run->write(signature);
+  }
+  fmt::print("{} samples, likelihood {}\n\n{}", data.size(),
+             likelihood ? likelihood->name() : "none (only the forward pass is read; see --likelihood)",
+             text_of(signatures));
+  if (std::any_of(signatures.begin(), signatures.end(), [](const Signature& s) { return s.at_floor; }))
+    fmt::print("\n* sigma_min is at or below the floor: rounding noise\n");
+}
+
+}  // namespace
+
+void add_read(CLI::App& program) {
+  CLI::App* command =
+      program.add_subcommand("read", "Signatures of every layer of a TorchScript model over a file of data");
+  command->footer(
+      "MODEL  what torch.jit.save (Python) or torch::jit::Module::save (C++) wrote, and not frozen.\n"
+      "DATA   tensors whose first dimension counts the samples, as torch::save (C++: a tensor, a vector of tensors, or "
+      "an\n"
+      "       OutputArchive of tensors by name) or torch.save (Python: a tensor, a list or tuple of tensors, or a dict "
+      "of\n"
+      "       tensors by name) wrote them. Unless --input and --targets say otherwise, the tensor named 'targets', or "
+      "the\n"
+      "       second of a list, is the targets, and all others are inputs in the order of the file.\n\n"
+      "The read is in fp64, with the true Fisher: labels from the model's own predictive distribution. With --out the\n"
+      "signatures are a run, as a training program logs one, for 'dds report' and the rest.\n\n"
+      "Examples:\n"
+      "  dds read model.pt probe.pt\n"
+      "  dds read model.pt probe.pt --likelihood gaussian:0.1 --out runs/read --spectra\n"
+      "  dds read lm.pt text.pt --input tokens --layers 'blocks.*' --side activation --side fisher --draws 4");
+  const auto options = std::make_shared<Options>();
+  command->add_option("MODEL", options->model, "TorchScript archive")->required();
+  command->add_option("DATA", options->data, "file of tensors")->required();
+  command->add_option(
+      "--likelihood", options->likelihood,
+      "categorical, bernoulli, gaussian or gaussian:SIGMA (default: categorical where the targets are int64,\n"
+      "gaussian where they are anything else, and no Fisher side where there are none)");
+  command->add_option("--input", options->inputs, "name of an input; may be given several times, in order")
+      ->allow_extra_args(false);
+  command->add_option("--targets", options->targets, "name of the targets");
+  command->add_option("--layers", options->layers, "glob pattern on the names of layers; several times (default: all)")
+      ->allow_extra_args(false);
+  command
+      ->add_option("--side", options->sides, "activation, input or fisher; several times (default: activation, fisher)")
+      ->allow_extra_args(false);
+  command->add_option("--out", options->out, "folder to log the signatures into, new or empty");
+  command->add_option("--step", options->step, "training step that they are logged for")->capture_default_str();
+  command->add_flag("--spectra", options->spectra, "log all singular values too");
+  command->add_flag("--empirical", options->empirical, "empirical Fisher: the data's labels");
+  command->add_option("--draws", options->draws, "draws of the labels, where there is no exact expectation")
+      ->capture_default_str();
+  command->add_option("--batch-size", options->batch_size, "samples per forward pass")->capture_default_str();
+  command->add_option("--max-rows", options->max_rows, "rows of one layer and side that are read; of more, a subset")
+      ->capture_default_str();
+  command->add_option("--seed", options->seed, "seed of draws and subsets")->capture_default_str();
+  command->add_flag("--own-dtype", options->own_dtype, "read in the model's own dtype instead of fp64");
+  command->callback([options] { read_model(*options); });
+}
+
+}  // namespace dds::tool

@@ -1,0 +1,56 @@
+#include "src/tool/table.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace dds::tool {
+namespace {
+
+/// Characters of UTF-8 text.
+std::size_t length(const std::string& text) {
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+}
+
+}  // namespace
+
+Table::Table(std::vector<std::string> titles) {
+  for (std::string& title : titles) {
+    left_.push_back(title.starts_with('<'));
+    if (left_.back()) title.erase(0, 1);
+  }
+  rows_.push_back(std::move(titles));
+}
+
+void Table::add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+
+std::string Table::text() const {
+  std::vector<std::size_t> widths(left_.size());
+  for (const auto& row : rows_) {
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], length(row[i]));
+  }
+  std::string out;
+  for (const auto& row : rows_) {
+    std::string line;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      const std::string pad(widths[i] - length(row[i]), ' ');
+      line += (i > 0 ? "  " : "") + (left_[i] ? row[i] + pad : pad + row[i]);
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + '\n';
+  }
+  return out;
+}
+
+std::string show(double value) { return std::isfinite(value) ? fmt::format("{:.4g}", value) : "-"; }
+
+std::string show(std::optional<double> value) { return value ? show(*value) : "-"; }
+
+std::string show(std::optional<std::int64_t> value) { return value ? std::to_string(*value) : "-"; }
+
+std::string heading(const std::string& title) {
+  return fmt::format("{}\n{}\n", title, std::string(length(title), '-'));
+}
+
+}  // namespace dds::tool

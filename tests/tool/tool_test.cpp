@@ -1,0 +1,360 @@
+// The command-line tool, as a shell runs it: what it prints, what it leaves on disk, and how it ends.
+#include <sys/wait.h>
+#include <torch/script.h>
+#include <torch/torch.h>
+
+#include <cstdlib>
+#include <dds/learning_coefficient.hpp>
+#include <dds/llc.hpp>
+#include <dds/read.hpp>
+#include <dds/script.hpp>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <regex>
+
+#include "src/log/csv.hpp"
+#include "src/log/run.hpp"
+#include "tests/log/fixture.hpp"
+#include "tests/paths.hpp"
+
+namespace dds {
+namespace {
+
+using test::content;
+using test::estimate;
+using test::signature;
+using testing::Values;
+namespace fs = std::filesystem;
+
+struct Result {
+  int code = -1;
+  std::string out, error;
+};
+
+std::string quoted(const std::string& text) { return "'" + text + "'"; }
+
+class ToolTest : public test::LogTest {
+ protected:
+  /// Runs `command` in a shell.
+  Result shell(const std::string& command) const {
+    const int status = std::system((command + " >" + quoted(path("out")) + " 2>" + quoted(path("error"))).c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, content(path("out")), content(path("error"))};
+  }
+  Result dds(const std::string& arguments) const { return shell(quoted(test::kTool) + " " + arguments); }
+  std::string file(const std::string& name) const { return quoted(path(name).string()); }
+
+  /// A run of three steps: two layers, of which one has a dead direction at the end and no number at the last step.
+  void write_run(const std::string& name, double shift = 0) const {
+    const auto sink = log::directory(path(name));
+    for (const std::int64_t step : {0, 10, 20}) {
+      for (const char* layer : {"fc1", "block,\"0\""}) {
+        Signature s = signature(step, layer);
+        s.log10_lambda_min_plus = -4.5 - static_cast<double>(step) / 10 + shift;
+        s.dead_directions = step / 20;
+        s.at_floor = step == 20;
+        sink->write(s);
+      }
+      sink->write(Metric{step, "loss", 1.0 / static_cast<double>(step + 1)});
+      sink->write(estimate(step));
+    }
+    Signature none = signature(20, "head");
+    none.sigma_max.reset();
+    none.sigma_min.reset();
+    none.status = Status::NonFinite;
+    sink->write(none);
+  }
+};
+
+/// A line of a table, with single spaces between its cells.
+std::string row_with(const std::string& text, const std::string& beginning) {
+  const std::string squeezed = std::regex_replace(text, std::regex(" +"), " ");
+  const std::size_t begin = squeezed.find("\n" + beginning);
+  if (begin == std::string::npos) return "no row of " + beginning + " in\n" + text;
+  return squeezed.substr(begin + 1, squeezed.find('\n', begin + 1) - begin - 1);
+}
+
+// ---- command lines that make no sense, and what cannot be done ----
+
+struct Refused {
+  std::string name, arguments;
+  int code;
+  std::string says;
+};
+
+class ToolRefuses : public ToolTest, public testing::WithParamInterface<Refused> {};
+
+TEST_P(ToolRefuses, InOneLine) {
+  write_run("run");
+  write_run("other");
+  test::put(path("text"), "no archive\nof any kind\n");
+  const Result result = dds(std::regex_replace(GetParam().arguments, std::regex("%"), path("").string()));
+  EXPECT_EQ(result.code, GetParam().code);
+  EXPECT_EQ(result.out, "");
+  EXPECT_TRUE(result.error.starts_with("dds: error: ")) << result.error;
+  EXPECT_EQ(std::count(result.error.begin(), result.error.end(), '\n'), 1) << result.error;
+  EXPECT_NE(result.error.find(GetParam().says), std::string::npos) << result.error;
+}
+
+INSTANTIATE_TEST_SUITE_P(CommandLines, ToolRefuses,
+                         Values(Refused{"nothing", "", 2, "command"}, Refused{"unknown", "frobnicate", 2, "frobnicate"},
+                                Refused{"missing", "read model.pt", 2, "DATA"},
+                                Refused{"format", "export % --to xml --out %x", 2, "xml"},
+                                Refused{"interval", "watch %run --interval 0", 2, "--interval"},
+                                Refused{"no_run", "report %nowhere", 1, "nowhere holds no run"},
+                                Refused{"twice", "report %run %run/../run --out %page.html", 1, "twice"},
+                                Refused{"over_the_run", "export %run --to csv --out %run", 1, "is a run"},
+                                Refused{"no_archive", "read %text %text", 1, "no TorchScript archive"},
+                                Refused{"no_file", "read %nothing %text", 1, "there is no such file"},
+                                Refused{"rank", "lambda linear 4 4 --rank 5", 1, "5"}),
+                         [](const auto& info) { return info.param.name; });
+
+class ToolHelp : public ToolTest, public testing::WithParamInterface<const char*> {};
+
+/// What `--help` lists first in a line.
+std::set<std::string> options_in(const std::string& help) {
+  std::set<std::string> options;
+  const std::regex option("\n  (?:-h,)?(--[a-z-]+)");
+  for (std::sregex_iterator at(help.begin(), help.end(), option), end; at != end; ++at) options.insert((*at)[1]);
+  return options;
+}
+
+TEST_P(ToolHelp, HasExamplesAndItsOptionsAreCompleted) {
+  const Result help = dds(std::string(GetParam()) + " --help");
+  EXPECT_EQ(help.code, 0);
+  EXPECT_EQ(help.error, "");
+  EXPECT_NE(help.out.find(std::string("\n  dds ") + GetParam()), std::string::npos) << help.out;
+
+  const Result completed = shell("bash -c " + quoted("source " + std::string(test::kCompletion) + "; COMP_WORDS=(dds " +
+                                                     GetParam() + " --); COMP_CWORD=2; _dds; echo ${COMPREPLY[*]}"));
+  std::set<std::string> words;
+  std::istringstream stream(completed.out);
+  for (std::string word; stream >> word;) words.insert(word);
+  if (GetParam() == std::string("lambda")) words.erase("--density"), words.erase("--rank");  // of its subcommands
+  EXPECT_EQ(words, options_in(help.out)) << completed.error;
+}
+
+INSTANTIATE_TEST_SUITE_P(Commands, ToolHelp, Values("read", "report", "compare", "watch", "lambda", "export"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_F(ToolTest, HelpListsEveryCommandAndTheExitCodes) {
+  const Result help = dds("--help");
+  EXPECT_EQ(help.code, 0);
+  for (const char* text : {"read", "report", "compare", "watch", "lambda", "export", "Exit codes: 0", " 1 ", " 2 "})
+    EXPECT_NE(help.out.find(text), std::string::npos) << text;
+  EXPECT_TRUE(std::regex_match(dds("--version").out, std::regex("\\d+\\.\\d+\\.\\d+\n")));
+}
+
+// ---- dds lambda ----
+
+TEST_F(ToolTest, LambdaGivesTheClosedForms) {
+  const auto lines = [](const LearningCoefficient& c) {
+    std::ostringstream text;
+    text << "lambda " << c.lambda << "\nmultiplicity " << c.multiplicity << "\n";
+    return text.str();
+  };
+  EXPECT_EQ(dds("lambda regular 7").out, lines(regular_coefficient(7)));
+  const std::vector<std::int64_t> k = {1, 2}, h = {0, 1}, widths = {20, 18, 20, 22};
+  EXPECT_EQ(dds("lambda crossing 1 2 --density 0 1").out, lines(normal_crossing_coefficient(k, h)));
+  EXPECT_EQ(dds("lambda reduced-rank 10 3 5 --rank 2").out, lines(reduced_rank_coefficient(10, 3, 5, 2)) + "case 3\n");
+  EXPECT_EQ(dds("lambda linear 20 18 20 22 --rank 16").out, lines(deep_linear_coefficient(widths, 16)));
+}
+
+// ---- dds read ----
+
+/// Two linear layers, as `torch.jit.script` of such a module in Python leaves them.
+torch::jit::Module small_script() {
+  torch::manual_seed(3);
+  torch::jit::Module model("Net");
+  model.register_parameter("first", torch::randn({5, 4}), false);
+  model.register_parameter("second", torch::randn({3, 5}), false);
+  model.define(R"(
+    def forward(self, x):
+        return torch.matmul(torch.tanh(torch.matmul(x, self.first.t())), self.second.t())
+  )");
+  return model;
+}
+
+/// Ways to lay down inputs and targets in a file.
+using Save = void (*)(const at::Tensor& x, const at::Tensor& y, const std::string& path);
+
+void pickle(const c10::IValue& value, const std::string& path) {
+  const std::vector<char> bytes = torch::pickle_save(value);
+  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+}
+
+struct Layout {
+  const char* name;
+  Save save;
+  const char* arguments;
+};
+
+class ToolReads : public ToolTest, public testing::WithParamInterface<Layout> {};
+
+TEST_P(ToolReads, WhatTheLibraryReads) {
+  torch::jit::Module script = small_script();
+  script.save(path("model.pt").string());
+  const at::Tensor x = torch::randn({20, 4}), y = torch::randint(0, 3, {20}, torch::kLong);
+  GetParam().save(x, y, path("data.pt").string());
+
+  const Result result = dds("read " + file("model.pt") + " " + file("data.pt") + " --spectra --step 7 --out " +
+                            file("run") + " " + GetParam().arguments);
+  ASSERT_EQ(result.code, 0) << result.error;
+  const log::Run run = log::read_run(path());
+  const ScriptModel model = script_model(script);
+  const auto expected = read(*model.module, categorical(), Data(x, y), model.forward,
+                             ReadOptions().reading(ReadingOptions().spectra(true)));
+  ASSERT_EQ(run.signatures.size(), 4u) << result.out;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(run.signatures[i].layer, expected[i].layer);
+    EXPECT_EQ(run.signatures[i].side, expected[i].side);
+    EXPECT_EQ(run.signatures[i].step, 7);
+    EXPECT_EQ(run.signatures[i].spectrum, expected[i].spectrum);
+    EXPECT_EQ(run.signatures[i].fisher_kind, expected[i].fisher_kind);
+  }
+  EXPECT_TRUE(row_with(result.out, "first Raw activation - 20 5 ").ends_with(" ok")) << result.out;
+  EXPECT_EQ(run.description["likelihood"], "categorical");
+}
+
+INSTANTIATE_TEST_SUITE_P(Layouts, ToolReads,
+                         Values(Layout{"cpp_vector",
+                                       [](const at::Tensor& x, const at::Tensor& y, const std::string& path) {
+                                         torch::save(std::vector<at::Tensor>{x, y}, path);
+                                       },
+                                       ""},
+                                Layout{"cpp_by_name",
+                                       [](const at::Tensor& x, const at::Tensor& y, const std::string& path) {
+                                         torch::serialize::OutputArchive archive;
+                                         archive.write("targets", y);
+                                         archive.write("x", x);
+                                         archive.save_to(path);
+                                       },
+                                       ""},
+                                Layout{"python_list",
+                                       [](const at::Tensor& x, const at::Tensor& y, const std::string& path) {
+                                         pickle(c10::List<at::Tensor>({x, y}), path);
+                                       },
+                                       "--likelihood categorical"},
+                                Layout{"python_tuple",
+                                       [](const at::Tensor& x, const at::Tensor& y, const std::string& path) {
+                                         pickle(c10::ivalue::Tuple::create({x, y}), path);
+                                       },
+                                       "--input 0 --targets 1"},
+                                Layout{"python_dict",
+                                       [](const at::Tensor& x, const at::Tensor& y, const std::string& path) {
+                                         c10::impl::GenericDict dict(c10::StringType::get(), c10::TensorType::get());
+                                         dict.insert("label", y);
+                                         dict.insert("image", x);
+                                         pickle(dict, path);
+                                       },
+                                       "--targets label"}),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_F(ToolTest, ReadTakesTheForwardPassOnlyWhereNothingTellsALikelihood) {
+  small_script().save(path("model.pt").string());
+  torch::save(torch::randn({20, 4}), path("data.pt").string());
+  const Result result = dds("read " + file("model.pt") + " " + file("data.pt"));
+  EXPECT_EQ(result.code, 0) << result.error;
+  EXPECT_NE(result.out.find("likelihood none"), std::string::npos);
+  EXPECT_EQ(result.out.find("fisher "), result.out.find("fisher  ")) << "a column, and no row: " << result.out;
+  EXPECT_EQ(dds("read " + file("model.pt") + " " + file("data.pt") + " --side fisher").code, 1);
+  EXPECT_NE(dds("read " + file("model.pt") + " " + file("data.pt") + " --input pixels").error.find("there are: 0"),
+            std::string::npos);
+}
+
+// ---- dds compare, watch, export, report ----
+
+TEST_F(ToolTest, CompareSetsTheLastCommonStepSideBySide) {
+  write_run("a");
+  write_run("b", 0.25);
+  log::directory(path("b"), {.resume = true})->write(signature(30));
+  const Result result = dds("compare " + file("a") + " " + file("b"));
+  EXPECT_EQ(result.code, 0) << result.error;
+  EXPECT_EQ(row_with(result.out, "fc1, activation"),
+            "fc1, activation side (read) 20 0.1* 0.1* -6.5 -6.25 +0.25 +0.25 1 1");
+  EXPECT_EQ(row_with(result.out, "head, activation"), "head, activation side (read) 20 - - -4.7 -4.7 +0 +0 - -");
+  EXPECT_EQ(row_with(result.out, "plain 20"), "plain 20 29.75 29.75 +0 0.4243 converged converged");
+  EXPECT_EQ(row_with(result.out, "loss 20"), "loss 20 0.04762 0.04762 +0");
+  EXPECT_EQ(row_with(dds("compare --step 15 " + file("a") + " " + file("b")).out, "fc1, activation"),
+            "fc1, activation side (read) 10 0.1 0.1 -5.5 -5.25 +0.25 +0.25 0 0");
+  log::directory(path("b"), {.resume = true})->write(signature(20, "fc9"));
+  EXPECT_NE(dds("compare " + file("a") + " " + file("b")).out.find("only in B: fc9, activation side (read)"),
+            std::string::npos);
+}
+
+TEST_F(ToolTest, WatchPrintsItsTableOnceIntoAPipe) {
+  write_run("run");
+  const Result result = dds("watch " + file("run"));
+  EXPECT_EQ(result.code, 0) << result.error;
+  EXPECT_EQ(result.out.find('\x1b'), std::string::npos) << "no control sequences";
+  EXPECT_NE(
+      result.out.find("step 20   7 readings, 3 LLC estimates\nloss 0.04762\nLLC at step 20: 29.75 +- 0.3 (converged)"),
+      std::string::npos)
+      << result.out;
+  EXPECT_EQ(row_with(result.out, "fc1 "), "fc1 activation read 20 0.1* -6.5 -3.1 10 10 1 ok");
+  EXPECT_EQ(row_with(result.out, "head "), "head activation read 20 - -4.7 -3.1 - - - non_finite");
+  EXPECT_EQ(dds("watch --once " + file("run")).out, result.out);
+}
+
+TEST_F(ToolTest, WatchOnATerminalRunsUntilItIsInterrupted) {
+  write_run("run");
+  // `script` gives the tool a terminal; Ctrl-C comes as the byte that a key press is, once the table is there.
+  if (std::system("command -v script >/dev/null") != 0) GTEST_SKIP() << "util-linux's script is not installed";
+  const Result result = shell("(for i in $(seq 600); do grep -q 'Ctrl-C ends' " + file("out") +
+                              " && break; sleep 0.05; done; printf '\\003') | script -qec \"" + test::kTool +
+                              " watch " + file("run") + "\" /dev/null");
+  EXPECT_EQ(result.code, 0) << result.out << result.error;
+  EXPECT_NE(result.out.find("Ctrl-C ends."), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("\x1b[?25h"), std::string::npos) << "the cursor is shown again";
+}
+
+TEST_F(ToolTest, ExportJoinsTheRowsOfRunsAsCsvAndJsonLines) {
+  write_run("a");
+  write_run("b", 1);
+  const std::string runs = file("a") + " " + file("b");
+  EXPECT_EQ(dds("export " + runs + " --to csv --out " + file("csv")).code, 0);
+  EXPECT_EQ(dds("export " + runs + " --to jsonl --out " + file("jsonl")).code, 0);
+  const log::Run a = log::read_run(path("a")), b = log::read_run(path("b"));
+  const std::string signatures = content(path("csv") / "signatures.csv");
+  const auto table = log::csv::parse(signatures).records;
+  ASSERT_EQ(table.size(), 1 + a.signatures.size() + b.signatures.size());
+  EXPECT_EQ(table[0].fields[0], "run");
+  const auto single = log::csv::parse(content(path("a") / "signatures.csv")).records;
+  for (std::size_t i = 1; i < single.size(); ++i) {
+    EXPECT_EQ(table[i].fields[0], "a");
+    EXPECT_TRUE(std::equal(single[i].fields.begin(), single[i].fields.end(), table[i].fields.begin() + 1));
+  }
+  std::istringstream lines(content(path("jsonl") / "signatures.jsonl"));
+  std::vector<nlohmann::json> objects;
+  for (std::string line; std::getline(lines, line);) objects.push_back(nlohmann::json::parse(line));
+  ASSERT_EQ(objects.size(), a.signatures.size() + b.signatures.size());
+  EXPECT_EQ(objects.back()["run"], "b");
+  EXPECT_EQ(objects.back()["layer"], "head");
+  EXPECT_TRUE(objects.back()["sigma_min"].is_null());
+  EXPECT_EQ(objects.front()["spectrum"], signature(0).spectrum);
+  EXPECT_EQ(std::count(signatures.begin(), signatures.end(), '\n'), static_cast<std::ptrdiff_t>(table.size()));
+  for (const char* name : {"llc", "metrics"}) {
+    EXPECT_EQ(log::csv::parse(content(path("csv") / (name + std::string(".csv")))).records.size(), 7u);
+    const std::string text = content(path("jsonl") / (name + std::string(".jsonl")));
+    EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 6);
+  }
+}
+
+TEST_F(ToolTest, ExportKeepsRunsOfOneNameApart) {
+  write_run("x/run");
+  write_run("y/run");
+  EXPECT_EQ(dds("export " + file("x/run") + " " + file("y/run") + " --to tensorboard --out " + file("tb")).code, 0);
+  for (const char* run : {"x/run", "y/run"}) EXPECT_FALSE(fs::is_empty(path("tb") / run));
+}
+
+TEST_F(ToolTest, ReportPutsRunsOnOnePageAndPrintsItsPath) {
+  write_run("a");
+  write_run("b");
+  const Result one = dds("report " + file("a")),
+               two = dds("report " + file("a") + " " + file("b") + " --out " + file("two.html"));
+  EXPECT_EQ(one.out, (path("a") / "report.html").string() + "\n");
+  EXPECT_EQ(two.out, path("two.html").string() + "\n");
+  EXPECT_NE(content(path("two.html")).find("\"name\":\"b\""), std::string::npos);
+}
+
+}  // namespace
+}  // namespace dds
