@@ -121,6 +121,35 @@ INSTANTIATE_TEST_SUITE_P(Pages, BrowserViews,
                                               "--window-size=400,800 --blink-settings=preferredColorScheme=0"}),
                          [](const auto& info) { return info.param.name; });
 
+TEST_F(BrowserTest, AZoomOfOneChartIsOneOfAllChartsOverSteps) {
+  write_run("run", 2, 12);
+  write_report(path("run"));
+  put(path("page.html"), content(path("run") / "report.html") + R"(<script>
+    const all = [...charts.keys()];
+    const ranges = () => all.flatMap(chart => Object.entries(chart.layout))
+        .filter(([key, axis]) => key.startsWith('xaxis') && axis.steps).map(([, axis]) => axis.range.map(stepAt));
+    Plotly.relayout(all[0], {'xaxis.range[0]': stepPosition(20), 'xaxis.range[1]': stepPosition(70)}).then(() => {
+    drawEverything();
+    const zoomed = ranges();
+    document.body.dataset.zoomed =
+        zoomed.filter(([low, high]) => Math.abs(low - 20) < 1e-6 && Math.abs(high - 70) < 1e-6).length;
+    document.body.dataset.axes = zoomed.length;
+    document.getElementById('zoom').click();
+    drawEverything();
+    document.body.dataset.reset = ranges().filter(([low, high]) => low === 0 && high > 110).length;
+    });
+  </script>)");
+  const Opened opened = open(path("page.html"), "--virtual-time-budget=5000");
+  EXPECT_EQ(opened.errors, "");
+  const auto number = [&](const std::string& name) {
+    std::smatch found;
+    return std::regex_search(opened.page, found, std::regex("data-" + name + "=\"(\\d+)\"")) ? std::stoi(found[1]) : -1;
+  };
+  EXPECT_GT(number("axes"), 10);
+  EXPECT_EQ(number("zoomed"), number("axes"));
+  EXPECT_EQ(number("reset"), number("axes"));
+}
+
 TEST_F(BrowserTest, ARunWithoutRowsIsAPageToo) {
   log::directory(path("run"));
   write_report(path("run"));

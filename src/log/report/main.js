@@ -86,7 +86,6 @@ function drawHead() {
         `<div>${title}<ul>${run.findings.map(finding => `<li>${escapeHtml(finding)}</li>`).join('')}</ul></div>`;
   });
   findings.hidden = !findings.innerHTML;
-  facts.open = !several;
 }
 
 function drawToolbar() {
