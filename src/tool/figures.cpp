@@ -134,6 +134,12 @@ class Script {
     return name;
   }
 
+  /// gnuplot refuses to draw what has no number at all.
+  static bool has_numbers(const Readings& readings, double (*value)(const Signature&)) {
+    return std::any_of(readings.begin(), readings.end(),
+                       [&](const auto& one) { return std::isfinite(value(*one.second)); });
+  }
+
   static std::string rows_of(const Readings& readings, double (*value)(const Signature&)) {
     std::string rows;
     for (const auto& [step, s] : readings) rows += fmt::format("{} {}\n", position(step), value(*s));
@@ -153,13 +159,13 @@ class Script {
       for (std::size_t run = 0; run < runs_.size(); ++run) {
         for (const Side side : {Side::Activation, Side::Fisher, Side::Input}) {
           const Readings shown = readings(run, layers_[panel], side);
-          if (shown.empty()) continue;
+          if (!has_numbers(shown, observable.value)) continue;
           const auto [name, look] = look_of(run, side);
           looks.emplace(name, look);
           add_curve(plots, observable, shown, look);
         }
       }
-      text_ += fmt::format("set title {}\nplot {}\n", quoted(layers_[panel]), plots.empty() ? "NaN notitle" : plots);
+      text_ += fmt::format("set title {}\nplot {}\n", quoted(layers_[panel]), plots.empty() ? "[][0:1] NaN notitle" : plots);
     }
     draw_key(looks);
     end();
@@ -179,7 +185,7 @@ class Script {
   void add_curve(std::string& plots, const Observable& observable, const Readings& shown, const std::string& look) {
     plots += fmt::format("{}{} using 1:2 with linespoints lw 1.6 pt 7 ps 0.35 {} notitle", plots.empty() ? "" : ", ",
                          data(rows_of(shown, observable.value)), look);
-    if (!observable.floor) return;
+    if (!observable.floor || !has_numbers(shown, observable.floor)) return;
     const std::string color = look.substr(look.find("lc "));
     plots +=
         fmt::format(", {} using 1:2 with lines lw 1 dt 3 {} notitle", data(rows_of(shown, observable.floor)), color);
@@ -204,8 +210,9 @@ class Script {
     std::vector<Panel> panels;
     for (std::size_t run = 0; run < runs_.size(); ++run) {
       for (const Side side : {Side::Activation, Side::Fisher, Side::Input}) {
-        const bool any = std::any_of(layers_.begin(), layers_.end(),
-                                     [&](const std::string& layer) { return !readings(run, layer, side).empty(); });
+        const bool any = std::any_of(layers_.begin(), layers_.end(), [&](const std::string& layer) {
+          return has_numbers(readings(run, layer, side), observable.value);
+        });
         if (any) panels.push_back({run, side});
       }
     }
