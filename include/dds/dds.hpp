@@ -12,6 +12,7 @@
 #include <dds/learning_coefficient.hpp>
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
+#include <dds/logger.hpp>
 #include <dds/model.hpp>
 #include <dds/monitor.hpp>
 #include <dds/order.hpp>

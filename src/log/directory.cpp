@@ -6,6 +6,7 @@
 #include <dds/schema.hpp>
 
 #include "src/log/file.hpp"
+#include "src/log/logger.hpp"
 #include "src/log/record.hpp"
 #include "src/log/run.hpp"
 
@@ -54,9 +55,18 @@ nlohmann::ordered_json opened_description(const fs::path& path) {
   return description;
 }
 
+/// Says what is about to be cut off a file behind its last whole row.
+void tell_of_torn_row(const fs::path& path, std::size_t whole) {
+  std::error_code missing;
+  const auto size = fs::file_size(path, missing);
+  if (!missing && size > whole)
+    tell(Level::Warning, fmt::format("{}: {} bytes of a torn row are cut off", path.string(), size - whole));
+}
+
 /// Opens a CSV file behind its last whole row, or begins it with its header.
 template <class Row>
 AppendFile opened_csv(const fs::path& path, const Rows<Row>& present) {
+  tell_of_torn_row(path, present.whole);
   AppendFile file(path, present.whole);
   if (file.size() == 0) file.append(csv_header<Row>());
   return file;
@@ -107,6 +117,7 @@ class Directory final : public Sink {
     const auto in_csv = read_csv<Signature>(path / kSignaturesCsv);
     const auto in_jsonl = read_jsonl(path / kSignaturesJsonl);
     signatures_ = opened_csv(path / kSignaturesCsv, in_csv);
+    tell_of_torn_row(path / kSignaturesJsonl, in_jsonl.whole);
     jsonl_ = AppendFile(path / kSignaturesJsonl, in_jsonl.whole);
     level(in_csv.rows, in_jsonl.rows);
     llc_ = opened_csv(path / kLlcCsv, read_csv<LlcEstimate>(path / kLlcCsv));

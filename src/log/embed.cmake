@@ -9,7 +9,7 @@ set(DDS_PLOTLY_JS ${DDS_PLOTLY_DEFAULT} CACHE FILEPATH
     "plotly.min.js, the chart library of the report (it comes with the PyPI package plotly)")
 set(DDS_REPORT_SOURCES ${CMAKE_CURRENT_LIST_DIR}/report)
 # The scripts in the order in which they need each other.
-set(DDS_REPORT_SCRIPTS data.js axes.js charts.js layers.js llc.js spectra.js tables.js main.js)
+set(DDS_REPORT_SCRIPTS theme.js data.js axes.js charts.js layers.js heat.js llc.js spectra.js tables.js main.js)
 set(DDS_ASSET_TEMPLATE ${CMAKE_CURRENT_LIST_DIR}/asset.cpp.in)
 
 # One file or several, one behind the other, as the function dds::log::asset::NAME().

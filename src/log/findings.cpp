@@ -10,6 +10,8 @@
 namespace dds::log {
 namespace {
 
+constexpr std::size_t kMostSeries = 3;  // that a finding is told of one by one
+
 void last_metrics(const Run& run, std::vector<std::string>& out) {
   std::map<std::string, const Metric*> last;
   for (const Metric& metric : run.metrics) {
@@ -46,6 +48,51 @@ void floor_and_dead(const Run& run, std::vector<std::string>& out) {
                                   s.structural_bound, s.layer, to_string(s.side)));
 }
 
+/// How many dead directions a series had at the ends of the stretch over which most of them came.
+struct Loss {
+  std::int64_t from_step = 0, to_step = 0;
+  std::int64_t from = 0, to = 0;
+  std::int64_t bound = 0;
+
+  std::int64_t lost() const { return to - from; }
+};
+
+/// The stretch in which the dead directions of one series grow most: between the last reading at the lowest count and
+/// the first at the highest that follows it.
+Loss largest_loss(const std::vector<const Signature*>& readings) {
+  Loss best;
+  const Signature* low = nullptr;
+  for (const Signature* s : readings) {
+    if (!low || s->dead_directions <= low->dead_directions) low = s;
+    if (s->dead_directions - low->dead_directions > best.lost())
+      best = {low->step, s->step, low->dead_directions, s->dead_directions, s->structural_bound};
+  }
+  return best;
+}
+
+/// "fc1, fisher side (read, exact): lost 9 directions between steps 0 and 10 (dead: 0, then 9 of 32)."
+void losses(const Run& run, std::vector<std::string>& out) {
+  std::map<SeriesId, std::vector<const Signature*>> series;
+  for (const Signature& s : run.signatures) {
+    if (s.source == "read" && s.sigma_max) series[series_of(s)].push_back(&s);
+  }
+  std::vector<std::pair<SeriesId, Loss>> most;
+  for (auto& [id, readings] : series) {
+    std::stable_sort(readings.begin(), readings.end(), [](auto* a, auto* b) { return a->step < b->step; });
+    if (const Loss loss = largest_loss(readings); loss.lost() > 0) most.emplace_back(id, loss);
+  }
+  std::stable_sort(most.begin(), most.end(),
+                   [](const auto& a, const auto& b) { return a.second.lost() > b.second.lost(); });
+  for (std::size_t i = 0; i < std::min(kMostSeries, most.size()); ++i) {
+    const auto& [id, loss] = most[i];
+    out.push_back(fmt::format("{}: lost {} {} between steps {} and {} (dead: {}, then {} of {}).", to_string(id),
+                              loss.lost(), loss.lost() == 1 ? "direction" : "directions", loss.from_step, loss.to_step,
+                              loss.from, loss.to, loss.bound));
+  }
+  if (most.size() > kMostSeries)
+    out.push_back(fmt::format("Directions were lost in {} more series.", most.size() - kMostSeries));
+}
+
 /// What DeadAxesTracker saw, for the series with the most of it.
 void births(const Run& run, std::vector<std::string>& out) {
   struct Change {
@@ -69,14 +116,13 @@ void births(const Run& run, std::vector<std::string>& out) {
   std::stable_sort(most.begin(), most.end(), [](const auto& a, const auto& b) {
     return a.second.born + a.second.revived > b.second.born + b.second.revived;
   });
-  constexpr std::size_t kMost = 3;
-  for (std::size_t i = 0; i < std::min(kMost, most.size()); ++i) {
+  for (std::size_t i = 0; i < std::min(kMostSeries, most.size()); ++i) {
     const auto& [id, change] = most[i];
     out.push_back(fmt::format("{}: {} dimensions died between steps {} and {}, {} came to life.", to_string(id),
                               change.born, change.from, change.to, change.revived));
   }
-  if (most.size() > kMost)
-    out.push_back(fmt::format("Dead dimensions changed in {} more series.", most.size() - kMost));
+  if (most.size() > kMostSeries)
+    out.push_back(fmt::format("Dead dimensions changed in {} more series.", most.size() - kMostSeries));
 }
 
 void dying(const std::vector<DecayCount>& counts, std::vector<std::string>& out) {
@@ -155,6 +201,7 @@ std::vector<std::string> findings(const Run& run, const std::vector<Comparison>&
   std::vector<std::string> out;
   last_metrics(run, out);
   floor_and_dead(run, out);
+  losses(run, out);
   births(run, out);
   dying(counts, out);
   estimates(run, out);

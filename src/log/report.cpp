@@ -11,6 +11,7 @@
 #include "src/log/counts.hpp"
 #include "src/log/file.hpp"
 #include "src/log/findings.hpp"
+#include "src/log/logger.hpp"
 #include "src/log/record.hpp"
 #include "src/log/run.hpp"
 
@@ -162,6 +163,7 @@ std::filesystem::path write_report(const std::vector<std::filesystem::path>& run
                                                       {"plotly", log::asset::plotly()},
                                                       {"data", data},
                                                       {"script", log::asset::script()}}));
+  log::tell(Level::Info, fmt::format("wrote {}", page.string()));
   return page;
 }
 

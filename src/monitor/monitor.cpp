@@ -21,6 +21,7 @@
 #include <set>
 #include <utility>
 
+#include "src/log/logger.hpp"
 #include "src/monitor/layer_reading.hpp"
 #include "src/monitor/reading_thread.hpp"
 #include "src/spectral/cancellation.hpp"
@@ -144,6 +145,19 @@ class Monitor::State {
     describe();
     if (options_.worker() != Worker::Off) worker_.emplace(static_cast<std::size_t>(options_.queue()));
   }
+
+  /// An error that is left can surface from no later call.
+  ~State() {
+    try {
+      flush();
+    } catch (const std::exception& error) {
+      log::tell(Level::Error, fmt::format("Monitor: when it ended: {}", error.what()));
+    } catch (...) {
+      log::tell(Level::Error, "Monitor: when it ended: an exception of a type of its own");
+    }
+  }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
 
   static RecorderOptions recorder_options(const MonitorOptions& options) {
     RecorderOptions recorder;
@@ -386,6 +400,8 @@ class Monitor::State {
   /// A due step that is not captured.
   void skip() {
     ++skipped_;
+    log::tell(Level::Warning,
+              fmt::format("Monitor: step {} is not read, the worker is behind ({} so far)", steps_, skipped_));
     hand_to_sink(Metric{steps_, "skipped_reading", 1});
   }
 
@@ -498,6 +514,10 @@ class Monitor::State {
         signature.revived = change->revived;
       }
     }
+    if (!signature.status.empty() && told_.emplace(series_of(signature), to_string(signature.status)).second) {
+      log::tell(Level::Warning, fmt::format("{}, step {}: {}", to_string(series_of(signature)), signature.step,
+                                            to_string(signature.status)));
+    }
     if (!spectra) signature.spectrum.clear();
     sink_->write(signature);
   }
@@ -527,7 +547,8 @@ class Monitor::State {
   DecayCounter decay_;
   DeadAxesTracker dead_axes_;
   std::map<std::pair<std::string, Side>, Window> windows_;
-  std::optional<ReadingThread> worker_;  ///< the last: it ends before what it works on
+  std::set<std::pair<SeriesId, std::string>> told_;  ///< statuses that the logger knows of
+  std::optional<ReadingThread> worker_;              ///< the last: it ends before what it works on
 };
 
 // ---- the public face ----

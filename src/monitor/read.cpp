@@ -13,6 +13,7 @@
 #include <optional>
 #include <utility>
 
+#include "src/log/logger.hpp"
 #include "src/model/guard.hpp"
 #include "src/model/random.hpp"
 #include "src/monitor/layer_reading.hpp"
@@ -237,8 +238,11 @@ std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likel
       return read_in(at::kDouble, model, *likelihood, probe, forward, options);
     } catch (const c10::OutOfMemoryError&) {
       throw;
-    } catch (const c10::Error&) {
+    } catch (const c10::Error& error) {
       // A forward that builds tensors of its own dtype cannot run in fp64. If something else is wrong, it throws again.
+      const std::string what = error.what_without_backtrace();
+      log::tell(Level::Warning, fmt::format("read: in the model's own dtype, since it does not run in fp64: {}",
+                                            what.substr(0, what.find('\n'))));
     }
   }
   return read_in(std::nullopt, model, *likelihood, probe, forward, options);

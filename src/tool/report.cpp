@@ -1,4 +1,4 @@
-// `dds report`: one page of one run or of several.
+// `dds report`: one page of one run or of several, or their charts as pictures.
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -7,17 +7,26 @@
 #include <string>
 #include <vector>
 
+#include "src/log/run.hpp"
 #include "src/tool/command.hpp"
+#include "src/tool/figures.hpp"
 
 namespace dds::tool {
 namespace {
 
 struct Options {
   std::vector<std::string> runs;
-  std::string out;
+  std::string out, figures;
+  std::string format = "svg";
 };
 
 void report(const Options& options) {
+  if (!options.figures.empty()) {
+    const auto runs = log::read_runs({options.runs.begin(), options.runs.end()});
+    for (const auto& picture : write_figures(runs, options.figures, options.format))
+      fmt::print("{}\n", picture.string());
+    if (options.out.empty()) return;
+  }
   if (options.runs.size() == 1 && options.out.empty()) {
     fmt::print("{}\n", write_report(options.runs.front()).string());
     return;
@@ -31,15 +40,22 @@ void report(const Options& options) {
 void add_report(CLI::App& program) {
   CLI::App* command = program.add_subcommand("report", "Page with charts of one run, or of several over each other");
   command->footer(
-      "Writes one file that works offline, and prints its path. A run that is still being written can be reported "
-      "on.\n\n"
+      "Writes one file that works offline, and prints its path. A run that is still being written can be reported on.\n"
+      "With --figures, pictures of the main charts instead, drawn by gnuplot (24 layers; the heat maps have all), and "
+      "the\n"
+      "script that draws them, to be changed and run again; the page too where --out asks for it.\n\n"
       "Examples:\n"
       "  dds report runs/a                        # runs/a/report.html\n"
-      "  dds report runs/a runs/b --out both.html # one page, a colour a run");
+      "  dds report runs/a runs/b --out both.html # one page, a colour a run\n"
+      "  dds report runs/a --figures pictures --format png");
   const auto options = std::make_shared<Options>();
   command->add_option("RUN", options->runs, "run directories")->required();
   command->add_option("--out", options->out,
                       "the page (default: report.html in the run; of several runs, in the current folder)");
+  command->add_option("--figures", options->figures, "folder for pictures");
+  command->add_option("--format", options->format, "svg or png")
+      ->check(CLI::IsMember({"svg", "png"}))
+      ->capture_default_str();
   command->callback([options] { report(*options); });
 }
 

@@ -104,6 +104,29 @@ void put_falling(log::Sink& sink, const std::string& layer, bool dies) {
   }
 }
 
+TEST_F(ReportTest, FindingsTellWhenDirectionsWereLost) {
+  log::Run run;
+  const std::int64_t dead[] = {1, 0, 0, 1, 3, 3, 2};
+  for (int i = 6; i >= 0; --i) {  // in no order of steps, as a resumed run may be
+    Signature s = signature(100 * i, "fc1");
+    s.dead_directions = dead[i];
+    run.signatures.push_back(s);
+    s.layer = "fc2";
+    s.dead_directions = 2;
+    run.signatures.push_back(s);
+    s.source = "step";
+    s.dead_directions = i;
+    run.signatures.push_back(s);
+  }
+  std::string text;
+  for (const std::string& finding : log::findings(run, {}, {})) text += finding + "\n";
+  EXPECT_NE(
+      text.find("fc1, activation side (read): lost 3 directions between steps 200 and 400 (dead: 0, then 3 of 10)."),
+      std::string::npos)
+      << text;
+  EXPECT_EQ(text.find("fc2, activation side (read): lost"), std::string::npos) << text;
+}
+
 TEST_F(ReportTest, CountsTheDirectionsThatDieFromTheLogAlone) {
   {
     const auto sink = log::directory(path());

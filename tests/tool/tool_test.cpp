@@ -356,5 +356,34 @@ TEST_F(ToolTest, ReportPutsRunsOnOnePageAndPrintsItsPath) {
   EXPECT_NE(content(path("two.html")).find("\"name\":\"b\""), std::string::npos);
 }
 
+TEST_F(ToolTest, FiguresAreWholePicturesOfWhatThereIs) {
+  if (std::system("command -v gnuplot >/dev/null") != 0) GTEST_SKIP() << "./tests/run --readers installs gnuplot";
+  write_run("a");
+  write_run("it's `b`");  // names are text, and nothing that runs
+  const std::string runs = file("a") + " \"" + path("it's ").string() + "\\`b\\`\"";
+  const auto names = {"sigma_min",       "heat_sigma_min",       "lambda_min_plus",
+                      "dead_directions", "heat_dead_directions", "llc"};
+  const Result svg = dds("report " + runs + " --figures " + file("svg"));
+  EXPECT_EQ(svg.code, 0) << svg.error;
+  for (const std::string name : names) {
+    const std::string picture = content(path("svg") / (name + ".svg"));
+    EXPECT_TRUE(picture.starts_with("<?xml")) << name;
+    EXPECT_TRUE(picture.find("</svg>") != std::string::npos) << name;
+    EXPECT_NE(svg.out.find("/" + name + ".svg\n"), std::string::npos) << svg.out;
+  }
+  EXPECT_NE(content(path("svg") / "sigma_min.svg").find("`b`"), std::string::npos);
+  EXPECT_EQ(dds("report " + file("a") + " --figures " + file("png") + " --format png").code, 0);
+  for (const std::string name : names)
+    EXPECT_TRUE(content(path("png") / (name + ".png")).starts_with("\x89PNG")) << name;
+}
+
+TEST_F(ToolTest, FiguresOfARunWithoutRowsAreNone) {
+  if (std::system("command -v gnuplot >/dev/null") != 0) GTEST_SKIP() << "./tests/run --readers installs gnuplot";
+  log::directory(path("empty"));
+  const Result result = dds("report " + file("empty") + " --figures " + file("svg"));
+  EXPECT_EQ(result.code, 0) << result.error;
+  EXPECT_EQ(result.out, "");
+}
+
 }  // namespace
 }  // namespace dds

@@ -34,13 +34,20 @@ function logTicks() {
   return {tickvals: ticks.map(step => step ? Math.log10(step) : zero), ticktext: ticks.map(stepText)};
 }
 
-/** The layout of an axis of steps. */
+/** The step at a position on the axis. */
+function stepAt(position) {
+  if (!view.logSteps) return position;
+  return position < (stepAxis.zero + stepAxis.first) / 2 && stepAxis.hasZero ? 0 : 10 ** position;
+}
+
+/** The layout of an axis of steps, zoomed to what the reader has chosen. */
 function stepLayout() {
   const {steps, first, last, zero, hasZero} = stepAxis;
   const low = view.logSteps ? (hasZero ? zero : first) : steps[0] ?? 0;
   const high = view.logSteps ? last : steps[steps.length - 1] ?? 1;
   const pad = 0.05 * Math.max(high - low, 0.1);
-  return {range: [low - pad, high + pad], ...(view.logSteps ? {tickmode: 'array', ...logTicks()} : {nticks: 6})};
+  const range = view.steps ? view.steps.map(stepPosition) : [low - pad, high + pad];
+  return {range, steps: true, ...(view.logSteps ? {tickmode: 'array', ...logTicks()} : {nticks: 6})};
 }
 
 /** The line that parts step 0 from the logarithmic axis, for panel number `panel`. */
@@ -57,7 +64,7 @@ function zeroMark(panel) {
     y0: 0,
     y1: 1,
     layer: 'below',
-    line: {color: '#aab2c0', width: 1, dash: 'dot'}
+    line: {color: theme().line, width: 1, dash: 'dot'}
   }];
 }
 

@@ -1,28 +1,27 @@
 'use strict';
 // Grids of panels, drawn by Plotly when they come into sight, and the look that all of them share.
 
-const font = {
-  family: 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif',
-  size: 12,
-  color: '#1d2330'
-};
+const fontFamily = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
 const plotlyConfig = {
   displaylogo: false,
   responsive: true,
   modeBarButtons: [['toImage', 'resetScale2d']],
   toImageButtonOptions: {format: 'svg', scale: 1}
 };
-const axisLook = {
-  gridcolor: '#e9ecf1',
-  linecolor: '#aab2c0',
-  zeroline: false,
-  showline: true,
-  ticks: 'outside',
-  ticklen: 4,
-  tickcolor: '#aab2c0',
-  tickfont: {size: 11},
-  automargin: false
-};
+
+function axisLook() {
+  return {
+    gridcolor: theme().grid,
+    linecolor: theme().line,
+    zeroline: false,
+    showline: true,
+    ticks: 'outside',
+    ticklen: 4,
+    tickcolor: theme().line,
+    tickfont: {size: 11},
+    automargin: false
+  };
+}
 
 const charts = new Map();  // element -> function that makes its {data, layout}
 const sight = new IntersectionObserver(entries => {
@@ -36,16 +35,41 @@ function draw(element) {
   const {traces, layout} = charts.get(element)();
   element.style.height = `${layout.height}px`;
   Plotly.react(element, traces, layout, plotlyConfig);
+  if (element.dataset.linked === 'true') return;
+  element.dataset.linked = 'true';
+  element.on('plotly_relayout', change => zoomAll(element.layout, change));
+  element.on('plotly_doubleclick', () => zoomTo(null));
 }
 
-/** A chart that `make` describes; it is drawn once it is near the window. */
-function addChart(parent, make) {
+/** What one chart's axis of steps was zoomed to holds for all. */
+function zoomAll(layout, change) {
+  const key = Object.keys(change).find(key => /^xaxis\d*\.range\[0\]$/.test(key) && layout[key.split('.')[0]].steps);
+  if (!key) return;
+  const axis = key.split('.')[0];
+  zoomTo([change[`${axis}.range[0]`], change[`${axis}.range[1]`]].map(stepAt));
+}
+
+function zoomTo(steps) {
+  view.steps = steps;
+  document.getElementById('zoom').hidden = !steps;
+  redraw();
+}
+
+/** A chart that `make` describes, under a name for those who do not see it; it is drawn once it is near the window. */
+function addChart(parent, name, make) {
   const element = document.createElement('div');
   element.className = 'chart';
+  element.setAttribute('role', 'img');
+  element.setAttribute('aria-label', name);
   element.style.minHeight = '200px';
   parent.append(element);
   charts.set(element, make);
   sight.observe(element);
+}
+
+/** Draws what was not in sight yet too, for paper. */
+function drawEverything() {
+  for (const element of charts.keys()) draw(element);
 }
 
 /** Draws everything anew after a choice of the reader. */
@@ -59,26 +83,27 @@ function redraw() {
 
 /**
  * Panels in a grid. Each is {title, note, traces, x, y}, x and y being layouts of its axes; `xTitle` stands below the
- * lowest panel of every column, `yTitle` left of the first panel of every row.
+ * lowest panel of every column, `yTitle` left of the first panel of every row. A heat map has `colors` besides, the layout of its scale, which stands at its right.
  */
-function grid(panels, {xTitle, yTitle, height = 190, widest = 5}) {
+function grid(panels, {xTitle, yTitle, height = 190, widest = 5, left = 74, right = 12, between = 62}) {
   const width = Math.min(window.innerWidth, 1480) - 90;
   const columns =
       Math.max(1, Math.min(panels.length <= widest ? panels.length : Math.min(widest, 4), Math.floor(width / 250)));
   const rows = Math.ceil(panels.length / columns);
-  const top = 40, bottom = 48, between = 62, left = 74, right = 12;
+  const top = 40, bottom = 48;
   const total = top + bottom + rows * height + (rows - 1) * between;
   const inner = total - top - bottom;
-  const gap = columns > 1 ? 58 / (width - left - right) : 0;
+  const gap = columns > 1 ? (left - 16 + (right - 12)) / (width - left - right) : 0;
   const cell = (1 - gap * (columns - 1)) / columns;
   const layout = {
     height: total,
     margin: {t: top, b: bottom, l: left, r: right},
-    font,
+    font: {family: fontFamily, size: 12, color: theme().ink},
     showlegend: false,
     hovermode: 'closest',
-    paper_bgcolor: '#fff',
-    plot_bgcolor: '#fff',
+    dragmode: 'zoom',
+    paper_bgcolor: theme().ground,
+    plot_bgcolor: theme().ground,
     annotations: [],
     shapes: [],
     hoverlabel: {align: 'left', font: {size: 12}}
@@ -91,14 +116,15 @@ function grid(panels, {xTitle, yTitle, height = 190, widest = 5}) {
     const y1 = 1 - row * (height + between) / inner;
     const lowest = i + columns >= panels.length;
     layout[`xaxis${n}`] = {
-      ...axisLook,
+      ...axisLook(),
       ...panel.x,
+      ...(panel.x.steps && i > 0 ? {matches: 'x'} : {}),
       domain: [x0, x0 + cell],
       anchor: `y${n}`,
       title: {text: lowest ? xTitle : '', font: {size: 12}, standoff: 6}
     };
     layout[`yaxis${n}`] = {
-      ...axisLook,
+      ...axisLook(),
       ...panel.y,
       domain: [Math.max(0, y1 - height / inner), y1],
       anchor: `x${n}`,
@@ -109,7 +135,7 @@ function grid(panels, {xTitle, yTitle, height = 190, widest = 5}) {
                 escapeHtml(shortened(
                     panel.title,
                     Math.floor(cell * width / 8 - (panel.note ?? '').replace(/<[^>]*>/g, '').length)))}</b>` +
-          (panel.note ? `  <span style="color:#5b6475">${panel.note}</span>` : ''),
+          (panel.note ? `  <span style="color:${theme().soft}">${panel.note}</span>` : ''),
       hovertext: escapeHtml(panel.title),
       x: x0,
       y: y1,
@@ -121,8 +147,23 @@ function grid(panels, {xTitle, yTitle, height = 190, widest = 5}) {
       showarrow: false,
       font: {size: 12}
     });
+    if (panel.colors) {
+      layout[`coloraxis${n}`] = {
+        ...panel.colors,
+        colorbar: {
+          ...panel.colors.colorbar,
+          x: x0 + cell,
+          xpad: 8,
+          y: y1 - height / inner / 2,
+          len: height,
+          lenmode: 'pixels',
+          ypad: 0
+        }
+      };
+    }
     if (panel.mark) layout.shapes.push(...panel.mark(i));
-    traces.push(...panel.traces.map(trace => ({...trace, xaxis: `x${n}`, yaxis: `y${n}`})));
+    traces.push(...panel.traces.map(
+        trace => ({...trace, xaxis: `x${n}`, yaxis: `y${n}`, ...(trace.z ? {coloraxis: `coloraxis${n}`} : {})})));
   });
   return {traces, layout};
 }
@@ -140,14 +181,6 @@ function shareScale(panels, log) {
     panel.y.range = [low - pad, high + pad];
     if (tick) panel.y.dtick = tick;
   }
-}
-
-/** The colour of number i of n on a scale from early (dark) to late (light). */
-function viridis(i, n) {
-  const stops = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [223, 200, 30]];
-  const at = (n > 1 ? i / (n - 1) : 0) * (stops.length - 1);
-  const k = Math.min(stops.length - 2, Math.floor(at));
-  return `rgb(${stops[k].map((c, j) => Math.round(c + (at - k) * (stops[k + 1][j] - c))).join(',')})`;
 }
 
 function heading(parent, html) {

@@ -1,5 +1,5 @@
 'use strict';
-// The run as the page gets it, turned into rows, and what all charts need to know of it.
+// The runs as the page gets them, turned into rows, and what all charts need to know of them.
 
 const data = JSON.parse(document.getElementById('data').textContent);
 
@@ -34,28 +34,47 @@ function median(values) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-const allSignatures = rowsOf(data.signatures);
-for (const [row, spectrum] of Object.entries(data.spectra)) allSignatures[row].spectrum = spectrum;
+/** The rows of one table of every run, each with the number of its run. */
+function rowsOfRuns(table) {
+  return data.runs.flatMap((run, number) => rowsOf(run[table]).map(row => Object.assign(row, {run: number})));
+}
+
+const several = data.runs.length > 1;
+const allSignatures = data.runs.flatMap((run, number) => {
+  const rows = rowsOf(run.signatures).map(row => Object.assign(row, {run: number}));
+  for (const [row, spectrum] of Object.entries(run.spectra)) rows[row].spectrum = spectrum;
+  return rows;
+});
 
 const layerNames = unique(allSignatures.map(row => row.layer ?? ''));
-const signatures = lastOfEach(allSignatures, r => [r.step, r.layer, r.side, r.source, r.fisher_kind].join('\n'));
-const estimates = lastOfEach(rowsOf(data.llc), r => [r.step, r.kind].join('\n'));
-const metrics = lastOfEach(rowsOf(data.metrics), r => [r.step, r.name].join('\n'));
+const signatures = lastOfEach(allSignatures, r => [r.run, r.step, r.layer, r.side, r.source, r.fisher_kind].join('\n'));
+const estimates = lastOfEach(rowsOfRuns('llc'), r => [r.run, r.step, r.kind].join('\n'));
+const metrics = lastOfEach(rowsOfRuns('metrics'), r => [r.run, r.step, r.name].join('\n'));
 // The monitor logs what its readings take as metrics.
 const isDuration = metric => /_seconds$/.test(metric.name ?? '');
 
 /** What the reader of the page has chosen. */
 const view = {
   logSteps: true,
+  steps: null,  // first and last step that all charts are zoomed to; null: all there are
   sameScale: false,
   symlogLlc: true,
   layers: new Set(layerNames.slice(0, 12)),
-  sides: new Set(unique(signatures.map(r => r.side)).filter(side => side !== 'input')),
+  runs: new Set(data.runs.keys()),
+  sides: new Set(unique(signatures.map(r => r.side)).filter((side, i) => side !== 'input' && (!several || i === 0))),
   sources: new Set(['step', 'read']),
   measure: data.measures[0].key,
   llcKind: null,
   spectrumSide: null,
 };
+
+function runName(number) { return data.runs[number].name; }
+
+/** What a layer's panel is drawn for: the layer, or the layer in one run. */
+function panelTitle(layer, run) { return several ? `${layer || '(root)'} · ${runName(run)}` : layer; }
+
+/** A column that tells the run, where there are several. */
+const runColumn = several ? [['run', r => runName(r.run), 'text']] : [];
 
 /** A number in at most `digits` significant digits; what is missing is a dash, never zero. */
 function show(value, digits = 4) {
@@ -71,6 +90,9 @@ function show(value, digits = 4) {
 function escapeHtml(text) {
   return String(text ?? '').replace(/[&<>"]/g, c => ({'&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;'})[c]);
 }
+
+/** Text without its markup. */
+function plain(html) { return html.replace(/<[^>]*>/g, ''); }
 
 /** A name that fits over a panel; the whole of it is in the hover text. */
 function shortened(name, length = 34) {

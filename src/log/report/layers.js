@@ -1,11 +1,18 @@
 'use strict';
 // Training curves, and the signatures of every layer over the steps.
 
-const sideColor = {
-  activation: '#2463a8',
-  input: '#2e8b57',
-  fisher: '#c8541c'
+const sideNumber = {
+  activation: 0,
+  fisher: 1,
+  input: 2
 };
+const sideDash = {
+  activation: 'solid',
+  fisher: 'dash',
+  input: 'dashdot'
+};
+/** One run: a colour a side. Several: a colour a run, and the sides by their dashes. */
+function rowColor(row) { return seriesColor(several ? row.run : sideNumber[row.side]); }
 const sideText = {
   activation: 'activation (layer output)',
   input: 'input',
@@ -16,11 +23,10 @@ const sourceLook = {
     symbol: 'circle',
     size: 4,
     width: 1,
-    dash: 'solid',
     opacity: 0.55,
     text: 'inside a training step (mini-batch, empirical Fisher)'
   },
-  read: {symbol: 'diamond', size: 8, width: 1.8, dash: 'solid', opacity: 1, text: 'checkpoint read (probe batch)'},
+  read: {symbol: 'diamond', size: 8, width: 1.8, opacity: 1, text: 'checkpoint read (probe batch)'},
 };
 
 /** What is drawn of a signature. `value` is null where there is nothing to draw. */
@@ -83,7 +89,7 @@ const observables = [
 ];
 
 function signatureHover(r) {
-  return `<b>${escapeHtml(r.layer)}</b> · ${r.side} · ${r.source}${
+  return `${several ? `${escapeHtml(runName(r.run))} · ` : ''}<b>${escapeHtml(r.layer)}</b> · ${r.side} · ${r.source}${
              r.fisher_kind ? ` · ${escapeHtml(r.fisher_kind)} Fisher` : ''}<br>step ${r.step}` +
       `<br>σ<sub>min</sub> ${show(r.sigma_min)}, floor ${show(r.floor)}${r.at_floor ? ' (at the floor)' : ''}` +
       `<br>log₁₀ λ<sub>min</sub>⁺ ${show(r.log10_lambda_min_plus)}, log₁₀ tr ${show(r.log10_trace)}` +
@@ -95,7 +101,7 @@ function signatureHover(r) {
 function seriesTraces(rows, observable) {
   const {side, source} = rows[0];
   const look = sourceLook[source] ?? sourceLook.step;
-  const color = sideColor[side];
+  const color = rowColor(rows[0]);
   const x = rows.map(r => stepPosition(r.step));
   const line = {
     type: 'scatter',
@@ -104,7 +110,7 @@ function seriesTraces(rows, observable) {
     y: rows.map(observable.value),
     connectgaps: false,
     opacity: look.opacity,
-    line: {color, width: look.width, dash: look.dash},
+    line: {color, width: look.width, dash: several ? sideDash[side] : 'solid'},
     marker: {
       color,
       size: look.size,
@@ -130,7 +136,7 @@ function seriesTraces(rows, observable) {
 }
 
 function chosenSignatures(layer) {
-  return signatures.filter(r => r.layer === layer && view.sides.has(r.side) && view.sources.has(r.source));
+  return signatures.filter(r => r.layer === layer && view.runs.has(r.run) && view.sides.has(r.side) && view.sources.has(r.source));
 }
 
 /** An axis for whole numbers: from zero, and no tick between two of them. */
@@ -142,7 +148,7 @@ function countAxis(counts) {
 
 function layerPanel(layer, observable) {
   const rows = chosenSignatures(layer);
-  const series = [...groups(rows, r => [r.source, r.side, r.fisher_kind].join('\n')).values()].sort(
+  const series = [...groups(rows, r => [r.run, r.source, r.side, r.fisher_kind].join('\n')).values()].sort(
       (a, b) => (a[0].source === 'read') - (b[0].source === 'read'));
   const y = observable.log ? {type: 'log', exponentformat: 'power', nticks: 6} :
       observable.whole     ? countAxis(rows.flatMap(r => [observable.value(r), observable.floor?.(r)])) :
@@ -162,7 +168,7 @@ function shownLayers() { return layerNames.filter(layer => view.layers.has(layer
 function drawLayers(parent) {
   for (const observable of observables) {
     heading(parent, `${observable.title} <small>[${observable.unit}] · ${observable.note}</small>`);
-    addChart(parent, () => {
+    addChart(parent, `${plain(observable.title)} of every layer over the steps`, () => {
       const panels = shownLayers().map(layer => layerPanel(layer, observable));
       if (view.sameScale) shareScale(panels, observable.log);
       return grid(panels, {xTitle: 'training step', yTitle: observable.axis});
@@ -172,51 +178,69 @@ function drawLayers(parent) {
 
 function swatch(inner) { return `<svg width="34" height="14" viewBox="0 0 34 14" aria-hidden="true">${inner}</svg>`; }
 
+/** Each run's name beside its colour. */
+function runItems() {
+  return [...data.runs.keys()].map(
+      run => [`<line x1="1" x2="33" y1="7" y2="7" stroke="${seriesColor(run)}" stroke-width="3"/>`, runName(run)]);
+}
+
 function drawSeriesLegend(parent) {
+  const soft = theme().soft;
   const sides = unique(signatures.map(r => r.side));
   const sources = unique(signatures.map(r => r.source));
-  const items = sides.map(
-      side => [`<line x1="1" x2="33" y1="7" y2="7" stroke="${sideColor[side]}" stroke-width="3"/>`, sideText[side]]);
+  const dashes = {activation: '', fisher: '6 4', input: '6 3 1 3'};
+  const items = several ? runItems() : [];
+  items.push(...sides.map(
+      side =>
+          [several ? `<line x1="1" x2="33" y1="7" y2="7" stroke="${soft}" stroke-width="2" stroke-dasharray="${
+                         dashes[side]}"/>` :
+                     `<line x1="1" x2="33" y1="7" y2="7" stroke="${seriesColor(sideNumber[side])}" stroke-width="3"/>`,
+           sideText[side]]));
   const mark = {
-    step: '<circle cx="17" cy="7" r="2.5" fill="#5b6475"/>',
-    read: '<path d="M17 2l5 5-5 5-5-5z" fill="#5b6475"/>'
+    step: `<circle cx="17" cy="7" r="2.5" fill="${soft}"/>`,
+    read: `<path d="M17 2l5 5-5 5-5-5z" fill="${soft}"/>`
   };
   for (const source of sources) {
     items.push([
-      `<line x1="1" x2="33" y1="7" y2="7" stroke="#5b6475" stroke-width="${source === 'read' ? 1.8 : 1}"/>${
+      `<line x1="1" x2="33" y1="7" y2="7" stroke="${soft}" stroke-width="${source === 'read' ? 1.8 : 1}"/>${
           mark[source] ?? ''}`,
       sourceLook[source]?.text ?? source
     ]);
   }
-  items.push(['<path d="M17 2l5 5-5 5-5-5z" fill="#fff" stroke="#5b6475" stroke-width="1.5"/>', 'at the floor']);
+  items.push([`<path d="M17 2l5 5-5 5-5-5z" fill="none" stroke="${soft}" stroke-width="1.5"/>`, 'at the floor']);
   items.push([
-    '<line x1="1" x2="33" y1="7" y2="7" stroke="#5b6475" stroke-width="1.5" stroke-dasharray="2 3"/>', 'floor, or bound'
+    `<line x1="1" x2="33" y1="7" y2="7" stroke="${soft}" stroke-width="1.5" stroke-dasharray="2 3"/>`, 'floor, or bound'
   ]);
   parent.innerHTML = items.map(([svg, text]) => `<span>${swatch(svg)}${escapeHtml(text)}</span>`).join('');
 }
 
 // Training curves: train_x, test_x and their like share a panel.
 
-const metricColors = ['#2463a8', '#c8541c', '#2e8b57', '#6a3d9a', '#8c6d1f'];
-
 function metricPanel(quantity, rows) {
-  const series = [...groups(rows, r => r.name)];
-  const traces = series.map(([name, points], i) => ({
+  const names = unique(rows.map(r => r.name));
+  const dashes = ['solid', 'dash', 'dot', 'dashdot'];
+  // One run: a colour a name. Several: a colour a run, and the names by their dashes.
+  const color = point => seriesColor(several ? point.run : names.indexOf(point.name));
+  const dash = point => several ? dashes[names.indexOf(point.name) % dashes.length] : 'solid';
+  const series = [...groups(rows.filter(r => view.runs.has(r.run)), r => [r.run, r.name].join('\n')).values()];
+  const traces = series.map(points => ({
                               type: 'scatter',
                               mode: points.length <= 60 ? 'lines+markers' : 'lines',
                               connectgaps: false,
                               x: points.map(r => stepPosition(r.step)),
                               y: points.map(r => r.value),
-                              line: {color: metricColors[i % metricColors.length], width: 1.6},
+                              line: {color: color(points[0]), dash: dash(points[0]), width: 1.6},
                               marker: {size: 6},
-                              text: points.map(r => `${escapeHtml(name)} ${show(r.value, 5)}<br>step ${r.step}`),
+                              text: points.map(
+                                  r => `${several ? `${escapeHtml(runName(r.run))} · ` : ''}${escapeHtml(r.name)} ${
+                                      show(r.value, 5)}<br>step ${r.step}`),
                               hovertemplate: '%{text}<extra></extra>',
                             }));
-  const names = series.map(
-      ([name], i) => `<span style="color:${metricColors[i % metricColors.length]}">${escapeHtml(name)}</span>`);
+  const note = names.map(
+      (name, i) => several ? escapeHtml(name) : `<span style="color:${seriesColor(i)}">${escapeHtml(name)}</span>`);
   return {
     title: quantity,
-    note: series.length > 1 || series[0][0] !== quantity ? names.join('  ') : '',
+    note: names.length > 1 || names[0] !== quantity ? note.join('  ') : '',
     traces,
     x: stepLayout(),
     y: {nticks: 6},
@@ -229,7 +253,7 @@ function drawTraining(parent) {
   if (!shown.length) return quiet(parent, 'No metrics were logged.');
   const quantities = groups(shown, r => (r.name ?? '').replace(/^(train|training|test|val|valid|validation)_/, ''));
   addChart(
-      parent,
+      parent, 'Training curves',
       () => grid(
           [...quantities].map(([quantity, rows]) => metricPanel(quantity, rows)),
           {xTitle: 'training step', yTitle: '', height: 230, widest: 4}));

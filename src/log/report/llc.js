@@ -1,22 +1,38 @@
 'use strict';
 // The local learning coefficient over training, and DDS against it.
 
-const kindColor = {
-  plain: '#6a3d9a',
-  tilted: '#12836f'
+const kindNumber = {
+  plain: 3,
+  tilted: 2
 };
+const comparisons =
+    data.runs.flatMap((run, number) => run.comparisons.map(comparison => ({...comparison, run: number})));
 const llcKinds = unique(estimates.map(r => r.kind));
 
 function estimateHover(r) {
-  return `<b>${r.kind} LLC</b>, step ${r.step}<br>λ̂ ${show(r.lambda)} ± ${show(r.standard_error)}<br>${
+  return `${several && r.run !== undefined ? `${escapeHtml(runName(r.run))} · ` : ''}<b>${r.kind} LLC</b>, step ${r.step}<br>λ̂ ${show(r.lambda)} ± ${show(r.standard_error)}<br>${
              escapeHtml(r.verdict)}` +
       (r.gamma === undefined ? '' : `<br>γ ${show(r.gamma)}, nβ ${show(r.n_beta)}, resolution ${show(r.resolution)}`);
 }
 
 function estimatePanel(kind) {
-  const rows = estimates.filter(r => r.kind === kind);
-  const color = kindColor[kind];
-  const trace = {
+  const rows = estimates.filter(r => r.kind === kind && view.runs.has(r.run));
+  const traces = [...groups(rows, r => r.run).values()].map(estimateTrace);
+  const converged = rows.filter(r => r.verdict === 'converged').length;
+  return {
+    title: `${kind} LLC`,
+    note: `${converged} of ${rows.length} converged · filled: converged, hollow: not`,
+    traces,
+    x: stepLayout(),
+    y: llcLayout(rows.map(r => r.lambda)),
+    mark: zeroMark
+  };
+}
+
+/** The estimates of one kind and run. */
+function estimateTrace(rows) {
+  const color = seriesColor(several ? rows[0].run : kindNumber[rows[0].kind]);
+  return {
     type: 'scatter',
     mode: 'lines+markers',
     x: rows.map(r => stepPosition(r.step)),
@@ -33,15 +49,6 @@ function estimatePanel(kind) {
     text: rows.map(estimateHover),
     hovertemplate: '%{text}<extra></extra>',
   };
-  const converged = rows.filter(r => r.verdict === 'converged').length;
-  return {
-    title: `${kind} LLC`,
-    note: `${converged} of ${rows.length} converged · filled: converged, hollow: not`,
-    traces: [trace],
-    x: stepLayout(),
-    y: llcLayout(rows.map(r => r.lambda)),
-    mark: zeroMark
-  };
 }
 
 function drawLlc(parent) {
@@ -50,10 +57,11 @@ function drawLlc(parent) {
     view.symlogLlc = value;
     redraw();
   }));
-  addChart(parent, () => grid(llcKinds.map(estimatePanel), {xTitle: 'training step', yTitle: 'λ̂', height: 300}));
+  addChart(parent, 'LLC estimates over the steps', () => grid(llcKinds.map(estimatePanel), {xTitle: 'training step', yTitle: 'λ̂', height: 300}));
   table(
       parent,
       [
+        ...runColumn,
         ['step', r => r.step],
         ['kind', r => r.kind, 'text'],
         ['λ̂', r => r.lambda],
@@ -86,7 +94,7 @@ function comparisonPanel(comparison) {
     mode: 'markers',
     x: rows.map(r => comparison.measure === 'sigma_min' && r.reading === 0 ? null : r.reading),
     y: rows.map(r => llcPosition(r.lambda)),
-    error_y: llcBars(rows, '#aab2c0'),
+    error_y: llcBars(rows, theme().line),
     marker: {size: 10, line: {width: 1.5, color: marker.color}, ...marker},
     text: rows.map(
         r => `reading ${show(r.reading)}${r.at_floor ? ' (at the floor)' : ''}<br>${
@@ -96,14 +104,14 @@ function comparisonPanel(comparison) {
   const good = pairs.filter(converged), bad = pairs.filter(r => !converged(r));
   const order = unique(pairs.map(r => r.step));
   const traces = [
-    look(bad, {symbol: 'circle-open', color: '#8a93a3'}),
-    look(good, {symbol: 'circle', color: good.map(r => viridis(order.indexOf(r.step), order.length))}),
+    look(bad, {symbol: 'circle-open', color: theme().soft}),
+    look(good, {symbol: 'circle', color: good.map(r => scaleColor(order.indexOf(r.step), order.length))}),
   ];
   const rho = comparison.raw.rho === null ?
       `n = ${comparison.raw.n}` :
       `ρ ${correlationText(comparison.raw).split(' ')[0]}, n = ${comparison.raw.n}`;
   return {
-    title: comparison.layer,
+    title: panelTitle(comparison.layer, comparison.run),
     note: rho,
     traces,
     x: comparison.measure === 'sigma_min' ? {type: 'log', exponentformat: 'power', nticks: 4} : {nticks: 5},
@@ -112,21 +120,22 @@ function comparisonPanel(comparison) {
 }
 
 function chosenComparisons() {
-  return data.comparisons.filter(
-      c => c.measure === view.measure && c.kind === view.llcKind && view.layers.has(c.layer));
+  return comparisons.filter(
+      c => c.measure === view.measure && c.kind === view.llcKind && view.layers.has(c.layer) && view.runs.has(c.run));
 }
 
 /** One row a layer and measure, the kinds of LLC beside each other. */
 function correlationTable(parent) {
   const labels = Object.fromEntries(data.measures.map(m => [m.key, m.label]));
-  const rows = [...groups(data.comparisons, c => [c.layer, c.measure].join('\n')).values()]
-                   .sort((a, b) => layerNames.indexOf(a[0].layer) - layerNames.indexOf(b[0].layer))
+  const rows = [...groups(comparisons, c => [c.run, c.layer, c.measure].join('\n')).values()]
+                   .sort((a, b) => a[0].run - b[0].run || layerNames.indexOf(a[0].layer) - layerNames.indexOf(b[0].layer))
                    .map(list => ({
+                          run: list[0].run,
                           layer: list[0].layer,
                           label: labels[list[0].measure],
                           ...Object.fromEntries(list.map(c => [c.kind, c]))
                         }));
-  const columns = [['layer', r => r.layer, 'text'], ['reading', r => r.label, 'text html']];
+  const columns = [...runColumn, ['layer', r => r.layer, 'text'], ['reading', r => r.label, 'text html']];
   for (const kind of llcKinds) {
     columns.push(
         [`n, ${kind}`, r => r[kind]?.raw.n ?? null],
@@ -137,14 +146,14 @@ function correlationTable(parent) {
 }
 
 function drawComparison(parent) {
-  if (!data.comparisons.length) return quiet(parent, 'No checkpoint has both a read and an LLC.');
-  const kinds = unique(data.comparisons.map(c => c.kind));
+  if (!comparisons.length) return quiet(parent, 'No checkpoint has both a read and an LLC.');
+  const kinds = unique(comparisons.map(c => c.kind));
   const converged = kind => estimates.filter(r => r.kind === kind && r.verdict === 'converged').length;
   view.llcKind = kinds.reduce((best, kind) => converged(kind) > converged(best) ? kind : best);
   const controls = document.createElement('div');
   controls.className = 'control';
   controls.append(
-      selection('reading', data.measures.map(m => [m.key, m.label.replace(/<[^>]*>/g, '')]), view.measure, value => {
+      selection('reading', data.measures.map(m => [m.key, plain(m.label)]), view.measure, value => {
         view.measure = value;
         redraw();
       }), choice('LLC', kinds.map(kind => [kind, kind]), () => view.llcKind, value => {
@@ -153,7 +162,7 @@ function drawComparison(parent) {
       }));
   parent.append(controls);
   addChart(
-      parent,
+      parent, 'Readings against the LLC, layer by layer',
       () => grid(
           chosenComparisons().map(comparisonPanel),
           {xTitle: data.measures.find(m => m.key === view.measure).label, yTitle: `λ̂, ${view.llcKind}`, height: 220}));

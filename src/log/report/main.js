@@ -51,31 +51,41 @@ function selection(label, options, value, choose) {
   return element;
 }
 
-function drawHead() {
-  document.title = `DDS report · ${data.name}`;
-  document.getElementById('run-name').textContent = data.name;
-  const {steps} = stepAxis;
-  const readings = source => unique(signatures.filter(r => r.source === source).map(r => r.step)).length;
+/** {name of a fact: its text} of one run. */
+function factsOf(run) {
+  const of = rows => rows.filter(r => r.run === run);
+  const steps = unique([...of(signatures), ...of(estimates), ...of(metrics)].map(r => r.step)).sort((a, b) => a - b);
+  const readings = source => unique(of(signatures).filter(r => r.source === source).map(r => r.step)).length;
   const facts = {
     steps: steps.length ? `${steps[0]} to ${steps[steps.length - 1]}` : 'none',
-    layers: layerNames.length,
+    layers: unique(of(allSignatures).map(r => r.layer)).length,
     'readings in training steps': readings('step'),
     'checkpoint reads': readings('read'),
-    'LLC estimates': estimates.length,
-    ...data.run,
+    'LLC estimates': of(estimates).length,
+    ...data.runs[run].run,
   };
   const text = value => typeof value === 'object' && value !== null ?
       Object.entries(value).map(([key, v]) => `${key}: ${typeof v === 'object' ? JSON.stringify(v) : v}`).join(', ') :
       String(value);
-  document.getElementById('facts').innerHTML =
-      Object.entries(facts)
-          .map(
-              ([key, value]) =>
-                  `<div><dt>${escapeHtml(key.replaceAll('_', ' '))}</dt><dd>${escapeHtml(text(value))}</dd></div>`)
-          .join('');
-  document.getElementById('findings').innerHTML =
-      data.findings.map(finding => `<li>${escapeHtml(finding)}</li>`).join('');
-  document.getElementById('findings').hidden = !data.findings.length;
+  return Object.fromEntries(Object.entries(facts).map(([key, value]) => [key.replaceAll('_', ' '), text(value)]));
+}
+
+function drawHead() {
+  const names = data.runs.map(run => run.name).join(', ');
+  document.title = `DDS report · ${names}`;
+  document.getElementById('run-name').textContent = names;
+  const facts = document.getElementById('facts'), findings = document.getElementById('findings');
+  data.runs.forEach((run, number) => {
+    const title = several ? `<h2><i style="background:${seriesColor(number)}"></i>${escapeHtml(run.name)}</h2>` : '';
+    const entries = Object.entries(factsOf(number))
+                        .map(([key, value]) => `<div><dt>${escapeHtml(key)}</dt><dd>${escapeHtml(value)}</dd></div>`)
+                        .join('');
+    facts.innerHTML += `<div>${title}<dl>${entries}</dl></div>`;
+    if (!run.findings.length) return;
+    findings.innerHTML +=
+        `<div>${title}<ul>${run.findings.map(finding => `<li>${escapeHtml(finding)}</li>`).join('')}</ul></div>`;
+  });
+  findings.hidden = !findings.innerHTML;
 }
 
 function drawToolbar() {
@@ -94,14 +104,47 @@ function drawToolbar() {
             view.sameScale = value;
             redraw();
           }),
+      ...(several ? [switches('runs', data.runs.map((run, i) => [shortened(run.name, 24), i]), view.runs)] : []),
       switches('sides', sides.map(side => [side, side]), view.sides),
       switches('source', sources.map(source => [source, source]), view.sources));
   const chips =
       switches(`layers (${layerNames.length})`, layerNames.map(layer => [shortened(layer, 28), layer]), view.layers);
   chips.id = 'layer-chips';
   bar.append(chips);
+  const zoom = document.createElement('button');
+  zoom.id = 'zoom';
+  zoom.textContent = 'zoom out';
+  zoom.hidden = true;
+  zoom.onclick = () => zoomTo(null);
+  bar.append(
+      choice(
+          'theme', [['auto', 'auto'], ['light', 'light'], ['dark', 'dark']], () => themeChoice.value,
+          value => {
+            themeChoice.value = value;
+            recolor();
+          }),
+      zoom);
   document.getElementById('toolbar').append(bar);
 }
+
+/** Legends and charts anew in the colours that hold now. */
+function recolor() {
+  if (signatures.length) drawSeriesLegend(document.getElementById('series-legend'));
+  redrawSpectrumLegend();
+  for (const [i, mark] of document.querySelectorAll('h2 > i').entries())
+    mark.style.background = seriesColor(i % data.runs.length);
+  redraw();
+}
+prefersDark.addEventListener('change', recolor);
+
+// Paper is white, and shows what nobody has scrolled to.
+function forPaper(on) {
+  printing = on;
+  recolor();
+  if (on) drawEverything();
+}
+window.addEventListener('beforeprint', () => forPaper(true));
+window.addEventListener('afterprint', () => forPaper(false));
 
 // The number of panels in a row depends on the width.
 let resized;
@@ -117,8 +160,10 @@ drawToolbar();
 drawTraining(body('training'));
 if (signatures.length) {
   drawSeriesLegend(document.getElementById('series-legend'));
+  drawHeat(body('heat'));
   drawLayers(body('layers'));
 } else {
+  document.getElementById('heat').hidden = true;
   quiet(body('layers'), 'No signature was logged.');
 }
 drawLlc(body('llc'));
@@ -128,3 +173,6 @@ drawCounts(body('counts'));
 drawCost(body('cost'));
 drawStatuses(body('statuses'));
 drawColumns(body('columns'));
+// For programs that look at the page: report.html#all draws what is out of sight too. How long it took to open stays with it.
+if (location.hash === '#all') drawEverything();
+document.documentElement.dataset.opened = Math.round(performance.now());

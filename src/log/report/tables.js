@@ -12,9 +12,10 @@ function table(parent, columns, rows) {
                            .join('');
   const box = document.createElement('div');
   box.className = 'scroll';
+  box.tabIndex = 0;
   box.innerHTML =
       `<table><thead><tr>${
-          columns.map(([title, , classes = '']) => `<th class="${classes}">${title}</th>`).join('')}</tr></thead>` +
+          columns.map(([title, , classes = '']) => `<th scope="col" class="${classes}">${title}</th>`).join('')}</tr></thead>` +
       `<tbody>${rows.map(row => `<tr>${cells(row)}</tr>`).join('')}</tbody></table>`;
   parent.append(box);
 }
@@ -22,9 +23,11 @@ function table(parent, columns, rows) {
 const sum = values => values.reduce((a, b) => a + b, 0);
 
 function drawCost(parent) {
-  const rows = [...groups(allSignatures, r => r.source)].map(([source, list]) => {
+  const rows = [...groups(allSignatures, r => [r.run, r.source].join('\n')).values()].map(list => {
+    const {run, source} = list[0];
     const steps = [...groups(list, r => r.step).values()].map(group => sum(group.map(r => r.seconds ?? 0)));
     return {
+      run,
       what: `spectral work of a reading, source ${source}`,
       count: steps.length,
       one: median(steps),
@@ -32,13 +35,15 @@ function drawCost(parent) {
       row: median(list.map(r => r.seconds))
     };
   });
-  for (const [name, list] of groups(metrics.filter(isDuration), r => r.name)) {
+  for (const list of groups(metrics.filter(isDuration), r => [r.run, r.name].join('\n')).values()) {
+    const {run, name} = list[0];
     const seconds = list.map(r => r.value ?? 0);
-    rows.push({what: `whole reading (${name})`, count: seconds.length, one: median(seconds), total: sum(seconds), row: null});
+    rows.push({run, what: `whole reading (${name})`, count: seconds.length, one: median(seconds), total: sum(seconds), row: null});
   }
-  for (const kind of llcKinds) {
-    const seconds = estimates.filter(r => r.kind === kind).map(r => r.seconds ?? 0);
-    rows.push({what: `LLC, ${kind}`, count: seconds.length, one: median(seconds), total: sum(seconds), row: null});
+  for (const list of groups(estimates, r => [r.run, r.kind].join('\n')).values()) {
+    const {run, kind} = list[0];
+    const seconds = list.map(r => r.seconds ?? 0);
+    rows.push({run, what: `LLC, ${kind}`, count: seconds.length, one: median(seconds), total: sum(seconds), row: null});
   }
   if (!rows.length) return quiet(parent, 'Nothing was read.');
   quiet(
@@ -48,40 +53,41 @@ function drawCost(parent) {
   table(
       parent,
       [
-        ['what', r => r.what, 'text'], ['count', r => r.count], ['median seconds each', r => r.one, '', 3],
+        ...runColumn, ['what', r => r.what, 'text'], ['count', r => r.count], ['median seconds each', r => r.one, '', 3],
         ['median seconds per layer and side', r => r.row, '', 3], ['seconds in all', r => r.total, '', 3]
       ],
       rows);
 }
 
 function drawCounts(parent) {
-  if (!data.counts.length) return quiet(parent, 'No spectra were logged.');
+  const counts = data.runs.flatMap((run, number) => run.counts.map(count => ({...count, run: number})));
+  if (!counts.length) return quiet(parent, 'No spectra were logged.');
   const interval = r => r.ratio === null ? null : `${show(r.ratio, 3)} [${show(r.ratio_low, 3)}, ${show(r.ratio_high, 3)}]`;
   table(
       parent,
       [
-        ['layer', r => r.layer, 'text'], ['side', r => r.side, 'text'], ['source', r => r.source, 'text'],
-        ['Fisher', r => r.fisher_kind, 'text'], ['count', r => r.count],
+        ...runColumn, ['layer', r => r.layer, 'text'], ['side', r => r.side, 'text'],
+        ['source', r => r.source, 'text'], ['Fisher', r => r.fisher_kind, 'text'], ['count', r => r.count],
         ['between', r => r.count === null && r.status === 'undecided' ? `${r.low} and ${r.high}` : null, 'text'],
         ['of rank', r => r.rank], ['status', r => r.status.replaceAll('_', ' '), 'text'],
         ['rates', r => r.count === null ? null : r.rates, 'text'], ['log det⁺ / log λ_min⁺', interval, 'text'],
         ['decades of λ_min⁺', r => r.decades, '', 3], ['first step', r => r.first_step], ['last step', r => r.last_step]
       ],
-      data.counts);
+      counts);
 }
 
 function drawStatuses(parent) {
   const odd = allSignatures.filter(r => r.status !== 'ok');
   if (!odd.length) return quiet(parent, 'None: every reading is ok.');
-  const rows = [...groups(odd, r => [r.layer, r.side, r.source, r.status].join('\n')).values()].map(list => {
+  const rows = [...groups(odd, r => [r.run, r.layer, r.side, r.source, r.status].join('\n')).values()].map(list => {
     const steps = list.map(r => r.step);
     return {...list[0], count: list.length, first: Math.min(...steps), last: Math.max(...steps)};
   });
   table(
       parent,
       [
-        ['layer', r => r.layer, 'text'], ['side', r => r.side, 'text'], ['source', r => r.source, 'text'],
-        ['status', r => r.status, 'text'], ['readings', r => r.count], ['first step', r => r.first],
+        ...runColumn, ['layer', r => r.layer, 'text'], ['side', r => r.side, 'text'],
+        ['source', r => r.source, 'text'], ['status', r => r.status, 'text'], ['readings', r => r.count], ['first step', r => r.first],
         ['last step', r => r.last]
       ],
       rows);

@@ -1,0 +1,173 @@
+// The report in a browser without a screen: no script error, and every chart drawn. Skipped where there is none
+// (`./tests/run --readers` installs Debian's).
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <dds/report.hpp>
+#include <iostream>
+#include <regex>
+
+#include "tests/log/fixture.hpp"
+
+namespace dds {
+namespace {
+
+using test::content;
+using test::estimate;
+using test::put;
+using test::signature;
+namespace fs = std::filesystem;
+
+std::string browser() {
+  for (const char* name : {"chromium-headless-shell", "chromium"}) {
+    if (std::system((std::string("command -v ") + name + " >/dev/null").c_str()) == 0) return name;
+  }
+  return "";
+}
+
+struct Opened {
+  std::string page;    ///< its elements, once the scripts have run
+  std::string errors;  ///< what scripts complained of, line by line
+};
+
+class BrowserTest : public test::LogTest {
+ protected:
+  void SetUp() override {
+    LogTest::SetUp();
+    if (browser().empty()) GTEST_SKIP() << "./tests/run --readers installs a browser";
+  }
+
+  /// "#all" draws what is out of sight too.
+  Opened open(const fs::path& page, const std::string& more = "", const std::string& fragment = "#all") const {
+    const std::string command = browser() +
+                                " --headless --no-sandbox --disable-gpu --enable-logging=stderr --user-data-dir='" +
+                                path("profile").string() + "' --dump-dom " + more + " 'file://" + page.string() +
+                                fragment + "' >'" + path("dom").string() + "' 2>'" + path("console").string() + "'";
+    EXPECT_EQ(std::system(command.c_str()), 0) << content(path("console"));
+    Opened opened{content(path("dom")), ""};
+    std::istringstream lines(content(path("console")));
+    for (std::string line; std::getline(lines, line);) {
+      if (line.find("CONSOLE") != std::string::npos) opened.errors += line + "\n";
+    }
+    return opened;
+  }
+
+  /// A run with everything that the page draws: two sources, three sides, spectra, both kinds of LLC, metrics.
+  void write_run(const std::string& name, int layers, int steps) const {
+    const auto sink = log::directory(path(name));
+    for (int step = 0; step < steps; ++step) {
+      for (int layer = 0; layer < layers; ++layer) {
+        Signature s = signature(10 * step, "block" + std::to_string(layer));
+        for (const Side side : {Side::Activation, Side::Fisher}) {
+          s.side = side;
+          s.fisher_kind = side == Side::Fisher ? "exact" : "";
+          s.sigma_min = std::pow(10, -0.1 * step * layer);
+          s.at_floor = step * layer > 40;
+          s.dead_directions = step * layer / 20;
+          s.spectrum = layers < 10 ? std::vector<double>{3, 1, *s.sigma_min} : std::vector<double>{};
+          sink->write(s);
+        }
+      }
+      sink->write(Metric{10 * step, "train_loss", 1.0 / (1 + step)});
+      sink->write(Metric{10 * step, "test_loss", 1.1 / (1 + step)});
+      for (const LlcKind kind : {LlcKind::Plain, LlcKind::Tilted}) {
+        LlcEstimate e = estimate(10 * step, kind);
+        if (step == 0) e.failures = {"r_hat 2"};
+        sink->write(e);
+      }
+    }
+  }
+};
+
+std::ptrdiff_t count(const std::string& text, const std::string& pattern) {
+  const std::regex regex(pattern);
+  return std::distance(std::sregex_iterator(text.begin(), text.end(), regex), std::sregex_iterator());
+}
+
+void expect_drawn(const Opened& opened) {
+  EXPECT_EQ(opened.errors, "");
+  const auto charts = count(opened.page, "class=\"chart[ \"]");
+  EXPECT_EQ(charts, 12) << "training, two heat maps, six observables, LLC, DDS against LLC, spectra";
+  EXPECT_EQ(count(opened.page, "class=\"chart js-plotly-plot\""), charts) << "every chart was drawn";
+  EXPECT_NE(opened.page.find("data-opened="), std::string::npos) << "the script came to its end";
+}
+
+TEST_F(BrowserTest, AScriptErrorIsSeen) {
+  put(path("page.html"), "<script>throw new Error('planted')</script>");
+  EXPECT_NE(open(path("page.html")).errors.find("planted"), std::string::npos);
+}
+
+struct View {
+  const char* name;
+  int runs;
+  const char* options;
+};
+
+class BrowserViews : public BrowserTest, public testing::WithParamInterface<View> {};
+
+TEST_P(BrowserViews, DrawEveryChartWithoutAScriptError) {
+  std::vector<fs::path> runs;
+  for (int i = 0; i < GetParam().runs; ++i) {
+    write_run("run" + std::to_string(i), 4, 12);
+    runs.push_back(path("run" + std::to_string(i)));
+  }
+  write_report(runs, path("page.html"));
+  expect_drawn(open(path("page.html"), GetParam().options));
+}
+
+INSTANTIATE_TEST_SUITE_P(Pages, BrowserViews,
+                         testing::Values(View{"one_light_wide", 1, "--window-size=1400,900"},
+                                         View{"three_dark_narrow", 3,
+                                              "--window-size=400,800 --blink-settings=preferredColorScheme=0"}),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_F(BrowserTest, AZoomOfOneChartIsOneOfAllChartsOverSteps) {
+  write_run("run", 2, 12);
+  write_report(path("run"));
+  put(path("page.html"), content(path("run") / "report.html") + R"(<script>
+    const all = [...charts.keys()];
+    const ranges = () => all.flatMap(chart => Object.entries(chart.layout))
+        .filter(([key, axis]) => key.startsWith('xaxis') && axis.steps).map(([, axis]) => axis.range.map(stepAt));
+    Plotly.relayout(all[0], {'xaxis.range[0]': stepPosition(20), 'xaxis.range[1]': stepPosition(70)}).then(() => {
+    drawEverything();
+    const zoomed = ranges();
+    document.body.dataset.zoomed =
+        zoomed.filter(([low, high]) => Math.abs(low - 20) < 1e-6 && Math.abs(high - 70) < 1e-6).length;
+    document.body.dataset.axes = zoomed.length;
+    document.getElementById('zoom').click();
+    drawEverything();
+    document.body.dataset.reset = ranges().filter(([low, high]) => low === 0 && high > 110).length;
+    });
+  </script>)");
+  const Opened opened = open(path("page.html"), "--virtual-time-budget=5000");
+  EXPECT_EQ(opened.errors, "");
+  const auto number = [&](const std::string& name) {
+    std::smatch found;
+    return std::regex_search(opened.page, found, std::regex("data-" + name + "=\"(\\d+)\"")) ? std::stoi(found[1]) : -1;
+  };
+  EXPECT_GT(number("axes"), 10);
+  EXPECT_EQ(number("zoomed"), number("axes"));
+  EXPECT_EQ(number("reset"), number("axes"));
+}
+
+TEST_F(BrowserTest, ARunWithoutRowsIsAPageToo) {
+  log::directory(path("run"));
+  write_report(path("run"));
+  const Opened opened = open(path("run") / "report.html");
+  EXPECT_EQ(opened.errors, "");
+  EXPECT_NE(opened.page.find("data-opened="), std::string::npos);
+}
+
+TEST_F(BrowserTest, AHundredLayersOpen) {
+  write_run("run", 100, 50);  // 10,000 rows
+  write_report(path("run"));
+  const Opened opened = open(path("run") / "report.html", "", "");
+  EXPECT_EQ(opened.errors, "");
+  std::smatch found;
+  ASSERT_TRUE(std::regex_search(opened.page, found, std::regex("data-opened=\"(\\d+)\"")));
+  RecordProperty("milliseconds", found[1]);
+  std::cout << "100 layers, 10,000 rows open in " << found[1] << " ms\n";
+}
+
+}  // namespace
+}  // namespace dds

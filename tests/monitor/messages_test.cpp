@@ -1,0 +1,130 @@
+// What a monitor tells the logger, and what a signal does to a loop.
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <csignal>
+#include <dds/interrupt.hpp>
+#include <dds/logger.hpp>
+#include <dds/monitor.hpp>
+#include <dds/read.hpp>
+
+#include "tests/support.hpp"
+
+namespace dds {
+namespace {
+
+class MessagesTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    set_logger([this](Level level, std::string_view message) {
+      heard_.push_back(std::string(to_string(level)) + ": " + std::string(message));
+    });
+  }
+  void TearDown() override { set_logger(nullptr); }
+
+  static void train(Monitor& monitor, torch::nn::Linear& model) {
+    auto step = monitor.step();
+    model->forward(torch::randn({8, 3})).square().sum().backward();
+  }
+  std::vector<std::string> heard_;
+};
+
+TEST_F(MessagesTest, AStatusIsToldOnceASeries) {
+  torch::nn::Linear model(3, 2);
+  Monitor monitor(*model, MonitorOptions().every(1), std::make_shared<log::Memory>());  // Mean, and no loss that tells
+  for (int i = 0; i < 3; ++i) train(monitor, model);
+  EXPECT_EQ(
+      heard_,
+      std::vector<std::string>{"warning: (root), fisher side (step, empirical), step 0: reduction_unknown"})
+      << "one message";
+}
+
+/// A disk that is full.
+class Full final : public log::Sink {
+  void write(const Signature&) override { throw IoError("no space left"); }
+  void write(const LlcEstimate&) override {}
+  void write(const Metric&) override {}
+  void describe(const std::string&, const std::string&) override {}
+};
+
+TEST_F(MessagesTest, AnErrorThatNoCallCanThrowAnyMoreIsTold) {
+  torch::nn::Linear model(3, 2);
+  for (const Worker worker : {Worker::Off, Worker::Wait}) {
+    heard_.clear();
+    {
+      Monitor monitor(*model, MonitorOptions().every(1).reduction(Reduction::Sum).worker(worker),
+                      std::make_shared<Full>());
+      train(monitor, model);
+    }
+    ASSERT_FALSE(heard_.empty());
+    EXPECT_EQ(heard_.back(), "error: Monitor: when it ended: no space left");
+  }
+}
+
+/// Builds an fp32 tensor of its own, which no fp64 weight can be multiplied with.
+struct FixedDtype : torch::nn::Module {
+  FixedDtype() { weight = register_parameter("weight", torch::randn({3, 2})); }
+  at::Tensor forward(const at::Tensor& x) { return torch::matmul(x.to(torch::kFloat), weight); }
+  at::Tensor weight;
+};
+
+TEST_F(MessagesTest, AReadThatIsNotInFp64IsTold) {
+  FixedDtype model;
+  read(model, gaussian(), Data(torch::randn({8, 3})));
+  ASSERT_EQ(heard_.size(), 1u);
+  EXPECT_TRUE(heard_[0].starts_with("warning: read: in the model's own dtype, since it does not run in fp64: "))
+      << heard_[0];
+}
+
+class Interrupt : public testing::TestWithParam<int> {};
+
+TEST_P(Interrupt, TheFirstSignalIsNotedAndTheHandlersComeBack) {
+  struct sigaction before, after;
+  sigaction(GetParam(), nullptr, &before);
+  {
+    const CatchInterrupts outer;
+    EXPECT_FALSE(interrupted());
+    {
+      const CatchInterrupts inner;
+      std::raise(GetParam());
+      EXPECT_TRUE(interrupted());
+    }
+    EXPECT_TRUE(interrupted());
+    struct sigaction second;
+    sigaction(GetParam(), nullptr, &second);
+    EXPECT_EQ(second.sa_handler, SIG_DFL) << "a second signal ends the process";
+  }
+  sigaction(GetParam(), nullptr, &after);
+  EXPECT_EQ(after.sa_handler, before.sa_handler);
+  const CatchInterrupts again;
+  EXPECT_FALSE(interrupted());
+}
+
+INSTANTIATE_TEST_SUITE_P(Signals, Interrupt, testing::Values(SIGINT, SIGTERM),
+                         [](const auto& info) { return info.param == SIGINT ? "int" : "term"; });
+
+TEST(InterruptTest, WhatIsIgnoredStaysIgnored) {
+  struct sigaction ignore = {}, before, now;
+  ignore.sa_handler = SIG_IGN;
+  sigaction(SIGINT, &ignore, &before);
+  {
+    const CatchInterrupts catching;
+    sigaction(SIGINT, nullptr, &now);
+    EXPECT_EQ(now.sa_handler, SIG_IGN);
+  }
+  sigaction(SIGINT, &before, nullptr);
+}
+
+TEST(InterruptTest, ASecondSignalEndsTheProcess) {
+  EXPECT_EXIT(
+      {
+        const CatchInterrupts catching;
+        std::raise(SIGINT);
+        if (interrupted()) std::raise(SIGINT);
+        std::_Exit(0);
+      },
+      testing::KilledBySignal(SIGINT), "");
+}
+
+}  // namespace
+}  // namespace dds
