@@ -1,4 +1,4 @@
-// The cases of docs/reading_signatures.md: networks of which it is known what there is to read. Prints the tables of
+// The cases of src/docs/reading_signatures.md: networks of which it is known what there is to read. Prints the tables of
 // that page, each between marks; tests/examples holds the page to them.
 #include <fmt/format.h>
 #include <torch/torch.h>
