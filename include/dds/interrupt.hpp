@@ -16,9 +16,9 @@
 
 namespace DDS_EXPORT dds {
 
-/// While one lives, the first SIGINT or SIGTERM is only noted, for `interrupted`; a second one ends the process as it
-/// would have otherwise. When the last one goes, what handled the signals before handles them again. Signals that the
-/// program had set to be ignored (as under nohup) stay ignored. Not to be made or destroyed by two threads at once.
+/// While one lives, the first SIGINT or SIGTERM is only noted, for `interrupted`; a second one ends the process,
+/// whatever handled it before. When the last one goes, what handled the signals before handles them again. Signals that
+/// the program had set to be ignored (as under nohup) stay ignored. Not to be made or destroyed by two threads at once.
 class CatchInterrupts {
  public:
   CatchInterrupts();

@@ -62,13 +62,14 @@ struct TensorBoardOptions {
 /// folder as one run, folders as several. Each row is one write as it comes, so that it survives a kill of the process;
 /// a resumed run makes a file of its own. Tags:
 ///
-///   LAYER/SIDE.SOURCE[.FISHER_KIND]/NAME   such as fc1/fisher.read.exact/log10_lambda_min_plus. NAME is
-///   log10_sigma_max,
-///       log10_sigma_min, log10_floor, log10_condition, log10_lambda_min_plus, log10_trace, logdet_plus,
-///       logdet_fixed_rank, rank, dead_directions, born, revived, at_floor (0 or 1), effective_rank, stable_rank; and
-///       log10_sigma, a histogram of the spectrum where the signature carries one, without zeros
-///   llc/plain/NAME, llc/tilted/NAME        lambda, standard_error, low, high, converged (0 or 1), log10_gamma
-///   the name of a Metric; run/KEY          text that was given to `describe`
+///   LAYER/SIDE.SOURCE[.FISHER_KIND]/NAME, such as fc1/fisher.read.exact/log10_lambda_min_plus
+///     NAME: log10_sigma_max, log10_sigma_min, log10_floor, log10_condition, log10_lambda_min_plus, log10_trace,
+///     logdet_plus, logdet_fixed_rank, rank, dead_directions, born, revived, at_floor (0 or 1), effective_rank,
+///     stable_rank; and log10_sigma, a histogram of the spectrum without its zeros, where the signature carries one
+///   llc/plain/NAME, llc/tilted/NAME
+///     NAME: lambda, standard_error, low, high, converged (0 or 1), log10_gamma
+///   the name of a Metric
+///   run/KEY: text that was given to `describe`
 ///
 /// TensorBoard's scalars are fp32, hence the logarithms of what leaves their range. What does not exist or is not
 /// finite has no event, nor has a signature without numbers. Throws IoError if it cannot be made or written.

@@ -12,7 +12,7 @@ namespace dds {
 
 /// With the numbers of spdlog's levels.
 enum class Level {
-  Debug = 1,    ///< what is done, in steps
+  Debug = 1,    ///< what is done: every reading, and what it took
   Info = 2,     ///< what was written, and where
   Warning = 3,  ///< a result that is not what it would be in the good case: fp64 not available, a torn row cut off, a
                 ///< reading that was left out

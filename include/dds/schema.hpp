@@ -13,8 +13,8 @@
 //
 // CSV is that of RFC 4180 with a header and lines that end in "\n"; text is UTF-8. A number is printed with the fewest
 // digits that read back as the same number (so that a reader that guesses types, as pandas does, takes a column whose
-// numbers all happen to be whole for one of whole numbers). What is missing, not finite or does not apply is an empty field in CSV and
-// null in JSON: never 0, "nan" or "inf".
+// numbers all happen to be whole for one of whole numbers). What is missing, not finite or does not apply is an empty
+// field in CSV and null in JSON: never 0, "nan" or "inf".
 #pragma once
 
 #include <array>

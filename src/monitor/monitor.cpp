@@ -455,8 +455,11 @@ class Monitor::State {
     for (Signature& signature : batch.read()) {
       attempt([&] { write(signature, options_.reading().spectra()); });
     }
+    const double seconds = rows.seconds + seconds_since(start);
+    log::tell(Level::Debug, fmt::format("step {}: {} {} read in {:.3g} s", rows.step, rows.layers.size(),
+                                        rows.layers.size() == 1 ? "layer" : "layers", seconds));
     attempt([&] {
-      sink_->write(Metric{rows.step, "step_reading_seconds", rows.seconds + seconds_since(start)});
+      sink_->write(Metric{rows.step, "step_reading_seconds", seconds});
       if (rows.handed_over_after) sink_->write(Metric{rows.step, "step_capture_seconds", *rows.handed_over_after});
     });
     if (rows.error) std::rethrow_exception(rows.error);

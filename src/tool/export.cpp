@@ -1,6 +1,7 @@
 // `dds export`: the rows of runs in other formats.
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cstdio>
 #include <dds/error.hpp>
 #include <dds/schema.hpp>
@@ -69,10 +70,16 @@ void write_jsonl(const std::vector<log::Run>& runs, const fs::path& path) {
   write(path, content);
 }
 
+/// The log does not say when its rows came: all get the time at which the last was written.
+double wall_time_of(const log::Run& run) {
+  const auto written = std::chrono::file_clock::to_sys(fs::last_write_time(run.directory / log::kSignaturesCsv));
+  return std::chrono::duration<double>(written.time_since_epoch()).count();
+}
+
 void write_tensorboard(const std::vector<log::Run>& runs, const fs::path& out) {
   for (const log::Run& run : runs) {
     const fs::path folder = out / run.name;
-    const log::SinkPtr events = log::tensorboard(folder);
+    const log::SinkPtr events = log::tensorboard(folder, {.wall_time = [time = wall_time_of(run)] { return time; }});
     for (const Signature& row : run.signatures) events->write(row);
     for (const LlcEstimate& row : run.estimates) events->write(row);
     for (const Metric& row : run.metrics) events->write(row);

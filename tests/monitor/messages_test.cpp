@@ -33,10 +33,25 @@ TEST_F(MessagesTest, AStatusIsToldOnceASeries) {
   torch::nn::Linear model(3, 2);
   Monitor monitor(*model, MonitorOptions().every(1), std::make_shared<log::Memory>());  // Mean, and no loss that tells
   for (int i = 0; i < 3; ++i) train(monitor, model);
-  EXPECT_EQ(
-      heard_,
-      std::vector<std::string>{"warning: (root), fisher side (step, empirical), step 0: reduction_unknown"})
+  EXPECT_EQ(heard_,
+            std::vector<std::string>{"warning: (root), fisher side (step, empirical), step 0: reduction_unknown"})
       << "one message";
+}
+
+TEST_F(MessagesTest, EveryReadingIsToldToThoseWhoAsk) {
+  std::vector<std::string> all;
+  set_logger([&](Level level, std::string_view message) { all.emplace_back(message); }, Level::Debug);
+  torch::nn::Linear model(3, 2);
+  Monitor monitor(*model, MonitorOptions().every(2).reduction(Reduction::Sum), std::make_shared<log::Memory>());
+  for (int i = 0; i < 3; ++i) train(monitor, model);
+  const auto readings = [&](const std::string& step) {
+    return std::count_if(all.begin(), all.end(),
+                         [&](const std::string& m) { return m.starts_with("step " + step + ": 1 layer read in "); });
+  };
+  EXPECT_EQ(readings("0"), 1);
+  EXPECT_EQ(readings("1"), 0);
+  EXPECT_EQ(readings("2"), 1);
+  set_logger(nullptr);
 }
 
 /// A disk that is full.
