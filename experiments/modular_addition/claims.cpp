@@ -118,12 +118,7 @@ void order(const Study& study, std::vector<Claim>& out) {
                fmt::format("log10 of the factor in {} that goes with a doubling of d_model, arm {}, {}; mean, "
                            "least and largest over seeds",
                            observable.title, arm.name, column.key),
-               over_seeds({orders_a_doubling(study, arm, observable, column).value})));
-        const Interval slope = orders_a_doubling(study, arm, observable, column);
-        if (std::isfinite(slope.value)) {
-          out.back().low = slope.low;
-          out.back().high = slope.high;
-        }
+               orders_a_doubling(study, arm, observable, column)));
       }
     }
   }
@@ -168,7 +163,7 @@ void llc(const Study& study, std::vector<Claim>& out) {
     out.back().high = share.high;
     Claim claim = of("llc_orders." + name,
                      fmt::format("log10 of the largest over the smallest converged LLC over d_model, arm A, {}; {} of "
-                                 "{} widths converged; null below two. The paper: flat (0.35 dex at gamma = 100)",
+                                 "{} widths converged; null below two. The trial: flat (0.35 dex) at gamma = 100",
                                  name, lambdas.size(), found.size()));
     if (lambdas.size() >= 2) {
       const auto [least, most] = std::minmax_element(lambdas.begin(), lambdas.end());

@@ -180,7 +180,7 @@ ex::Figure orders_figure(const Study& study) {
 }
 
 ex::Figure parts_figure(const Study& study) {
-  ex::Figure figure{"What the orders of λ<sub>min</sub>⁺(G) at resid_mid are made of",
+  ex::Figure figure{"What the orders of λ_min⁺(G) at resid_mid are made of",
                     "What is left, a line a seed: all of it (0), each width divided by its tr(G) (1), widths that fit "
                     "(2), at most p − 1 directions (3), less what was there at initialisation (4).",
                     "step of the analysis",
