@@ -5,10 +5,11 @@
 //   });
 #pragma once
 
+#include <dds/export.hpp>
 #include <functional>
 #include <string_view>
 
-namespace dds {
+namespace DDS_EXPORT dds {
 
 /// With the numbers of spdlog's levels.
 enum class Level {
