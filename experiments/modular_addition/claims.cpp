@@ -69,6 +69,21 @@ void table(const Study& study, bool full, std::vector<Claim>& out) {
   }
 }
 
+void moves(const Study& study, std::vector<Claim>& out) {
+  const Drift found = drift(study);
+  out.push_back(
+      of("end_reading_swing",
+         fmt::format("log10 of the largest over the smallest lambda_min+(G) at resid_mid over the second half "
+                     "of one training (arm {}, d = {}); mean, least and largest over seeds",
+                     study.followed.arm->name, study.followed.width),
+         over_seeds(found.raw)));
+  out.push_back(
+      of("normalised_reading_rate",
+         "orders that lambda_min+(G) / tr(G) of the same trainings gains in 1000 steps there; mean, least and "
+         "largest over seeds",
+         over_seeds(found.rate)));
+}
+
 void taken_apart(const Study& study, std::vector<Claim>& out) {
   for (const Arm& arm : arms()) {
     const Parts found = parts(study, arm);
@@ -257,6 +272,7 @@ void fourier(const Study& study, std::vector<Claim>& out) {
 std::vector<Claim> claims(const Study& study, const ex::RunOptions& options) {
   std::vector<Claim> out;
   table(study, options.full(), out);
+  moves(study, out);
   taken_apart(study, out);
   order(study, out);
   llc(study, out);

@@ -96,6 +96,13 @@ void run(const ex::RunOptions& options) {
         return from_json(finished.piece(cell.name(), [&] { return to_json(train(cell, how)); }), cell);
       },
       part("trainings", cells.size()));
+  study.followed = {&arms()[1], kFollowedWidth, 1000 * options.seed};
+  for (std::uint64_t s = 0; s < plan.seeds; ++s) {
+    Cell cell = study.followed;
+    cell.seed += s;
+    study.on_the_way.push_back(followed_from_json(finished.piece(
+        "followed " + cell.name(), [&] { return to_json(follow(cell, followed_steps(plan.steps), weights)); })));
+  }
   study.tasks = llc_tasks(plan, options);
   study.estimates = ex::in_parallel(
       study.tasks.size(),

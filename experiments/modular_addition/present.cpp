@@ -278,6 +278,18 @@ ex::Figure timeline(const Study& study, const Training& training) {
     }
     panel(what, curves);
   }
+  ex::Panel followed{"log<sub>10</sub> of G at resid_mid, fp64", {}};
+  int colour = 0;
+  const Followed& readings = study.on_the_way.front();
+  for (const bool by_trace : {false, true}) {
+    ex::Curve curve{by_trace ? "λ_min⁺ / tr" : "λ_min⁺", {}, {}, colour++, true, true, false};
+    for (std::size_t i = 0; i < readings.step.size(); ++i) {
+      curve.x.push_back(static_cast<double>(readings.step[i]));
+      curve.y.push_back(readings.lambda_min[i] - (by_trace ? readings.trace[i] : 0));
+    }
+    followed.curves.push_back(std::move(curve));
+  }
+  figure.panels.push_back(std::move(followed));
   ex::Panel llc{"LLC, γ as in the table", {}};
   ex::Curve refused{"not converged", {}, {}, kGrey, false, true, false};
   for (const dds::LlcKind kind : {dds::LlcKind::Plain, dds::LlcKind::Tilted}) {
@@ -348,11 +360,7 @@ void present(const Study& study, const ex::RunOptions& options) {
       "not fit, \"cap\" with reading at most p − 1 directions; \"at start\" was there before training.",
       parts_table(study));
   page.add(llc_figure(study));
-  for (const LlcTask& task : study.tasks) {
-    if (task.cell.arm == &arms()[0]) continue;
-    page.add(timeline(study, study.of(task.cell)));
-    break;
-  }
+  page.add(timeline(study, study.of(study.followed)));
   page.add("Leads through grokking",
            "Steps by which a series has covered half of its way from memorising to generalising before test accuracy "
            "has. \"time\" is a straight line.",

@@ -190,22 +190,48 @@ dds::RankCorrelation order_of_widths(const Study& study, const Arm& arm, const O
   return dds::spearman(found, widths);
 }
 
+namespace {
+
+double slope(const std::vector<std::pair<double, double>>& points) {
+  const auto n = static_cast<double>(points.size());
+  double x_mean = 0, y_mean = 0, xy = 0, xx = 0;
+  for (const auto& [x, y] : points) {
+    x_mean += x / n;
+    y_mean += y / n;
+  }
+  for (const auto& [x, y] : points) {
+    xy += (x - x_mean) * (y - y_mean);
+    xx += (x - x_mean) * (x - x_mean);
+  }
+  return xy / xx;
+}
+
+}  // namespace
+
 Interval orders_a_doubling(const Study& study, const Arm& arm, const Observable& observable, const Column& column) {
   std::vector<double> slopes;
   for (const std::uint64_t seed : study.seeds()) {
-    const auto found = values(study, arm, seed, observable, column);
-    double x_mean = 0, y_mean = 0, xy = 0, xx = 0;
-    for (const auto& [width, value] : found) {
-      x_mean += std::log2(width) / static_cast<double>(found.size());
-      y_mean += value / static_cast<double>(found.size());
-    }
-    for (const auto& [width, value] : found) {
-      xy += (std::log2(width) - x_mean) * (value - y_mean);
-      xx += (std::log2(width) - x_mean) * (std::log2(width) - x_mean);
-    }
-    slopes.push_back(xy / xx);
+    auto found = values(study, arm, seed, observable, column);
+    for (auto& [width, value] : found) width = std::log2(width);
+    slopes.push_back(slope(found));
   }
   return over_seeds(slopes);
+}
+
+Drift drift(const Study& study) {
+  Drift result;
+  for (const Followed& f : study.on_the_way) {
+    std::vector<std::pair<double, double>> raw, normalised;
+    for (std::size_t i = 0; i < f.step.size(); ++i) {
+      if (2 * f.step[i] < f.step.back()) continue;
+      const double thousands = static_cast<double>(f.step[i]) / 1000;
+      raw.emplace_back(thousands, f.lambda_min[i]);
+      normalised.emplace_back(thousands, f.lambda_min[i] - f.trace[i]);
+    }
+    result.raw.push_back(spread(raw));
+    result.rate.push_back(slope(normalised));
+  }
+  return result;
 }
 
 // ---- grokking ----

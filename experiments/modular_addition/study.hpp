@@ -15,6 +15,8 @@ struct Study {
   std::vector<Training> trainings;
   std::vector<LlcTask> tasks;
   std::vector<LlcResult> estimates;  ///< beside each task
+  Cell followed;                     ///< whose weights were kept on the way, first seed
+  std::vector<Followed> on_the_way;  ///< of that width, one a seed
 
   std::vector<std::uint64_t> seeds() const;  ///< ascending
   const Training& of(const Cell& cell) const;
@@ -70,6 +72,13 @@ Parts parts(const Study& study, const Arm& arm);
 /// d >= 16. G goes with its square, whatever the width: a reading at the last step is one of many that it might have
 /// been.
 std::vector<double> loss_swings(const Study& study, const Arm& arm);
+
+/// How one width's reading moves in the second half of its training, one value a seed.
+struct Drift {
+  std::vector<double> raw;   ///< log10 of the largest over the smallest lambda_min+(G)
+  std::vector<double> rate;  ///< orders that lambda_min+(G) / tr(G) gains in 1000 steps: slope of a least-squares line
+};
+Drift drift(const Study& study);
 
 /// Spearman's rho of the observable with the width over all seeds and widths of a column, Fisher's z for the interval.
 dds::RankCorrelation order_of_widths(const Study& study, const Arm& arm, const Observable& observable,

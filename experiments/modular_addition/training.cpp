@@ -179,6 +179,23 @@ Transformer kept(const Cell& cell, std::int64_t step, const std::filesystem::pat
   return model;
 }
 
+Followed follow(const Cell& cell, const std::vector<std::int64_t>& steps, const std::filesystem::path& weights) {
+  const dds::Data data = pairs_of(*cell.arm, cell.seed).training();
+  const auto options = dds::ReadOptions()
+                           .fisher(dds::Fisher::Empirical)
+                           .batch_size(data.size())
+                           .reading(dds::ReadingOptions().layers({"tap:resid_mid"}).sides({dds::Side::Fisher}));
+  Followed followed;
+  for (const std::int64_t step : steps) {
+    Transformer model = kept(cell, step, weights);
+    const dds::Signature s = dds::read(*model, dds::categorical(), data, options).front();
+    followed.step.push_back(step);
+    followed.lambda_min.push_back(s.log10_lambda_min_plus.value_or(NAN));
+    followed.trace.push_back(s.log10_trace.value_or(NAN));
+  }
+  return followed;
+}
+
 // ---- JSON ----
 
 // Numbers that do not exist are null there and NaN here.
@@ -221,6 +238,18 @@ Training from_json(const nlohmann::json& j, const Cell& cell) {
   for (const auto& [name, values] : s["signature"].items()) from_json(values, series.signature[name]);
   training.seconds = j["seconds"];
   return training;
+}
+
+nlohmann::json to_json(const Followed& f) {
+  return {{"step", f.step}, {"lambda_min", f.lambda_min}, {"trace", f.trace}};
+}
+
+Followed followed_from_json(const nlohmann::json& j) {
+  Followed followed;
+  followed.step = j["step"].get<std::vector<std::int64_t>>();
+  from_json(j["lambda_min"], followed.lambda_min);
+  from_json(j["trace"], followed.trace);
+  return followed;
 }
 
 }  // namespace modular_addition

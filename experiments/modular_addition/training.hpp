@@ -89,6 +89,16 @@ Training train(const Cell& cell, const TrainingOptions& options);
 /// The network with the weights that a training kept.
 Transformer kept(const Cell& cell, std::int64_t step, const std::filesystem::path& weights);
 
+/// lambda_min+(G) and tr(G) at resid_mid (empirical Fisher, fp64, log10) of a training at the steps whose weights it
+/// kept: what a reading at another last step would have been.
+struct Followed {
+  std::vector<std::int64_t> step;
+  std::vector<double> lambda_min, trace;
+};
+Followed follow(const Cell& cell, const std::vector<std::int64_t>& steps, const std::filesystem::path& weights);
+nlohmann::json to_json(const Followed& followed);
+Followed followed_from_json(const nlohmann::json& json);
+
 nlohmann::json to_json(const Training& training);
 Training from_json(const nlohmann::json& json, const Cell& cell);
 
