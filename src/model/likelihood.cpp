@@ -194,9 +194,7 @@ class Gaussian final : public Likelihood {
   at::Tensor loss(const at::Tensor& output, const at::Tensor& target) const override {
     check_output("gaussian", output, 1);
     check_target_shape("gaussian", target, output.sizes());
-    // One operator each way: for small networks the number of them is what a chain's step costs.
-    const auto squares = at::mse_loss(output, target.to(output.scalar_type()), at::Reduction::None);
-    return per_sample(squares) * (0.5 / (sigma_ * sigma_));
+    return per_sample(squares(output, target)) * (0.5 / (sigma_ * sigma_));
   }
 
   at::Tensor sample(const at::Tensor& output, at::Generator generator) const override {
@@ -223,6 +221,16 @@ class Gaussian final : public Likelihood {
   }
 
  private:
+  /// One operator each way where there is one: for small networks the number of them is what a chain's step costs.
+  /// LibTorch 1.13 has none for the types of half precision.
+  static at::Tensor squares(const at::Tensor& output, const at::Tensor& target) {
+    const auto type = output.scalar_type();
+    if ((type == at::kFloat || type == at::kDouble) && target.scalar_type() == type)
+      return at::mse_loss(output, target, at::Reduction::None);
+    const auto residual = target - output;
+    return residual * residual;
+  }
+
   double sigma_;
 };
 
