@@ -2,13 +2,13 @@
 #pragma once
 
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "experiments/harness/harness.hpp"
+#include "src/log/file.hpp"
 
 namespace dds::experiments {
 
@@ -42,7 +42,7 @@ class Finished {
   std::filesystem::path path_;
   std::map<std::string, nlohmann::json> pieces_;
   std::size_t taken_over_ = 0;
-  std::ofstream file_;
+  log::AppendFile file_;
   std::mutex mutex_;
 };
 

@@ -10,8 +10,9 @@
 #include <cmath>
 #include <cstdio>
 #include <dds/error.hpp>
-#include <fstream>
 #include <iostream>
+
+#include "src/log/file.hpp"
 
 namespace dds::experiments {
 
@@ -69,6 +70,10 @@ void Progress::update(const std::string& name, double done) {
   draw(name, (before + done * of_this) / total);
 }
 
+std::function<void(std::size_t done)> Progress::pieces(const std::string& name, std::size_t of) {
+  return [this, name, of](std::size_t done) { update(name, static_cast<double>(done) / static_cast<double>(of)); };
+}
+
 void Progress::draw(const std::string& name, double share) {
   const auto now = std::chrono::steady_clock::now();
   if (!terminal_ || now - drawn_ < std::chrono::milliseconds(200)) return;
@@ -86,6 +91,14 @@ void Progress::say(const std::string& line) {
   line_open_ = false;
   fmt::print(stdout, "{}\n", line);
   std::fflush(stdout);
+}
+
+nlohmann::json number(const std::optional<double>& value) {
+  return value && std::isfinite(*value) ? nlohmann::json(*value) : nlohmann::json();
+}
+
+std::optional<double> optional_number(const nlohmann::json& value) {
+  return value.is_null() ? std::nullopt : std::optional(value.get<double>());
 }
 
 std::optional<bool> Claim::holds() const {
@@ -110,9 +123,6 @@ void Summary::add(Claim claim) { claims_.push_back(std::move(claim)); }
 
 void Summary::write() const {
   using nlohmann::ordered_json;
-  const auto number = [](const std::optional<double>& value) {
-    return value ? ordered_json(*value) : ordered_json(nullptr);
-  };
   ordered_json claims = ordered_json::array();
   for (const Claim& claim : claims_) {
     const std::optional<bool> holds = claim.holds();
@@ -137,14 +147,7 @@ void Summary::write() const {
       {"wall_seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count()},
       {"claims", claims},
   };
-  const std::filesystem::path path = options_.out / "summary.json";
-  const std::filesystem::path unfinished = options_.out / "summary.json.tmp";
-  {
-    std::ofstream file(unfinished);
-    file << summary.dump(2) << '\n';
-    if (!file.flush()) throw IoError(fmt::format("{}: cannot be written", unfinished.string()));
-  }
-  std::filesystem::rename(unfinished, path);
+  log::replace_file(options_.out / "summary.json", summary.dump(2) + '\n');
 
   const auto text = [](const std::optional<double>& value) {
     return value ? fmt::format("{:.4g}", *value) : std::string("-");

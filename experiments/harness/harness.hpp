@@ -37,6 +37,8 @@ class Progress {
   ~Progress();
   /// Stage `name` is done to the share `done`, 0 to 1.
   void update(const std::string& name, double done);
+  /// The same for a stage of `of` pieces: takes how many are done. Must not outlive this.
+  std::function<void(std::size_t done)> pieces(const std::string& name, std::size_t of);
   /// A line that stays.
   void say(const std::string& line);
 
@@ -49,6 +51,10 @@ class Progress {
   bool terminal_;
   bool line_open_ = false;
 };
+
+/// A number as JSON has it: null where there is none, and back.
+nlohmann::json number(const std::optional<double>& value);
+std::optional<double> optional_number(const nlohmann::json& value);
 
 /// A statement and what the run says of it. `holds`: the interval [low, high] of `measured` lies within the goal; null
 /// where something is missing.

@@ -114,9 +114,7 @@ void taken_apart(const Study& study, std::vector<Claim>& out) {
 
 void order(const Study& study, std::vector<Claim>& out) {
   for (const Arm& arm : arms()) {
-    std::vector<Observable> all = table_observables();
-    all.push_back(rank_capped(arm));
-    for (const Observable& observable : all) {
+    for (const Observable& observable : observables(arm)) {
       for (const Column& column : columns()) {
         Claim claim = of(fmt::format("order_of_widths.{}.{}.arm_{}", observable.key, column.key, arm.name),
                          fmt::format("Spearman correlation of {} with d_model, arm {}, {}, over all seeds (Fisher's z)",
@@ -162,11 +160,10 @@ void llc(const Study& study, std::vector<Claim>& out) {
     cheapest_interval = Interval{seconds / end.read_seconds, seconds / *most, seconds / *least};
   }
   for (const auto& [gamma, found] : by_gamma) {
-    std::vector<double> lambdas, widths;
+    std::vector<double> lambdas;
     for (const auto& [width, r] : found) {
       if (!r->converged || !r->lambda || *r->lambda <= 0) continue;
       lambdas.push_back(std::log10(*r->lambda));
-      widths.push_back(static_cast<double>(width));
     }
     const std::string name = gamma > 0 ? fmt::format("gamma_{}", gamma) : "gamma_found";
     out.push_back(of(
@@ -204,7 +201,7 @@ void llc(const Study& study, std::vector<Claim>& out) {
 
 void grokking(const Study& study, std::vector<Claim>& out) {
   const std::vector<Grokking> found = grokkings(study);
-  std::vector<double> delays, time;
+  std::vector<double> delays;
   for (const Grokking& g : found) delays.push_back(static_cast<double>(g.generalised - g.memorised));
   out.push_back(of("grokking_delay",
                    fmt::format("steps from train accuracy 0.99 to test accuracy 0.9, mean over the {} of {} trainings "

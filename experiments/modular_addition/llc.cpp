@@ -2,19 +2,13 @@
 
 #include <fmt/format.h>
 
+#include "experiments/harness/harness.hpp"
+
 namespace modular_addition {
 
-namespace {
-
+using dds::experiments::number;
+using dds::experiments::optional_number;
 using nlohmann::json;
-
-json number(const std::optional<double>& value) { return value ? json(*value) : json(); }
-
-std::optional<double> number(const json& value) {
-  return value.is_null() ? std::nullopt : std::optional(value.get<double>());
-}
-
-}  // namespace
 
 std::string LlcTask::key() const {
   return fmt::format("llc {} step {} {} gamma {}", cell.name(), step, kind == dds::LlcKind::Plain ? "plain" : "tilted",
@@ -47,8 +41,17 @@ json to_json(const LlcResult& r) {
 }
 
 LlcResult llc_from_json(const json& j) {
-  return {number(j["lambda"]), number(j["low"]),      number(j["high"]), j["converged"], j["verdict"], j["gamma"],
-          j["resolution"],     number(j["distance"]), j["draws"],        j["gradients"], j["seconds"]};
+  return {optional_number(j["lambda"]),
+          optional_number(j["low"]),
+          optional_number(j["high"]),
+          j["converged"],
+          j["verdict"],
+          j["gamma"],
+          j["resolution"],
+          optional_number(j["distance"]),
+          j["draws"],
+          j["gradients"],
+          j["seconds"]};
 }
 
 }  // namespace modular_addition

@@ -78,11 +78,6 @@ void run(const ex::RunOptions& options) {
   const std::filesystem::path weights = options.out / "weights";
   ex::Summary summary(options);
   ex::Progress progress({{"trainings", 0.7}, {"learning coefficients", 0.3}});
-  const auto part = [&](const char* stage, std::size_t of) {
-    return [&progress, stage, of](std::size_t done) {
-      progress.update(stage, static_cast<double>(done) / static_cast<double>(of));
-    };
-  };
   ex::Finished finished(options);
   Study study;
   const std::vector<Cell> cells = cells_of(plan, options);
@@ -95,7 +90,7 @@ void run(const ex::RunOptions& options) {
                                   weights};
         return from_json(finished.piece(cell.name(), [&] { return to_json(train(cell, how)); }), cell);
       },
-      part("trainings", cells.size()));
+      progress.pieces("trainings", cells.size()));
   study.followed = {&arms()[1], kFollowedWidth, 1000 * options.seed};
   for (std::uint64_t s = 0; s < plan.seeds; ++s) {
     Cell cell = study.followed;
@@ -110,7 +105,7 @@ void run(const ex::RunOptions& options) {
         const LlcTask& task = study.tasks[i];
         return llc_from_json(finished.piece(task.key(), [&] { return to_json(estimate(task, weights)); }));
       },
-      part("learning coefficients", study.tasks.size()));
+      progress.pieces("learning coefficients", study.tasks.size()));
 
   for (ex::Claim& claim : claims(study, options)) summary.add(std::move(claim));
   present(study, options);

@@ -9,13 +9,12 @@
 namespace modular_addition {
 
 namespace ex = dds::experiments;
+using ex::number;
 using nlohmann::json;
 
 namespace {
 
 constexpr int kGrey = 6, kInk = 8;
-
-json number(const std::optional<double>& value) { return value && std::isfinite(*value) ? json(*value) : json(); }
 
 // ---- tables ----
 
@@ -23,8 +22,7 @@ ex::Table orders_table(const Study& study) {
   ex::Table table{{"arm", "reading", "column", "seed", "orders"}, {}};
   const std::vector<std::uint64_t> seeds = study.seeds();
   for (const Arm& arm : arms()) {
-    std::vector<Observable> all = table_observables();
-    all.push_back(rank_capped(arm));
+    std::vector<Observable> all = observables(arm);
     for (const double tolerance : {1e-14, 1e-12, 1e-10, 1e-8, 1e-6}) all.push_back(with_tolerance(tolerance));
     for (const Observable& observable : all) {
       for (const Column& column : columns()) {
@@ -162,8 +160,7 @@ ex::Figure orders_figure(const Study& study) {
                     {}};
   for (const Arm& arm : arms()) {
     ex::Panel panel{fmt::format("arm {}", arm.name), {}};
-    std::vector<Observable> all = table_observables();
-    all.push_back(rank_capped(arm));
+    const std::vector<Observable> all = observables(arm);
     for (std::size_t o = 0; o < all.size(); ++o) {
       ex::Curve curve{all[o].title, {}, {}, static_cast<int>(o), false, true, false};
       for (std::size_t c = 0; c < columns().size(); ++c) {

@@ -120,6 +120,12 @@ Observable rank_capped(const Arm& arm) {
           }};
 }
 
+std::vector<Observable> observables(const Arm& arm) {
+  std::vector<Observable> all = table_observables();
+  all.push_back(rank_capped(arm));
+  return all;
+}
+
 Observable with_tolerance(double tolerance) {
   return {fmt::format("lambda_min_mid_tolerance_{:.0e}", tolerance),
           fmt::format("lambda_min+(G) at resid_mid, eigenvalues above {:.0e} of the largest", tolerance),

@@ -39,6 +39,8 @@ struct Observable {
 const std::vector<Observable>& table_observables();
 /// lambda_k(G) / tr(G) at resid_mid with k = min(d, p - 1): at most as many directions as the read-out can tell apart.
 Observable rank_capped(const Arm& arm);
+/// The table's and that one.
+std::vector<Observable> observables(const Arm& arm);
 /// lambda_min+(G) at resid_mid where eigenvalues below `tolerance` times the largest do not count.
 Observable with_tolerance(double tolerance);
 

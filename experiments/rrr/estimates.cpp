@@ -5,9 +5,13 @@
 #include <cmath>
 #include <limits>
 
+#include "experiments/harness/harness.hpp"
+
 namespace rrr {
 
 namespace ex = dds::experiments;
+using ex::number;
+using ex::optional_number;
 
 namespace {
 
@@ -39,12 +43,6 @@ Estimate ask(const Task& task, Model& model, const dds::Data& data) {
           e.gamma, e.n_beta, e.step_size, e.gradients, e.draws * e.chains, e.seconds};
 }
 
-nlohmann::json number(const std::optional<double>& value) { return value ? nlohmann::json(*value) : nlohmann::json(); }
-
-std::optional<double> number(const nlohmann::json& value) {
-  return value.is_null() ? std::nullopt : std::optional(value.get<double>());
-}
-
 }  // namespace
 
 std::string Task::key() const {
@@ -58,8 +56,18 @@ nlohmann::json to_json(const Estimate& e) {
 }
 
 Estimate from_json(const nlohmann::json& j, const Task& task) {
-  return {task,       number(j["lambda"]), number(j["low"]), number(j["high"]), j["converged"], j["verdict"],
-          j["gamma"], j["n_beta"],         j["eps"],         j["gradients"],    j["draws"],     j["seconds"]};
+  return {task,
+          optional_number(j["lambda"]),
+          optional_number(j["low"]),
+          optional_number(j["high"]),
+          j["converged"],
+          j["verdict"],
+          j["gamma"],
+          j["n_beta"],
+          j["eps"],
+          j["gradients"],
+          j["draws"],
+          j["seconds"]};
 }
 
 Estimate estimate(const Task& task) {

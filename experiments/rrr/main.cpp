@@ -69,11 +69,6 @@ void run(const ex::RunOptions& options) {
   const Plan plan = plan_of(options);
   ex::Summary summary(options);
   ex::Progress progress({{"estimates", 0.7}, {"exact values", 0.15}, {"signatures", 0.15}});
-  const auto part = [&](const char* stage, std::size_t of) {
-    return [&progress, stage, of](std::size_t done) {
-      progress.update(stage, static_cast<double>(done) / static_cast<double>(of));
-    };
-  };
   Study study;
   const std::vector<Task> tasks = tasks_of(plan, options);
   ex::Finished finished(options);
@@ -82,13 +77,13 @@ void run(const ex::RunOptions& options) {
       [&](std::size_t i) {
         return from_json(finished.piece(tasks[i].key(), [&] { return to_json(estimate(tasks[i])); }), tasks[i]);
       },
-      part("estimates", tasks.size()));
+      progress.pieces("estimates", tasks.size()));
   study.references =
       references(study.estimates, options.seed, [&](double done) { progress.update("exact values", done); });
   study.seeds = plan.readings;
   const auto of_seed = ex::in_parallel(
       plan.readings, [&](std::size_t s) { return readings(1000 * options.seed + s); },
-      part("signatures", plan.readings));
+      progress.pieces("signatures", plan.readings));
   for (const auto& some : of_seed) study.readings.insert(study.readings.end(), some.begin(), some.end());
 
   for (ex::Claim& claim : claims(study, options)) summary.add(std::move(claim));

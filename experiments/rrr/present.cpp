@@ -8,11 +8,11 @@
 namespace rrr {
 
 namespace ex = dds::experiments;
+using ex::number;
 using nlohmann::json;
 
 namespace {
 
-json number(const std::optional<double>& value) { return value ? json(*value) : json(); }
 json value_of(const std::optional<Interval>& interval) { return interval ? json(interval->value) : json(); }
 json low_of(const std::optional<Interval>& interval) { return interval ? json(interval->low) : json(); }
 json high_of(const std::optional<Interval>& interval) { return interval ? json(interval->high) : json(); }

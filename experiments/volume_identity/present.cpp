@@ -10,11 +10,11 @@ namespace volume_identity {
 
 namespace ex = dds::experiments;
 using ex::layer_name;
+using ex::number;
 using nlohmann::json;
 
 namespace {
 
-json number(const std::optional<double>& value) { return value ? json(*value) : json(); }
 double mean(const std::vector<double>& values) {
   double sum = 0;
   for (const double value : values) sum += value;
