@@ -300,7 +300,7 @@ TEST_F(ToolTest, WatchOnATerminalRunsUntilItIsInterrupted) {
   // `script` gives the tool a terminal; Ctrl-C comes as the byte that a key press is, once the table is there.
   if (std::system("command -v script >/dev/null") != 0) GTEST_SKIP() << "util-linux's script is not installed";
   const Result result = shell("(for i in $(seq 600); do grep -q 'Ctrl-C ends' " + file("out") +
-                              " && break; sleep 0.05; done; printf '\\003') | script -qec \"" + test::kTool +
+                              " && break; sleep 0.05; done; printf '\\003') | script -qec \"exec " + test::kTool +
                               " watch " + file("run") + "\" /dev/null");
   EXPECT_EQ(result.code, 0) << result.out << result.error;
   EXPECT_NE(result.out.find("Ctrl-C ends."), std::string::npos) << result.out;
