@@ -17,6 +17,7 @@
 #include <dds/monitor.hpp>
 #include <dds/order.hpp>
 #include <dds/per_sample.hpp>
+#include <dds/ranks.hpp>
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
 #include <dds/report.hpp>

@@ -25,6 +25,12 @@ class CaptureError : public Error {
   using Error::Error;
 };
 
+/// Another process that takes part in a reading failed, or could not be reached in the transport's time.
+class RankError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// A file or directory that cannot be read or written, or that holds something else than it should.
 class IoError : public Error {
  public:

@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <dds/export.hpp>
 #include <dds/model.hpp>
+#include <dds/ranks.hpp>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -88,6 +89,13 @@ struct LlcOptions {
   TORCH_ARG(std::uint64_t, seed) = 0;
   /// Chains that run at a time, one thread each; 0 = the machine's cores. The result does not depend on it.
   TORCH_ARG(std::int64_t, threads) = 0;
+  /// Processes that the chains are spread over, chain i on rank i modulo their number, each with the same weights and
+  /// all of the data; null: this one alone. The estimate is the same, to the bit where the machines are alike. All call
+  /// estimate_llc at once with the same options, and wait for rank 0 meanwhile: the transport's time-out must be longer
+  /// than what it does alone between two stretches of the chains (looks at the curvature, seconds). Rank 0 returns the
+  /// estimate, the others one with the failure "estimated by rank 0". A rank that fails or is lost ends the call on the
+  /// others by a RankError.
+  TORCH_ARG(RanksPtr, ranks) = nullptr;
   /// Stop after so many seconds with what there is (the verdict then says so); 0 = no limit.
   TORCH_ARG(double, max_seconds) = 0.0;
   /// Forward and backward passes, over all chains, that automatic lengths may add up to; 0 = no limit.

@@ -65,6 +65,9 @@ struct MonitorOptions {
   /// What the loop differentiates. A loss operator that reduces otherwise gives Status::ReductionMismatch; Mean with no
   /// known loss operator in the step Status::ReductionUnknown: then say Reduction(N).
   TORCH_ARG(Reduction, reduction) = Reduction(Reduction::Mean);
+  /// With `ranks` a Monitor on each of them takes part in every due step, and only that of rank 0 reads, logs and
+  /// follows: the sink of the others may be null, and gets nothing. A rank that is lost ends the readings of those that
+  /// would wait for it, with a RankError and `lost_rank` in run.json; their training goes on.
   TORCH_ARG(ReadingOptions, reading) = ReadingOptions();
   /// Readings behind the training: at the end of a due step its rows are copied (max_rows bounds them), and all else is
   /// done by one thread, on side streams where the tensors live on an accelerator. The log is the same, to the bit if
@@ -114,7 +117,8 @@ class Monitor {
     int exceptions_;  ///< under way when the step began
   };
 
-  /// Throws InvalidArgument for a model without parameters, a pattern that matches no layer, options out of range.
+  /// Throws InvalidArgument for a model without parameters, a pattern that matches no layer, options out of range, no
+  /// sink where one is needed, Worker::Skip with several ranks.
   Monitor(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink);
   Monitor(Monitor&&) noexcept;
   /// Waits for the readings that are under way.
@@ -140,7 +144,7 @@ class Monitor {
   std::int64_t skipped() const;
 
   /// A checkpoint read (dds::read) at the present step, logged and returned. `options.reading().layers` empty: the
-  /// monitor's.
+  /// monitor's; `ranks` null: the monitor's too, and then for all ranks to call at once.
   std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
                               ReadOptions options = {});
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <dds/export.hpp>
 #include <dds/model.hpp>
+#include <dds/ranks.hpp>
 #include <dds/signature.hpp>
 #include <functional>
 #include <optional>
@@ -33,6 +34,9 @@ struct ReadingOptions {
   /// Monitor sets it to the rank at the series' first reading.
   TORCH_ARG(std::function<std::optional<std::int64_t>(const SeriesId& series)>, fixed_rank) = nullptr;
   TORCH_ARG(std::uint64_t, seed) = 0;
+  /// Processes whose rows are read together, each with a model of its own and rows that no other one has; null: this
+  /// one alone. All must read at the same steps. `max_rows` is then the bound for all of them, and each keeps its part.
+  TORCH_ARG(RanksPtr, ranks) = nullptr;
 };
 
 /// The labels that the Fisher side is read with.
@@ -64,6 +68,11 @@ struct ReadOptions {
 /// InvalidArgument for a model without parameters, an empty probe, a pattern that matches nothing, targets that are
 /// missing where the empirical Fisher needs them, options out of range; CaptureError if rows were lost; and what
 /// `forward` throws.
+///
+/// With ReadingOptions::ranks every rank calls it at once, with its own part of the probe and the same options. Rank 0
+/// returns the signatures of all rows together, the others none. What one rank throws ends the call on all of them,
+/// with a RankError on those that had nothing to throw; so does a rank that is gone, once the transport has waited long
+/// enough.
 std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
                             const Forward& forward, const ReadOptions& options = {});
 

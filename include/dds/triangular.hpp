@@ -44,6 +44,8 @@ class TriangularAccumulator {
 
   std::int64_t width() const { return width_; }
   std::int64_t rows() const { return rows_; }
+  /// Of the rows; empty before the first.
+  std::optional<at::Device> device() const { return device_; }
 
   /// All that it holds, for `torch::save(accumulator.state(), path)`: from_state gives an accumulator that goes on bit
   /// for bit as this one would. The tensors are on the rows' device, and shared: not to be written to.

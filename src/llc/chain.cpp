@@ -194,6 +194,37 @@ at::Tensor Chain::moments() const {
   return moments_count_ > 0 ? moments_ / static_cast<double>(moments_count_) : at::Tensor();
 }
 
+template <class Self, class Visitor>
+void Chain::visit(Self& self, const Visitor& visitor) {
+  for (auto* values : {&self.trace_.excess, &self.trace_.bias, &self.trace_.distance, &self.trace_.along}) {
+    visitor(*values);
+  }
+  for (auto* tensor : {&self.weights_, &self.carried_, &self.losses_.sum, &self.losses_.squares, &self.moments_}) {
+    visitor(*tensor);
+  }
+  visitor(self.kept_weights_);
+  for (auto* count : {&self.losses_.count, &self.moments_count_, &self.weights_to_keep_, &self.weights_stride_,
+                      &self.gradients_, &self.proposals_, &self.asked_proposals_}) {
+    visitor(*count);
+  }
+  for (auto* sum : {&self.accepted_, &self.asked_accepted_}) visitor(*sum);
+  visitor(self.step_);
+  visitor(self.diverged_);
+}
+
+void Chain::pack(Parcel& parcel) const {
+  visit(*this, [&](const auto& member) { parcel.put(member); });
+}
+
+void Chain::unpack(Parcel& parcel) {
+  const at::Device device = weights_.device();
+  visit(*this, [&](auto& member) { parcel.take(member); });
+  for (at::Tensor* tensor : {&weights_, &carried_, &losses_.sum, &losses_.squares, &moments_}) {
+    if (tensor->defined()) *tensor = tensor->to(device);
+  }
+  for (at::Tensor& weights : kept_weights_) weights = weights.to(device);
+}
+
 double Chain::take_acceptance() {
   const double share = asked_accepted_ / static_cast<double>(asked_proposals_);
   asked_accepted_ = 0;

@@ -11,6 +11,7 @@
 #include "src/llc/kernels.hpp"
 #include "src/llc/objective.hpp"
 #include "src/llc/pass.hpp"
+#include "src/ranks/parcel.hpp"
 
 namespace dds {
 
@@ -92,7 +93,14 @@ class Chain {
   void keep_weights(std::int64_t count) { weights_to_keep_ = count; }
   const std::vector<at::Tensor>& kept_weights() const { return kept_weights_; }
 
+  /// All that changes in a chain, to go on with it in another process: in a chain of the same seed, number, weights and
+  /// data.
+  void pack(Parcel& parcel) const;
+  void unpack(Parcel& parcel);
+
  private:
+  template <class Self, class Visitor>
+  static void visit(Self& self, const Visitor& visitor);
   void langevin(const Replica& replica, const Dynamics& dynamics, std::int64_t steps, Keep keep,
                 const std::function<bool()>& stop);
   void metropolis(const Replica& replica, const Dynamics& dynamics, std::int64_t steps, Keep keep,

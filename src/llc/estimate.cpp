@@ -21,6 +21,7 @@
 #include "src/llc/calibration.hpp"
 #include "src/llc/chain.hpp"
 #include "src/llc/objective.hpp"
+#include "src/llc/spread.hpp"
 #include "src/llc/stage.hpp"
 #include "src/llc/verdict.hpp"
 #include "src/llc/workers.hpp"
@@ -178,6 +179,12 @@ class Estimation {
     return estimate_;
   }
 
+  /// On ranks other than the first, whose chains these are.
+  void serve() {
+    dds::serve(
+        *options_.ranks(), chains_, objective_, [this] { return watch_.tick(); }, run_chains());
+  }
+
  private:
   bool automatic_step() const { return options_.step_size() == 0; }
   bool metropolis() const { return dynamics_.sampler == Sampler::Mala; }
@@ -230,7 +237,9 @@ class Estimation {
     estimate_.replicas = "in turn";
     if (!objective_.start().device().is_cpu()) return;
     const std::int64_t cores = std::max(1u, std::thread::hardware_concurrency());
-    const auto count = std::min(options_.threads() > 0 ? options_.threads() : cores, options_.chains());
+    const std::int64_t ranks = options_.ranks() ? options_.ranks()->size() : 1;
+    const auto here = (options_.chains() + ranks - 1) / ranks;
+    const auto count = std::min(options_.threads() > 0 ? options_.threads() : cores, here);
     const bool by_factory = static_cast<bool>(options_.factory());
     for (std::int64_t i = 1; i < count; ++i) {
       auto module = by_factory ? build_model(options_.factory(), model) : clone_model(model);
@@ -452,10 +461,18 @@ class Estimation {
     }
   }
 
+  RunChains run_chains() {
+    return
+        [this](const std::vector<std::size_t>& chains, const std::function<void(std::size_t, const Replica&)>& work) {
+          run_on(replicas_, chains.size(), watch_,
+                 [&](std::size_t i, const Replica& replica) { work(chains[i], replica); });
+        };
+  }
+
   void advance_chains(const Dynamics& dynamics, std::int64_t steps, Keep keep) {
-    run_on(replicas_, chains_.size(), watch_, [&](std::size_t i, const Replica& replica) {
-      chains_[i].advance(replica, dynamics, steps, keep, [this] { return watch_.tick(); });
-    });
+    advance(
+        options_.ranks().get(), chains_, objective_, dynamics, steps, keep, [this] { return watch_.tick(); },
+        run_chains());
   }
 
   // ---- gamma ----
@@ -699,9 +716,38 @@ std::string_view to_string(Sampler sampler) {
 
 LlcEstimate estimate_llc(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& data,
                          const Forward& forward, const LlcOptions& options) {
-  check(likelihood, data, forward, options);
+  const auto begin = [&] {
+    check(likelihood, data, forward, options);
+    return std::make_unique<Estimation>(model, likelihood, data, forward, options);
+  };
   const SuspendRecording unseen;
-  return Estimation(model, likelihood, data, forward, options).run();
+  const RanksPtr& ranks = options.ranks();
+  if (!ranks || ranks->size() == 1) return begin()->run();
+  if (ranks->rank() == 0) {
+    try {
+      LlcEstimate estimate = begin()->run();
+      dismiss(*ranks, "");
+      return estimate;
+    } catch (const std::exception& error) {
+      dismiss(*ranks, error.what());
+      throw;
+    } catch (...) {
+      dismiss(*ranks, "an exception of a type of its own");
+      throw;
+    }
+  }
+  std::unique_ptr<Estimation> estimation;
+  try {
+    estimation = begin();
+  } catch (const std::exception& error) {
+    refuse(*ranks, error.what());
+    throw;
+  }
+  estimation->serve();
+  LlcEstimate elsewhere;
+  elsewhere.kind = options.kind();
+  elsewhere.failures.emplace_back("estimated by rank 0");
+  return elsewhere;
 }
 
 }  // namespace dds

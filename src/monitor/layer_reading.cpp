@@ -1,11 +1,15 @@
 #include "src/monitor/layer_reading.hpp"
 
 #include <ATen/ops/randperm.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <dds/error.hpp>
 #include <limits>
 #include <utility>
 
@@ -30,6 +34,14 @@ c10::ScalarType coarser(c10::ScalarType a, c10::ScalarType b) {
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 }  // namespace
+
+std::int64_t own_max_rows(const ReadingOptions& options) {
+  return options.ranks() ? std::max<std::int64_t>(1, options.max_rows() / options.ranks()->size()) : options.max_rows();
+}
+
+std::uint64_t stream_of(const ReadingOptions& options) {
+  return options.ranks() ? static_cast<std::uint64_t>(options.ranks()->rank()) : 0;
+}
 
 LayerReading::LayerReading(const CapturedLayer& layer, const ReadingOptions& options)
     : layer_(layer.layer), kind_(layer.kind), options_(options) {
@@ -80,7 +92,7 @@ void LayerReading::add_gradient(const CapturedCall& call, const at::Tensor& grad
 }
 
 at::Tensor LayerReading::subset(const at::Tensor& rows, std::int64_t count) {
-  if (!generator_.defined()) generator_ = generator_for(rows.device(), options_.seed());
+  if (!generator_.defined()) generator_ = generator_for(rows.device(), options_.seed(), stream_of(options_));
   const at::Tensor order = at::randperm(rows.size(0), generator_, rows.options().dtype(at::kLong));
   return rows.index_select(0, order.narrow(0, 0, count));
 }
@@ -148,6 +160,144 @@ std::vector<at::Tensor> LayerReading::pending() const {
 
 const TriangularAccumulator* LayerReading::factor(Side side) const {
   return at(side).factor ? &*at(side).factor : nullptr;
+}
+
+// ---- between processes ----
+
+namespace {
+
+/// A factor of more rows than columns is triangular, and only its triangle is sent.
+bool is_triangular(std::int64_t rows, std::int64_t width) { return rows > width; }
+
+void pack_factor(const TriangularAccumulator& accumulator, Parcel& parcel) {
+  const TriangularAccumulator::Factor factor = accumulator.factor();
+  const std::int64_t width = accumulator.width();
+  parcel.put(accumulator.rows());
+  parcel.put(width);
+  parcel.put(factor.exponent.item<double>());
+  const at::Tensor matrix = factor.factor.cpu().contiguous();
+  const double* const from = matrix.data_ptr<double>();
+  const bool triangular = is_triangular(accumulator.rows(), width);
+  std::vector<double> entries;
+  entries.reserve(static_cast<std::size_t>(triangular ? width * (width + 1) / 2 : matrix.numel()));
+  for (std::int64_t i = 0; i < matrix.size(0); ++i) {
+    entries.insert(entries.end(), from + i * width + (triangular ? i : 0), from + (i + 1) * width);
+  }
+  parcel.put(entries);
+}
+
+TriangularAccumulator unpack_factor(Parcel& parcel) {
+  const auto rows = parcel.take<std::int64_t>(), width = parcel.take<std::int64_t>();
+  const auto exponent = parcel.take<double>();
+  const auto entries = parcel.take<std::vector<double>>();
+  const bool triangular = is_triangular(rows, width);
+  const std::int64_t height = std::min(rows, width);
+  const at::Tensor factor = at::zeros({height, width}, at::TensorOptions(at::kDouble));
+  double* const into = factor.data_ptr<double>();
+  auto next = entries.begin();
+  for (std::int64_t i = 0; i < height; ++i) {
+    const std::int64_t skipped = triangular ? i : 0;
+    if (entries.end() - next < width - skipped) throw RankError("a factor has fewer entries than its width asks for");
+    std::copy_n(next, width - skipped, into + i * width + skipped);
+    next += width - skipped;
+  }
+  constexpr std::int64_t kFirstLevelOnly = 1;
+  return TriangularAccumulator::from_state({at::tensor({width, rows, kFirstLevelOnly}, at::kLong),
+                                            at::zeros({0, width}, factor.options()), factor,
+                                            at::scalar_tensor(exponent, factor.options())});
+}
+
+/// The same rows on another device.
+TriangularAccumulator moved(const TriangularAccumulator& accumulator, at::Device device) {
+  std::vector<at::Tensor> state = accumulator.state();
+  std::for_each(state.begin() + 1, state.end(), [&](at::Tensor& tensor) { tensor = tensor.to(device); });
+  return TriangularAccumulator::from_state(state);
+}
+
+}  // namespace
+
+void LayerReading::pack(Parcel& parcel) const {
+  parcel.put(layer_);
+  parcel.put(kind_);
+  parcel.put(ran_);
+  parcel.put(missing_);
+  parcel.put(expanded_);
+  parcel.put(backwards_);
+  for (const SideRows& side : sides_) {
+    parcel.put(side.dtype);
+    parcel.put(side.empty);
+    parcel.put(side.width);
+    parcel.put(side.bound);
+    parcel.put(side.calls);
+    parcel.put(side.seconds);
+    parcel.put(side.status);
+    parcel.put(side.factor.has_value());
+    if (side.factor) pack_factor(*side.factor, parcel);
+  }
+}
+
+LayerReading LayerReading::unpack(Parcel& parcel, const ReadingOptions& options) {
+  LayerReading reading(options);
+  parcel.take(reading.layer_);
+  parcel.take(reading.kind_);
+  parcel.take(reading.ran_);
+  parcel.take(reading.missing_);
+  parcel.take(reading.expanded_);
+  parcel.take(reading.backwards_);
+  for (SideRows& side : reading.sides_) {
+    parcel.take(side.dtype);
+    parcel.take(side.empty);
+    parcel.take(side.width);
+    parcel.take(side.bound);
+    parcel.take(side.calls);
+    parcel.take(side.seconds);
+    parcel.take(side.status);
+    if (parcel.take<bool>()) side.factor = unpack_factor(parcel);
+  }
+  return reading;
+}
+
+void LayerReading::merge(const LayerReading& other) {
+  const at::NoGradGuard no_grad;
+  ran_ = ran_ || other.ran_;
+  missing_ |= other.missing_;
+  expanded_ = expanded_ || other.expanded_;
+  backwards_ += other.backwards_;
+  for (std::size_t i = 0; i < sides_.size(); ++i) {
+    const auto start = Clock::now();
+    SideRows& own = sides_[i];
+    const SideRows& others = other.sides_[i];
+    if (others.dtype) own.dtype = coarser(own.dtype.value_or(*others.dtype), *others.dtype);
+    own.empty = own.empty || others.empty;
+    own.bound = std::max(own.bound, others.bound);
+    own.calls += others.calls;
+    own.status |= others.status;
+    if (!others.factor) {
+      // Nothing to add.
+    } else if (!own.factor) {
+      own.factor = others.factor;
+      own.width = others.width;
+    } else if (own.width != others.width) {
+      own.status |= Status::ShapeChanged;
+    } else {
+      own.factor->merge(moved(*others.factor, *own.factor->device()));
+    }
+    own.seconds += others.seconds + seconds_since(start);
+  }
+}
+
+void pack(const Cancellation& cancellation, Parcel& parcel) {
+  const Cancellation::Parts parts = cancellation.parts();
+  parcel.put(parts.known);
+  parcel.put(parts.terms);
+  parcel.put(parts.difference);
+}
+
+Cancellation unpack_cancellation(Parcel& parcel) {
+  Cancellation::Parts parts{.known = parcel.take<bool>(), .terms = {}, .difference = {}};
+  parcel.take(parts.terms);
+  parcel.take(parts.difference);
+  return Cancellation(std::move(parts));
 }
 
 void LayerReading::replace(Side side, TriangularAccumulator factor) { at(side).factor = std::move(factor); }

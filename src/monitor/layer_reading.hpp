@@ -1,6 +1,6 @@
 // From the calls of layers to their signatures, in three steps that need not happen on one thread: rows are collected
-// over calls, batches and backward passes (add_...), reduced to triangular factors (reduce), and the factors of all
-// layers read at once (read_signatures).
+// over calls, batches and backward passes (add_...), reduced to triangular factors (reduce), joined with those of other
+// processes (merge), and the factors of all layers read at once (SignatureBatch).
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -15,9 +15,14 @@
 #include <optional>
 #include <vector>
 
+#include "src/ranks/parcel.hpp"
 #include "src/spectral/cancellation.hpp"
 
 namespace dds {
+
+/// What one rank of ReadingOptions::ranks keeps of max_rows, and the stream of the seed that it draws from.
+std::int64_t own_max_rows(const ReadingOptions& options);
+std::uint64_t stream_of(const ReadingOptions& options);
 
 /// Collects the rows of one layer, side by side, within the bounds of `options`.
 class LayerReading {
@@ -40,6 +45,12 @@ class LayerReading {
   /// Reduces the rows that wait.
   void reduce();
 
+  /// All that it has, reduced, for another process; and what another process has, with the same options.
+  void pack(Parcel& parcel) const;
+  static LayerReading unpack(Parcel& parcel, const ReadingOptions& options);
+  /// Adds the rows, calls and statuses of another reading of the same layer, which is reduced as this one is.
+  void merge(const LayerReading& other);
+
   const std::string& layer() const { return layer_; }
   /// Tensors that wait for reduce().
   std::vector<at::Tensor> pending() const;
@@ -54,6 +65,7 @@ class LayerReading {
 
  private:
   friend class SignatureBatch;
+  explicit LayerReading(const ReadingOptions& options) : options_(options) {}
 
   struct SideRows {
     struct Pending {
@@ -88,6 +100,9 @@ class LayerReading {
   std::array<SideRows, 3> sides_;
   at::Generator generator_;  ///< undefined until a subset is drawn
 };
+
+void pack(const Cancellation& cancellation, Parcel& parcel);
+Cancellation unpack_cancellation(Parcel& parcel);
 
 /// Signatures that are read together: the spectra of all of them in few calls.
 class SignatureBatch {

@@ -5,6 +5,7 @@
 #include <torch/nn/module.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <dds/directions.hpp>
@@ -24,6 +25,7 @@
 #include "src/log/logger.hpp"
 #include "src/monitor/layer_reading.hpp"
 #include "src/monitor/reading_thread.hpp"
+#include "src/ranks/exchange.hpp"
 #include "src/spectral/cancellation.hpp"
 
 namespace dds {
@@ -41,6 +43,7 @@ struct Scaling {
   at::Tensor factor;  ///< 0-d; undefined: 1
   std::string name;   ///< for the record; empty if nothing is known
   StatusSet status;
+  std::int64_t targets = 0;  ///< over how many a mean was taken; 0: it was not, or nobody knows
 };
 
 /// The losses that a call's output may have gone into: those that ran after it and before its layer did again.
@@ -116,8 +119,17 @@ Scaling scaling_of(const Reduction& reduction, const std::vector<const CapturedL
            loss->op == losses.front()->op;
   });
   if (losses.empty() || !agree) return {{}, "mean", Status::ReductionUnknown};
-  return {losses.front()->terms, fmt::format("mean:{}", losses.front()->targets), {}};
+  return {losses.front()->terms, "mean", {}, losses.front()->targets};
 }
+
+/// What ranks other than the first log to.
+class Nowhere final : public log::Sink {
+ public:
+  void write(const Signature&) override {}
+  void write(const LlcEstimate&) override {}
+  void write(const Metric&) override {}
+  void describe(const std::string&, const std::string&) override {}
+};
 
 }  // namespace
 
@@ -126,7 +138,8 @@ class Monitor::State {
   State(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink)
       : model_(model),
         options_(std::move(options)),
-        sink_(std::move(sink)),
+        ranks_(options_.reading().ranks()),
+        sink_(ranks_ && ranks_->rank() != 0 ? std::make_shared<Nowhere>() : std::move(sink)),
         recorder_(model, recorder_options(options_)),
         decay_(options_.decay()) {
     if (!sink_) throw InvalidArgument("Monitor: sink is null, expected dds::log::directory(...) or another sink");
@@ -141,6 +154,12 @@ class Monitor::State {
     if (options_.queue() < 1 || options_.window() < 1) {
       throw InvalidArgument(
           fmt::format("Monitor: queue is {} and window {}, expected at least 1", options_.queue(), options_.window()));
+    }
+    if (ranks_ && options_.worker() == Worker::Skip) {
+      throw InvalidArgument(
+          "Monitor: Worker::Skip with several ranks, which would not leave out the same steps; expected Worker::Wait "
+          "or "
+          "Worker::Off");
     }
     describe();
     if (options_.worker() != Worker::Off) worker_.emplace(static_cast<std::size_t>(options_.queue()));
@@ -170,7 +189,8 @@ class Monitor::State {
     if (open_)
       throw InvalidArgument(fmt::format("Monitor::step: step {} has not ended, expected its scope to be left", steps_));
     rethrow();
-    due_ = options_.due() ? options_.due()(steps_) : options_.every() > 0 && steps_ % options_.every() == 0;
+    due_ =
+        !alone_ && (options_.due() ? options_.due()(steps_) : options_.every() > 0 && steps_ % options_.every() == 0);
     if (due_ && options_.worker() == Worker::Skip && worker_->full()) {
       due_ = false;
       skip();
@@ -221,6 +241,7 @@ class Monitor::State {
                               ReadOptions options) {
     flush();
     if (options.reading().layers().empty()) options.reading().layers(options_.reading().layers());
+    if (!options.reading().ranks()) options.reading().ranks(ranks_);
     const bool spectra = options.reading().spectra() || options_.reading().spectra();
     options.reading(counted(std::move(options.reading())));
     const auto start = std::chrono::steady_clock::now();
@@ -309,6 +330,7 @@ class Monitor::State {
                    : options_.worker() == Worker::Wait ? "wait"
                                                        : "skip"},
         {"seed", options_.reading().seed()},
+        {"ranks", ranks_ ? ranks_->size() : 1},
     };
     sink_->describe("monitor", monitor.dump());
     sink_->describe("threads", nlohmann::json(at::get_num_threads()).dump());
@@ -335,6 +357,7 @@ class Monitor::State {
     struct Layer {
       LayerReading reading;
       std::string reduction;
+      std::int64_t targets = 0;  ///< as Scaling has them
       Cancellation cancellation;
     };
     std::int64_t step = 0;
@@ -358,6 +381,9 @@ class Monitor::State {
         rows.layers.push_back(collect(layer, captured, cancellations));
       } catch (...) {
         if (!rows.error) rows.error = std::current_exception();
+        LayerReading failed(layer, options_.reading());
+        failed.mark(Status::CaptureFailed);
+        rows.layers.push_back({.reading = std::move(failed), .reduction = {}, .cancellation = {}});
       }
     }
     if (!captured.errors.empty() && !rows.error) {
@@ -379,9 +405,10 @@ class Monitor::State {
     LayerReading reading(layer, options_.reading());
     if (!captured.errors.empty()) reading.mark(Status::CaptureFailed);
     std::string reduction;
+    std::int64_t targets = 0;
     Cancellation cancellation;
-    const std::int64_t budget =
-        std::max<std::int64_t>(1, options_.reading().max_rows() / std::max<std::int64_t>(1, std::ssize(layer.calls)));
+    const std::int64_t budget = std::max<std::int64_t>(
+        1, own_max_rows(options_.reading()) / std::max<std::int64_t>(1, std::ssize(layer.calls)));
     for (const CapturedCall& call : layer.calls) {
       reading.add_forward(call, std::ssize(layer.calls), budget);
       if (coupled_downstream(call, captured)) reading.mark(Side::Fisher, Status::Coupled);
@@ -389,12 +416,13 @@ class Monitor::State {
       const Scaling scaling = scaling_of(options_.reduction(), losses);
       reading.mark(Side::Fisher, scaling.status);
       reduction = scaling.name;
+      targets = scaling.targets;
       reading.add_gradient(call, call.gradient(), call.backwards(), scaling.factor, std::ssize(layer.calls), budget);
       if (!wanted(Side::Fisher) || call.backwards() == 0) continue;
       const Cancellation of_call = joined(cancellations, losses).scaled(scaling.factor);
       cancellation.add(of_call.factor().defined() ? of_call : Cancellation::unknown());
     }
-    return {std::move(reading), std::move(reduction), std::move(cancellation)};
+    return {std::move(reading), std::move(reduction), targets, std::move(cancellation)};
   }
 
   /// A due step that is not captured.
@@ -433,11 +461,26 @@ class Monitor::State {
         if (!rows.error) rows.error = std::current_exception();
       }
     };
+    for (StepRows::Layer& layer : rows.layers) {
+      attempt([&] {
+        try {
+          layer.reading.reduce();
+        } catch (...) {
+          layer.reading.mark(Status::CaptureFailed);
+          throw;
+        }
+      });
+    }
+    bool first = !ranks_;
+    if (ranks_) attempt([&] { first = join_ranks(rows); });
+    if (!first) {
+      if (rows.error) std::rethrow_exception(rows.error);
+      return;
+    }
     const ReadingOptions options = counted(options_.reading());
     SignatureBatch batch(options);
     for (StepRows::Layer& layer : rows.layers) {
       attempt([&] {
-        layer.reading.reduce();
         for (const Side side : options.sides()) {
           Cancellation cancellation = side == Side::Fisher ? layer.cancellation : Cancellation();
           if (options_.window() > 1) join(layer.reading, side, cancellation);
@@ -446,7 +489,7 @@ class Monitor::State {
           like.source = "step";
           if (side == Side::Fisher) {
             like.fisher_kind = "empirical";
-            like.reduction = layer.reduction;
+            like.reduction = layer.targets > 0 ? fmt::format("{}:{}", layer.reduction, layer.targets) : layer.reduction;
           }
           batch.add(layer.reading, side, std::move(like), /*terms=*/1, cancellation);
         }
@@ -463,6 +506,84 @@ class Monitor::State {
       if (rows.handed_over_after) sink_->write(Metric{rows.step, "step_capture_seconds", *rows.handed_over_after});
     });
     if (rows.error) std::rethrow_exception(rows.error);
+  }
+
+  // ---- several processes ----
+
+  static std::string message_of(const std::exception_ptr& error) {
+    if (!error) return "";
+    try {
+      std::rethrow_exception(error);
+    } catch (const std::exception& thrown) {
+      return thrown.what();
+    } catch (...) {
+      return "an exception of a type of its own";
+    }
+  }
+
+  static void pack(const StepRows::Layer& layer, Parcel& parcel) {
+    layer.reading.pack(parcel);
+    parcel.put(layer.reduction);
+    parcel.put(layer.targets);
+    dds::pack(layer.cancellation, parcel);
+  }
+
+  void join(StepRows& rows, Parcel& parcel) const {
+    for (auto left = parcel.take<std::size_t>(); left > 0; --left) {
+      StepRows::Layer theirs{.reading = LayerReading::unpack(parcel, options_.reading()),
+                             .reduction = parcel.take<std::string>(),
+                             .targets = parcel.take<std::int64_t>(),
+                             .cancellation = unpack_cancellation(parcel)};
+      const auto own = std::find_if(rows.layers.begin(), rows.layers.end(), [&](const StepRows::Layer& layer) {
+        return layer.reading.layer() == theirs.reading.layer();
+      });
+      if (own == rows.layers.end()) {
+        rows.layers.push_back(std::move(theirs));
+        continue;
+      }
+      own->reading.merge(theirs.reading);
+      if (own->reduction.empty()) own->reduction = theirs.reduction;
+      own->targets = own->targets > 0 && theirs.targets > 0 ? own->targets + theirs.targets : 0;
+      own->cancellation.add(theirs.cancellation);
+    }
+  }
+
+  /// Joins the rows of all ranks on the first, where it is true. An error of theirs becomes one of these rows; a rank
+  /// that cannot be reached ends the readings of this one, since each would wait for as long.
+  bool join_ranks(StepRows& rows) {
+    std::string error = message_of(rows.error);
+    if (!error.empty()) error = fmt::format("rank {}: {}", ranks_->rank(), error);
+    const auto pack_all = [&] {
+      Parcel parcel;
+      parcel.put(rows.step);
+      parcel.put(error);
+      parcel.put(rows.layers.size());
+      for (const StepRows::Layer& layer : rows.layers) pack(layer, parcel);
+      return parcel;
+    };
+    const auto join_theirs = [&](Parcel parcel) {
+      const auto step = parcel.take<std::int64_t>();
+      if (step != rows.step) {
+        throw RankError(fmt::format(
+            "rank {} reads step {} while another one reads step {}; expected all ranks to read the same steps",
+            ranks_->rank(), rows.step, step));
+      }
+      const auto their_error = parcel.take<std::string>();
+      if (error.empty()) error = their_error;
+      join(rows, parcel);
+    };
+    try {
+      const bool first = gather_to_first(*ranks_, pack_all, join_theirs);
+      if (first && !rows.error && !error.empty()) {
+        rows.error = std::make_exception_ptr(CaptureError(fmt::format("step {}: {}", rows.step, error)));
+      }
+      return first;
+    } catch (const RankError& lost) {
+      alone_ = true;
+      const std::string what = fmt::format("step {} and those after it are not read: {}", rows.step, lost.what());
+      sink_->describe("lost_rank", nlohmann::json(what).dump());
+      throw RankError("Monitor: " + what);
+    }
   }
 
   /// Rows of the last steps of one layer and side, and what cancelled in their losses.
@@ -534,7 +655,9 @@ class Monitor::State {
 
   torch::nn::Module& model_;
   MonitorOptions options_;
-  log::SinkPtr sink_;  ///< the worker's, if there is one; for others after drain()
+  RanksPtr ranks_;
+  std::atomic<bool> alone_ = false;  ///< another rank is lost
+  log::SinkPtr sink_;                ///< the worker's, if there is one; for others after drain()
   Recorder recorder_;
   bool open_ = false;
   bool due_ = false;

@@ -9,6 +9,8 @@
 #include <dds/error.hpp>
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
+#include <exception>
+#include <functional>
 #include <map>
 #include <optional>
 #include <utility>
@@ -17,6 +19,7 @@
 #include "src/model/guard.hpp"
 #include "src/model/random.hpp"
 #include "src/monitor/layer_reading.hpp"
+#include "src/ranks/exchange.hpp"
 #include "src/spectral/cancellation.hpp"
 
 namespace dds {
@@ -40,6 +43,19 @@ struct FisherPlan {
   std::string name;
 };
 
+/// What came of the passes over a probe.
+struct ProbeRows {
+  std::vector<LayerReading> readings;
+  std::map<std::string, std::size_t> places;  ///< of a layer's reading
+  std::optional<FisherPlan> plan;
+  Cancellation cancellation;
+
+  LayerReading& of(const std::string& layer, const std::function<LayerReading()>& make) {
+    const auto [place, is_new] = places.emplace(layer, readings.size());
+    return is_new ? readings.emplace_back(make()) : readings[place->second];
+  }
+};
+
 /// One checkpoint read: the probe in batches through the model, rows into a LayerReading for each layer.
 class CheckpointRead {
  public:
@@ -56,12 +72,12 @@ class CheckpointRead {
   }
 
   /// Under a guard that has put the model's parameters into `dtype` (none: their own).
-  std::vector<Signature> run(std::optional<at::ScalarType> dtype) {
+  ProbeRows run(std::optional<at::ScalarType> dtype) {
     const std::int64_t samples = probe_.size();
     for (std::int64_t begin = 0; begin < samples; begin += options_.batch_size()) {
       batch(converted(probe_.slice(begin, std::min(samples, begin + options_.batch_size())), dtype));
     }
-    return signatures();
+    return std::move(rows_);
   }
 
  private:
@@ -76,23 +92,23 @@ class CheckpointRead {
   }
 
   void choose_fisher(const at::Tensor& output) {
-    if (plan_) return;
+    if (rows_.plan) return;
     if (options_.fisher() == Fisher::Empirical || !likelihood_.can_sample()) {
       if (!probe_.targets.defined()) {
         throw InvalidArgument(fmt::format(
             "read: the empirical Fisher needs targets, and the probe has none (likelihood {})", likelihood_.name()));
       }
-      plan_ = FisherPlan{FisherPlan::Empirical, 1, "empirical"};
+      rows_.plan = FisherPlan{FisherPlan::Empirical, 1, "empirical"};
     } else if (const std::int64_t terms = likelihood_.fisher_terms(output); terms > 0) {
-      plan_ = FisherPlan{FisherPlan::Exact, terms, "exact"};
+      rows_.plan = FisherPlan{FisherPlan::Exact, terms, "exact"};
     } else {
-      plan_ = FisherPlan{FisherPlan::Sampled, options_.draws(), fmt::format("sampled:{}", options_.draws())};
+      rows_.plan = FisherPlan{FisherPlan::Sampled, options_.draws(), fmt::format("sampled:{}", options_.draws())};
     }
   }
 
   /// Per-sample scalars of backward pass k, the gradients of which are the rows of the Fisher side.
   at::Tensor term(const at::Tensor& output, const at::Tensor& targets, std::int64_t k) {
-    switch (plan_->kind) {
+    switch (rows_.plan->kind) {
       case FisherPlan::Exact:
         return likelihood_.fisher_term(output, k);
       case FisherPlan::Empirical:
@@ -103,7 +119,8 @@ class CheckpointRead {
     at::Tensor drawn;
     {
       const at::NoGradGuard no_grad;
-      if (!generator_.defined()) generator_ = generator_for(output.device(), options_.reading().seed());
+      if (!generator_.defined())
+        generator_ = generator_for(output.device(), options_.reading().seed(), stream_of(options_.reading()));
       drawn = likelihood_.sample(output, generator_);
     }
     return likelihood_.loss(output, drawn);
@@ -126,35 +143,32 @@ class CheckpointRead {
     const double share = static_cast<double>(data.size()) / static_cast<double>(probe_.size());
     add_forward(captured, share);
     if (!output.requires_grad()) return;
-    const bool exact = plan_->kind == FisherPlan::Exact;
+    const bool exact = rows_.plan->kind == FisherPlan::Exact;
     const at::Tensor terms = likelihood_.cancelling_terms(output.detach(), exact);
     at::Tensor squares = at::zeros({}, output.options().dtype(at::kDouble).requires_grad(false));
     std::vector<at::Tensor> inputs = parameters_;
     inputs.push_back(output);
-    for (std::int64_t k = 0; k < plan_->passes; ++k) {
+    for (std::int64_t k = 0; k < rows_.plan->passes; ++k) {
       const at::Tensor scalars = k == 0 ? std::exchange(first, {}) : term(output, data.targets, k);
       const at::Tensor at_output =
-          torch::autograd::grad({scalars.sum()}, inputs, {}, /*retain_graph=*/k + 1 < plan_->passes,
+          torch::autograd::grad({scalars.sum()}, inputs, {}, /*retain_graph=*/k + 1 < rows_.plan->passes,
                                 /*create_graph=*/false, /*allow_unused=*/true)
               .back();
       if (at_output.defined()) squares.add_(norm_of(at_output).square());
       add_gradients(captured, share);
     }
-    const double labels = exact ? 1 : static_cast<double>(plan_->passes);
-    cancellation_.add(terms.defined() ? Cancellation(terms.mul(std::sqrt(labels)), squares.sqrt())
-                                      : Cancellation::unknown());
+    const double labels = exact ? 1 : static_cast<double>(rows_.plan->passes);
+    rows_.cancellation.add(terms.defined() ? Cancellation(terms.mul(std::sqrt(labels)), squares.sqrt())
+                                           : Cancellation::unknown());
   }
 
   LayerReading& reading(const CapturedLayer& layer) {
-    const auto known = places_.find(layer.layer);
-    if (known != places_.end()) return readings_[known->second];
-    places_.emplace(layer.layer, readings_.size());
-    return readings_.emplace_back(layer, options_.reading());
+    return rows_.of(layer.layer, [&] { return LayerReading(layer, options_.reading()); });
   }
 
   /// Rows that one call may add, of the budget for the whole reading.
   std::int64_t budget(const CapturedLayer& layer, double share, std::int64_t passes) const {
-    const double rows = static_cast<double>(options_.reading().max_rows()) * share;
+    const double rows = static_cast<double>(own_max_rows(options_.reading())) * share;
     const double adds = static_cast<double>(passes) * static_cast<double>(layer.calls.size());
     return std::max<std::int64_t>(1, static_cast<std::int64_t>(rows / adds));
   }
@@ -173,34 +187,10 @@ class CheckpointRead {
       LayerReading& into = reading(layer);
       for (CapturedCall& call : layer.calls) {
         into.add_gradient(call, call.take_gradient(), /*backwards=*/1, /*scale=*/{}, std::ssize(layer.calls),
-                          budget(layer, share, plan_->passes));
+                          budget(layer, share, rows_.plan->passes));
       }
       into.reduce();
     }
-  }
-
-  std::vector<Signature> signatures() const {
-    SignatureBatch batch(options_.reading());
-    for (const LayerReading& reading : readings_) {
-      for (const Side side : options_.reading().sides()) {
-        Signature like;
-        like.source = "read";
-        std::int64_t terms = 1;
-        if (side == Side::Fisher) {
-          like.fisher_kind = plan_->name;
-          like.reduction = "sum";
-          if (plan_->kind == FisherPlan::Exact) terms = plan_->passes;
-        }
-        batch.add(reading, side, std::move(like), terms, side == Side::Fisher ? cancellation_ : Cancellation());
-      }
-    }
-    std::vector<Signature> result = batch.read();
-    for (Signature& signature : result) {
-      if (options_.fp64() && !signature.dtype.empty() && signature.dtype != c10::toString(at::kDouble)) {
-        signature.status |= Status::Fp64Unavailable;
-      }
-    }
-    return result;
   }
 
   torch::nn::Module& model_;
@@ -211,31 +201,22 @@ class CheckpointRead {
   at::Generator generator_;
   std::optional<Recorder> recorder_;
   std::vector<at::Tensor> parameters_;
-  std::optional<FisherPlan> plan_;
-  Cancellation cancellation_;
-  std::vector<LayerReading> readings_;
-  std::map<std::string, std::size_t> places_;
+  ProbeRows rows_;
 };
 
-std::vector<Signature> read_in(std::optional<at::ScalarType> dtype, torch::nn::Module& model,
-                               const Likelihood& likelihood, const Data& probe, const Forward& forward,
-                               const ReadOptions& options) {
+ProbeRows rows_in(std::optional<at::ScalarType> dtype, torch::nn::Module& model, const Likelihood& likelihood,
+                  const Data& probe, const Forward& forward, const ReadOptions& options) {
   GuardOptions guard_options;
   guard_options.dtype = dtype;
   const ModelGuard guard(model, guard_options);
   return CheckpointRead(model, likelihood, probe, forward, options).run(dtype);
 }
 
-}  // namespace
-
-std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
-                            const Forward& forward, const ReadOptions& options) {
-  check(options);
-  if (!likelihood) throw InvalidArgument("read: likelihood is null, expected categorical(), gaussian(), ...");
-  probe.size();  // throws if there is nothing to read
+ProbeRows rows_of(torch::nn::Module& model, const Likelihood& likelihood, const Data& probe, const Forward& forward,
+                  const ReadOptions& options) {
   if (options.fp64()) {
     try {
-      return read_in(at::kDouble, model, *likelihood, probe, forward, options);
+      return rows_in(at::kDouble, model, likelihood, probe, forward, options);
     } catch (const c10::OutOfMemoryError&) {
       throw;
     } catch (const c10::Error& error) {
@@ -245,7 +226,131 @@ std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likel
                                             what.substr(0, what.find('\n'))));
     }
   }
-  return read_in(std::nullopt, model, *likelihood, probe, forward, options);
+  return rows_in(std::nullopt, model, likelihood, probe, forward, options);
+}
+
+std::vector<Signature> signatures_of(const ProbeRows& rows, const ReadOptions& options) {
+  SignatureBatch batch(options.reading());
+  for (const LayerReading& reading : rows.readings) {
+    for (const Side side : options.reading().sides()) {
+      Signature like;
+      like.source = "read";
+      std::int64_t terms = 1;
+      if (side == Side::Fisher) {
+        like.fisher_kind = rows.plan->name;
+        like.reduction = "sum";
+        if (rows.plan->kind == FisherPlan::Exact) terms = rows.plan->passes;
+      }
+      batch.add(reading, side, std::move(like), terms, side == Side::Fisher ? rows.cancellation : Cancellation());
+    }
+  }
+  std::vector<Signature> result = batch.read();
+  for (Signature& signature : result) {
+    if (options.fp64() && !signature.dtype.empty() && signature.dtype != c10::toString(at::kDouble)) {
+      signature.status |= Status::Fp64Unavailable;
+    }
+  }
+  return result;
+}
+
+// ---- over several processes ----
+
+void pack(const ProbeRows& rows, Parcel& parcel) {
+  parcel.put(rows.plan->kind);
+  parcel.put(rows.plan->passes);
+  parcel.put(rows.plan->name);
+  pack(rows.cancellation, parcel);
+  parcel.put(rows.readings.size());
+  for (const LayerReading& reading : rows.readings) reading.pack(parcel);
+}
+
+/// Joins another rank's rows, as they were packed.
+void join(ProbeRows& rows, Parcel& parcel, const ReadOptions& options) {
+  FisherPlan plan{parcel.take<FisherPlan::Kind>(), parcel.take<std::int64_t>(), parcel.take<std::string>()};
+  if (plan.name != rows.plan->name || plan.passes != rows.plan->passes) {
+    throw RankError(
+        fmt::format("read: a rank read the Fisher side {} in {} passes, another one {} in {}; expected the "
+                    "same likelihood and options on all",
+                    plan.name, plan.passes, rows.plan->name, rows.plan->passes));
+  }
+  rows.cancellation.add(unpack_cancellation(parcel));
+  for (auto left = parcel.take<std::size_t>(); left > 0; --left) {
+    LayerReading theirs = LayerReading::unpack(parcel, options.reading());
+    bool is_new = false;
+    LayerReading& own = rows.of(theirs.layer(), [&] {
+      is_new = true;
+      return theirs;
+    });
+    if (!is_new) own.merge(theirs);
+  }
+}
+
+std::string message_of(const std::exception_ptr& error, const Ranks& ranks) {
+  if (!error) return "";
+  const std::string who = fmt::format("read: rank {} of {}: ", ranks.rank(), ranks.size());
+  try {
+    std::rethrow_exception(error);
+  } catch (const c10::Error& thrown) {
+    return who + thrown.what_without_backtrace();
+  } catch (const std::exception& thrown) {
+    return who + thrown.what();
+  } catch (...) {
+    return who + "an exception of a type of its own";
+  }
+}
+
+/// Collects the rows of all ranks on rank 0, and is true there. What went wrong on any of them, `own_error` on this
+/// one, is thrown on all of them.
+bool collect(Ranks& ranks, std::optional<ProbeRows>& rows, const std::exception_ptr& own_error,
+             const ReadOptions& options) {
+  std::string error = message_of(own_error, ranks);
+  const auto pack_all = [&] {
+    Parcel parcel;
+    parcel.put(error);
+    if (error.empty()) pack(*rows, parcel);
+    return parcel;
+  };
+  const auto join_theirs = [&](Parcel parcel) {
+    const auto their_error = parcel.take<std::string>();
+    if (error.empty()) error = their_error;
+    if (!error.empty()) return;
+    try {
+      join(*rows, parcel, options);
+    } catch (const Error& refused) {
+      error = refused.what();
+    }
+  };
+  const bool first = gather_to_first(ranks, pack_all, join_theirs);
+  Parcel outcome;
+  outcome.put(error);
+  error = spread_from_first(ranks, std::move(outcome)).take<std::string>();
+  if (own_error) std::rethrow_exception(own_error);
+  if (!error.empty()) throw RankError(error);
+  return first;
+}
+
+void check(const LikelihoodPtr& likelihood, const Data& probe, const ReadOptions& options) {
+  check(options);
+  if (!likelihood) throw InvalidArgument("read: likelihood is null, expected categorical(), gaussian(), ...");
+  probe.size();  // throws if there is nothing to read
+}
+
+}  // namespace
+
+std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
+                            const Forward& forward, const ReadOptions& options) {
+  const RanksPtr& ranks = options.reading().ranks();
+  std::optional<ProbeRows> rows;
+  std::exception_ptr error;
+  try {
+    check(likelihood, probe, options);
+    rows = rows_of(model, *likelihood, probe, forward, options);
+  } catch (...) {
+    if (!ranks) throw;
+    error = std::current_exception();
+  }
+  if (ranks && !collect(*ranks, rows, error, options)) return {};
+  return signatures_of(*rows, options);
 }
 
 }  // namespace dds

@@ -37,8 +37,11 @@ Cancellation Cancellation::unknown() {
 void Cancellation::add(const Cancellation& other) {
   known_ = known_ && other.known_;
   if (!other.terms_.defined()) return;
-  terms_ = terms_.defined() ? terms_.add(other.terms_) : other.terms_;
-  difference_ = difference_.defined() ? difference_.add(other.difference_) : other.difference_;
+  const auto joined = [](const at::Tensor& own, const at::Tensor& others) {
+    return own.defined() ? own.add(others.to(own.device())) : others;
+  };
+  terms_ = joined(terms_, other.terms_);
+  difference_ = joined(difference_, other.difference_);
 }
 
 Cancellation Cancellation::scaled(const at::Tensor& factor) const {

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <utility>
 
 namespace dds {
 
@@ -18,6 +19,7 @@ class Cancellation {
   /// Of rows from a loss that nothing is known of.
   static Cancellation unknown();
 
+  /// The other's may be on another device.
   void add(const Cancellation& other);
   /// The same rows multiplied by `factor` (undefined: 1).
   Cancellation scaled(const at::Tensor& factor) const;
@@ -26,6 +28,15 @@ class Cancellation {
   /// 1 + T / |delta_out|; 1 where delta_out is zero, since then so are all rows. Undefined unless known, and for no
   /// rows.
   at::Tensor factor() const;
+
+  /// For another process: known, and the squares, which are undefined for no rows.
+  struct Parts {
+    bool known;
+    at::Tensor terms, difference;
+  };
+  Parts parts() const { return {known_, terms_, difference_}; }
+  explicit Cancellation(Parts parts)
+      : known_(parts.known), terms_(std::move(parts.terms)), difference_(std::move(parts.difference)) {}
 
  private:
   bool known_ = true;

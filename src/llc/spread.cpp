@@ -1,0 +1,148 @@
+#include "src/llc/spread.hpp"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <dds/error.hpp>
+#include <exception>
+
+#include "src/ranks/exchange.hpp"
+
+namespace dds {
+namespace {
+
+enum class Request : std::uint8_t { Advance, Dismiss };
+
+std::vector<std::size_t> chains_of(int rank, int ranks, std::size_t chains) {
+  std::vector<std::size_t> own;
+  for (auto i = static_cast<std::size_t>(rank); i < chains; i += static_cast<std::size_t>(ranks)) own.push_back(i);
+  return own;
+}
+
+void put(Parcel& parcel, const Dynamics& dynamics) {
+  parcel.put(dynamics.sampler);
+  for (const double number : {dynamics.n_beta, dynamics.gamma, dynamics.eps, dynamics.box}) parcel.put(number);
+  parcel.put(dynamics.scale);
+}
+
+Dynamics take_dynamics(Parcel& parcel, at::Device device) {
+  Dynamics dynamics;
+  parcel.take(dynamics.sampler);
+  for (double* number : {&dynamics.n_beta, &dynamics.gamma, &dynamics.eps, &dynamics.box}) parcel.take(*number);
+  parcel.take(dynamics.scale);
+  if (dynamics.scale.defined()) dynamics.scale = dynamics.scale.to(device);
+  return dynamics;
+}
+
+/// What all ranks must have in common: the numbers of weights and samples, and the loss at w*, which may differ by
+/// rounding.
+struct Start {
+  std::int64_t parameters, samples;
+  double loss;
+};
+
+Start start_of(const Objective& objective) {
+  return {objective.start().numel(), objective.samples(), objective.start_loss()};
+}
+
+void check(const Start& here, const Start& there) {
+  constexpr double kRounding = 1e-4;
+  const bool same_loss = std::abs(here.loss - there.loss) <= kRounding * (std::abs(here.loss) + std::abs(there.loss));
+  if (here.parameters == there.parameters && here.samples == there.samples && same_loss) return;
+  throw RankError(
+      fmt::format("{} weights, {} samples and a loss of {:.6g} at w*, where rank 0 has {}, {} and {:.6g}; expected the "
+                  "same weights "
+                  "and data on all ranks",
+                  here.parameters, here.samples, here.loss, there.parameters, there.samples, there.loss));
+}
+
+}  // namespace
+
+void advance(Ranks* ranks, std::vector<Chain>& chains, const Objective& objective, const Dynamics& dynamics,
+             std::int64_t steps, Keep keep, const std::function<bool()>& stop, const RunChains& run) {
+  const int size = ranks ? ranks->size() : 1;
+  for (int rank = 1; rank < size; ++rank) {
+    Parcel request;
+    request.put(Request::Advance);
+    request.put(start_of(objective));
+    put(request, dynamics);
+    request.put(steps);
+    request.put(keep);
+    for (const std::size_t i : chains_of(rank, size, chains.size())) chains[i].pack(request);
+    send(*ranks, request, rank);
+  }
+  std::exception_ptr error;
+  const auto attempt = [&](const auto& work) {
+    try {
+      work();
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
+  };
+  attempt([&] {
+    run(chains_of(0, size, chains.size()),
+        [&](std::size_t i, const Replica& replica) { chains[i].advance(replica, dynamics, steps, keep, stop); });
+  });
+  // Also after an error: a rank whose answer is not taken cannot be dismissed.
+  for (int rank = 1; rank < size; ++rank) {
+    attempt([&] {
+      Parcel answer = receive(*ranks, rank);
+      const auto theirs = answer.take<std::string>();
+      if (!theirs.empty()) throw RankError(fmt::format("estimate_llc: rank {}: {}", rank, theirs));
+      for (const std::size_t i : chains_of(rank, size, chains.size())) chains[i].unpack(answer);
+    });
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+void dismiss(Ranks& ranks, const std::string& error) noexcept {
+  for (int rank = 1; rank < ranks.size(); ++rank) {
+    try {
+      Parcel request;
+      request.put(Request::Dismiss);
+      request.put(error);
+      send(ranks, request, rank);
+    } catch (const std::exception&) {  // whoever is gone needs not be told
+    }
+  }
+}
+
+void serve(Ranks& ranks, std::vector<Chain>& chains, const Objective& objective, const std::function<bool()>& stop,
+           const RunChains& run) {
+  const std::vector<std::size_t> own = chains_of(ranks.rank(), ranks.size(), chains.size());
+  while (true) {
+    Parcel request = receive(ranks, 0);
+    if (request.take<Request>() == Request::Dismiss) {
+      const auto error = request.take<std::string>();
+      if (!error.empty()) throw RankError("estimate_llc: rank 0: " + error);
+      return;
+    }
+    Parcel answer;
+    std::exception_ptr thrown;
+    try {
+      check(start_of(objective), request.take<Start>());
+      const Dynamics dynamics = take_dynamics(request, objective.start().device());
+      const auto steps = request.take<std::int64_t>();
+      const auto keep = request.take<Keep>();
+      for (const std::size_t i : own) chains[i].unpack(request);
+      run(own, [&](std::size_t i, const Replica& replica) { chains[i].advance(replica, dynamics, steps, keep, stop); });
+      answer.put(std::string());
+      for (const std::size_t i : own) chains[i].pack(answer);
+    } catch (const std::exception& error) {
+      thrown = std::current_exception();
+      answer = Parcel();
+      answer.put(std::string(error.what()));
+    }
+    send(ranks, answer, 0);
+    if (thrown) std::rethrow_exception(thrown);
+  }
+}
+
+void refuse(Ranks& ranks, const std::string& error) {
+  if (receive(ranks, 0).take<Request>() == Request::Dismiss) return;
+  Parcel answer;
+  answer.put(error);
+  send(ranks, answer, 0);
+}
+
+}  // namespace dds

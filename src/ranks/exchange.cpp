@@ -1,0 +1,97 @@
+#include "src/ranks/exchange.hpp"
+
+#include <ATen/ops/from_blob.h>
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <dds/error.hpp>
+#include <exception>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace dds {
+namespace {
+
+/// Before each parcel: what a rank of another version, or one in the middle of something else, would not send.
+struct Header {
+  std::uint64_t mark = kMark;
+  std::uint64_t size = 0;
+  static constexpr std::uint64_t kMark = 0x6464732d72616e01;  // "dds-ran", version 1 of what follows
+};
+
+at::Tensor as_tensor(const void* bytes, std::size_t size) {
+  // Never written to where it is sent from.
+  return at::from_blob(const_cast<void*>(bytes), {static_cast<std::int64_t>(size)}, at::TensorOptions(at::kByte));
+}
+
+std::string first_line(const std::exception& error) {
+  const std::string what = error.what();
+  return what.substr(0, what.find('\n'));
+}
+
+template <class Work>
+void guarded(const Ranks& ranks, const char* doing, int other, const Work& work) {
+  try {
+    work();
+  } catch (const RankError&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw RankError(fmt::format("rank {} of {} could not {} rank {}: {}", ranks.rank(), ranks.size(), doing, other,
+                                first_line(error)));
+  }
+}
+
+}  // namespace
+
+void send(Ranks& ranks, const Parcel& parcel, int to) {
+  guarded(ranks, "send to", to, [&] {
+    const Header header{.size = parcel.bytes().size()};
+    ranks.send(as_tensor(&header, sizeof header), to);
+    if (header.size > 0) ranks.send(as_tensor(parcel.bytes().data(), header.size), to);
+  });
+}
+
+Parcel receive(Ranks& ranks, int from) {
+  std::vector<std::byte> bytes;
+  guarded(ranks, "receive from", from, [&] {
+    Header header;
+    ranks.receive(as_tensor(&header, sizeof header), from);
+    if (header.mark != Header::kMark) {
+      throw RankError(fmt::format(
+          "rank {} got something else than a reading from rank {}; expected the same version of the library on all "
+          "ranks, and a group that nothing else sends through",
+          ranks.rank(), from));
+    }
+    bytes.resize(header.size);
+    if (header.size > 0) ranks.receive(as_tensor(bytes.data(), bytes.size()), from);
+  });
+  return Parcel(std::move(bytes));
+}
+
+bool gather_to_first(Ranks& ranks, const std::function<Parcel()>& pack, const std::function<void(Parcel)>& join) {
+  const int rank = ranks.rank(), size = ranks.size();
+  for (int step = 1; step < size; step *= 2) {
+    if ((rank & step) != 0) {
+      send(ranks, pack(), rank - step);
+      return false;
+    }
+    if (step < size - rank) join(receive(ranks, rank + step));
+    if (step > std::numeric_limits<int>::max() / 2) break;
+  }
+  return true;
+}
+
+Parcel spread_from_first(Ranks& ranks, Parcel parcel) {
+  const int rank = ranks.rank(), size = ranks.size();
+  int step = 1;  // at which this rank gets it: its lowest bit; rank 0 has it
+  while (step < size && (rank & step) == 0) step *= 2;
+  if (rank != 0) parcel = receive(ranks, rank - step);
+  for (step /= 2; step >= 1; step /= 2) {
+    if (step < size - rank) send(ranks, parcel, rank + step);
+  }
+  return parcel;
+}
+
+}  // namespace dds
