@@ -7,7 +7,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 deps=$root/.deps
 
 packages=(g++ cmake ninja-build ccache libfmt-dev libgtest-dev libgmock-dev libeigen3-dev nlohmann-json3-dev libcli11-dev zlib1g-dev
-  python3 python3-pip dataset-fashion-mnist)
+  libgloo-dev python3 python3-pip dataset-fashion-mnist)
 
 # shellcheck disable=SC2034  # for the --help of each script
 setup_help='Environment:
