@@ -17,6 +17,8 @@ struct Training {
   std::filesystem::path checkpoint;  ///< empty: none
   bool checkpoint_first = false;     ///< what is logged at the same step comes after it, or else before
   std::int64_t steps = 40;
+  /// Told of every step that is about to begin.
+  std::function<void(std::int64_t step, Monitor&)> before_step = [](std::int64_t, Monitor&) {};
   /// Told, behind every call of the monitor's that logs, of how many rows at which step.
   std::function<void(std::int64_t step, std::int64_t rows)> logged = [](std::int64_t, std::int64_t) {};
 };
@@ -89,7 +91,10 @@ inline at::Tensor train(const Training& training, const MonitorOptions& options,
     if (!training.checkpoint_first) save();
     if (done == training.steps) break;
     std::optional<Monitor::Step> step;
-    if (monitor) step.emplace(monitor->step());
+    if (monitor) {
+      training.before_step(done, *monitor);
+      step.emplace(monitor->step());
+    }
     optimizer.zero_grad();
     torch::mse_loss(net->forward(torch::randn({9, 6})), torch::ones({9, 4})).backward();
     optimizer.step();
