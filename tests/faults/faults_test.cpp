@@ -48,9 +48,14 @@ void fill(const fs::path& file) {
 /// A disk of its own for this process, of 256 KiB.
 std::string mount_disk(const fs::path& folder) {
   const uid_t user = ::geteuid();
+  const gid_t group = ::getegid();
   const int flags = user == 0 ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER;
   if (::unshare(flags) != 0) return "no mounts of one's own here: unshare is refused";
-  if (user != 0) test::put("/proc/self/uid_map", fmt::format("0 {} 1", user));  // files need a known owner
+  if (user != 0) {  // files need an owner and a group that the new namespace knows
+    test::put("/proc/self/setgroups", "deny");
+    test::put("/proc/self/uid_map", fmt::format("0 {} 1", user));
+    test::put("/proc/self/gid_map", fmt::format("0 {} 1", group));
+  }
   if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return "mounts cannot be made private here";
   if (::mount("dds", folder.c_str(), "tmpfs", 0, "size=256k") != 0) return "a tmpfs cannot be mounted here";
   return "";
