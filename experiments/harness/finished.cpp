@@ -14,7 +14,10 @@ Finished::Finished(const RunOptions& options) : path_(options.out / "finished.js
                  {"preset", options.preset},
                  {"seed", options.seed},
                  {"libtorch", TORCH_VERSION}};
-  std::filesystem::create_directories(options.out);
+  std::error_code error;
+  std::filesystem::create_directories(options.out, error);
+  if (error) throw IoError(fmt::format("cannot make {}: {}", options.out.string(), error.message()));
+  lock_.emplace(options.out);
   std::string whole = std::filesystem::exists(path_) ? log::read_file(path_) : "";
   whole.resize(whole.rfind('\n') + 1);  // without what a crash cut off; none: nothing
   std::istringstream lines(whole);
@@ -25,7 +28,7 @@ Finished::Finished(const RunOptions& options) : path_(options.out / "finished.js
   }
   while (std::getline(lines, line)) {
     const json piece = json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!piece.is_object() || !piece.contains("key") || !piece.contains("value")) {
+    if (!piece.is_object() || !piece.contains("value") || !piece.contains("key") || !piece["key"].is_string()) {
       throw InvalidArgument(fmt::format("{}: '{}' is no piece of a run", path_.string(), line.substr(0, 80)));
     }
     pieces_.emplace(piece["key"], piece["value"]);

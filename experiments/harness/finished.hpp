@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "experiments/harness/harness.hpp"
@@ -14,11 +15,11 @@ namespace dds::experiments {
 
 /// The file finished.jsonl in the run's folder: what the run is of, then a line for each piece. A run into a folder
 /// that has one takes its pieces as they are, whatever build of the program made them; a last line that a crash cut off
-/// is dropped. Its calls may come from several threads.
+/// is dropped. One run at a time may use a folder. Its calls may come from several threads.
 class Finished {
  public:
-  /// Throws IoError if the file cannot be read or written, InvalidArgument if it is of another experiment, preset, seed
-  /// or LibTorch.
+  /// Throws IoError if the file cannot be read or written or another run has the folder, InvalidArgument if it is of
+  /// another experiment, preset, seed or LibTorch.
   explicit Finished(const RunOptions& options);
 
   /// The piece `key`, or `work()` and its line in the file. Throws IoError if that cannot be written, and what `work`
@@ -40,6 +41,7 @@ class Finished {
   void add(const std::string& key, const nlohmann::json& value);
 
   std::filesystem::path path_;
+  std::optional<log::Lock> lock_;
   std::map<std::string, nlohmann::json> pieces_;
   std::size_t taken_over_ = 0;
   log::AppendFile file_;

@@ -38,19 +38,27 @@ class Sink {
 using SinkPtr = std::shared_ptr<Sink>;
 
 struct DirectoryOptions {
-  /// Append to a run that is there: a row that a crash cut short is removed first. Without it a directory that holds
-  /// anything is refused.
+  /// Append to a run that is there: a row that a crash cut short is removed first. A row that says what one of those
+  /// found there says is not written again, so that steps between the last checkpoint and the crash, through which the
+  /// training goes twice, do not stand twice; times do not count in this, nor do `born` and `revived`. Without it a
+  /// directory that holds anything is refused.
   bool resume = false;
-  /// Also write every singular value of a signature that carries its spectrum into signatures.jsonl.
+  /// Also write every singular value of a signature that carries its spectrum, into signatures.jsonl and as histograms.
   bool spectra = true;
-  /// Also write a TensorBoard event file beside the others, as `tensorboard` below does.
+  /// Also write a TensorBoard event file beside the others, as `tensorboard` below does. Of a run that is resumed, rows
+  /// that have no event yet get theirs.
   bool tensorboard = false;
 };
 
 /// Writes signatures.csv, signatures.jsonl, llc.csv, metrics.csv, run.json and where asked an event file into `path`,
-/// each row in one write as it comes, so that it survives a kill of the process. The directory is locked against a
-/// second writer. Throws IoError if it cannot be made or written, holds other files, or is being written by another
-/// run.
+/// each row in one write as it comes, so that it survives a kill of the process. (A power cut can take what the system
+/// had not brought to the disk yet.) The directory is locked against a second writer, until its process ends in
+/// whatever way. Throws IoError if it cannot be made or written, holds other files, or is being written by another run.
+///
+/// A row that cannot be written (the disk is full) is kept, up to 16 MiB of them a file: `write` throws IoError, and
+/// the next that can be written brings it along, as the sink's end tries to. Rows beyond that are counted as
+/// `lost_rows` in run.json. If the directory, or a file of it, is deleted under its run, it is put back with all rows
+/// so far, unless another run has taken its place.
 SinkPtr directory(const std::filesystem::path& path, DirectoryOptions options = {});
 
 struct TensorBoardOptions {
@@ -59,8 +67,9 @@ struct TensorBoardOptions {
 };
 
 /// Writes an event file for TensorBoard into `path`, which may hold others: `tensorboard --logdir` shows all of a
-/// folder as one run, folders as several. Each row is one write as it comes, so that it survives a kill of the process;
-/// a resumed run makes a file of its own. Tags:
+/// folder as one run, folders as several. Each row is one write as it comes, so that it survives a kill of the process,
+/// and waits where it cannot be written, as above; a resumed run makes a file of its own, whose name sorts behind the
+/// others. The time of a row is never before that of the last, whatever the clock does. Tags:
 ///
 ///   LAYER/SIDE.SOURCE[.FISHER_KIND]/NAME, such as fc1/fisher.read.exact/log10_lambda_min_plus
 ///     NAME: log10_sigma_max, log10_sigma_min, log10_floor, log10_condition, log10_lambda_min_plus, log10_trace,

@@ -86,12 +86,17 @@ struct MonitorOptions {
   /// Capture what all threads run in the step, not only the one that opened it.
   TORCH_ARG(bool, all_threads) = false;
   /// Gets errors of capturing, reading and logging instead of the next call's throwing them, on the thread where they
-  /// happen.
+  /// happen. Of errors of writing the log that say the same it gets the first.
   TORCH_ARG(std::function<void(const std::exception&)>, on_error) = nullptr;
 };
 
 /// Attaches to a model for as long as it lives. Training is bit for bit what it is without, and steps that are not due
 /// cost a comparison. The model must outlive the monitor.
+///
+/// A log that cannot be written (a sink's IoError: the disk is full, the folder gone) ends no training: step, log and
+/// read go on without it. Each such error is counted; the first that says the same goes to on_error, or else to the
+/// logger (Level::Error) and to the next finish() or flush(), which throws it. What log::directory could not write it
+/// keeps, and writes when it can.
 class Monitor {
   class State;
 
@@ -125,7 +130,7 @@ class Monitor {
   ~Monitor();
 
   /// Begins the next training step. Throws InvalidArgument if the last one has not ended, and whatever an earlier step
-  /// left.
+  /// left (but for what the log could not take).
   [[nodiscard]] Step step();
 
   /// Training steps that have ended; the weights now are those after so many updates.
@@ -142,6 +147,8 @@ class Monitor {
   /// Due steps that were not captured because the worker was behind (Worker::Skip); each is a metric `skipped_reading`
   /// of the log besides.
   std::int64_t skipped() const;
+  /// Errors of capturing, reading and logging so far, each row that could not be written being one.
+  std::int64_t errors() const;
 
   /// A checkpoint read (dds::read) at the present step, logged and returned. `options.reading().layers` empty: the
   /// monitor's; `ranks` null: the monitor's too, and then for all ranks to call at once.
@@ -149,7 +156,7 @@ class Monitor {
                               ReadOptions options = {});
 
   /// Logs an estimate, or a number of the caller's, at the present step. With a worker it is handed over, whatever
-  /// waits there: an error of the sink surfaces from the next call.
+  /// waits there.
   void log(LlcEstimate estimate);
   void log(std::string_view name, double value);
 

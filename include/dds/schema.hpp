@@ -6,8 +6,8 @@
 //                     `spectrum`: all singular values, descending, where they were asked for
 //   llc.csv           one row per LLC estimate: `llc_columns`
 //   metrics.csv       one row per scalar of the user's own: `metric_columns`
-//   run.json          one object: `schema_version`, `dds` and `libtorch` (versions), and whatever was given to
-//                     Sink::describe, by its key
+//   run.json          one object: `schema_version`, `dds` and `libtorch` (versions), whatever was given to
+//                     Sink::describe, by its key, and `lost_rows` if there are any: rows that a full disk has cost
 //   report.html       made of the others by write_report
 //   events.out.tfevents.*  for TensorBoard, where DirectoryOptions::tensorboard asked for it: tags in <dds/log.hpp>
 //

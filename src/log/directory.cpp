@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <dds/error.hpp>
 #include <dds/schema.hpp>
+#include <functional>
+#include <unordered_set>
 
 #include "src/log/file.hpp"
 #include "src/log/logger.hpp"
 #include "src/log/record.hpp"
 #include "src/log/run.hpp"
+#include "src/log/tensorboard.hpp"
 
 namespace dds::log {
 namespace {
@@ -72,31 +75,64 @@ AppendFile opened_csv(const fs::path& path, const Rows<Row>& present) {
   return file;
 }
 
+/// What two rows have in common that say the same: all but how long things took, and what a tracker that began anew
+/// cannot know.
+std::string said_by(Signature signature) {
+  signature.seconds = 0;
+  signature.born = signature.revived = std::nullopt;
+  return csv_line(signature);
+}
+std::string said_by(LlcEstimate estimate) {
+  estimate.seconds = 0;
+  return csv_line(estimate);
+}
+std::string said_by(Metric metric) {
+  if (metric.name.ends_with("_seconds")) metric.value = 0;
+  return csv_line(metric);
+}
+
+/// The rows that a run held when it was opened. Training that goes on from a checkpoint comes by steps again that were
+/// logged before the crash.
+class Earlier {
+ public:
+  template <class Row>
+  void add(const std::vector<Row>& rows) {
+    for (const Row& row : rows) hashes_.insert(hash_of(row));
+  }
+  /// True, once for each, if the row was there.
+  template <class Row>
+  bool take(const Row& row) {
+    if (hashes_.empty()) return false;
+    const auto found = hashes_.find(hash_of(row));
+    if (found == hashes_.end()) return false;
+    hashes_.erase(found);
+    return true;
+  }
+
+ private:
+  template <class Row>
+  static std::size_t hash_of(const Row& row) {
+    return std::hash<std::string>()(said_by(row));
+  }
+  std::unordered_multiset<std::size_t> hashes_;
+};
+
 class Directory final : public Sink {
  public:
   Directory(const fs::path& path, DirectoryOptions options)
       : Directory(path, options, Lock(made_directory(path, options.resume)), options.resume) {}
 
   void write(const Signature& signature) override {
-    // Both files or neither: the rows of the two stand in the same order.
-    const std::uint64_t before = jsonl_.size();
-    jsonl_.append(json_line(signature, options_.spectra));
-    try {
-      signatures_.append(csv_line(signature));
-    } catch (...) {
-      jsonl_.truncate(before);
-      throw;
+    if (!options_.spectra && !signature.spectrum.empty()) {
+      Signature bare = signature;
+      bare.spectrum.clear();
+      return write(bare);
     }
-    if (events_) events_->write(signature);
+    // Both files or neither: the rows of the two stand in the same order.
+    write_row(signature, {{{&jsonl_, json_line(signature, options_.spectra)}, {&signatures_, csv_line(signature)}}});
   }
-  void write(const LlcEstimate& estimate) override {
-    llc_.append(csv_line(estimate));
-    if (events_) events_->write(estimate);
-  }
-  void write(const Metric& metric) override {
-    metrics_.append(csv_line(metric));
-    if (events_) events_->write(metric);
-  }
+  void write(const LlcEstimate& estimate) override { write_row(estimate, {{{&llc_, csv_line(estimate)}}}); }
+  void write(const Metric& metric) override { write_row(metric, {{{&metrics_, csv_line(metric)}}}); }
 
   void describe(const std::string& key, const std::string& json) override {
     auto value = nlohmann::ordered_json::parse(json, nullptr, /*allow_exceptions=*/false);
@@ -104,7 +140,8 @@ class Directory final : public Sink {
       throw InvalidArgument(fmt::format("describe: the value of '{}' is no JSON: {}", key, json));
     if (key == "schema_version") throw InvalidArgument("describe: schema_version is the log's own key");
     description_[key] = std::move(value);
-    write_description();
+    description_due_ = true;
+    write_what_waits();
     if (events_) events_->describe(key, json);
   }
 
@@ -112,35 +149,106 @@ class Directory final : public Sink {
   Directory(const fs::path& path, DirectoryOptions options, Lock lock, bool resume)
       : lock_(std::move(lock)), path_(path), options_(options) {
     check_directory(path, resume);  // again: another may have been here before the lock was taken
+    remove_left_overs(path / kRunJson);
     description_ = opened_description(path);
     write_description();
     const auto in_csv = read_csv<Signature>(path / kSignaturesCsv);
     const auto in_jsonl = read_jsonl(path / kSignaturesJsonl);
+    const auto estimates = read_csv<LlcEstimate>(path / kLlcCsv);
+    const auto metrics = read_csv<Metric>(path / kMetricsCsv);
     signatures_ = opened_csv(path / kSignaturesCsv, in_csv);
     tell_of_torn_row(path / kSignaturesJsonl, in_jsonl.whole);
     jsonl_ = AppendFile(path / kSignaturesJsonl, in_jsonl.whole);
-    level(in_csv.rows, in_jsonl.rows);
-    llc_ = opened_csv(path / kLlcCsv, read_csv<LlcEstimate>(path / kLlcCsv));
-    metrics_ = opened_csv(path / kMetricsCsv, read_csv<Metric>(path / kMetricsCsv));
-    if (options.tensorboard) events_ = tensorboard(path);
+    llc_ = opened_csv(path / kLlcCsv, estimates);
+    metrics_ = opened_csv(path / kMetricsCsv, metrics);
+
+    // A crash can leave a row in one of the two files of signatures only, and without its event: they get it too.
+    const std::vector<Signature>& signatures = in_csv.rows.size() < in_jsonl.rows.size() ? in_jsonl.rows : in_csv.rows;
+    for (std::size_t i = in_csv.rows.size(); i < signatures.size(); ++i) signatures_.append(csv_line(signatures[i]));
+    for (std::size_t i = in_jsonl.rows.size(); i < signatures.size(); ++i)
+      jsonl_.append(json_line(signatures[i], options_.spectra));
+    if (options.tensorboard) {
+      events_ = resumed_tensorboard(path);
+      for (std::size_t i = 0; i < signatures.size(); ++i)
+        events_->write(i < in_jsonl.rows.size() ? in_jsonl.rows[i] : signatures[i]);
+      for (const LlcEstimate& estimate : estimates.rows) events_->write(estimate);
+      for (const Metric& metric : metrics.rows) events_->write(metric);
+    }
+    earlier_.add(signatures);
+    earlier_.add(estimates.rows);
+    earlier_.add(metrics.rows);
   }
 
-  /// A crash can leave a row in one of the two files of signatures only: the other gets it too.
-  void level(const std::vector<Signature>& in_csv, const std::vector<Signature>& in_jsonl) {
-    for (std::size_t i = in_csv.size(); i < in_jsonl.size(); ++i) signatures_.append(csv_line(in_jsonl[i]));
-    for (std::size_t i = in_jsonl.size(); i < in_csv.size(); ++i) jsonl_.append(json_line(in_csv[i], options_.spectra));
+  struct Line {
+    AppendFile* file;
+    std::string text;
+  };
+
+  /// Writes a row into its files, behind those that wait.
+  template <class Row>
+  void write_row(const Row& row, std::vector<Line> lines) {
+    if (earlier_.take(row)) return;
+    const bool room =
+        std::all_of(lines.begin(), lines.end(), [](const Line& line) { return line.file->has_room(line.text.size()); });
+    if (room) {
+      for (Line& line : lines) line.file->add(std::move(line.text));
+    } else {
+      description_["lost_rows"] = description_.value("lost_rows", std::int64_t{0}) + 1;
+      description_due_ = true;
+    }
+    std::exception_ptr error;
+    try {
+      write_what_waits();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (events_) events_->write(row);
+    if (error) std::rethrow_exception(error);
+  }
+
+  /// Writes as much as can be written; then throws the first error there was.
+  void write_what_waits() {
+    put_back();
+    std::exception_ptr first;
+    const auto attempt = [&](const auto& write) {
+      try {
+        write();
+      } catch (...) {
+        if (!first) first = std::current_exception();
+      }
+    };
+    for (AppendFile* file : {&jsonl_, &signatures_, &llc_, &metrics_}) attempt([&] { file->write(); });
+    if (description_due_) attempt([&] { write_description(); });
+    if (first) std::rethrow_exception(first);
+  }
+
+  /// Makes the folder again where it was deleted under the run, whose files put themselves back.
+  void put_back() {
+    if (lock_.held()) return;
+    std::error_code error;
+    fs::create_directories(path_, error);
+    if (error) throw IoError(fmt::format("{} was deleted, and cannot be made: {}", path_.string(), error.message()));
+    Lock lock(path_);
+    if (!metrics_.in_place() && !first_entry(path_).empty())
+      throw IoError(fmt::format("{} was deleted under its run, and holds others' files by now", path_.string()));
+    lock_ = std::move(lock);
+    description_due_ = true;
+    tell(Level::Warning, fmt::format("{} was deleted under its run, and is put back", path_.string()));
   }
 
   void write_description() {
     replace_file(path_ / kRunJson, description_.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+    description_due_ = false;
   }
 
   Lock lock_;
   fs::path path_;
   DirectoryOptions options_;
   nlohmann::ordered_json description_;
+  bool description_due_ = false;  ///< run.json does not say all of it
   AppendFile signatures_, jsonl_, llc_, metrics_;
-  SinkPtr events_;  // null: none
+  SinkPtr events_;  ///< null: none
+  Earlier earlier_;
 };
 
 }  // namespace

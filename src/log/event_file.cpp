@@ -6,8 +6,12 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <charconv>
 #include <cmath>
-#include <vector>
+#include <cstring>
+#include <dds/error.hpp>
+#include <functional>
+#include <optional>
 
 namespace dds::log {
 namespace {
@@ -76,15 +80,58 @@ namespace metadata {
 constexpr int kPlugin = 1, kPluginName = 1;
 }
 
-/// A name in a directory that no other writer has: of this second, machine, process, and place in it.
-std::filesystem::path new_path(const std::filesystem::path& directory, double wall_time) {
+constexpr std::string_view kName = "events.out.tfevents.";
+
+/// The event files of a directory, each with the second in its name.
+std::vector<std::pair<std::int64_t, std::filesystem::path>> event_files(const std::filesystem::path& directory) {
+  std::vector<std::pair<std::int64_t, std::filesystem::path>> files;
+  std::error_code error;
+  for (auto entry = std::filesystem::directory_iterator(directory, error);
+       !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (!name.starts_with(kName)) continue;
+    std::int64_t second = 0;
+    std::from_chars(name.data() + kName.size(), name.data() + name.size(), second);
+    files.emplace_back(second, entry->path());
+  }
+  if (error) throw IoError(fmt::format("cannot read {}: {}", directory.string(), error.message()));
+  return files;
+}
+
+/// The present second, or the first after those of the directory's files.
+std::int64_t new_stamp(const std::filesystem::path& directory, double wall_time) {
+  auto stamp = static_cast<std::int64_t>(wall_time);
+  for (const auto& [second, path] : event_files(directory)) stamp = std::max(stamp, second + 1);
+  return stamp;
+}
+
+/// A name in a directory that no other writer has: of a second, machine, process, and place in it.
+std::filesystem::path new_path(const std::filesystem::path& directory, std::int64_t stamp) {
   std::array<char, 256> host{};
   if (gethostname(host.data(), host.size() - 1) != 0) host = {'h', 'o', 's', 't'};
   for (int number = 0;; ++number) {
-    auto path = directory / fmt::format("events.out.tfevents.{:010}.{}.{}.{}", static_cast<std::int64_t>(wall_time),
-                                        host.data(), ::getpid(), number);
+    auto path = directory / fmt::format("{}{:010}.{}.{}.{}", kName, stamp, host.data(), ::getpid(), number);
     if (!std::filesystem::exists(path)) return path;
   }
+}
+
+/// A number that stands somewhere in little-endian bytes.
+template <class Number>
+Number number_at(std::string_view bytes, std::size_t place) {
+  Number number;
+  std::memcpy(&number, bytes.data() + place, sizeof number);
+  return number;
+}
+
+/// An event of this writer's, whose first field is its time.
+struct Event {
+  double wall_time;
+  std::string_view rest;
+};
+std::optional<Event> event_of(std::string_view payload) {
+  const std::string first = key(event::kWallTime, kFixed64);
+  if (!payload.starts_with(first) || payload.size() < first.size() + sizeof(double)) return std::nullopt;
+  return Event{number_at<double>(payload, first.size()), payload.substr(first.size() + sizeof(double))};
 }
 
 }  // namespace
@@ -100,6 +147,21 @@ std::string tf_record(std::string_view payload) {
   std::string record = length + little_endian(masked(crc32c(length)));
   record += payload;
   return record + little_endian(masked(crc32c(payload)));
+}
+
+std::vector<std::string_view> tf_payloads(std::string_view records) {
+  constexpr std::size_t kLength = 8, kCrc = 4;
+  std::vector<std::string_view> payloads;
+  while (records.size() >= kLength + 2 * kCrc) {
+    const auto size = number_at<std::uint64_t>(records, 0);
+    if (number_at<std::uint32_t>(records, kLength) != masked(crc32c(records.substr(0, kLength)))) break;
+    if (size > records.size() - (kLength + 2 * kCrc)) break;
+    const std::string_view payload = records.substr(kLength + kCrc, size);
+    if (number_at<std::uint32_t>(records, kLength + kCrc + size) != masked(crc32c(payload))) break;
+    payloads.push_back(payload);
+    records.remove_prefix(kLength + 2 * kCrc + size);
+  }
+  return payloads;
 }
 
 std::string scalar_value(std::string_view tag, double value) {
@@ -137,16 +199,37 @@ std::string text_value(std::string_view tag, std::string_view text) {
 }
 
 EventFile::EventFile(const std::filesystem::path& directory, double wall_time)
-    : file_(new_path(directory, wall_time), 0) {
-  file_.append(tf_record(field_of(event::kWallTime, wall_time) +
+    : EventFile(directory, new_stamp(directory, wall_time), wall_time) {}
+
+EventFile::EventFile(const std::filesystem::path& directory, std::int64_t stamp, double wall_time)
+    : path_(new_path(directory, stamp)), file_(path_, 0), latest_(std::max(wall_time, static_cast<double>(stamp))) {
+  file_.append(tf_record(field_of(event::kWallTime, latest_) +
                          field_of(event::kFileVersion, std::string_view("brain.Event:2"))));
+}
+
+void EventFile::pass_over_earlier() {
+  for (const auto& [second, path] : event_files(path_.parent_path())) {
+    if (path == path_) continue;
+    const std::string content = read_file(path);
+    for (const std::string_view payload : tf_payloads(content)) {
+      const std::optional<Event> event = event_of(payload);
+      if (!event) continue;
+      earlier_.insert(std::hash<std::string_view>()(event->rest));
+      if (std::isfinite(event->wall_time)) latest_ = std::max(latest_, event->wall_time);
+    }
+  }
 }
 
 void EventFile::append(double wall_time, std::int64_t step, std::span<const std::string> values) {
   std::string all;
   for (const std::string& value : values) all += field_of(summary::kValue, value);
-  file_.append(
-      tf_record(field_of(event::kWallTime, wall_time) + field_of(event::kStep, step) + field_of(event::kSummary, all)));
+  const std::string rest = field_of(event::kStep, step) + field_of(event::kSummary, all);
+  if (const auto there = earlier_.find(std::hash<std::string_view>()(rest)); there != earlier_.end()) {
+    earlier_.erase(there);
+    return;
+  }
+  latest_ = std::max(latest_, wall_time);
+  file_.append(tf_record(field_of(event::kWallTime, latest_) + rest));
 }
 
 }  // namespace dds::log

@@ -11,6 +11,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_set>
+#include <vector>
 
 #include "src/log/file.hpp"
 
@@ -22,6 +24,9 @@ std::uint32_t crc32c(std::string_view bytes);
 /// One record: length, masked checksum of it, payload, masked checksum of that.
 std::string tf_record(std::string_view payload);
 
+/// The payloads of the records, up to the first that is torn or damaged.
+std::vector<std::string_view> tf_payloads(std::string_view records);
+
 /// The value of one tag, as a Summary::Value message.
 std::string scalar_value(std::string_view tag, double value);
 /// A histogram of equal bins between the least and the largest of `values`, which are finite and at least one.
@@ -30,16 +35,25 @@ std::string histogram_value(std::string_view tag, std::span<const double> values
 std::string text_value(std::string_view tag, std::string_view text);
 
 /// A file of its own, made new in a directory: TensorBoard reads all of a directory's as one run, so that a run that is
-/// resumed, or a record that a crash tore, needs no repair.
+/// resumed, or a record that a crash tore, needs no repair. It reads them in the order of their names, which begin with
+/// a time: the new one comes last, and times never go back, whatever the clock does.
 class EventFile {
  public:
   /// Throws IoError if it cannot be made.
   EventFile(const std::filesystem::path& directory, double wall_time);
+  /// From now on passes over, once each, the events that earlier files of the directory hold. Throws IoError if one
+  /// cannot be read.
+  void pass_over_earlier();
   /// One event with the values, in one write.
   void append(double wall_time, std::int64_t step, std::span<const std::string> values);
 
  private:
+  EventFile(const std::filesystem::path& directory, std::int64_t stamp, double wall_time);
+
+  std::filesystem::path path_;
   AppendFile file_;
+  double latest_;                                 ///< wall time
+  std::unordered_multiset<std::size_t> earlier_;  ///< hashes of events, without their times
 };
 
 }  // namespace dds::log

@@ -3,17 +3,22 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <dds/error.hpp>
 #include <system_error>
 
+#include "src/log/logger.hpp"
+
 namespace dds::log {
 namespace {
 
 constexpr std::string_view kTemporary = ".tmp-";
+constexpr std::size_t kMostWaiting = std::size_t{1} << 24;
 
 [[noreturn]] void fail(std::string_view what, const std::filesystem::path& path, int error) {
   throw IoError(fmt::format("cannot {} {}: {}", what, path.string(), std::generic_category().message(error)));
@@ -35,6 +40,39 @@ int write_all(int fd, std::string_view bytes) {
   return 0;
 }
 
+/// Copies the first `size` bytes; returns 0, or the error number.
+int copy(int from, int to, std::uint64_t size) {
+  std::array<char, 1 << 16> buffer;
+  for (std::uint64_t done = 0; done < size;) {
+    const ssize_t count =
+        ::pread(from, buffer.data(), std::min<std::uint64_t>(buffer.size(), size - done), static_cast<off_t>(done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return count < 0 ? errno : EIO;
+    if (const int error = write_all(to, {buffer.data(), static_cast<std::size_t>(count)})) return error;
+    done += static_cast<std::uint64_t>(count);
+  }
+  return 0;
+}
+
+bool is_deleted(const Descriptor& file) {
+  struct stat status;
+  return ::fstat(file.get(), &status) == 0 && status.st_nlink == 0;
+}
+
+/// Where the content of a file is put together. Named by process, so that two that replace the same file do not write
+/// into each other's.
+std::filesystem::path temporary_of(const std::filesystem::path& path) {
+  return fmt::format("{}{}{}", path.string(), kTemporary, ::getpid());
+}
+
+/// Puts the temporary file in the place of the file, or removes it if something went wrong.
+void move_into_place(const std::filesystem::path& temporary, const std::filesystem::path& path, int error) {
+  if (error == 0 && ::rename(temporary.c_str(), path.c_str()) != 0) error = errno;
+  if (error == 0) return;
+  ::unlink(temporary.c_str());
+  fail("write", path, error);
+}
+
 }  // namespace
 
 Descriptor::~Descriptor() {
@@ -48,22 +86,68 @@ Lock::Lock(const std::filesystem::path& directory) : file_(open_file("write", di
                             directory.string()));
 }
 
+bool Lock::held() const { return !is_deleted(file_); }
+
 AppendFile::AppendFile(std::filesystem::path path, std::uint64_t size)
-    : path_(std::move(path)), file_(open_file("write", path_, O_WRONLY | O_APPEND | O_CREAT)) {
-  truncate(size);
+    : path_(std::move(path)), file_(open_file("write", path_, O_RDWR | O_APPEND | O_CREAT)), size_(size) {
+  cut();
 }
 
-void AppendFile::append(std::string_view row) {
-  if (const int error = write_all(file_.get(), row)) {
-    truncate(size_);
-    fail("write to", path_, error);
+AppendFile::~AppendFile() {
+  if (waiting_.empty()) return;
+  try {
+    // A deleted file is not put back here: what has its name by now may be another's.
+    if (is_deleted(file_)) fail("write to", path_, ENOENT);
+    write();
+  } catch (const std::exception& error) {
+    tell(Level::Error, fmt::format("{}; {} rows are lost", error.what(), waiting_.size()));
   }
-  size_ += row.size();
 }
 
-void AppendFile::truncate(std::uint64_t size) {
-  if (::ftruncate(file_.get(), static_cast<off_t>(size)) != 0) fail("cut", path_, errno);
-  size_ = size;
+bool AppendFile::has_room(std::size_t bytes) const { return bytes_waiting_ + bytes <= kMostWaiting; }
+
+void AppendFile::add(std::string row) {
+  if (!has_room(row.size())) return;
+  bytes_waiting_ += row.size();
+  waiting_.push_back(std::move(row));
+}
+
+void AppendFile::write() {
+  if (is_deleted(file_)) put_back();
+  if (torn_) cut();
+  const std::size_t late = waiting_.size();
+  while (!waiting_.empty()) {
+    const std::string& row = waiting_.front();
+    if (const int error = write_all(file_.get(), row)) {
+      torn_ = true;
+      cut();
+      fail("write to", path_, error);
+    }
+    size_ += row.size();
+    bytes_waiting_ -= row.size();
+    waiting_.pop_front();
+  }
+  if (late > 1) tell(Level::Info, fmt::format("{}: {} rows that had to wait are written", path_.string(), late - 1));
+}
+
+void AppendFile::cut() {
+  if (::ftruncate(file_.get(), static_cast<off_t>(size_)) != 0) fail("cut", path_, errno);
+  torn_ = false;
+}
+
+void AppendFile::put_back() {
+  const std::filesystem::path temporary = temporary_of(path_);
+  Descriptor anew = open_file("write", temporary, O_RDWR | O_APPEND | O_CREAT | O_TRUNC);
+  move_into_place(temporary, path_, copy(file_.get(), anew.get(), size_));
+  file_ = std::move(anew);
+  torn_ = false;
+  tell(Level::Warning, fmt::format("{} was deleted while it was written, and is put back", path_.string()));
+}
+
+bool AppendFile::in_place() const {
+  struct stat named, open;
+  return ::stat(path_.c_str(), &named) == 0 && ::fstat(file_.get(), &open) == 0 && named.st_dev == open.st_dev &&
+         named.st_ino == open.st_ino;
 }
 
 std::string read_file(const std::filesystem::path& path) {
@@ -80,21 +164,25 @@ std::string read_file(const std::filesystem::path& path) {
 }
 
 void replace_file(const std::filesystem::path& path, std::string_view content) {
-  // Named by process, so that two that replace the same file do not write into each other's.
-  const std::filesystem::path temporary = fmt::format("{}{}{}", path.string(), kTemporary, ::getpid());
+  const std::filesystem::path temporary = temporary_of(path);
   int error = 0;
   {
     const Descriptor file = open_file("write", temporary, O_WRONLY | O_CREAT | O_TRUNC);
     error = write_all(file.get(), content);
   }
-  if (error == 0 && ::rename(temporary.c_str(), path.c_str()) != 0) error = errno;
-  if (error == 0) return;
-  ::unlink(temporary.c_str());
-  fail("write", path, error);
+  move_into_place(temporary, path, error);
 }
 
 bool is_left_over(const std::filesystem::path& path) {
   return path.filename().string().find(kTemporary) != std::string::npos;
+}
+
+void remove_left_overs(const std::filesystem::path& path) {
+  const std::string beginning = path.filename().string() + std::string(kTemporary);
+  std::error_code error;  // what cannot be removed stays
+  for (const auto& entry : std::filesystem::directory_iterator(path.parent_path(), error)) {
+    if (entry.path().filename().string().starts_with(beginning)) std::filesystem::remove(entry.path(), error);
+  }
 }
 
 }  // namespace dds::log

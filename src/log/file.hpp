@@ -2,7 +2,9 @@
 // path and the system's reason.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -31,29 +33,51 @@ class Descriptor {
 class Lock {
  public:
   explicit Lock(const std::filesystem::path& directory);
+  /// False if the file was deleted meanwhile: another can take the lock then.
+  bool held() const;
 
  private:
   Descriptor file_;
 };
 
-/// A file that grows by whole rows.
+/// A file that grows by whole rows. What cannot be written waits until it can, and a file that is deleted under its
+/// writer is put back with its rows, which the open descriptor still holds.
 class AppendFile {
  public:
   AppendFile() = default;
   /// Opens the file, makes it if it is not there, and cuts it to its first `size` bytes.
   AppendFile(std::filesystem::path path, std::uint64_t size);
+  AppendFile(AppendFile&&) = default;
+  AppendFile& operator=(AppendFile&&) = default;
+  /// Tries to write what waits for the last time.
+  ~AppendFile();
 
-  /// Adds a row in one write. If that fails, what was written of it is taken back before IoError is thrown: the next
-  /// row never follows half of one.
-  void append(std::string_view row);
-  /// Takes rows back.
-  void truncate(std::uint64_t size);
+  /// True if a row of so many bytes may wait: all that wait take at most 16 MiB.
+  bool has_room(std::size_t bytes) const;
+  /// Lets a row wait; one without room is dropped.
+  void add(std::string row);
+  /// Writes the rows that wait, each in one write. If that fails, what was written of a row is taken back before
+  /// IoError is thrown: the next one never follows half of it.
+  void write();
+  /// Both.
+  void append(std::string row) {
+    add(std::move(row));
+    write();
+  }
   std::uint64_t size() const { return size_; }
+  /// True if the file is what its path names.
+  bool in_place() const;
 
  private:
+  void cut();
+  void put_back();
+
   std::filesystem::path path_;
   Descriptor file_;
-  std::uint64_t size_ = 0;  ///< of the whole rows
+  std::uint64_t size_ = 0;  ///< of the whole rows in the file
+  bool torn_ = false;       ///< part of a row may stand behind them
+  std::deque<std::string> waiting_;
+  std::size_t bytes_waiting_ = 0;
 };
 
 std::string read_file(const std::filesystem::path& path);
@@ -63,5 +87,8 @@ void replace_file(const std::filesystem::path& path, std::string_view content);
 
 /// Whether it is something that a crash within `replace_file` can leave behind.
 bool is_left_over(const std::filesystem::path& path);
+
+/// Removes what crashes left behind of a file that nobody but the caller replaces.
+void remove_left_overs(const std::filesystem::path& path);
 
 }  // namespace dds::log

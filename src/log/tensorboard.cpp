@@ -1,3 +1,5 @@
+#include "src/log/tensorboard.hpp"
+
 #include <fmt/format.h>
 
 #include <chrono>
@@ -50,6 +52,7 @@ class TensorBoard final : public Sink {
  public:
   TensorBoard(const std::filesystem::path& path, std::function<double()> wall_time)
       : wall_time_(wall_time ? std::move(wall_time) : now), file_(made(path), wall_time_()) {}
+  void pass_over_earlier() { file_.pass_over_earlier(); }
 
   void write(const Signature& s) override {
     if (!s.sigma_max) return;
@@ -118,6 +121,12 @@ class TensorBoard final : public Sink {
 
 SinkPtr tensorboard(const std::filesystem::path& path, TensorBoardOptions options) {
   return std::make_shared<TensorBoard>(path, std::move(options.wall_time));
+}
+
+SinkPtr resumed_tensorboard(const std::filesystem::path& path) {
+  const auto sink = std::make_shared<TensorBoard>(path, nullptr);
+  sink->pass_over_earlier();
+  return sink;
 }
 
 }  // namespace dds::log

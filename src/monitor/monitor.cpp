@@ -168,12 +168,14 @@ class Monitor::State {
   /// An error that is left can surface from no later call.
   ~State() {
     try {
-      flush();
+      drain();
+      rethrow(error_);
     } catch (const std::exception& error) {
       log::tell(Level::Error, fmt::format("Monitor: when it ended: {}", error.what()));
     } catch (...) {
       log::tell(Level::Error, "Monitor: when it ended: an exception of a type of its own");
     }
+    if (errors_ > 1) log::tell(Level::Error, fmt::format("Monitor: {} errors in all", errors_.load()));
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
@@ -188,7 +190,7 @@ class Monitor::State {
   void begin_step() {
     if (open_)
       throw InvalidArgument(fmt::format("Monitor::step: step {} has not ended, expected its scope to be left", steps_));
-    rethrow();
+    rethrow(error_);
     due_ =
         !alone_ && (options_.due() ? options_.due()(steps_) : options_.every() > 0 && steps_ % options_.every() == 0);
     if (due_ && options_.worker() == Worker::Skip && worker_->full()) {
@@ -215,14 +217,10 @@ class Monitor::State {
     open_ = due_ = false;
   }
 
-  /// Throws what went wrong since the last call, unless the user's handler took it.
+  /// Throws what went wrong since the last call, unless the user's handler took it: also what the log could not take.
   void rethrow() {
-    std::exception_ptr error;
-    {
-      const std::lock_guard lock(mutex_);
-      error = std::exchange(error_, nullptr);
-    }
-    if (error) std::rethrow_exception(error);
+    rethrow(error_);
+    rethrow(log_error_);
   }
 
   /// Waits for the worker: what it works on is then as if it had been read in place.
@@ -236,10 +234,12 @@ class Monitor::State {
   }
 
   std::int64_t skipped() const { return skipped_; }
+  std::int64_t errors() const { return errors_; }
 
   std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
                               ReadOptions options) {
-    flush();
+    drain();
+    rethrow(error_);
     if (options.reading().layers().empty()) options.reading().layers(options_.reading().layers());
     if (!options.reading().ranks()) options.reading().ranks(ranks_);
     const bool spectra = options.reading().spectra() || options_.reading().spectra();
@@ -250,18 +250,18 @@ class Monitor::State {
       signature.step = steps_;
       write(signature, spectra);
     }
-    sink_->write(Metric{steps_, "read_seconds", seconds_since(start)});
+    put(Metric{steps_, "read_seconds", seconds_since(start)});
     return signatures;
   }
 
   void log(LlcEstimate estimate) {
-    rethrow();
+    rethrow(error_);
     estimate.step = steps_;
     hand_to_sink(std::move(estimate));
   }
 
   void log(std::string_view name, double value) {
-    rethrow();
+    rethrow(error_);
     hand_to_sink(Metric{steps_, std::string(name), value});
   }
 
@@ -336,15 +336,47 @@ class Monitor::State {
     sink_->describe("threads", nlohmann::json(at::get_num_threads()).dump());
   }
 
+  void rethrow(std::exception_ptr& kept) {
+    std::exception_ptr error;
+    {
+      const std::lock_guard lock(mutex_);
+      error = std::exchange(kept, nullptr);
+    }
+    if (error) std::rethrow_exception(error);
+  }
+
+  /// Gives a row to the sink. What cannot be written is counted, reported once, and harms nobody's training.
+  template <class Row>
+  void put(const Row& row) {
+    try {
+      sink_->write(row);
+    } catch (const IoError& error) {
+      ++errors_;
+      if (unwritable_.insert(error.what()).second) report(error);
+    }
+  }
+
+  void report(const IoError& error) {
+    if (options_.on_error()) return handle(error);
+    log::tell(Level::Error, fmt::format("Monitor: {}; the training goes on", error.what()));
+    const std::lock_guard lock(mutex_);
+    if (!log_error_) log_error_ = std::make_exception_ptr(error);
+  }
+
+  void handle(const std::exception& error) {
+    const std::lock_guard lock(handler_mutex_);
+    options_.on_error()(error);
+  }
+
   template <class Work>
   void guarded(const Work& work) {
     try {
       try {
         work();
       } catch (const std::exception& error) {
+        ++errors_;
         if (!options_.on_error()) throw;
-        const std::lock_guard lock(handler_mutex_);
-        options_.on_error()(error);
+        handle(error);
       }
     } catch (...) {
       const std::lock_guard lock(mutex_);
@@ -502,8 +534,8 @@ class Monitor::State {
     log::tell(Level::Debug, fmt::format("step {}: {} {} read in {:.3g} s", rows.step, rows.layers.size(),
                                         rows.layers.size() == 1 ? "layer" : "layers", seconds));
     attempt([&] {
-      sink_->write(Metric{rows.step, "step_reading_seconds", seconds});
-      if (rows.handed_over_after) sink_->write(Metric{rows.step, "step_capture_seconds", *rows.handed_over_after});
+      put(Metric{rows.step, "step_reading_seconds", seconds});
+      if (rows.handed_over_after) put(Metric{rows.step, "step_capture_seconds", *rows.handed_over_after});
     });
     if (rows.error) std::rethrow_exception(rows.error);
   }
@@ -581,7 +613,11 @@ class Monitor::State {
     } catch (const RankError& lost) {
       alone_ = true;
       const std::string what = fmt::format("step {} and those after it are not read: {}", rows.step, lost.what());
-      sink_->describe("lost_rank", nlohmann::json(what).dump());
+      try {
+        sink_->describe("lost_rank", nlohmann::json(what).dump());
+      } catch (const IoError& error) {
+        report(error);
+      }
       throw RankError("Monitor: " + what);
     }
   }
@@ -643,14 +679,14 @@ class Monitor::State {
                                             to_string(signature.status)));
     }
     if (!spectra) signature.spectrum.clear();
-    sink_->write(signature);
+    put(signature);
   }
 
   /// A row of the training thread: through the worker if there is one, so that nobody waits for a slow sink.
   template <class Row>
   void hand_to_sink(Row row) {
-    if (!worker_) return sink_->write(row);
-    worker_->post_beside([this, row = std::move(row)] { guarded([&] { sink_->write(row); }); });
+    if (!worker_) return put(row);
+    worker_->post_beside([this, row = std::move(row)] { guarded([&] { put(row); }); });
   }
 
   torch::nn::Module& model_;
@@ -666,7 +702,9 @@ class Monitor::State {
   std::mutex handler_mutex_;  ///< on_error is called by one thread at a time
   std::vector<Attribution> attribution_;
   std::mutex mutex_;
-  std::exception_ptr error_;  ///< the first that nobody was told of; under mutex_
+  std::exception_ptr error_;      ///< the first that nobody was told of; under mutex_
+  std::exception_ptr log_error_;  ///< the same of the sink's; under mutex_
+  std::atomic<std::int64_t> errors_ = 0;
   std::set<std::pair<std::string, std::string>> reported_;
   // The worker's while it works; for others after drain().
   std::map<SeriesId, std::int64_t> fixed_ranks_;
@@ -674,6 +712,7 @@ class Monitor::State {
   DeadAxesTracker dead_axes_;
   std::map<std::pair<std::string, Side>, Window> windows_;
   std::set<std::pair<SeriesId, std::string>> told_;  ///< statuses that the logger knows of
+  std::set<std::string> unwritable_;                 ///< what the sink said of rows that it could not write
   std::optional<ReadingThread> worker_;              ///< the last: it ends before what it works on
 };
 
@@ -727,6 +766,7 @@ void Monitor::log(std::string_view name, double value) { state_->log(name, value
 
 void Monitor::flush() { state_->flush(); }
 std::int64_t Monitor::skipped() const { return state_->skipped(); }
+std::int64_t Monitor::errors() const { return state_->errors(); }
 
 std::vector<DecayCount> Monitor::decay_counts() const { return state_->decay_counts(); }
 

@@ -79,8 +79,16 @@ TEST_F(FinishedPieces, OfAnotherRunAreRefused) {
 
 TEST_F(FinishedPieces, ThatAreNoneAreRefused) {
   make_all();
-  std::ofstream(file(), std::ios::app) << "[1, 2]\n";
-  EXPECT_THAT(message_of([&] { Finished{options_}; }), HasSubstr("'[1, 2]' is no piece"));
+  const std::string whole = content();
+  for (const std::string line : {"[1, 2]", R"({"key": 1, "value": 2})", R"({"key": "d"})", "{", "\x80"}) {
+    std::ofstream(file(), std::ios::trunc) << whole << line << '\n';
+    EXPECT_THAT(message_of([&] { Finished{options_}; }), HasSubstr("'" + line + "' is no piece"));
+  }
+}
+
+TEST_F(FinishedPieces, AreOfOneRunAtATime) {
+  const Finished first(options_);
+  EXPECT_THAT(message_of([&] { Finished{options_}; }), HasSubstr("another run"));
 }
 
 TEST_F(FinishedPieces, OfWorkThatThrowsAreNotKept) {

@@ -211,13 +211,13 @@ class FileSizeLimit {
   rlimit before_{};
 };
 
-TEST_F(DirectoryTest, AWriteThatFailsHalfwayLeavesWholeRowsOnly) {
+TEST_F(DirectoryTest, AWriteThatFailsHalfwayLeavesWholeRowsAndWaits) {
   const auto sink = log::directory(path());
   sink->write(signature(1));
   sink->write(Metric{1, "loss", 0.5});
   for (const char* file : {"signatures.jsonl", "metrics.csv"}) {
     const bool signatures = std::string(file).starts_with("signatures");
-    const std::string before = content(path() / file), other = content(path() / "signatures.csv");
+    const std::string before = content(path() / file);
     for (std::size_t room = 0; room < 12; ++room) {
       std::string message;
       {
@@ -226,20 +226,201 @@ TEST_F(DirectoryTest, AWriteThatFailsHalfwayLeavesWholeRowsOnly) {
           if (signatures)
             sink->write(signature(2));
           else
-            sink->write(Metric{2, "loss_that_is_long", 0.5});
+            sink->write(Metric{2, "loss_that_is_long", static_cast<double>(room)});
         });
       }
       EXPECT_NE(message.find((path() / file).string()), std::string::npos) << message;
       EXPECT_NE(message.find("File too large"), std::string::npos) << message;
       EXPECT_EQ(content(path() / file), before);
-      EXPECT_EQ(content(path() / "signatures.csv"), other);
+    }
+    if (signatures) {
+      sink->write(signature(3));
+    } else {
+      sink->write(Metric{3, "loss", 0.5});
     }
   }
-  sink->write(signature(3));
-  sink->write(Metric{3, "loss", 0.5});
   const log::Run run = log::read_run(path());
-  EXPECT_EQ(run.signatures.size(), 2u);
+  ASSERT_EQ(run.signatures.size(), 14u);
+  ASSERT_EQ(run.metrics.size(), 14u);
+  for (std::size_t i = 0; i < 14; ++i) {
+    const std::int64_t step = i == 0 ? 1 : i < 13 ? 2 : 3;
+    EXPECT_EQ(run.signatures[i].step, step);
+    EXPECT_EQ(run.metrics[i].step, step);
+  }
+  for (std::size_t i = 0; i < 12; ++i) EXPECT_EQ(run.metrics[i + 1].value, static_cast<double>(i));
+  EXPECT_EQ(log::read_jsonl(path() / "signatures.jsonl").rows.size(), 14u);
+}
+
+TEST_F(DirectoryTest, RowsThatStillWaitAtTheEndAreWrittenIfTheyCanBe) {
+  {
+    const auto sink = log::directory(path());
+    sink->write(Metric{1, "loss", 0.5});
+    const FileSizeLimit limit(fs::file_size(path() / "metrics.csv"));
+    EXPECT_THROW(sink->write(Metric{2, "loss", 0.5}), IoError);
+  }
+  EXPECT_EQ(log::read_run(path()).metrics.size(), 2u);
+}
+
+TEST_F(DirectoryTest, RowsBeyondWhatMayWaitAreCounted) {
+  const auto sink = log::directory(path());
+  const std::string name(1 << 20, 'x');
+  std::size_t thrown = 0;
+  {
+    const FileSizeLimit limit(fs::file_size(path() / "metrics.csv"));
+    for (int i = 0; i < 20; ++i) {
+      try {
+        sink->write(Metric{i, name, 0});
+      } catch (const IoError&) {
+        ++thrown;
+      }
+    }
+  }
+  EXPECT_EQ(thrown, 20u);
+  sink->write(Metric{20, "loss", 0.5});
+  const log::Run run = log::read_run(path());
+  EXPECT_EQ(run.metrics.size(), 16u) << "15 rows of a MiB and a little, and the one after them";
+  EXPECT_EQ(run.description["lost_rows"], 5);
+}
+
+TEST_F(DirectoryTest, ADescriptionThatCannotBeWrittenWaitsToo) {
+  const auto sink = log::directory(path());
+  const std::string before = content(path() / "run.json");
+  {
+    const FileSizeLimit limit(fs::file_size(path() / "run.json"));
+    EXPECT_THROW(sink->describe("options", R"("long")"), IoError);
+    EXPECT_EQ(content(path() / "run.json"), before) << "the old one is whole";
+  }
+  sink->write(Metric{1, "loss", 0.5});
+  EXPECT_EQ(log::read_run(path()).description["options"], "long");
+}
+
+/// As if every file handle of the process was in use.
+class NoMoreHandles {
+ public:
+  NoMoreHandles() {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    const rlimit limit{0, before_.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  ~NoMoreHandles() { setrlimit(RLIMIT_NOFILE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(DirectoryTest, WithoutFileHandlesRowsAreWrittenAndTheDescriptionWaits) {
+  const auto sink = log::directory(path(), {.tensorboard = true});
+  {
+    const NoMoreHandles none;
+    sink->write(signature(1));
+    sink->write(Metric{1, "loss", 0.5});
+    EXPECT_NE(message_of<IoError>([&] { sink->describe("seed", "7"); }).find("Too many open files"), std::string::npos);
+    EXPECT_NE(message_of<IoError>([&] { log::directory(path("other")); }).find(path("other").string()),
+              std::string::npos);
+  }
+  sink->write(Metric{2, "loss", 0.5});
+  const log::Run run = log::read_run(path());
+  EXPECT_EQ(run.signatures.size(), 1u);
   EXPECT_EQ(run.metrics.size(), 2u);
+  EXPECT_EQ(run.description["seed"], 7);
+}
+
+TEST_F(DirectoryTest, PutsAFolderBackThatIsDeletedUnderTheRun) {
+  const auto sink = log::directory(path(), {.tensorboard = true});
+  for (const int step : {1, 2, 3}) {
+    sink->write(signature(step));
+    sink->write(estimate(step));
+    sink->write(Metric{step, "loss", 0.5});
+    fs::remove_all(path());
+  }
+  sink->write(Metric{4, "loss", 0.5});
+  const log::Run run = log::read_run(path());
+  EXPECT_EQ(run.signatures.size(), 3u);
+  EXPECT_EQ(run.signatures[0].spectrum, signature(1).spectrum);
+  EXPECT_EQ(run.estimates.size(), 3u);
+  EXPECT_EQ(run.metrics.size(), 4u);
+  EXPECT_THROW(log::directory(path(), {.resume = true}), IoError) << "the lock is back too";
+}
+
+TEST_F(DirectoryTest, PutsBackOneFileOrTheLockThatIsDeleted) {
+  auto sink = log::directory(path());
+  for (const char* file : {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv", ".lock"}) {
+    sink->write(signature(1));
+    sink->write(Metric{1, "loss", 0.5});
+    fs::remove(path() / file);
+  }
+  sink->write(Metric{2, "loss", 0.5});
+  EXPECT_THROW(log::directory(path(), {.resume = true}), IoError) << "the lock is held again";
+  const log::Run run = log::read_run(path());
+  EXPECT_EQ(run.signatures.size(), 5u);
+  EXPECT_EQ(run.metrics.size(), 6u);
+}
+
+TEST_F(DirectoryTest, LeavesAnotherRunAloneThatTookTheDeletedFoldersPlace) {
+  auto sink = log::directory(path());
+  sink->write(Metric{1, "loss", 0.5});
+  fs::remove_all(path());
+  auto other = log::directory(path());
+  other->write(Metric{7, "loss", 0.5});
+  EXPECT_NE(message_of<IoError>([&] { sink->write(Metric{2, "loss", 0.5}); }).find("another run"), std::string::npos);
+  other.reset();
+  EXPECT_NE(message_of<IoError>([&] { sink->write(Metric{3, "loss", 0.5}); }).find("others' files"), std::string::npos);
+  sink.reset();
+  const log::Run run = log::read_run(path());
+  ASSERT_EQ(run.metrics.size(), 1u);
+  EXPECT_EQ(run.metrics[0].step, 7);
+}
+
+// ---- a run that goes on ----
+
+TEST_F(DirectoryTest, WritesNoRowAgainThatSaysTheSame) {
+  const auto log_steps = [&](std::int64_t first, std::int64_t last, double seconds, bool resume) {
+    const auto sink = log::directory(path(), {.resume = resume});
+    for (std::int64_t step = first; step < last; ++step) {
+      Signature s = signature(step);
+      s.seconds = seconds;
+      if (step > first) s.born = 1;
+      sink->write(s);
+      LlcEstimate e = estimate(step);
+      e.seconds = seconds;
+      sink->write(e);
+      sink->write(Metric{step, "loss", 0.5});
+      sink->write(Metric{step, "read_seconds", seconds});
+    }
+  };
+  log_steps(0, 6, 1, false);
+  log_steps(4, 9, 2, true);
+  log_steps(4, 10, 3, true);
+  const log::Run run = log::read_run(path());
+  ASSERT_EQ(run.signatures.size(), 10u);
+  ASSERT_EQ(run.estimates.size(), 10u);
+  ASSERT_EQ(run.metrics.size(), 20u);
+  for (std::size_t i = 0; i < 10; ++i) {
+    const double seconds = i < 6 ? 1 : i < 9 ? 2 : 3;
+    EXPECT_EQ(run.signatures[i].step, static_cast<std::int64_t>(i));
+    EXPECT_EQ(run.signatures[i].seconds, seconds);
+    EXPECT_EQ(run.estimates[i].seconds, seconds);
+  }
+}
+
+TEST_F(DirectoryTest, WritesARowThatSaysSomethingElseAndRowsThatStandTwice) {
+  {
+    const auto sink = log::directory(path());
+    for (int i = 0; i < 2; ++i) sink->write(Metric{1, "loss", 0.5});  // twice, as the caller wishes
+  }
+  const auto sink = log::directory(path(), {.resume = true});
+  for (int i = 0; i < 3; ++i) sink->write(Metric{1, "loss", 0.5});
+  sink->write(Metric{1, "loss", 0.25});
+  std::vector<double> values;
+  for (const Metric& metric : log::read_run(path()).metrics) values.push_back(metric.value);
+  EXPECT_EQ(values, (std::vector<double>{0.5, 0.5, 0.5, 0.25}));
+}
+
+TEST_F(DirectoryTest, ResumeRemovesWhatACrashLeftOfTheDescription) {
+  log::directory(path())->describe("seed", "7");
+  test::put(path() / "run.json.tmp-1", R"({"schema_)");
+  log::directory(path(), {.resume = true});
+  EXPECT_FALSE(fs::exists(path() / "run.json.tmp-1"));
 }
 
 TEST_F(DirectoryTest, ReadingNamesFileAndLineOfWhatIsMalformed) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <dds/error.hpp>
 #include <dds/log.hpp>
 #include <filesystem>
@@ -77,7 +78,9 @@ class LogTest : public testing::Test {
  protected:
   void SetUp() override {
     const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    root_ = fs::temp_directory_path() / ("dds-" + std::string(info->name()) + "-" + std::to_string(::getpid()));
+    std::string name = info->name();
+    std::replace(name.begin(), name.end(), '/', '-');  // of a parameter
+    root_ = fs::temp_directory_path() / ("dds-" + name + "-" + std::to_string(::getpid()));
     fs::remove_all(root_);
     fs::create_directories(root_);
   }

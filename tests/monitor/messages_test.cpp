@@ -26,6 +26,12 @@ class MessagesTest : public testing::Test {
     auto step = monitor.step();
     model->forward(torch::randn({8, 3})).square().sum().backward();
   }
+  std::vector<std::string> errors_heard() const {
+    std::vector<std::string> errors;
+    std::copy_if(heard_.begin(), heard_.end(), std::back_inserter(errors),
+                 [](const std::string& message) { return message.starts_with("error: "); });
+    return errors;
+  }
   std::vector<std::string> heard_;
 };
 
@@ -62,17 +68,38 @@ class Full final : public log::Sink {
   void describe(const std::string&, const std::string&) override {}
 };
 
-TEST_F(MessagesTest, AnErrorThatNoCallCanThrowAnyMoreIsTold) {
+TEST_F(MessagesTest, ALogThatCannotBeWrittenIsToldOnceAndCounted) {
   torch::nn::Linear model(3, 2);
   for (const Worker worker : {Worker::Off, Worker::Wait}) {
     heard_.clear();
     {
       Monitor monitor(*model, MonitorOptions().every(1).reduction(Reduction::Sum).worker(worker),
                       std::make_shared<Full>());
+      for (int i = 0; i < 3; ++i) train(monitor, model);
+    }
+    EXPECT_EQ(errors_heard(), (std::vector<std::string>{"error: Monitor: no space left; the training goes on",
+                                                        "error: Monitor: 6 errors in all"}));
+  }
+}
+
+/// A callback of the user's that gives up.
+class Broken final : public log::Sink {
+  void write(const Signature&) override { throw InvalidArgument("no such column"); }
+  void write(const LlcEstimate&) override {}
+  void write(const Metric&) override {}
+  void describe(const std::string&, const std::string&) override {}
+};
+
+TEST_F(MessagesTest, AnErrorThatNoCallCanThrowAnyMoreIsTold) {
+  torch::nn::Linear model(3, 2);
+  for (const Worker worker : {Worker::Off, Worker::Wait}) {
+    heard_.clear();
+    {
+      Monitor monitor(*model, MonitorOptions().every(1).reduction(Reduction::Sum).worker(worker),
+                      std::make_shared<Broken>());
       train(monitor, model);
     }
-    ASSERT_FALSE(heard_.empty());
-    EXPECT_EQ(heard_.back(), "error: Monitor: when it ended: no space left");
+    EXPECT_EQ(errors_heard(), std::vector<std::string>{"error: Monitor: when it ended: no such column"});
   }
 }
 
