@@ -157,8 +157,7 @@ class Monitor::State {
     }
     if (ranks_ && options_.worker() == Worker::Skip) {
       throw InvalidArgument(
-          "Monitor: Worker::Skip with several ranks, which would not leave out the same steps; expected Worker::Wait "
-          "or "
+          "Monitor: Worker::Skip with several ranks, which would skip different steps; expected Worker::Wait or "
           "Worker::Off");
     }
     describe();
