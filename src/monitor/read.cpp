@@ -320,10 +320,15 @@ bool collect(Ranks& ranks, std::optional<ProbeRows>& rows, const std::exception_
       error = refused.what();
     }
   };
-  const bool first = gather_to_first(ranks, pack_all, join_theirs);
-  Parcel outcome;
-  outcome.put(error);
-  error = spread_from_first(ranks, std::move(outcome)).take<std::string>();
+  bool first = false;
+  try {
+    first = gather_to_first(ranks, pack_all, join_theirs);
+    Parcel outcome;
+    outcome.put(error);
+    error = spread_from_first(ranks, std::move(outcome)).take<std::string>();
+  } catch (const RankError&) {
+    if (!own_error) throw;
+  }
   if (own_error) std::rethrow_exception(own_error);
   if (!error.empty()) throw RankError(error);
   return first;
