@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "src/log/file.hpp"
+#include "src/log/json.hpp"
 #include "src/log/logger.hpp"
 #include "src/log/record.hpp"
 #include "src/log/run.hpp"
@@ -36,7 +37,11 @@ void check_directory(const fs::path& path, bool resume) {
                     "append to the run in it",
                     path.string(), entry));
   }
-  read_description(path);  // throws if what is there is no run, or one of another schema
+  const std::int64_t version = version_of(read_description(path));  // throws if what is there is no run
+  if (version != schema::kVersion) {
+    throw IoError(fmt::format("{} is a run of schema version {}, and this library writes {}: choose another directory",
+                              path.string(), version, schema::kVersion));
+  }
 }
 
 fs::path made_directory(const fs::path& path, bool resume) try {
@@ -135,7 +140,7 @@ class Directory final : public Sink {
   void write(const Metric& metric) override { write_row(metric, {{{&metrics_, csv_line(metric)}}}); }
 
   void describe(const std::string& key, const std::string& json) override {
-    auto value = nlohmann::ordered_json::parse(json, nullptr, /*allow_exceptions=*/false);
+    nlohmann::ordered_json value = parse_json(json);
     if (value.is_discarded())
       throw InvalidArgument(fmt::format("describe: the value of '{}' is no JSON: {}", key, json));
     if (key == "schema_version") throw InvalidArgument("describe: schema_version is the log's own key");

@@ -151,7 +151,11 @@ bool AppendFile::in_place() const {
 }
 
 std::string read_file(const std::filesystem::path& path) {
-  const Descriptor file = open_file("read", path, O_RDONLY);
+  const Descriptor file = open_file("read", path, O_RDONLY | O_NONBLOCK);
+  struct stat status;
+  if (::fstat(file.get(), &status) != 0) fail("read", path, errno);
+  // A pipe would be waited for, and /dev/zero has no end.
+  if (!S_ISREG(status.st_mode)) throw IoError(fmt::format("cannot read {}: it is no regular file", path.string()));
   std::string content;
   std::array<char, 1 << 16> buffer;
   for (;;) {

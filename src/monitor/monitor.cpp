@@ -22,6 +22,7 @@
 #include <set>
 #include <utility>
 
+#include "src/log/json.hpp"
 #include "src/log/logger.hpp"
 #include "src/monitor/layer_reading.hpp"
 #include "src/monitor/reading_thread.hpp"
@@ -258,12 +259,13 @@ class Monitor::State {
     if (open_) throw InvalidArgument(fmt::format("Monitor::load_state: step {} has not ended", steps_));
     drain();
     try {
-      const nlohmann::json state = nlohmann::json::parse(text);
+      const auto state = log::parse_json<nlohmann::json>(text);
       std::map<SeriesId, std::int64_t> ranks;
       for (const nlohmann::json& entry : state.at("fixed_ranks")) {
-        ranks[{entry.at(0), side_from_string(entry.at(1).get<std::string>()), entry.at(2), entry.at(3)}] = entry.at(4);
+        ranks[{entry.at(0), side_from_string(entry.at(1).get<std::string>()), entry.at(2), entry.at(3)}] =
+            whole_number(entry.at(4));
       }
-      const auto steps = state.at("steps").get<std::int64_t>();
+      const std::int64_t steps = whole_number(state.at("steps"));
       if (steps < 0) throw InvalidArgument(fmt::format("Monitor::load_state: steps is {}, expected 0 or more", steps));
       for (const auto& [series, rank] : ranks) {
         if (rank < 1) {
@@ -279,6 +281,11 @@ class Monitor::State {
     } catch (const nlohmann::json::exception& error) {
       throw InvalidArgument(fmt::format("Monitor::load_state: not the text of Monitor::state(): {}", error.what()));
     }
+  }
+
+  static std::int64_t whole_number(const nlohmann::json& value) {
+    if (!value.is_number_integer()) throw InvalidArgument("Monitor::load_state: a number is not whole");
+    return value.get<std::int64_t>();
   }
 
   std::vector<DecayCount> decay_counts() const {
