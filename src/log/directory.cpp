@@ -156,6 +156,8 @@ class Directory final : public Sink {
     check_directory(path, resume);  // again: another may have been here before the lock was taken
     remove_left_overs(path / kRunJson);
     description_ = opened_description(path);
+    if (const auto lost = description_.find("lost_rows"); lost != description_.end() && lost->is_number_integer())
+      lost_rows_ = lost->get<std::int64_t>();
     write_description();
     const auto in_csv = read_csv<Signature>(path / kSignaturesCsv);
     const auto in_jsonl = read_jsonl(path / kSignaturesJsonl);
@@ -193,20 +195,27 @@ class Directory final : public Sink {
   template <class Row>
   void write_row(const Row& row, std::vector<Line> lines) {
     if (earlier_.take(row)) return;
-    const bool room =
-        std::all_of(lines.begin(), lines.end(), [](const Line& line) { return line.file->has_room(line.text.size()); });
-    if (room) {
+    const auto room = [&] {
+      return std::all_of(lines.begin(), lines.end(),
+                         [](const Line& line) { return line.file->has_room(line.text.size()); });
+    };
+    std::exception_ptr error;
+    const auto try_to_write = [&] {
+      error = nullptr;
+      try {
+        write_what_waits();
+      } catch (...) {
+        error = std::current_exception();
+      }
+    };
+    if (!room()) try_to_write();
+    if (room()) {
       for (Line& line : lines) line.file->add(std::move(line.text));
     } else {
-      description_["lost_rows"] = description_.value("lost_rows", std::int64_t{0}) + 1;
+      description_["lost_rows"] = ++lost_rows_;
       description_due_ = true;
     }
-    std::exception_ptr error;
-    try {
-      write_what_waits();
-    } catch (...) {
-      error = std::current_exception();
-    }
+    try_to_write();
     if (events_) events_->write(row);
     if (error) std::rethrow_exception(error);
   }
@@ -251,6 +260,7 @@ class Directory final : public Sink {
   DirectoryOptions options_;
   nlohmann::ordered_json description_;
   bool description_due_ = false;  ///< run.json does not say all of it
+  std::int64_t lost_rows_ = 0;
   AppendFile signatures_, jsonl_, llc_, metrics_;
   SinkPtr events_;  ///< null: none
   Earlier earlier_;

@@ -104,12 +104,20 @@ AppendFile::~AppendFile() {
   }
 }
 
-bool AppendFile::has_room(std::size_t bytes) const { return bytes_waiting_ + bytes <= kMostWaiting; }
+bool AppendFile::has_room(std::size_t bytes) const {
+  return waiting_.empty() || bytes_waiting_ + bytes <= kMostWaiting;
+}
 
 void AppendFile::add(std::string row) {
   if (!has_room(row.size())) return;
   bytes_waiting_ += row.size();
   waiting_.push_back(std::move(row));
+}
+
+void AppendFile::append(std::string row) {
+  if (!has_room(row.size())) write();
+  add(std::move(row));
+  write();
 }
 
 void AppendFile::write() {

@@ -1,9 +1,6 @@
 // Good inputs for fuzzers to begin with.
 #pragma once
 
-#include <torch/script.h>
-#include <torch/serialize.h>
-
 #include <cmath>
 #include <dds/log.hpp>
 #include <filesystem>
@@ -40,15 +37,6 @@ inline void write_run(const std::filesystem::path& path, int seed, bool tensorbo
     sink->write(e);
     sink->write(Metric{step, "loss", std::exp(-0.1 * static_cast<double>(step))});
   }
-}
-
-/// A TorchScript archive, and data for it.
-inline void write_model(const std::filesystem::path& model, const std::filesystem::path& data) {
-  torch::jit::Module module("model");
-  module.register_parameter("weight", torch::randn({2, 3}), false);
-  module.define("def forward(self, x):\n  return torch.tanh(torch.matmul(x, self.weight.t()))\n");
-  module.save(model.string());
-  torch::save(std::vector{torch::randn({5, 3}), torch::randn({5, 2})}, data.string());
 }
 
 }  // namespace dds::fuzz

@@ -89,10 +89,7 @@ void add_commands() {
        {"--version", "--help", "report\na\nb\n--out=x", "compare\na\nb\n--step\n10", "watch\na\n--once",
         "lambda\nregular\n10", "lambda\ncrossing\n1\n2\n--density\n0\n1", "lambda\nreduced-rank\n10\n3\n5\n--rank\n2",
         "lambda\nlinear\n20\n20\n20\n--rank\n16", "export\na\nb\n--to\ncsv\n--out=x", "export\na\n--to\njsonl\n--out=x",
-        "export\na\n--to\ntensorboard\n--out=x",
-        "read\nmodel.pt\nprobe.pt\n--likelihood\ngaussian:0.1\n--spectra\n--out=x",
-        "read\nmodel.pt\nprobe.pt\n--input\n0\n--targets\n1\n--layers\n*\n--side\nfisher\n--draws\n4\n--seed\n7",
-        "report\na\n--figures=x\n--format\npng"})
+        "export\na\n--to\ntensorboard\n--out=x", "report\na\n--figures=x\n--format\npng"})
     add("command", std::to_string(number++), line);
 }
 
