@@ -48,7 +48,7 @@ torch::Tensor read_idx(const std::filesystem::path& path, std::size_t dimensions
   for (std::size_t i = 0; i < dimensions; ++i) {
     sizes.push_back(read_number());
     entries *= sizes.back();
-    if (sizes.back() <= 0 || entries > (std::int64_t{1} << 30)) {
+    if (sizes.back() <= 0 || entries > (std::int64_t{1} << 26)) {
       throw IoError(fmt::format("{}: the sizes {} are out of range", path.string(), sizes));
     }
   }

@@ -6,6 +6,8 @@
 #include <dds/error.hpp>
 #include <sstream>
 
+#include "src/log/json.hpp"
+
 namespace dds::experiments {
 
 Finished::Finished(const RunOptions& options) : path_(options.out / "finished.jsonl") {
@@ -22,12 +24,12 @@ Finished::Finished(const RunOptions& options) : path_(options.out / "finished.js
   whole.resize(whole.rfind('\n') + 1);  // without what a crash cut off; none: nothing
   std::istringstream lines(whole);
   std::string line;
-  if (std::getline(lines, line) && json::parse(line, nullptr, /*allow_exceptions=*/false) != run) {
+  if (std::getline(lines, line) && log::parse_json<json>(line) != run) {
     throw InvalidArgument(
         fmt::format("{} is of another run: {}; expected {}, or a new folder", path_.string(), line, run.dump()));
   }
   while (std::getline(lines, line)) {
-    const json piece = json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const json piece = log::parse_json<json>(line);
     if (!piece.is_object() || !piece.contains("value") || !piece.contains("key") || !piece["key"].is_string()) {
       throw InvalidArgument(fmt::format("{}: '{}' is no piece of a run", path_.string(), line.substr(0, 80)));
     }

@@ -14,7 +14,7 @@ using nlohmann::json;
 
 namespace {
 
-constexpr int kGrey = 6, kInk = 8;
+constexpr int kGrey = 6;
 
 // ---- tables ----
 

@@ -15,6 +15,12 @@
 // digits that read back as the same number (so that a reader that guesses types, as pandas does, takes a column whose
 // numbers all happen to be whole for one of whole numbers). What is missing, not finite or does not apply is an empty
 // field in CSV and null in JSON: never 0, "nan" or "inf".
+//
+// What a reader may rely on, now and later. Within one schema_version the columns of each file, their order, names,
+// types, units and meanings stay as they are, as does everything said above; keys of run.json, and values of the text
+// columns `kind`, `fisher_kind`, `sampler`, `verdict` and `status`, may come new: pass over what you do not know.
+// Across versions read columns by their name. This library reads the runs of every version up to its own (a column that
+// came later is missing in them) and refuses those of later ones.
 #pragma once
 
 #include <array>
@@ -31,9 +37,12 @@
 
 namespace dds::schema {
 
-/// Grows by one whenever a column is added, removed, renamed or changes its meaning. A run is resumed by its own
-/// version only.
+/// Grows by one whenever a column is added, removed, renamed or changes its type, unit or meaning. A run is resumed by
+/// its own version only.
 inline constexpr std::int64_t kVersion = 2;
+
+/// Columns of earlier versions that there are no more.
+inline constexpr auto retired_columns = std::to_array<std::string_view>({"distance_r_hat", "distance_drift"});
 
 /// The member of a row that a column holds. How each type is written:
 ///   bool          true or false

@@ -28,7 +28,8 @@ struct ScriptModel {
   Forward forward;
 };
 
-/// Reads an archive onto the CPU. Throws IoError if there is no such file or it is no TorchScript archive.
+/// Reads an archive onto the CPU. An archive is a program, of which LibTorch runs parts while it loads: take none from
+/// strangers (src/docs/untrusted_files.md). Throws IoError if there is no such file or it is no TorchScript archive.
 ScriptModel load_script(const std::filesystem::path& archive);
 
 /// The same of an archive that was loaded already. Throws InvalidArgument if it has no parameters, as after

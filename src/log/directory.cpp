@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "src/log/file.hpp"
+#include "src/log/json.hpp"
 #include "src/log/logger.hpp"
 #include "src/log/record.hpp"
 #include "src/log/run.hpp"
@@ -36,7 +37,11 @@ void check_directory(const fs::path& path, bool resume) {
                     "append to the run in it",
                     path.string(), entry));
   }
-  read_description(path);  // throws if what is there is no run, or one of another schema
+  const std::int64_t version = version_of(read_description(path));  // throws if what is there is no run
+  if (version != schema::kVersion) {
+    throw IoError(fmt::format("{} is a run of schema version {}, and this library writes {}: choose another directory",
+                              path.string(), version, schema::kVersion));
+  }
 }
 
 fs::path made_directory(const fs::path& path, bool resume) try {
@@ -135,7 +140,7 @@ class Directory final : public Sink {
   void write(const Metric& metric) override { write_row(metric, {{{&metrics_, csv_line(metric)}}}); }
 
   void describe(const std::string& key, const std::string& json) override {
-    auto value = nlohmann::ordered_json::parse(json, nullptr, /*allow_exceptions=*/false);
+    nlohmann::ordered_json value = parse_json(json);
     if (value.is_discarded())
       throw InvalidArgument(fmt::format("describe: the value of '{}' is no JSON: {}", key, json));
     if (key == "schema_version") throw InvalidArgument("describe: schema_version is the log's own key");
@@ -151,6 +156,8 @@ class Directory final : public Sink {
     check_directory(path, resume);  // again: another may have been here before the lock was taken
     remove_left_overs(path / kRunJson);
     description_ = opened_description(path);
+    if (const auto lost = description_.find("lost_rows"); lost != description_.end() && lost->is_number_integer())
+      lost_rows_ = lost->get<std::int64_t>();
     write_description();
     const auto in_csv = read_csv<Signature>(path / kSignaturesCsv);
     const auto in_jsonl = read_jsonl(path / kSignaturesJsonl);
@@ -188,20 +195,27 @@ class Directory final : public Sink {
   template <class Row>
   void write_row(const Row& row, std::vector<Line> lines) {
     if (earlier_.take(row)) return;
-    const bool room =
-        std::all_of(lines.begin(), lines.end(), [](const Line& line) { return line.file->has_room(line.text.size()); });
-    if (room) {
+    const auto room = [&] {
+      return std::all_of(lines.begin(), lines.end(),
+                         [](const Line& line) { return line.file->has_room(line.text.size()); });
+    };
+    std::exception_ptr error;
+    const auto try_to_write = [&] {
+      error = nullptr;
+      try {
+        write_what_waits();
+      } catch (...) {
+        error = std::current_exception();
+      }
+    };
+    if (!room()) try_to_write();
+    if (room()) {
       for (Line& line : lines) line.file->add(std::move(line.text));
     } else {
-      description_["lost_rows"] = description_.value("lost_rows", std::int64_t{0}) + 1;
+      description_["lost_rows"] = ++lost_rows_;
       description_due_ = true;
     }
-    std::exception_ptr error;
-    try {
-      write_what_waits();
-    } catch (...) {
-      error = std::current_exception();
-    }
+    try_to_write();
     if (events_) events_->write(row);
     if (error) std::rethrow_exception(error);
   }
@@ -246,6 +260,7 @@ class Directory final : public Sink {
   DirectoryOptions options_;
   nlohmann::ordered_json description_;
   bool description_due_ = false;  ///< run.json does not say all of it
+  std::int64_t lost_rows_ = 0;
   AppendFile signatures_, jsonl_, llc_, metrics_;
   SinkPtr events_;  ///< null: none
   Earlier earlier_;

@@ -104,12 +104,20 @@ AppendFile::~AppendFile() {
   }
 }
 
-bool AppendFile::has_room(std::size_t bytes) const { return bytes_waiting_ + bytes <= kMostWaiting; }
+bool AppendFile::has_room(std::size_t bytes) const {
+  return waiting_.empty() || bytes_waiting_ + bytes <= kMostWaiting;
+}
 
 void AppendFile::add(std::string row) {
   if (!has_room(row.size())) return;
   bytes_waiting_ += row.size();
   waiting_.push_back(std::move(row));
+}
+
+void AppendFile::append(std::string row) {
+  if (!has_room(row.size())) write();
+  add(std::move(row));
+  write();
 }
 
 void AppendFile::write() {
@@ -151,7 +159,11 @@ bool AppendFile::in_place() const {
 }
 
 std::string read_file(const std::filesystem::path& path) {
-  const Descriptor file = open_file("read", path, O_RDONLY);
+  const Descriptor file = open_file("read", path, O_RDONLY | O_NONBLOCK);
+  struct stat status;
+  if (::fstat(file.get(), &status) != 0) fail("read", path, errno);
+  // A pipe would be waited for, and /dev/zero has no end.
+  if (!S_ISREG(status.st_mode)) throw IoError(fmt::format("cannot read {}: it is no regular file", path.string()));
   std::string content;
   std::array<char, 1 << 16> buffer;
   for (;;) {

@@ -52,18 +52,15 @@ class AppendFile {
   /// Tries to write what waits for the last time.
   ~AppendFile();
 
-  /// True if a row of so many bytes may wait: all that wait take at most 16 MiB.
+  /// True if a row of so many bytes may wait: one always may, and several take at most 16 MiB.
   bool has_room(std::size_t bytes) const;
   /// Lets a row wait; one without room is dropped.
   void add(std::string row);
   /// Writes the rows that wait, each in one write. If that fails, what was written of a row is taken back before
   /// IoError is thrown: the next one never follows half of it.
   void write();
-  /// Both.
-  void append(std::string row) {
-    add(std::move(row));
-    write();
-  }
+  /// Both; where there is no room, what waits is written before.
+  void append(std::string row);
   std::uint64_t size() const { return size_; }
   /// True if the file is what its path names.
   bool in_place() const;

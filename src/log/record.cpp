@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "src/log/csv.hpp"
+#include "src/log/json.hpp"
 
 namespace dds::log {
 namespace {
@@ -143,13 +144,21 @@ std::string csv_line(const Row& row) {
 }
 
 template <class Row>
-Row row_of(const std::vector<std::string>& fields) {
-  const auto columns = schema::columns_of<Row>();
+Columns<Row> all_columns() {
+  Columns<Row> columns;
+  for (const auto& column : schema::columns_of<Row>()) columns.push_back(&column);
+  return columns;
+}
+
+template <class Row>
+Row row_of(const std::vector<std::string>& fields, const Columns<Row>& columns) {
   if (fields.size() != columns.size()) {
     throw InvalidArgument(fmt::format("{} fields, expected {}", fields.size(), columns.size()));
   }
   Row row;
-  for (std::size_t i = 0; i < fields.size(); ++i) assign(row, columns[i], fields[i]);
+  for (std::size_t i = 0; i < fields.size(); ++i) {
+    if (columns[i]) assign(row, *columns[i], fields[i]);
+  }
   return row;
 }
 
@@ -161,12 +170,13 @@ std::string json_line(const Signature& signature, bool with_spectrum) {
   return object.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
-Signature signature_of_json(std::string_view line) {
-  const json object = json::parse(line, nullptr, /*allow_exceptions=*/false);
+Signature signature_of_json(std::string_view line, bool whole) {
+  const json object = parse_json<json>(line);
   if (!object.is_object()) refuse(line.substr(0, 40), "a JSON object");
   Signature signature;
   for (const auto& column : schema::signature_columns) {
     const auto found = object.find(std::string(column.name));
+    if (found == object.end() && !whole) continue;
     if (found == object.end()) throw InvalidArgument(fmt::format("column {} is missing", column.name));
     assign(signature, column, field_text(*found));
   }
@@ -188,8 +198,11 @@ template std::string csv_header<Metric>();
 template std::string csv_line(const Signature&);
 template std::string csv_line(const LlcEstimate&);
 template std::string csv_line(const Metric&);
-template Signature row_of(const std::vector<std::string>&);
-template LlcEstimate row_of(const std::vector<std::string>&);
-template Metric row_of(const std::vector<std::string>&);
+template Columns<Signature> all_columns();
+template Columns<LlcEstimate> all_columns();
+template Columns<Metric> all_columns();
+template Signature row_of(const std::vector<std::string>&, const Columns<Signature>&);
+template LlcEstimate row_of(const std::vector<std::string>&, const Columns<LlcEstimate>&);
+template Metric row_of(const std::vector<std::string>&, const Columns<Metric>&);
 
 }  // namespace dds::log

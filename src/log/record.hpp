@@ -22,13 +22,21 @@ std::string csv_header();
 template <class Row>
 std::string csv_line(const Row& row);
 
-/// The row of a CSV record; an empty field in a column of plain numbers becomes NaN. Throws InvalidArgument naming the
-/// column and the text.
+/// Columns of a file; a null one is passed over.
 template <class Row>
-Row row_of(const std::vector<std::string>& fields);
+using Columns = std::vector<const schema::Column<Row>*>;
+/// Those of the present schema.
+template <class Row>
+Columns<Row> all_columns();
 
-/// The line of signatures.jsonl, with its line end, and back. The latter throws InvalidArgument.
+/// The row of a CSV record; an empty field in a column of plain numbers becomes NaN, and what has no column stays as a
+/// new row has it. Throws InvalidArgument naming the column and the text.
+template <class Row>
+Row row_of(const std::vector<std::string>& fields, const Columns<Row>& columns = all_columns<Row>());
+
+/// The line of signatures.jsonl, with its line end, and back. The latter throws InvalidArgument, also where a column is
+/// missing of one that must be `whole`.
 std::string json_line(const Signature& signature, bool with_spectrum);
-Signature signature_of_json(std::string_view line);
+Signature signature_of_json(std::string_view line, bool whole = true);
 
 }  // namespace dds::log

@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <dds/error.hpp>
-#include <dds/schema.hpp>
 #include <set>
 
 #include "src/log/csv.hpp"
 #include "src/log/file.hpp"
+#include "src/log/json.hpp"
 #include "src/log/record.hpp"
 
 namespace dds::log {
@@ -22,14 +22,24 @@ std::string content_of(const std::filesystem::path& path) {
   throw IoError(fmt::format("{}:{}: {}", path.string(), line, what));
 }
 
-/// Refuses a header that is not this schema's.
+/// What the columns of a file are, by its header; null for one that later versions dropped. This version's header must
+/// be as it is written, those of earlier ones are taken by name.
 template <class Row>
-void check_header(const std::filesystem::path& path, const csv::Record& header) {
-  const auto columns = schema::columns_of<Row>();
-  const bool same = std::equal(columns.begin(), columns.end(), header.fields.begin(), header.fields.end(),
-                               [](const auto& column, const std::string& name) { return column.name == name; });
-  if (!same)
-    malformed(path, header.line, fmt::format("its columns are not those of schema version {}", schema::kVersion));
+Columns<Row> columns_of_header(const std::filesystem::path& path, const csv::Record& header, std::int64_t version) {
+  const auto known = schema::columns_of<Row>();
+  Columns<Row> columns;
+  for (const std::string& name : header.fields) {
+    const auto column = std::find_if(known.begin(), known.end(), [&](const auto& one) { return one.name == name; });
+    columns.push_back(column == known.end() ? nullptr : &*column);
+    const bool twice = column != known.end() && std::count(columns.begin(), columns.end(), &*column) > 1;
+    const auto& retired = schema::retired_columns;
+    const bool unknown = column == known.end() && std::find(retired.begin(), retired.end(), name) == retired.end();
+    if (twice || unknown)
+      malformed(path, header.line, fmt::format("column '{}' is {}", name, twice ? "there twice" : "not known"));
+  }
+  if (version == schema::kVersion && columns != all_columns<Row>())
+    malformed(path, header.line, fmt::format("its columns are not those of schema version {}", version));
+  return columns;
 }
 
 /// The end of a directory's path, so many names of it.
@@ -55,7 +65,7 @@ void take_spectra(std::vector<Signature>& signatures, std::vector<Signature> lin
 }  // namespace
 
 template <class Row>
-Rows<Row> read_csv(const std::filesystem::path& path) {
+Rows<Row> read_csv(const std::filesystem::path& path, std::int64_t version) {
   const std::string content = content_of(path);
   csv::Table table;
   try {
@@ -64,15 +74,17 @@ Rows<Row> read_csv(const std::filesystem::path& path) {
     throw IoError(fmt::format("{}: {}", path.string(), error.what()));
   }
   // Without a whole line it can only be a header cut short.
-  if (table.records.empty() && !csv_header<Row>().starts_with(content)) malformed(path, 1, "no file of a run");
+  if (table.records.empty() && version == schema::kVersion && !csv_header<Row>().starts_with(content))
+    malformed(path, 1, "no file of a run");
   Rows<Row> rows{{}, table.whole};
+  Columns<Row> columns;
   for (const csv::Record& record : table.records) {
     if (&record == &table.records.front()) {
-      check_header<Row>(path, record);
+      columns = columns_of_header<Row>(path, record, version);
       continue;
     }
     try {
-      rows.rows.push_back(row_of<Row>(record.fields));
+      rows.rows.push_back(row_of<Row>(record.fields, columns));
     } catch (const InvalidArgument& error) {
       malformed(path, record.line, error.what());
     }
@@ -80,12 +92,13 @@ Rows<Row> read_csv(const std::filesystem::path& path) {
   return rows;
 }
 
-Rows<Signature> read_jsonl(const std::filesystem::path& path) {
+Rows<Signature> read_jsonl(const std::filesystem::path& path, std::int64_t version) {
   const std::string content = content_of(path);
   Rows<Signature> rows;
   for (std::size_t end; (end = content.find('\n', rows.whole)) != std::string::npos; rows.whole = end + 1) {
     try {
-      rows.rows.push_back(signature_of_json(std::string_view(content).substr(rows.whole, end - rows.whole)));
+      rows.rows.push_back(signature_of_json(std::string_view(content).substr(rows.whole, end - rows.whole),
+                                            /*whole=*/version == schema::kVersion));
     } catch (const InvalidArgument& error) {
       malformed(path, rows.rows.size() + 1, error.what());
     }
@@ -97,14 +110,18 @@ nlohmann::ordered_json read_description(const std::filesystem::path& directory) 
   const std::filesystem::path path = directory / kRunJson;
   if (!std::filesystem::exists(path))
     throw IoError(fmt::format("{} holds no run: {} is missing", directory.string(), kRunJson));
-  auto description = nlohmann::ordered_json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  nlohmann::ordered_json description = parse_json(read_file(path));
   if (!description.is_object()) throw IoError(fmt::format("{}: not a JSON object", path.string()));
   const auto version = description.find("schema_version");
-  if (version == description.end() || *version != schema::kVersion) {
-    throw IoError(fmt::format("{}: schema_version is {}, this library has {}", path.string(),
+  if (version == description.end() || !version->is_number_integer() || *version < 1 || *version > schema::kVersion) {
+    throw IoError(fmt::format("{}: schema_version is {}, this library reads 1 to {}", path.string(),
                               version == description.end() ? "missing" : version->dump(), schema::kVersion));
   }
   return description;
+}
+
+std::int64_t version_of(const nlohmann::ordered_json& description) {
+  return description.at("schema_version").get<std::int64_t>();
 }
 
 Run read_run(const std::filesystem::path& directory) {
@@ -113,10 +130,11 @@ Run read_run(const std::filesystem::path& directory) {
   run.description = read_description(directory);  // throws if there is no such directory
   run.name = last_components(directory, 1);
   // The CSV file first: of a run that is being written the JSON lines are then never behind.
-  run.signatures = read_csv<Signature>(directory / kSignaturesCsv).rows;
-  take_spectra(run.signatures, read_jsonl(directory / kSignaturesJsonl).rows, directory / kSignaturesJsonl);
-  run.estimates = read_csv<LlcEstimate>(directory / kLlcCsv).rows;
-  run.metrics = read_csv<Metric>(directory / kMetricsCsv).rows;
+  const std::int64_t version = version_of(run.description);
+  run.signatures = read_csv<Signature>(directory / kSignaturesCsv, version).rows;
+  take_spectra(run.signatures, read_jsonl(directory / kSignaturesJsonl, version).rows, directory / kSignaturesJsonl);
+  run.estimates = read_csv<LlcEstimate>(directory / kLlcCsv, version).rows;
+  run.metrics = read_csv<Metric>(directory / kMetricsCsv, version).rows;
   return run;
 }
 
@@ -137,8 +155,8 @@ std::vector<Run> read_runs(const std::vector<std::filesystem::path>& directories
   }
 }
 
-template Rows<Signature> read_csv(const std::filesystem::path&);
-template Rows<LlcEstimate> read_csv(const std::filesystem::path&);
-template Rows<Metric> read_csv(const std::filesystem::path&);
+template Rows<Signature> read_csv(const std::filesystem::path&, std::int64_t);
+template Rows<LlcEstimate> read_csv(const std::filesystem::path&, std::int64_t);
+template Rows<Metric> read_csv(const std::filesystem::path&, std::int64_t);
 
 }  // namespace dds::log

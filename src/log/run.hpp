@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <dds/log.hpp>
+#include <dds/schema.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -26,15 +28,18 @@ struct Rows {
 };
 
 /// Reads a CSV file of the log; a missing one has no rows. Throws IoError naming the file and the line for anything but
-/// the header and rows of this version of the schema.
+/// the header and rows of that version of the schema.
 template <class Row>
-Rows<Row> read_csv(const std::filesystem::path& path);
+Rows<Row> read_csv(const std::filesystem::path& path, std::int64_t version = schema::kVersion);
 
 /// The same for signatures.jsonl.
-Rows<Signature> read_jsonl(const std::filesystem::path& path);
+Rows<Signature> read_jsonl(const std::filesystem::path& path, std::int64_t version = schema::kVersion);
 
-/// run.json. Throws IoError where there is none, or one of another schema.
+/// run.json. Throws IoError where there is none, or one of a later schema than this library's.
 nlohmann::ordered_json read_description(const std::filesystem::path& directory);
+
+/// The version of the schema that it names.
+std::int64_t version_of(const nlohmann::ordered_json& description);
 
 /// All that a run directory holds, the spectra of signatures.jsonl put into the signatures.
 struct Run {

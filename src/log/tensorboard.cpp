@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "src/log/event_file.hpp"
+#include "src/log/json.hpp"
 
 namespace dds::log {
 namespace {
@@ -100,7 +101,7 @@ class TensorBoard final : public Sink {
 
   void describe(const std::string& key, const std::string& json) override {
     // As a block of code in Markdown, by indenting it.
-    const auto value = nlohmann::ordered_json::parse(json, nullptr, /*allow_exceptions=*/false);
+    const nlohmann::ordered_json value = parse_json(json);
     if (value.is_discarded())
       throw InvalidArgument(fmt::format("describe: the value of '{}' is no JSON: {}", key, json));
     std::string text = "    ";

@@ -25,6 +25,7 @@
 #include "src/log/logger.hpp"
 #include "src/monitor/layer_reading.hpp"
 #include "src/monitor/reading_thread.hpp"
+#include "src/monitor/saved_state.hpp"
 #include "src/ranks/exchange.hpp"
 #include "src/spectral/cancellation.hpp"
 
@@ -266,38 +267,18 @@ class Monitor::State {
 
   std::string state() const {
     drain();
-    nlohmann::json ranks = nlohmann::json::array();
-    for (const auto& [series, rank] : fixed_ranks_) {
-      ranks.push_back({series.layer, to_string(series.side), series.source, series.fisher_kind, rank});
-    }
-    return nlohmann::json{{"steps", steps_}, {"fixed_ranks", ranks}}.dump();
+    return text_of({steps_, fixed_ranks_});
   }
 
   void load_state(const std::string& text) {
     if (open_) throw InvalidArgument(fmt::format("Monitor::load_state: step {} has not ended", steps_));
     drain();
-    try {
-      const nlohmann::json state = nlohmann::json::parse(text);
-      std::map<SeriesId, std::int64_t> ranks;
-      for (const nlohmann::json& entry : state.at("fixed_ranks")) {
-        ranks[{entry.at(0), side_from_string(entry.at(1).get<std::string>()), entry.at(2), entry.at(3)}] = entry.at(4);
-      }
-      const auto steps = state.at("steps").get<std::int64_t>();
-      if (steps < 0) throw InvalidArgument(fmt::format("Monitor::load_state: steps is {}, expected 0 or more", steps));
-      for (const auto& [series, rank] : ranks) {
-        if (rank < 1) {
-          throw InvalidArgument(fmt::format("Monitor::load_state: the fixed rank of {} is {}, expected at least 1",
-                                            to_string(series), rank));
-        }
-      }
-      steps_ = steps;
-      fixed_ranks_ = std::move(ranks);
-      decay_ = DecayCounter(options_.decay());
-      dead_axes_ = DeadAxesTracker();
-      windows_.clear();
-    } catch (const nlohmann::json::exception& error) {
-      throw InvalidArgument(fmt::format("Monitor::load_state: not the text of Monitor::state(): {}", error.what()));
-    }
+    SavedState state = saved_state(text);
+    steps_ = state.steps;
+    fixed_ranks_ = std::move(state.fixed_ranks);
+    decay_ = DecayCounter(options_.decay());
+    dead_axes_ = DeadAxesTracker();
+    windows_.clear();
   }
 
   std::vector<DecayCount> decay_counts() const {

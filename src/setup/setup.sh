@@ -174,6 +174,7 @@ prepare() { # PRESET [PACKAGE...]
   packages+=("${@:2}")
   if [[ $preset == *debian ]]; then packages+=(libtorch-dev libopenblas0-pthread); fi
   if [[ $preset == installed* ]]; then packages+=(dpkg-dev doxygen libjs-mathjax); fi
+  if [[ $preset == clang || $preset == fuzz ]]; then packages+=(clang libclang-rt-dev); fi
   mkdir -p "$deps"
   exec 9>"$deps/lock"
   flock --nonblock 9 || {

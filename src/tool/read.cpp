@@ -161,6 +161,8 @@ void add_read(CLI::App& program) {
       "       second of a list, is the targets, and all others are inputs in the order of the file.\n\n"
       "The read is in fp64, with the true Fisher: labels from the model's own predictive distribution. With --out the\n"
       "signatures are a run, as a training program logs one, for 'dds report' and the rest.\n\n"
+      "A TorchScript archive is a program, and so may be a file of tensors: LibTorch runs code of theirs when it loads\n"
+      "them, which can read and write your files. Do not read a stranger's outside a sandbox (src/docs/untrusted_files.md).\n\n"
       "Examples:\n"
       "  dds read model.pt probe.pt\n"
       "  dds read model.pt probe.pt --likelihood gaussian:0.1 --out runs/read --spectra\n"

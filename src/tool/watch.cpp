@@ -131,7 +131,7 @@ void add_watch(CLI::App& program) {
   const auto options = std::make_shared<Options>();
   command->add_option("RUN", options->run, "run directory")->required();
   command->add_option("--interval", options->interval, "seconds between two looks")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(0.01, 86400.0))
       ->capture_default_str();
   command->add_flag("--once", options->once, "print the table and end");
   command->callback([options] { watch(*options); });

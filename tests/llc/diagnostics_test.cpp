@@ -5,12 +5,14 @@
 #include <cmath>
 #include <random>
 
+#include "tests/seed.hpp"
+
 namespace dds::diagnostics {
 namespace {
 
 /// Stationary AR(1) chains x_t = phi x_(t-1) + N(0, 1), whose autocorrelation time is (1 + phi) / (1 - phi).
 Traces autoregressive(double phi, int chains, int draws, unsigned seed) {
-  std::mt19937_64 engine(seed);
+  std::mt19937_64 engine(test::seed(seed));
   std::normal_distribution<double> normal;
   Traces traces;
   for (int c = 0; c < chains; ++c) {
@@ -80,7 +82,7 @@ TEST(Diagnostics, RanksSeeWhatHeavyTailsAndEqualMeansHide) {
   EXPECT_LT(*split_r_hat(wide), 1.03);
   EXPECT_GT(*rank_r_hat(wide), 1.1);
   // Cauchy draws, one chain apart by a few of their widths: the variance drowns it, the ranks do not.
-  std::mt19937_64 engine(4);
+  std::mt19937_64 engine(test::seed(4));
   std::cauchy_distribution<double> cauchy;
   Traces heavy(4, std::vector<double>(2000));
   for (auto& trace : heavy) {

@@ -11,6 +11,7 @@
 
 #include "src/llc/pass.hpp"
 #include "src/model/random.hpp"
+#include "tests/seed.hpp"
 #include "tests/support.hpp"
 
 namespace dds {
@@ -62,7 +63,7 @@ TEST(Normals, AreBoxMullersOfTheWords) {
 TEST(Normals, HaveTheMomentsAndTheDistributionOfNormalNumbers) {
   constexpr std::int64_t kCount = 1 << 20;
   std::vector<float> x(kCount);
-  kernels::normals({1, 2, 3}, 0, kCount, x.data());
+  kernels::normals({test::seed(1), 2, 3}, 0, kCount, x.data());
   // Each mean of x^p has the standard error sqrt(((2p - 1)!! - ((p - 1)!!)^2) / n).
   const double n = kCount;
   double moments[9] = {};
@@ -73,16 +74,16 @@ TEST(Normals, HaveTheMomentsAndTheDistributionOfNormalNumbers) {
   const double squares[9] = {1, 1, 3, 15, 105, 945, 10395, 135135, 2027025};
   for (int p = 1; p <= 8; ++p) {
     const double error = std::sqrt((squares[p] - expected[p] * expected[p]) / n);
-    EXPECT_NEAR(moments[p], expected[p], 4 * error) << "moment " << p;
+    EXPECT_NEAR(moments[p], expected[p], 5 * error) << "moment " << p;
   }
-  // Kolmogorov and Smirnov: sqrt(n) D exceeds 1.95 once in a thousand.
+  // Kolmogorov and Smirnov: sqrt(n) D exceeds 2.2 once in eight thousand times.
   std::sort(x.begin(), x.end());
   double largest = 0;
   for (std::int64_t i = 0; i < kCount; ++i) {
     const double below = std::erfc(-static_cast<double>(x[static_cast<std::size_t>(i)]) / std::sqrt(2.0)) / 2;
     largest = std::max(largest, std::abs(below - (static_cast<double>(i) + 0.5) / n));
   }
-  EXPECT_LT(std::sqrt(n) * largest, 1.95);
+  EXPECT_LT(std::sqrt(n) * largest, 2.2);
 }
 
 TEST(Normals, OfAnotherKeyStepPurposeOrPlaceAreOthers) {
@@ -91,13 +92,14 @@ TEST(Normals, OfAnotherKeyStepPurposeOrPlaceAreOthers) {
     kernels::normals(key, first, 4096, x.data_ptr<float>());
     return x;
   };
-  const auto base = of({5, 6, 0});
-  EXPECT_TRUE(base.equal(of({5, 6, 0})));
-  for (const auto& other : {of({6, 6, 0}), of({5, 7, 0}), of({5, 6, 1}), of({5, 6, 0}, 4096)}) {
+  const std::uint64_t seed = test::seed(5);
+  const auto base = of({seed, 6, 0});
+  EXPECT_TRUE(base.equal(of({seed, 6, 0})));
+  for (const auto& other : {of({seed + 1, 6, 0}), of({seed, 7, 0}), of({seed, 6, 1}), of({seed, 6, 0}, 4096)}) {
     EXPECT_LT(std::abs((base * other).mean().item<double>()), 4 / std::sqrt(4096.0));
   }
   // A part of a step's numbers is those numbers.
-  EXPECT_TRUE(of({5, 6, 0}, 2048).slice(0, 0, 2048).equal(base.slice(0, 2048)));
+  EXPECT_TRUE(of({seed, 6, 0}, 2048).slice(0, 0, 2048).equal(base.slice(0, 2048)));
 }
 
 TEST(Indices, AreDrawnFromAllAlike) {
@@ -107,7 +109,7 @@ TEST(Indices, AreDrawnFromAllAlike) {
     double chi_square = 0;
     for (std::uint64_t step = 0; step < steps; ++step) {
       at::Tensor indices = torch::empty({count}, torch::kLong);
-      kernels::indices({9, step, 1}, bound, count, indices.data_ptr<std::int64_t>());
+      kernels::indices({test::seed(9), step, 1}, bound, count, indices.data_ptr<std::int64_t>());
       EXPECT_GE(indices.min().item<std::int64_t>(), 0);
       EXPECT_LT(indices.max().item<std::int64_t>(), bound);
       const auto times = torch::bincount(indices, {}, bound).to(torch::kDouble);
@@ -115,7 +117,8 @@ TEST(Indices, AreDrawnFromAllAlike) {
       chi_square += ((times - each).square() / each).sum().item<double>();
     }
     const auto degrees = static_cast<double>(steps * (bound - 1));
-    EXPECT_NEAR(chi_square, degrees, 4 * std::sqrt(2 * degrees)) << "of " << bound;
+    // Of 20 degrees of freedom, the fewest here, 2e-5 are beyond.
+    EXPECT_NEAR(chi_square, degrees, 6 * std::sqrt(2 * degrees)) << "of " << bound;
   }
 }
 

@@ -15,13 +15,14 @@
 #include "src/llc/chain.hpp"
 #include "src/llc/objective.hpp"
 #include "src/model/random.hpp"
+#include "tests/seed.hpp"
 
 namespace dds {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-at::Generator generator(std::uint64_t seed) { return generator_for(at::kCPU, seed, 0); }
+at::Generator generator(std::uint64_t seed) { return generator_for(at::kCPU, test::seed(seed), 0); }
 
 /// L(w) = 1/2 sum_i mu_i (w_i - w*_i)^2 around w* = 1, plus (if `slope`) a linear term with gradient g_i at w*.
 struct Quadratic {
@@ -52,7 +53,7 @@ struct Quadratic {
   }
 };
 
-LlcOptions quick() { return LlcOptions().threads(1).seed(11).chains(4).burn_in(300).draws(2000); }
+LlcOptions quick() { return LlcOptions().threads(1).seed(test::seed(11)).chains(4).burn_in(300).draws(2000); }
 
 void expect_failure(const LlcEstimate& estimate, const std::string& part) {
   EXPECT_FALSE(estimate.converged());
@@ -237,7 +238,7 @@ TEST(LlcMiniBatch, TheBaselineOfTheSameBatchTakesMostOfTheNoiseAway) {
   replica.weights().add_(0.05);
   std::vector<double> excess, loss;
   for (int i = 0; i < 200; ++i) {
-    const auto batch = objective.draw(50, {17, static_cast<std::uint64_t>(i), 1});
+    const auto batch = objective.draw(50, {test::seed(17), static_cast<std::uint64_t>(i), 1});
     excess.push_back(objective.at(replica, batch).excess);
     loss.push_back(excess.back() + batch.start_losses.mean().item<double>());
   }
@@ -281,8 +282,9 @@ TEST_P(ReducedRankRegression, IsFoundWithoutASetting) {
   }
   const auto x = torch::eye(c.inputs, torch::kDouble) * std::sqrt(static_cast<double>(c.inputs));
   const Data data(x, model->forward(x).detach());
-  const auto estimate = estimate_llc(*model, gaussian(), data,
-                                     LlcOptions().threads(1).seed(2).n_beta(1e4 / std::log(1e4)).target_error(0.015));
+  const auto estimate =
+      estimate_llc(*model, gaussian(), data,
+                   LlcOptions().threads(1).seed(test::seed(2)).n_beta(1e4 / std::log(1e4)).target_error(0.015));
   ASSERT_TRUE(estimate.lambda);
   EXPECT_TRUE(estimate.converged()) << estimate.verdict();
   EXPECT_EQ(estimate.sampler, "mala");
@@ -373,7 +375,8 @@ TEST_P(BadSettings, AreCaughtWhateverTheSeed) {
   const auto& bad = GetParam();
   Quadratic problem({1, 1, 0.5, 0.1, 0, 0}, bad.slope);
   for (std::uint64_t seed = 0; seed < 4; ++seed) {
-    const auto good = LlcOptions().threads(1).seed(seed).burn_in(300).draws(1500).n_beta(500).localization(20);
+    const auto good =
+        LlcOptions().threads(1).seed(test::seed(seed)).burn_in(300).draws(1500).n_beta(500).localization(20);
     const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data, bad.spoil(good));
     EXPECT_FALSE(estimate.converged()) << "seed " << seed;
     EXPECT_NE(estimate.verdict().find(bad.said), std::string::npos) << "seed " << seed << ": " << estimate.verdict();
@@ -413,9 +416,15 @@ TEST(LlcVerdict, GoodSettingsConvergeWhateverTheSeed) {
   Quadratic problem({1, 1, 0.5, 0.1, 0, 0});
   for (const auto sampler : {Sampler::Sgld, Sampler::Mala, Sampler::AveragedNoise}) {
     for (std::uint64_t seed = 0; seed < 6; ++seed) {
-      const auto estimate = estimate_llc(
-          *problem.model, gaussian(), problem.data,
-          LlcOptions().threads(1).seed(seed).burn_in(300).draws(1500).n_beta(500).localization(20).sampler(sampler));
+      const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data,
+                                         LlcOptions()
+                                             .threads(1)
+                                             .seed(test::seed(seed))
+                                             .burn_in(300)
+                                             .draws(1500)
+                                             .n_beta(500)
+                                             .localization(20)
+                                             .sampler(sampler));
       EXPECT_TRUE(estimate.converged()) << to_string(sampler) << ", seed " << seed << ": " << estimate.verdict();
       EXPECT_NEAR(*estimate.lambda, problem.lambda(500, 20), 4 * *estimate.standard_error);
     }
@@ -541,7 +550,8 @@ Data classes(std::uint64_t seed) {
 TEST(LlcReplicas, TheResultDoesNotDependOnThreadsOrOnHowTheyGotTheirModels) {
   auto model = std::make_shared<PlainMixed>();
   const auto data = classes(1);
-  const auto settings = LlcOptions().chains(3).draws(60).burn_in(20).batch_size(16).localization(50).seed(4);
+  const auto settings =
+      LlcOptions().chains(3).draws(60).burn_in(20).batch_size(16).localization(50).seed(test::seed(4));
   const auto inner = estimate_llc(*model->inner, categorical(), data, LlcOptions(settings).threads(1));
   const auto cloned = estimate_llc(*model->inner, categorical(), data, LlcOptions(settings).threads(3));
   const auto in_turn = estimate_llc(*model, categorical(), data, LlcOptions(settings).threads(3));
@@ -558,7 +568,7 @@ TEST(LlcReplicas, TheResultDoesNotDependOnThreadsOrOnHowTheyGotTheirModels) {
     EXPECT_EQ(*inner.distance, *other->distance);
     EXPECT_EQ(inner.gradients, other->gradients);
   }
-  const auto reseeded = estimate_llc(*model, categorical(), data, LlcOptions(settings).seed(5));
+  const auto reseeded = estimate_llc(*model, categorical(), data, LlcOptions(settings).seed(test::seed(5)));
   EXPECT_NE(*inner.lambda, *reseeded.lambda);
 }
 

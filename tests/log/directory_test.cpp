@@ -282,6 +282,12 @@ TEST_F(DirectoryTest, RowsBeyondWhatMayWaitAreCounted) {
   EXPECT_EQ(run.description["lost_rows"], 5);
 }
 
+TEST_F(DirectoryTest, ARowLargerThanAllThatMayWaitIsWritten) {
+  const auto sink = log::directory(path());
+  sink->write(Metric{1, std::string(std::size_t{20} << 20, 'x'), 0});
+  EXPECT_EQ(log::read_run(path()).metrics.size(), 1u);
+}
+
 TEST_F(DirectoryTest, ADescriptionThatCannotBeWrittenWaitsToo) {
   const auto sink = log::directory(path());
   const std::string before = content(path() / "run.json");

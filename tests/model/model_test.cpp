@@ -9,11 +9,12 @@
 
 #include "src/model/guard.hpp"
 #include "src/model/replica.hpp"
+#include "tests/seed.hpp"
 
 namespace dds {
 namespace {
 
-at::Generator generator(std::uint64_t seed) { return at::detail::createCPUGenerator(seed); }
+at::Generator generator(std::uint64_t seed) { return at::detail::createCPUGenerator(test::seed(seed)); }
 
 template <class Call>
 std::string message_of(const Call& call) {

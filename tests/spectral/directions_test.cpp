@@ -5,6 +5,7 @@
 #include <dds/directions.hpp>
 #include <dds/spectrum.hpp>
 
+#include "tests/seed.hpp"
 #include "tests/support.hpp"
 
 namespace dds {
@@ -25,7 +26,7 @@ class Angles : public testing::TestWithParam<double> {};
 // Subspaces with planted angles, hidden by rotations of the space and of each basis.
 TEST_P(Angles, ArePlantedOnesToRounding) {
   constexpr std::int64_t d = 40, k = 3;
-  torch::manual_seed(1);
+  torch::manual_seed(test::seed(1));
   const at::Tensor space = rotation(d);
   const double theta = GetParam();
   std::vector<double> planted{theta / 3, theta / 2, theta};
@@ -85,7 +86,7 @@ Signature reading(std::int64_t step, const at::Tensor& axes) {
 }
 
 TEST(DeadAxesTracker, TellsWhatIsKeptBornAndRevived) {
-  torch::manual_seed(2);
+  torch::manual_seed(test::seed(2));
   const at::Tensor space = rotation(9);
   const auto axes = [&](std::vector<std::int64_t> which) {
     return space.index_select(0, torch::tensor(which, torch::kLong));
@@ -110,7 +111,7 @@ class Turning : public testing::TestWithParam<double> {};
 
 // An axis that turns by theta between readings is the same one below the threshold, and another above.
 TEST_P(Turning, IsJudgedByTheThreshold) {
-  torch::manual_seed(3);
+  torch::manual_seed(test::seed(3));
   const at::Tensor space = rotation(6);
   const double theta = 0.4;
   DeadAxesTracker tracker(GetParam());
@@ -123,7 +124,7 @@ TEST_P(Turning, IsJudgedByTheThreshold) {
 INSTANTIATE_TEST_SUITE_P(Thresholds, Turning, testing::Values(0.3, 0.39, 0.41, 1.0, std::acos(0.0)));
 
 TEST(DeadAxesTracker, KeepsSeriesApartAndRefusesWhatItCannotUse) {
-  torch::manual_seed(4);
+  torch::manual_seed(test::seed(4));
   DeadAxesTracker tracker;
   Signature a = reading(0, rotation(5).narrow(0, 0, 2)), other = a;
   other.layer = "fc2";
@@ -143,7 +144,7 @@ TEST(DeadAxesTracker, KeepsSeriesApartAndRefusesWhatItCannotUse) {
 // ---- in weight space ----
 
 TEST(WeightImage, OfDeadInputsChangesNoOutput) {
-  torch::manual_seed(5);
+  torch::manual_seed(test::seed(5));
   const at::Tensor axes = rotation(8).narrow(0, 0, 3);
   at::Tensor rows = torch::randn({50, 8}, torch::kDouble);
   rows = rows - rows.mm(axes.t()).mm(axes);
@@ -160,7 +161,7 @@ TEST(WeightImage, OfDeadInputsChangesNoOutput) {
 }
 
 TEST(WeightImage, OfDeadChannelsChangesNoConvolution) {
-  torch::manual_seed(6);
+  torch::manual_seed(test::seed(6));
   const at::Tensor axes = rotation(5).narrow(0, 0, 2);
   at::Tensor x = torch::randn({2, 5, 7, 7}, torch::kDouble);
   x = x - torch::einsum("kc,kd,ndhw->nchw", {axes, axes, x});
@@ -172,7 +173,7 @@ TEST(WeightImage, OfDeadChannelsChangesNoConvolution) {
 // Two units of the last layer that the loss reads only by their sum: (1, -1) is dead on the Fisher side, and every
 // per-sample loss is stationary along the image.
 TEST(WeightImage, OfDeadGradientsIsStationaryForEverySample) {
-  torch::manual_seed(7);
+  torch::manual_seed(test::seed(7));
   const at::Tensor x = torch::randn({30, 4}, torch::kDouble);
   at::Tensor weight = torch::randn({3, 4}, torch::kDouble).requires_grad_();
   const at::Tensor out = x.mm(weight.t());

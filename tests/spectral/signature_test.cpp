@@ -5,6 +5,7 @@
 #include <dds/error.hpp>
 #include <dds/spectrum.hpp>
 
+#include "tests/seed.hpp"
 #include "tests/support.hpp"
 
 namespace dds {
@@ -47,7 +48,7 @@ TEST(Signature, HoldsTheTextbookNumbers) {
 }
 
 TEST(Signature, AgreesWithTheLogDeterminantOfTheGramMatrix) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   const at::Tensor rows = torch::randn({500, 6}, torch::kDouble);
   TriangularAccumulator accumulator(6);
   accumulator.update(rows);
@@ -78,7 +79,7 @@ class Planted : public testing::TestWithParam<std::int64_t> {};
 
 TEST_P(Planted, DeadDirectionsAreCountedAndFound) {
   const std::int64_t dead = GetParam();
-  torch::manual_seed(dead);
+  torch::manual_seed(test::seed(dead));
   const at::Tensor axes = test::orthonormal(12, 12);  // the first `dead` columns are dead
   at::Tensor scale = torch::ones({12}, torch::kDouble);
   scale.slice(0, 0, dead).zero_();
@@ -104,7 +105,7 @@ TEST_P(Planted, DeadDirectionsAreCountedAndFound) {
 INSTANTIATE_TEST_SUITE_P(Counts, Planted, testing::Values(0, 1, 3, 11));
 
 TEST(Signature, FewerRowsThanColumnsReadsTheSmallerSide) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   TriangularAccumulator accumulator(20);
   accumulator.update(torch::randn({7, 20}, torch::kDouble));
   const Spectrum spectrum = read_spectrum(accumulator, true);
@@ -130,7 +131,7 @@ TEST(Signature, TheFloorFollowsTheTypeOfTheRows) {
 
 TEST(Signature, FloatRoundingOfARankDeficientMatrixStandsBelowTheFloatFloor) {
   for (const std::int64_t width : {4, 32, 200}) {
-    torch::manual_seed(width);
+    torch::manual_seed(test::seed(width));
     const at::Tensor exact =
         torch::randn({3000, width / 2}, torch::kDouble).mm(torch::randn({width / 2, width}, torch::kDouble));
     TriangularAccumulator accumulator(width);

@@ -9,6 +9,7 @@
 #include <sstream>
 #include <string>
 
+#include "tests/seed.hpp"
 #include "tests/support.hpp"
 
 namespace dds {
@@ -98,7 +99,7 @@ TEST(TriangularAccumulator, ZeroBlocksDoNotHideTinyOnes) {
 }
 
 TEST(TriangularAccumulator, MergesWithItselfAsTheRowsTwice) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   const at::Tensor rows = torch::randn({1300, 5}, torch::kDouble);
   TriangularAccumulator accumulator(5);
   accumulator.update(rows);
@@ -108,7 +109,7 @@ TEST(TriangularAccumulator, MergesWithItselfAsTheRowsTwice) {
 }
 
 TEST(TriangularAccumulator, TakesAllFloatingTypesAsTheirValues) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   for (const auto dtype : {torch::kFloat, torch::kHalf, torch::kBFloat16}) {
     const at::Tensor rows = torch::randn({600, 7}, torch::kDouble).to(dtype);
     EXPECT_LT(largest_difference(singular_values(rows), singular_values(rows.to(torch::kDouble))), 1e-13);
@@ -117,7 +118,7 @@ TEST(TriangularAccumulator, TakesAllFloatingTypesAsTheirValues) {
 
 // Blocks long enough to be factorised as they come, of every type and layout that a layer hands over.
 TEST(TriangularAccumulator, TakesAnyLayoutAtAnyScale) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   const at::Tensor values = torch::randn({5003, 20}, torch::kDouble);
   for (const auto dtype : {torch::kDouble, torch::kFloat, torch::kBFloat16}) {
     const at::Tensor rounded = values.to(dtype);
@@ -145,7 +146,7 @@ TEST(TriangularAccumulator, TakesAnyLayoutAtAnyScale) {
 }
 
 TEST(TriangularAccumulator, CopiesWhatItBuffers) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   at::Tensor rows = torch::randn({9, 4}, torch::kDouble);
   TriangularAccumulator accumulator(4);
   accumulator.update(rows);
@@ -196,12 +197,12 @@ TEST(TriangularAccumulator, NamesWhatIsWrong) {
 }
 
 TEST(TriangularAccumulator, AMillionRowsInAnyBatchesGiveTheSameFactor) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   const at::Tensor rows = torch::randn({1'000'000, 8}) * torch::logspace(0, -6, 8);
   const std::vector<double> whole = singular_values(rows);
   for (const std::int64_t longest : {700, 5000, 400'000}) {
     TriangularAccumulator accumulator(8);
-    std::mt19937_64 engine(longest);
+    std::mt19937_64 engine(test::seed(longest));
     std::uniform_int_distribution<std::int64_t> size(0, longest);
     for (std::int64_t begin = 0; begin < rows.size(0);) {
       const std::int64_t count = std::min(size(engine), rows.size(0) - begin);
@@ -218,7 +219,7 @@ TEST(TriangularAccumulator, AMillionRowsInAnyBatchesGiveTheSameFactor) {
 class Saved : public testing::TestWithParam<std::int64_t> {};
 
 TEST_P(Saved, GoesOnBitForBit) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   const at::Tensor before = torch::randn({GetParam(), 6}), after = torch::randn({3000, 6});
   TriangularAccumulator original(6);
   for (std::int64_t begin = 0; begin < before.size(0); begin += 100) {
@@ -266,7 +267,7 @@ TEST(TriangularAccumulator, RefusesAnotherDevice) {
 }
 
 TEST(TriangularAccumulator, ACopyIsIndependent) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   TriangularAccumulator original(3);
   original.update(torch::randn({10, 3}));
   original.update(torch::randn({10, 3}));
@@ -284,7 +285,7 @@ TEST(TriangularAccumulator, ACopyIsIndependent) {
 class Window : public testing::TestWithParam<std::int64_t> {};
 
 TEST_P(Window, HoldsTheLastRowsAndNoTraceOfOthers) {
-  torch::manual_seed(GetParam());
+  torch::manual_seed(test::seed(GetParam()));
   TriangularWindow window(GetParam());
   std::vector<at::Tensor> pushed;
   for (int i = 0; i < 12; ++i) {

@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "tests/seed.hpp"
 #include "tests/support.hpp"
 
 namespace dds {
@@ -47,7 +48,7 @@ Signature reading(std::int64_t step, std::vector<double> log10_lambda) {
 /// Readings at t = 0 .. 1 of kWidth eigenvalues: `dying` of them as given, the others alive about 10^0 with noise.
 DecayCount count(const std::vector<std::function<double(double)>>& dying, int n = 40, double noise = 0.01,
                  DecayOptions options = {}, unsigned seed = 3) {
-  std::mt19937 random(seed);
+  std::mt19937 random(static_cast<unsigned>(test::seed(seed)));
   std::normal_distribution<double> normal;
   DecayCounter counter(options);
   SeriesId series;
@@ -156,7 +157,7 @@ TEST(Decay, WhereNothingFallsNothingIsCounted) {
 TEST(Decay, NoCountIsConfidentAndWrong) {
   int counted = 0;
   for (unsigned seed = 0; seed < 60; ++seed) {
-    std::mt19937 random(seed);
+    std::mt19937 random(static_cast<unsigned>(test::seed(seed)));
     std::uniform_real_distribution<double> uniform;
     const int r = static_cast<int>(seed % 4);
     std::vector<std::function<double(double)>> dying;

@@ -14,6 +14,8 @@
 #include <set>
 #include <vector>
 
+#include "tests/seed.hpp"
+
 namespace dds {
 namespace {
 
@@ -110,7 +112,7 @@ TEST(LearningCoefficient, CasesDifferOnlyWhereTheyShould) {
 }
 
 TEST(LearningCoefficient, DeepNetworksFollowAnotherFormula) {
-  std::mt19937_64 engine(1);
+  std::mt19937_64 engine(test::seed(1));
   for (int i = 0; i < 20000; ++i) {
     const auto [widths, r] = random_network(engine);
     ASSERT_EQ(deep_linear_coefficient(widths, r).lambda, by_floors(widths, r)) << testing::PrintToString(widths) << r;
@@ -118,7 +120,7 @@ TEST(LearningCoefficient, DeepNetworksFollowAnotherFormula) {
 }
 
 TEST(LearningCoefficient, RankOfTheTruthOnlyShiftsTheWidths) {
-  std::mt19937_64 engine(2);
+  std::mt19937_64 engine(test::seed(2));
   for (int i = 0; i < 2000; ++i) {
     const auto [widths, r] = random_network(engine);
     Widths rest = widths;
@@ -136,7 +138,7 @@ TEST(LearningCoefficient, RankOfTheTruthOnlyShiftsTheWidths) {
 }
 
 TEST(LearningCoefficient, SymmetriesAndBounds) {
-  std::mt19937_64 engine(3);
+  std::mt19937_64 engine(test::seed(3));
   for (int i = 0; i < 2000; ++i) {
     const auto [widths, r] = random_network(engine);
     const auto found = deep_linear_coefficient(widths, r);
@@ -255,7 +257,7 @@ class Volume {
 
 TEST(LearningCoefficient, NormalCrossingsFollowTheirVolume) {
   std::set<std::int64_t> multiplicities;
-  std::mt19937_64 engine(4);
+  std::mt19937_64 engine(test::seed(4));
   const auto pick = [&](std::int64_t low, std::int64_t high) {
     return std::uniform_int_distribution<std::int64_t>(low, high)(engine);
   };

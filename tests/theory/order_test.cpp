@@ -4,6 +4,7 @@
 #include <cmath>
 #include <dds/order.hpp>
 
+#include "tests/seed.hpp"
 #include "tests/support.hpp"
 
 namespace dds {
@@ -92,7 +93,7 @@ TEST_P(KnownOrder, IsFoundBehindRotationsAndBesideRegularDirections) {
   const Known& known = GetParam();
   for (const int seed : {0, 1, 2}) {
     for (const double condition : {1.0, 1e6}) {
-      torch::manual_seed(seed);
+      torch::manual_seed(test::seed(seed));
       const Hidden hidden(8, known.own, known.excess, condition);
       const DirectionOrder found = hidden.order(known.direction, known.t_max);
       const DirectionKind expected = known.order == 0   ? DirectionKind::Gauge
@@ -111,7 +112,7 @@ INSTANTIATE_TEST_SUITE_P(Families, KnownOrder, testing::ValuesIn(known_orders())
 class Scales : public testing::TestWithParam<double> {};
 
 TEST_P(Scales, OfKChangeNoOrder) {
-  torch::manual_seed(4);
+  torch::manual_seed(test::seed(4));
   const Hidden hidden(5, 1, [](const at::Tensor& z) { return z[0].pow(6) * (1 + z[0]); });
   const Excess scaled = [&](const at::Tensor& w) { return GetParam() * hidden.excess(w); };
   const DirectionOrder found = direction_order(scaled, hidden.origin(), 7 * hidden.direction({1}));
@@ -127,7 +128,7 @@ INSTANTIATE_TEST_SUITE_P(Powers, Scales, testing::Values(1e-6, 1e-3, 1.0, 1e6));
 // a relu(w x): a -> a e^s, w -> w e^-s leaves the function alone; the orbit bends, and its tangent is (a, -w).
 TEST(DirectionOrder, RescalingAReluUnitIsAGauge) {
   for (const int seed : {0, 1, 2, 3, 4}) {
-    torch::manual_seed(seed);
+    torch::manual_seed(test::seed(seed));
     const at::Tensor x = torch::randn({60, 3}, torch::kDouble);
     const Function f = [x](const at::Tensor& p) {
       const at::Tensor hidden = torch::relu(x.mm(p.narrow(0, 0, 6).view({3, 2})));
@@ -149,7 +150,7 @@ TEST(DirectionOrder, RescalingAReluUnitIsAGauge) {
 // A unit whose weights are all zero: the incoming one alone is flat, both together have order 2. The other unit cannot
 // make up for it: over inputs this wide a line is none of its functions.
 TEST(DirectionOrder, AnEmptyUnitHasOrderTwoInBothItsWeights) {
-  torch::manual_seed(6);
+  torch::manual_seed(test::seed(6));
   const at::Tensor x = 3 * torch::randn({40, 1}, torch::kDouble);
   const Function f = [x](const at::Tensor& p) { return p[1] * torch::tanh(x * p[0]) + p[3] * torch::tanh(x * p[2]); };
   const at::Tensor point = vector({0.8, 1.1, 0, 0});
@@ -161,7 +162,7 @@ TEST(DirectionOrder, AnEmptyUnitHasOrderTwoInBothItsWeights) {
 }
 
 TEST(DirectionOrder, ShiftsOfLogitsAreAGaugeOfTheSoftmaxOnly) {
-  torch::manual_seed(7);
+  torch::manual_seed(test::seed(7));
   const at::Tensor x = torch::randn({50, 3}, torch::kDouble);
   const Function f = [x](const at::Tensor& p) { return x.mm(p.narrow(0, 0, 12).view({3, 4})) + p.narrow(0, 12, 4); };
   const at::Tensor point = torch::randn({16}, torch::kDouble);
@@ -174,7 +175,7 @@ TEST(DirectionOrder, ShiftsOfLogitsAreAGaugeOfTheSoftmaxOnly) {
 }
 
 TEST(DirectionOrder, TheKernelOfANormalisationIsAGauge) {
-  torch::manual_seed(8);
+  torch::manual_seed(test::seed(8));
   const at::Tensor x = torch::randn({40, 3}, torch::kDouble);
   const Function f = [x](const at::Tensor& p) {
     const at::Tensor w = p.view({3, 4});
@@ -189,7 +190,7 @@ TEST(DirectionOrder, TheKernelOfANormalisationIsAGauge) {
 // ---- the divergences ----
 
 TEST(Excess, OfTheSoftmaxIsTheDivergenceAndKeepsTheFloorOfASquare) {
-  torch::manual_seed(9);
+  torch::manual_seed(test::seed(9));
   const at::Tensor point = torch::randn({12}, torch::kDouble), away = torch::randn({12}, torch::kDouble);
   const Function f = [](const at::Tensor& p) { return p.view({3, 4}); };
   const Excess excess = categorical_excess(f, point);

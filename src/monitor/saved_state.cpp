@@ -1,0 +1,48 @@
+#include "src/monitor/saved_state.hpp"
+
+#include <fmt/format.h>
+
+#include <dds/error.hpp>
+#include <nlohmann/json.hpp>
+
+#include "src/log/json.hpp"
+
+namespace dds {
+namespace {
+
+std::int64_t whole_number(const nlohmann::json& value, std::int64_t least, const std::string& what) {
+  if (!value.is_number_integer() || value < least || value.get<std::int64_t>() < least) {
+    throw InvalidArgument(fmt::format("Monitor::load_state: {} is {}, expected a whole number of at least {}", what,
+                                      value.dump(), least));
+  }
+  return value.get<std::int64_t>();
+}
+
+}  // namespace
+
+std::string text_of(const SavedState& state) {
+  nlohmann::json ranks = nlohmann::json::array();
+  for (const auto& [series, rank] : state.fixed_ranks) {
+    ranks.push_back({series.layer, to_string(series.side), series.source, series.fisher_kind, rank});
+  }
+  // A layer's name may be any bytes.
+  return nlohmann::json{{"steps", state.steps}, {"fixed_ranks", ranks}}.dump(-1, ' ', false,
+                                                                             nlohmann::json::error_handler_t::replace);
+}
+
+SavedState saved_state(const std::string& text) {
+  try {
+    const auto json = log::parse_json<nlohmann::json>(text);
+    SavedState state;
+    state.steps = whole_number(json.at("steps"), 0, "steps");
+    for (const nlohmann::json& entry : json.at("fixed_ranks")) {
+      const SeriesId series{entry.at(0), side_from_string(entry.at(1).get<std::string>()), entry.at(2), entry.at(3)};
+      state.fixed_ranks[series] = whole_number(entry.at(4), 1, fmt::format("the fixed rank of {}", to_string(series)));
+    }
+    return state;
+  } catch (const nlohmann::json::exception& error) {
+    throw InvalidArgument(fmt::format("Monitor::load_state: not the text of Monitor::state(): {}", error.what()));
+  }
+}
+
+}  // namespace dds

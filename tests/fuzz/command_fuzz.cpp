@@ -1,0 +1,67 @@
+// Command lines of `dds`, an argument a line, in a folder with two runs. The command's own main catches what is thrown:
+// it must end with one of its exit codes. `dds read` is left out, whose files are LibTorch's to read.
+#include <fmt/format.h>
+
+#include "src/log/run.hpp"
+#include "src/tool/command.hpp"
+#include "tests/fuzz/fuzz.hpp"
+#include "tests/fuzz/samples.hpp"
+
+void dds::tool::add_read(CLI::App&) {}
+
+int dds_main(int argc, char** argv);
+
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path& workplace() {
+  static const fs::path path = [] {
+    const fs::path made = dds::fuzz::folder() / "work";
+    fs::create_directories(made);
+    ::setenv("PATH", "", 1);  // no gnuplot
+    dds::fuzz::write_run(made / "a", 1);
+    dds::fuzz::write_run(made / "b", 2);
+    fs::current_path(made);
+    return made;
+  }();
+  return path;
+}
+
+/// Takes away what a command has written.
+void tidy() {
+  const auto known = [](const fs::path& entry) {
+    const std::string name = entry.filename().string();
+    return name == "a" || name == "b";
+  };
+  std::vector<fs::path> others;
+  for (const auto& entry : fs::directory_iterator(workplace())) {
+    if (!known(entry.path())) others.push_back(entry.path());
+  }
+  for (const char* run : {"a", "b"}) others.push_back(workplace() / run / "report.html");
+  for (const fs::path& other : others) fs::remove_all(other);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace dds;
+  workplace();
+  std::vector<std::string> arguments = {"dds"};
+  for (const std::string_view line : fuzz::split(fuzz::text(data, size), '\n')) {
+    // It must not write elsewhere.
+    if (line.find('/') != line.npos || line.find("..") != line.npos || line.find('\0') != line.npos) return 0;
+    if (line.starts_with("--out") || line.starts_with("--figures")) {
+      arguments.emplace_back(line.substr(0, line.find('=')));
+      arguments.emplace_back("out");
+      continue;
+    }
+    arguments.emplace_back(line);
+  }
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  const int code = dds_main(static_cast<int>(argv.size()), argv.data());
+  fuzz::require(code >= 0 && code <= 2, "the exit code is 0, 1 or 2");
+  tidy();
+  return 0;
+}

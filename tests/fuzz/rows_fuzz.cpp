@@ -1,0 +1,43 @@
+// Rows of the log as CSV records and as JSON lines, and with them every field of a signature, an estimate and a metric:
+// numbers, spectra, statuses. What was read is written and read as the same.
+#include "src/log/csv.hpp"
+#include "src/log/record.hpp"
+#include "tests/fuzz/fuzz.hpp"
+
+namespace {
+
+using namespace dds;
+
+template <class Row>
+void read_rows(std::string_view text) {
+  for (const log::csv::Record& record : log::csv::parse(text).records) {
+    const std::string line = log::csv_line(log::row_of<Row>(record.fields));
+    fuzz::require(log::csv_line(log::row_of<Row>(log::csv::parse(line).records.at(0).fields)) == line,
+                  "the row is back");
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size == 0) return 0;
+  const std::string_view text = fuzz::text(data + 1, size - 1);
+  try {
+    switch (data[0]) {
+      case 's':
+        read_rows<Signature>(text);
+        break;
+      case 'l':
+        read_rows<LlcEstimate>(text);
+        break;
+      case 'm':
+        read_rows<Metric>(text);
+        break;
+      default:
+        const std::string line = log::json_line(log::signature_of_json(text), true);
+        fuzz::require(log::json_line(log::signature_of_json(line), true) == line, "the line is back");
+    }
+  } catch (const Error&) {
+  }
+  return 0;
+}

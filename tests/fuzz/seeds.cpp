@@ -1,0 +1,107 @@
+// Writes the inputs that the fuzzers begin with, a folder for each: dds_fuzz_seeds FOLDER
+#include <zlib.h>
+
+#include "experiments/harness/finished.hpp"
+#include "src/log/file.hpp"
+#include "src/log/run.hpp"
+#include "tests/fuzz/fuzz.hpp"
+#include "tests/fuzz/samples.hpp"
+
+namespace {
+
+using namespace dds;
+namespace fs = std::filesystem;
+
+fs::path seeds;
+
+void add(const std::string& fuzzer, const std::string& name, std::string_view content) {
+  fs::create_directories(seeds / fuzzer);
+  fuzz::put(seeds / fuzzer / name, content);
+}
+
+void add_runs() {
+  for (int seed : {1, 2}) {
+    const fs::path run = fuzz::folder() / ("run" + std::to_string(seed));
+    fuzz::write_run(run, seed, /*tensorboard=*/true);
+    const std::string name = std::to_string(seed);
+    std::string all;
+    for (const auto file :
+         {log::kRunJson, log::kSignaturesCsv, log::kSignaturesJsonl, log::kLlcCsv, log::kMetricsCsv}) {
+      const std::string content = log::read_file(run / file);
+      all += content;
+      if (file != log::kMetricsCsv) all += fuzz::kBetweenFiles;
+      if (file.ends_with(".csv")) {
+        add("csv", name + std::string(file), content);
+        add("rows", name + std::string(file), std::string(1, file[0]) + content.substr(content.find('\n') + 1));
+      } else if (file == log::kSignaturesJsonl) {
+        add("rows", name + std::string(file), "j" + content.substr(0, content.find('\n')));
+      }
+    }
+    add("run", name, all);
+    add("run", name + "torn", all.substr(0, all.size() - 3));
+    for (const auto& entry : fs::directory_iterator(run)) {
+      if (entry.path().filename().string().starts_with("events.")) add("events", name, log::read_file(entry.path()));
+    }
+  }
+}
+
+void add_states() {
+  add("state", "empty", R"({"fixed_ranks":[],"steps":0})");
+  add("state", "two",
+      R"json({"fixed_ranks":[["(root)","activation","step","",2],["fc","fisher","read","sampled:4",1]],"steps":17})json");
+}
+
+void add_pieces() {
+  experiments::RunOptions options;
+  options.experiment = "fuzzed";
+  options.out = fuzz::folder() / "pieces";
+  {
+    experiments::Finished finished(options);
+    finished.piece("a", [] { return nlohmann::json{{"value", 1.5}, {"list", {1, nullptr, "x"}}}; });
+    finished.piece("b", [] { return nlohmann::json(7); });
+  }
+  const std::string content = log::read_file(options.out / "finished.jsonl");
+  add("finished", "two", content);
+  add("finished", "torn", content.substr(0, content.size() - 4));
+}
+
+void add_images() {
+  const auto idx = [](std::initializer_list<unsigned char> sizes, std::size_t entries) {
+    std::string file{0, 0, 8, static_cast<char>(sizes.size())};
+    for (const unsigned char size : sizes) file += std::string{0, 0, 0, static_cast<char>(size)};
+    return file + std::string(entries, '\7');
+  };
+  const auto compressed = [](const std::string& content) {
+    const fs::path path = fuzz::folder() / "file.gz";
+    gzFile file = gzopen(path.c_str(), "wb");
+    gzwrite(file, content.data(), static_cast<unsigned>(content.size()));
+    gzclose(file);
+    return log::read_file(path);
+  };
+  const std::string images = idx({2, 3, 4}, 24), labels = idx({2}, 2);
+  add("images", "plain", images + fuzz::kBetweenFiles + labels);
+  add("images", "compressed", compressed(images) + fuzz::kBetweenFiles + compressed(labels));
+}
+
+void add_commands() {
+  int number = 0;
+  for (const char* line :
+       {"--version", "--help", "report\na\nb\n--out=x", "compare\na\nb\n--step\n10", "watch\na\n--once",
+        "lambda\nregular\n10", "lambda\ncrossing\n1\n2\n--density\n0\n1", "lambda\nreduced-rank\n10\n3\n5\n--rank\n2",
+        "lambda\nlinear\n20\n20\n20\n--rank\n16", "export\na\nb\n--to\ncsv\n--out=x", "export\na\n--to\njsonl\n--out=x",
+        "export\na\n--to\ntensorboard\n--out=x", "report\na\n--figures=x\n--format\npng"})
+    add("command", std::to_string(number++), line);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  seeds = argv[1];
+  fs::remove_all(seeds);
+  add_runs();
+  add_states();
+  add_pieces();
+  add_images();
+  add_commands();
+}
