@@ -98,10 +98,11 @@ std::vector<std::pair<std::int64_t, std::filesystem::path>> event_files(const st
   return files;
 }
 
-/// The present second, or the first after those of the directory's files.
+/// The present second, or the first after those of the directory's files; of ten digits, whose order is that of names.
 std::int64_t new_stamp(const std::filesystem::path& directory, double wall_time) {
-  auto stamp = static_cast<std::int64_t>(wall_time);
-  for (const auto& [second, path] : event_files(directory)) stamp = std::max(stamp, second + 1);
+  constexpr std::int64_t kLast = 9'999'999'999;
+  std::int64_t stamp = wall_time > 0 ? static_cast<std::int64_t>(std::min(wall_time, static_cast<double>(kLast))) : 0;
+  for (const auto& [second, path] : event_files(directory)) stamp = std::max(stamp, std::min(second, kLast - 1) + 1);
   return stamp;
 }
 
@@ -202,7 +203,7 @@ EventFile::EventFile(const std::filesystem::path& directory, double wall_time)
     : EventFile(directory, new_stamp(directory, wall_time), wall_time) {}
 
 EventFile::EventFile(const std::filesystem::path& directory, std::int64_t stamp, double wall_time)
-    : path_(new_path(directory, stamp)), file_(path_, 0), latest_(std::max(wall_time, static_cast<double>(stamp))) {
+    : path_(new_path(directory, stamp)), file_(path_, 0), latest_(std::max(static_cast<double>(stamp), wall_time)) {
   file_.append(tf_record(field_of(event::kWallTime, latest_) +
                          field_of(event::kFileVersion, std::string_view("brain.Event:2"))));
 }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -27,8 +28,12 @@ class AutoregressiveChains : public testing::TestWithParam<double> {};
 
 TEST_P(AutoregressiveChains, EffectiveSampleSizeIsDrawsOverAutocorrelationTime) {
   const double phi = GetParam();
-  const auto traces = autoregressive(phi, 4, 20000, 7);
-  const double expected = 80000 * (1 - phi) / (1 + phi);
+  // Of n draws the autocorrelation time is known to sqrt(2 (2 W + 1) / n), W the lags that are summed, some five of it:
+  // 1.7 % to 2.3 % here, so that the tolerance is four standard errors or more.
+  const double time = (1 + phi) / (1 - phi);
+  const int draws = static_cast<int>(20000 * std::max(1.0, time));
+  const auto traces = autoregressive(phi, 4, draws, 7);
+  const double expected = 4 * draws / time;
   EXPECT_NEAR(precision(traces)->ess / expected, 1.0, 0.1);
   const double variance = 1 / (1 - phi * phi);
   EXPECT_NEAR(precision(traces)->standard_error / std::sqrt(variance / expected), 1.0, 0.08);
@@ -38,7 +43,7 @@ INSTANTIATE_TEST_SUITE_P(Phi, AutoregressiveChains, testing::Values(-0.3, 0.0, 0
 
 TEST(Diagnostics, StandardErrorIsTheSpreadOfTheMeanOverRepetitions) {
   double squares = 0, errors = 0;
-  const int repetitions = 200;
+  const int repetitions = 800;  // the spread is known to 1 / sqrt(1600), a sixth of the tolerance
   for (unsigned seed = 0; seed < repetitions; ++seed) {
     const auto traces = autoregressive(0.8, 2, 1000, seed);
     squares += std::pow(mean(traces), 2);
@@ -101,7 +106,7 @@ TEST(Diagnostics, ChainsApartHaveFewEffectiveDraws) {
 
 TEST(Diagnostics, DriftIsStandardNormalForStationaryChainsAndSeesATrend) {
   double squares = 0;
-  const int repetitions = 200;
+  const int repetitions = 800;  // the mean of the squares is known to sqrt(2 / 800), a seventh of the tolerance
   for (unsigned seed = 0; seed < repetitions; ++seed) {
     squares += std::pow(*drift(autoregressive(0.6, 4, 1000, seed)), 2);
   }

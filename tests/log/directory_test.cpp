@@ -1,5 +1,6 @@
 // A run directory: what it holds, what it refuses, and what is left of it after a crash or on a full disk.
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <csignal>
@@ -440,6 +441,32 @@ TEST_F(DirectoryTest, ReadingNamesFileAndLineOfWhatIsMalformed) {
   test::put(path() / "signatures.jsonl", content(path() / "signatures.jsonl") + "{]\n");
   EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("signatures.jsonl:4"), std::string::npos);
   EXPECT_THROW(log::read_run(path("nowhere")), IoError);
+}
+
+// ---- hostile files ----
+
+TEST_F(DirectoryTest, JsonThatIsDeepIsNoJson) {
+  write_run(path());
+  const std::string deep(2'000'000, '['), description = content(path() / "run.json");
+  test::put(path() / "run.json", "{\"schema_version\": 2, \"a\": " + deep);
+  EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("not a JSON object"), std::string::npos);
+  test::put(path() / "run.json", description);
+  test::put(path() / "signatures.jsonl", content(path() / "signatures.jsonl") + "{\"a\":" + deep + "\n");
+  EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("signatures.jsonl:4"), std::string::npos);
+  const auto sink = log::directory(path("other"), {.tensorboard = true});
+  EXPECT_THROW(sink->describe("key", deep), InvalidArgument);
+  EXPECT_NO_THROW(sink->describe("key", std::string(100, '[') + std::string(100, ']')));
+  EXPECT_NO_THROW(sink->describe("text", "\"\\\"" + deep + "\""));
+}
+
+TEST_F(DirectoryTest, APipeOrADeviceInAFilesPlaceIsNotRead) {
+  write_run(path());
+  fs::remove(path() / "metrics.csv");
+  ASSERT_EQ(::mkfifo((path() / "metrics.csv").c_str(), 0600), 0);
+  EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("no regular file"), std::string::npos);
+  fs::remove(path() / "metrics.csv");
+  fs::create_symlink("/dev/zero", path() / "metrics.csv");
+  EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("no regular file"), std::string::npos);
 }
 
 TEST(Sinks, CallbackTakesSignaturesAndTeePassesEverythingOn) {

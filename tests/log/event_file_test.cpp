@@ -3,6 +3,7 @@
 #include "src/log/event_file.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "tests/log/fixture.hpp"
@@ -99,6 +100,16 @@ TEST_F(EventFolder, TimesAndFilesStayInOrderWhenTheClockGoesBack) {
   const std::vector<Event> all = events();
   ASSERT_EQ(all.size(), 12u);
   for (std::size_t i = 1; i < all.size(); ++i) EXPECT_GE(all[i].time, all[i - 1].time);
+}
+
+TEST_F(EventFolder, ClocksAndNamesBeyondAllReasonAreTaken) {
+  fs::create_directories(path());
+  for (const char* second : {"9223372036854775807", "99999999999999999999", "-5", "x", ""})
+    test::put(path() / (std::string("events.out.tfevents.") + second), "");
+  for (const double time : {-1.0, 1e300, HUGE_VAL, std::nan("")})
+    log::tensorboard(path(), {.wall_time = [&] { return time; }})->write(Metric{1, "loss", 1});
+  EXPECT_EQ(files().size(), 9u);
+  EXPECT_EQ(events().size(), 4u);
 }
 
 TEST_F(EventFolder, AResumedRunAddsTheEventsThatAreMissingAndNoOther) {
