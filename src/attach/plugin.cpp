@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <exception>
 #include <string>
+#include <thread>
 
 #include "src/attach/interface.hpp"
 #include "src/attach/session.hpp"
@@ -39,7 +40,8 @@ extern "C" __attribute__((visibility("default"))) const dds::attach::Plugin* dds
   try {
     session = new Session(Settings::parse(settings));
     pthread_atfork(nullptr, nullptr, [] { session->forked(); });
-    std::atexit([] { session->finish(); });
+    // On a thread of its own: what is local to this one has been destroyed by then, LibTorch's part of it too.
+    std::atexit([] { std::thread([] { session->finish(); }).join(); });
     return &plugin;
   } catch (const std::exception& failure) {
     static std::string message;

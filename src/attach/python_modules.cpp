@@ -21,7 +21,7 @@ def _look(address):
     Module = getattr(nn, "Module", None)
     if Module is None:
         return "", []
-    modules = [m for m in gc.get_objects() if isinstance(m, Module) and "_modules" in m.__dict__]
+    modules = [m for m in gc.get_objects() if issubclass(type(m), Module) and "_modules" in m.__dict__]
     parents, owner = {}, None
     for module in modules:
         for child in module._modules.values():
