@@ -78,6 +78,7 @@ template <class Work>
 void Session::guarded(const Work& work) noexcept {
   if (gone_) return;
   try {
+    const std::lock_guard lock(mutex_);
     work();
   } catch (const std::exception& error) {
     note(error.what());
@@ -110,6 +111,21 @@ void Session::listen_here() {
   hooks::listen(ear_);
 }
 
+/// Forgets what was seen on another thread, none of which was read.
+void Session::follow_this_thread() {
+  abandon();
+  ear_->listen(false);
+  leaves_ = std::make_shared<Leaves>(std::vector<ModuleTree*>{&cpp_, &python_});
+  make_monitor();
+  used_.clear();
+  passes_ = 0;
+  trains_ = pending_ = false;
+  lost_ = 1;
+  catch_up_ = true;
+  listen_here();
+  open(/*of_this_step=*/true);
+}
+
 /// Leaves nothing installed, unless something is recorded.
 void Session::deafen() {
   if (step_ || !ear_->listening()) return;
@@ -127,7 +143,7 @@ bool Session::due(std::int64_t step) const {
 
 /// Begins a recording of the step under way, or of the one after it.
 void Session::open(bool of_this_step) {
-  const std::int64_t step = steps_.step() + (of_this_step ? 0 : 1);
+  const std::int64_t step = lost_ + steps_.step() + (of_this_step ? 0 : 1);
   if (step_ || !due(step)) return;
   listen_here();
   while (monitor_->steps() < step) monitor_->step().finish();
@@ -236,19 +252,15 @@ void Session::backward_ends() noexcept {
   if (--passes_under_way > 0) return;
   guarded([&] {
     if (!here()) {
-      // Nothing was seen where the recording began: perhaps this is where the parameters are.
-      if (trains_) return;
-      abandon();
-      ear_->listen(false);
-      catch_up_ = true;
-      listen_here();
-      open(/*of_this_step=*/true);
+      // One pass there may have its update still before it.
+      if (witnesses_.empty() && passes_ != 1) follow_this_thread();
       return;
     }
     if (leaves_->empty()) {
       ++unnamed_passes_;
       return;
     }
+    ++passes_;
     if (!pending_) remember();
     pending_ = true;
     if (step_ && of_this_step_) return;
@@ -284,7 +296,7 @@ void Session::describe() {
       {"leaves_by_order_of_use", leaves_->alone()},
       {"updates_per_step", steps_.certain() ? nlohmann::ordered_json(steps_.updates_per_step()) : nullptr},
       {"updates_seen_by", by_version_ ? "versions" : "elements"},
-      {"steps", steps_.step()},
+      {"steps", lost_ + steps_.step()},
       {"backward_passes_of_other_threads", elsewhere_.load()},
       {"notes", notes_},
   };
@@ -293,7 +305,17 @@ void Session::describe() {
 
 void Session::write_list() {
   std::string table;
-  for (const Attribution& use : monitor_->attribution()) table += fmt::format("{}\t{}\n", use.layer, use.statement());
+  for (const std::string& layer : monitor_->layers()) {
+    std::set<std::string> runs, others;
+    for (const Attribution& use : monitor_->attribution()) {
+      if (use.layer != layer) continue;
+      const bool run = use.outcome == Attribution::Outcome::Captured;
+      (run ? runs : others).insert(use.statement());
+    }
+    for (const std::string& statement : runs.empty() ? others : runs)
+      table += fmt::format("{}\t{}\n", layer, statement);
+    if (runs.empty() && others.empty()) table += fmt::format("{}\tno operator took a parameter of it\n", layer);
+  }
   log::replace_file(settings_.list, table);
 }
 

@@ -89,6 +89,7 @@ class Session {
   bool pending_ = false;               ///< a backward pass has ended since the last update
   bool by_version_ = true;             ///< every update so far showed in the versions
   Steps steps_;
+  std::int64_t lost_ = 0;  ///< steps before those, on a thread that was not followed yet
   Watch watch_;
   std::set<TensorId> used_;                  ///< taken by operators in the first step
   std::vector<at::Tensor> witnesses_;        ///< of each update in the first step, the smallest that it changed
