@@ -257,7 +257,7 @@ void Session::backward_ends() noexcept {
       return;
     }
     if (leaves_->empty()) {
-      ++unnamed_passes_;
+      ++unseen_passes_;
       return;
     }
     ++passes_;
@@ -297,7 +297,8 @@ void Session::describe() {
       {"updates_per_step", steps_.certain() ? nlohmann::ordered_json(steps_.updates_per_step()) : nullptr},
       {"updates_seen_by", by_version_ ? "versions" : "elements"},
       {"steps", lost_ + steps_.step()},
-      {"backward_passes_of_other_threads", elsewhere_.load()},
+      {"backward_passes_before_any_parameter", unseen_passes_},
+      {"backward_passes_of_other_threads", elsewhere_},
       {"notes", notes_},
   };
   folder_->describe("attach", attached.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));

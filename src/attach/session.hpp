@@ -8,6 +8,7 @@
 #include <dds/log.hpp>
 #include <dds/monitor.hpp>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -24,7 +25,7 @@ namespace dds::attach {
 
 class Folder;
 
-/// One thread is followed: the one that runs the first backward pass through parameters. A recording is under way
+/// One thread is followed: the first on which parameters are used, differentiated and updated. A recording is under way
 ///   - from the beginning up to there, since nobody knows what will be used,
 ///   - in a step that is due, until its update is noticed where an operator next takes a parameter,
 ///   - before such a step, from the last backward pass that may be the one before it; it begins anew with the next.
@@ -50,6 +51,7 @@ class Session {
 
   bool here() const { return std::this_thread::get_id() == thread_; }
   void listen_here();
+  void follow_this_thread();
   void deafen();
   void make_monitor();
   /// An operator on the thread that is followed is about to take these, or to look at one alone.
@@ -79,9 +81,10 @@ class Session {
   const c10::impl::LocalDispatchKeySet plain_keys_;  ///< without autocast and the like
   std::atomic<bool> gone_ = false;
 
-  // Of the thread that is followed.
+  std::mutex mutex_;  ///< of all below: of the thread that is followed
   std::thread::id thread_;
   bool trains_ = false;                ///< a backward pass through parameters has begun
+  std::int64_t passes_ = 0;            ///< ... and ended, so often
   std::optional<Monitor::Step> step_;  ///< a recording
   bool of_this_step_ = false;          ///< ... of the step under way, or of what may be the next
   bool capturing_ = false;             ///< what the monitor is told of the step that it opens
@@ -91,10 +94,10 @@ class Session {
   Steps steps_;
   std::int64_t lost_ = 0;  ///< steps before those, on a thread that was not followed yet
   Watch watch_;
-  std::set<TensorId> used_;                  ///< taken by operators in the first step
-  std::vector<at::Tensor> witnesses_;        ///< of each update in the first step, the smallest that it changed
-  std::atomic<std::int64_t> elsewhere_ = 0;  ///< backward passes of other threads
-  std::int64_t unnamed_passes_ = 0;          ///< backward passes before any parameter was seen
+  std::set<TensorId> used_;            ///< taken by operators in the first step
+  std::vector<at::Tensor> witnesses_;  ///< of each update in the first step, the smallest that it changed
+  std::int64_t elsewhere_ = 0;         ///< backward passes of other threads
+  std::int64_t unseen_passes_ = 0;     ///< backward passes before any parameter was seen
   std::vector<std::string> notes_;
 };
 
