@@ -15,6 +15,8 @@ class Folder : public log::Sink {
   void write(const LlcEstimate& estimate) override { opened().write(estimate); }
   void write(const Metric& metric) override { opened().write(metric); }
   void describe(const std::string& key, const std::string& json) override;
+  /// Makes it now, though there is nothing to write yet.
+  void open() { opened(); }
 
  private:
   /// A directory that another process has taken, or that holds anything, is left to it: PATH.PID instead.

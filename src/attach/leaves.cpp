@@ -112,7 +112,10 @@ bool Leaves::settle() {
 
 std::vector<at::Tensor> Leaves::tensors() const {
   std::vector<at::Tensor> tensors;
-  for_each([&](const hooks::FoundParameter& found) { tensors.push_back(found.tensor); });
+  tensors.reserve(parameters_.size());
+  for (const Parameter& parameter : parameters_) {
+    if (auto tensor = parameter.tensor.lock()) tensors.emplace_back(std::move(tensor));
+  }
   return tensors;
 }
 

@@ -41,7 +41,13 @@ extern "C" __attribute__((visibility("default"))) const dds::attach::Plugin* dds
     session = new Session(Settings::parse(settings));
     pthread_atfork(nullptr, nullptr, [] { session->forked(); });
     // On a thread of its own: what is local to this one has been destroyed by then, LibTorch's part of it too.
-    std::atexit([] { std::thread([] { session->finish(); }).join(); });
+    std::atexit([] {
+      try {
+        if (!session->gone()) std::thread([] { session->finish(); }).join();
+      } catch (const std::exception&) {
+        // No thread could be had: the last step is not read.
+      }
+    });
     return &plugin;
   } catch (const std::exception& failure) {
     static std::string message;

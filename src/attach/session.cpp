@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <dds/error.hpp>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <utility>
 
 #include "hooks/operators.hpp"
@@ -20,6 +21,20 @@ namespace {
 constexpr std::size_t kNotes = 20;  // kept, of what went otherwise than expected
 
 thread_local int passes_under_way = 0;
+
+/// Half of the memory that was free when this was first asked.
+std::size_t most_held() {
+  static const std::size_t bytes = [] {
+    constexpr std::size_t kKiB = 1024;
+    std::istringstream lines(log::read_file("/proc/meminfo"));
+    for (std::string name; lines >> name; lines.ignore(256, '\n')) {
+      std::size_t size = 0;
+      if (name == "MemAvailable:" && lines >> size) return size * kKiB / 2;
+    }
+    return kKiB * kKiB * kKiB;
+  }();
+  return bytes;
+}
 
 /// The command line, as the kernel has it.
 std::vector<std::string> command() {
@@ -46,11 +61,16 @@ class Session::Ear : public hooks::Listener {
     if (!grad_mode) return nullptr;
     std::vector<at::Tensor> leaves;
     int tensors = 0;
+    std::size_t bytes = 0;
     hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
       ++tensors;
-      if (tensor.requires_grad() && tensor.is_leaf()) leaves.push_back(tensor);
+      if (tensor.requires_grad() && tensor.is_leaf()) {
+        leaves.push_back(tensor);
+      } else {
+        bytes += static_cast<std::size_t>(tensor.numel()) * tensor.element_size();
+      }
     });
-    if (!leaves.empty()) session_.parameters_used(leaves, /*looked_at=*/tensors == 1);
+    if (!leaves.empty()) session_.parameters_used(leaves, /*looked_at=*/tensors == 1, bytes);
     return nullptr;
   }
   void operator_ends(std::string_view, hooks::OperatorNote&, const std::vector<c10::IValue>&,
@@ -72,6 +92,12 @@ Session::Session(Settings settings)
   make_monitor();
   listen_here();
   open(/*of_this_step=*/true);
+}
+
+void Session::forked() noexcept {
+  gone_ = true;
+  static std::optional<SuspendRecording> silent;  // what is installed on the one thread that there is
+  silent.emplace();
 }
 
 template <class Work>
@@ -151,6 +177,7 @@ void Session::open(bool of_this_step) {
   step_.emplace(monitor_->step());
   capturing_ = false;
   of_this_step_ = of_this_step;
+  held_ = 0;
 }
 
 void Session::read() {
@@ -218,12 +245,20 @@ void Session::apply(Steps::Event event, bool before_use) {
   }
 }
 
-void Session::parameters_used(const std::vector<at::Tensor>& leaves, bool looked_at) {
+void Session::parameters_used(const std::vector<at::Tensor>& leaves, bool looked_at, std::size_t bytes) {
   guarded([&] {
     if (!steps_.certain() && !looked_at) {
       for (const at::Tensor& leaf : leaves) used_.insert(leaf.unsafeGetTensorImpl());
     }
     look_for_update(/*before_use=*/true);
+    held_ += bytes;
+    if (!step_ || held_ < most_held()) return;
+    // Passes that nobody differentiates: what a recording keeps of them would grow without end.
+    note(fmt::format("step {} is not read: a recording held {:.1f} GB", monitor_->steps(),
+                     static_cast<double>(held_) / 1e9));
+    catch_up_ = true;
+    abandon();
+    ear_->listen(false);
   });
 }
 
@@ -274,6 +309,13 @@ void Session::finish() noexcept {
   guarded([&] {
     if (trains_) look_for_update(/*before_use=*/false);
     abandon();
+    if (leaves_->empty() && unseen_passes_ > 0) {
+      note(
+          fmt::format("{} backward passes, and no operator took a parameter: the network was compiled, or runs kernels "
+                      "that the dispatcher does not see",
+                      unseen_passes_));
+      folder_->open();
+    }
     describe();
     if (!settings_.list.empty()) write_list();
   });

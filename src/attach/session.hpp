@@ -44,7 +44,8 @@ class Session {
   /// The process ends in good order.
   void finish() noexcept;
   /// This is a child that was forked and has not executed anything: it is left alone.
-  void forked() noexcept { gone_ = true; }
+  void forked() noexcept;
+  bool gone() const { return gone_; }
 
  private:
   class Ear;
@@ -54,8 +55,9 @@ class Session {
   void follow_this_thread();
   void deafen();
   void make_monitor();
-  /// An operator on the thread that is followed is about to take these, or to look at one alone.
-  void parameters_used(const std::vector<at::Tensor>& leaves, bool looked_at);
+  /// An operator on the thread that is followed is about to take these, or to look at one alone. `bytes`: of the other
+  /// tensors that it takes.
+  void parameters_used(const std::vector<at::Tensor>& leaves, bool looked_at, std::size_t bytes);
   /// Looks whether there was an update. `before_use`: a recording that begins now misses nothing of the step.
   void look_for_update(bool before_use);
   void apply(Steps::Event event, bool before_use);
@@ -87,6 +89,7 @@ class Session {
   std::int64_t passes_ = 0;            ///< ... and ended, so often
   std::optional<Monitor::Step> step_;  ///< a recording
   bool of_this_step_ = false;          ///< ... of the step under way, or of what may be the next
+  std::size_t held_ = 0;               ///< bytes that a recording keeps alive, about
   bool capturing_ = false;             ///< what the monitor is told of the step that it opens
   bool catch_up_ = false;              ///< the next step is due, since one before was lost
   bool pending_ = false;               ///< a backward pass has ended since the last update
