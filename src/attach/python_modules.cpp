@@ -12,7 +12,8 @@ namespace {
 
 /// Sets `found` to a list of (parameter, layer, kind, name, sequence first) of the network that the leaf at `address`
 /// is in, and `network` to its class. A module's class is the first of torch.nn that it descends from. One of the
-/// user's own is a layer if it has a single weight; the parameters of others are layers by themselves.
+/// user's own is a layer if it has a single weight; the parameters of others are layers by themselves. What a weight is
+/// computed from (torch.nn.utils.parametrizations) belongs to the layer that has the weight.
 constexpr const char* kScript = R"python(
 def _look(address):
     import gc, sys
@@ -39,14 +40,14 @@ def _look(address):
     found, above = [], set()
     def below(path, name):
         return path + "." + name if path else name
-    def walk(module, path, sequence_first):
+    def walk(module, path, sequence_first, computed=None):
         if id(module) in above:
             return
         above.add(id(module))
         kind = ""
         for base in type(module).__mro__:
             public = getattr(nn, base.__name__, None) is base and base.__module__.startswith("torch.nn.modules.")
-            if public and base is not Module:
+            if public and base is not Module and not base.__module__.endswith(".container"):
                 kind = base.__name__
                 break
         sequence_first = sequence_first or kind in ("MultiheadAttention",) or kind.startswith("Transformer")
@@ -56,12 +57,15 @@ def _look(address):
         else:
             layer = path or "(root)"
             kind = kind or type(module).__name__
+        if computed:
+            layer, kind = computed
         for name, p in own:
             full = below(path, name)
             found.append((p, layer or full, kind if layer else "Raw", full, sequence_first))
         for name, child in module._modules.items():
             if child is not None:
-                walk(child, below(path, name), sequence_first)
+                of_layer = computed or (layer and name == "parametrizations" and (layer, kind))
+                walk(child, below(path, name), sequence_first, of_layer)
         above.discard(id(module))
     walk(root, "", False)
     return type(root).__name__, found
