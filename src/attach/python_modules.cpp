@@ -3,7 +3,11 @@
 #include <dlfcn.h>
 
 #include <charconv>
+#include <cstdint>
 #include <sstream>
+#include <string>
+#include <string_view>
+#include <utility>
 
 #include "src/attach/module_tree.hpp"
 
@@ -145,6 +149,7 @@ at::Tensor tensor_at(std::string_view address) {
   std::uintptr_t value = 0;
   std::from_chars(address.data(), address.data() + address.size(), value);
   auto* impl = reinterpret_cast<at::TensorImpl*>(value);
+  if (!impl) return {};
   return at::Tensor(c10::intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>::unsafe_reclaim_from_nonowning(impl));
 }
 
@@ -179,7 +184,7 @@ std::optional<Network> PythonModules::network_of(const at::Tensor& leaf) {
   python->set_item(names, "__builtins__", python->get_builtins());
   python->set_item(names, "address", address);
   Object none = python->run(kScript, kFile, names, names);
-  std::optional<Network> network;
+  Network network;
   if (none) {
     // `found` keeps the parameters until they are held here.
     Object text = python->get_item(names, "text");
@@ -189,8 +194,7 @@ std::optional<Network> PythonModules::network_of(const at::Tensor& leaf) {
   python->clear_error();
   python->drop(address);
   python->drop(names);
-  if (network && network->parameters.empty()) network.reset();
-  return network;
+  return network.parameters.empty() ? std::nullopt : std::optional(std::move(network));
 }
 
 }  // namespace dds::attach
