@@ -104,7 +104,7 @@ void for_each_module(torch::nn::Module& module, const std::string& path,
 }
 
 HookedModule without_hooks(torch::nn::Module& module, std::uint64_t number) {
-  HookedModule hooked{&module, number, hooks::layer_kind(module), {}, nullptr, nullptr, {}};
+  HookedModule hooked{&module, number, hooks::layer_kind(module.name()), {}, nullptr, nullptr, {}};
   for (const auto& parameter : module.named_parameters(/*recurse=*/false))
     hooked.parameters.push_back(parameter.value());
   if (const auto* linear = module.as<torch::nn::LinearImpl>()) {
@@ -143,7 +143,7 @@ HookHandle HookRegistry::add(torch::nn::Module& module, const std::string* patte
           fmt::format("the hook's pattern '{}' matches none of the modules {}", *pattern, fmt::join(all, ", ")));
     }
   } else {
-    const std::string kind = hooks::layer_kind(module);
+    const std::string kind = hooks::layer_kind(module.name());
     chosen.emplace_back(kind.empty() ? module.name() : kind, &module);
   }
 

@@ -3,6 +3,7 @@
 #include <torch/nn/module.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace dds::hooks {
 namespace {
@@ -10,28 +11,52 @@ namespace {
 constexpr std::string_view kLibTorch = "torch::nn::";
 constexpr std::string_view kImpl = "Impl";
 
-bool is_sequence_first(const torch::nn::Module& module) {
-  const std::string& name = module.name();
-  return name.starts_with("torch::nn::MultiheadAttention") || name.starts_with("torch::nn::Transformer");
-}
-
 void walk(const torch::nn::Module& module, const std::string& path, bool sequence_first,
           const std::function<void(const FoundParameter&)>& visit) {
-  const auto below = [&](const std::string& name) { return path.empty() ? name : path + "." + name; };
-  const std::string kind = layer_kind(module);
-  sequence_first = sequence_first || is_sequence_first(module);
+  const std::string& type = module.name();
+  sequence_first = sequence_first || is_sequence_first(type);
   for (const auto& parameter : module.named_parameters(/*recurse=*/false)) {
-    const std::string name = below(parameter.key());
-    const std::string layer = kind.empty() ? name : path.empty() ? "(root)" : path;
-    visit({layer, kind.empty() ? "Raw" : kind, name, parameter.value(), sequence_first});
+    visit(found_parameter(type, path, parameter.key(), parameter.value(), sequence_first));
   }
-  for (const auto& child : module.named_children()) walk(*child.value(), below(child.key()), sequence_first, visit);
+  for (const auto& child : module.named_children()) {
+    walk(*child.value(), path_below(path, child.key()), sequence_first, visit);
+  }
 }
+
+class ModelParameters final : public ParameterSource {
+ public:
+  explicit ModelParameters(torch::nn::Module& model) : model_(model) {}
+  std::string name() const override { return model_.name(); }
+  void for_each(const std::function<void(const FoundParameter&)>& visit) const override {
+    for_each_parameter(model_, visit);
+  }
+
+ private:
+  torch::nn::Module& model_;
+};
 
 }  // namespace
 
-std::string layer_kind(const torch::nn::Module& module) {
-  std::string_view name = module.name();
+std::shared_ptr<ParameterSource> parameters_of(torch::nn::Module& model) {
+  return std::make_shared<ModelParameters>(model);
+}
+
+FoundParameter found_parameter(std::string_view type, const std::string& path, const std::string& key,
+                               at::Tensor tensor, bool sequence_first) {
+  const std::string kind = layer_kind(type), name = path_below(path, key);
+  const std::string layer = kind.empty() ? name : path.empty() ? "(root)" : path;
+  return {layer, kind.empty() ? "Raw" : kind, name, std::move(tensor), sequence_first};
+}
+
+std::string path_below(const std::string& path, const std::string& name) {
+  return path.empty() ? name : path + "." + name;
+}
+
+bool is_sequence_first(std::string_view type) {
+  return type.starts_with("torch::nn::MultiheadAttention") || type.starts_with("torch::nn::Transformer");
+}
+
+std::string layer_kind(std::string_view name) {
   if (name.substr(0, kLibTorch.size()) != kLibTorch) return "";
   name.remove_prefix(kLibTorch.size());
   if (name.size() < kImpl.size() || name.substr(name.size() - kImpl.size()) != kImpl) return "";
@@ -53,15 +78,24 @@ std::uint32_t version_of(const at::Tensor& tensor) {
   return tensor.unsafeGetTensorImpl()->version_counter().current_version();
 }
 
-LayerIndex::LayerIndex(torch::nn::Module& model) : model_(&model) {
-  for_each_parameter(model, [this](const FoundParameter& found) {
+LayerIndex::LayerIndex(std::shared_ptr<ParameterSource> source) : source_(std::move(source)) { add_layers(); }
+
+void LayerIndex::add_layers() {
+  source_->for_each([this](const FoundParameter& found) {
     if (by_name_.try_emplace(found.layer, layers_.size()).second) layers_.push_back({found.layer, found.kind});
   });
 }
 
+bool LayerIndex::adopt(const at::Tensor& leaf) {
+  if (!source_->adopt(leaf)) return false;
+  add_layers();
+  refresh();
+  return true;
+}
+
 void LayerIndex::refresh() {
   by_storage_.clear();
-  for_each_parameter(*model_, [this](const FoundParameter& found) {
+  source_->for_each([this](const FoundParameter& found) {
     const at::Tensor& tensor = found.tensor;
     const void* storage = storage_of(tensor);
     const auto layer = by_name_.find(found.layer);

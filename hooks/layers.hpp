@@ -38,6 +38,22 @@ struct FoundParameter {
 /// shared_ptr.
 void for_each_parameter(const torch::nn::Module& model, const std::function<void(const FoundParameter&)>& visit);
 
+/// Where a recorder has its parameters from.
+class ParameterSource {
+ public:
+  virtual ~ParameterSource() = default;
+  virtual std::string name() const = 0;  ///< of what they are the parameters, for the log
+  virtual void for_each(const std::function<void(const FoundParameter&)>& visit) const = 0;
+  /// True if parameters come up as they are used: none need be there at first, and any pattern may match one later.
+  virtual bool grows() const { return false; }
+  /// Asked where an operator in grad mode takes a leaf that wants a gradient and is none of them: true if it is one
+  /// from now on. Those that were there before keep their layers.
+  virtual bool adopt(const at::Tensor& leaf) { return false; }
+};
+
+/// The parameters that a model has registered. The model must outlive what is done with them.
+std::shared_ptr<ParameterSource> parameters_of(torch::nn::Module& model);
+
 /// A registered parameter, and the layers that hold it: several where weights are tied.
 struct Parameter {
   std::vector<std::size_t> layers;  ///< indices into LayerIndex::layers()
@@ -46,14 +62,22 @@ struct Parameter {
   at::Tensor tensor;                ///< itself: its storage is another once it has moved
 };
 
+/// A parameter named `key` of a module of class `type` at `path`.
+FoundParameter found_parameter(std::string_view type, const std::string& path, const std::string& key,
+                               at::Tensor tensor, bool sequence_first);
+/// The path of what is named `name` in the module at `path`.
+std::string path_below(const std::string& path, const std::string& name);
+/// True for the classes of torch::nn that take (sequence, batch, feature), to which what is within them is held too.
+bool is_sequence_first(std::string_view type);
+
 /// "Linear" for torch::nn::LinearImpl; empty for a class of the user's own, and for MultiheadAttention, whose own
 /// parameters are raw: its projections of query, key and value are products with parts of one matrix.
-std::string layer_kind(const torch::nn::Module& module);
+std::string layer_kind(std::string_view type);
 
-/// The layers of a model, and the way from a tensor to them.
+/// The layers of some parameters, and the way from a tensor to them.
 class LayerIndex {
  public:
-  explicit LayerIndex(torch::nn::Module& model);
+  explicit LayerIndex(std::shared_ptr<ParameterSource> source);
 
   const std::vector<Layer>& layers() const { return layers_; }
   std::vector<Layer>& layers() { return layers_; }
@@ -62,13 +86,18 @@ class LayerIndex {
   void refresh();
   /// True if one of them has moved since.
   bool moved() const;
+  bool grows() const { return source_->grows(); }
+  /// Lets the source take a leaf in as a parameter, which may add layers: true if it did.
+  bool adopt(const at::Tensor& leaf);
 
   /// The parameter that `tensor` is, or is a view of; nullptr if none. Flattened parameters share one storage, so the
   /// offset decides.
   const Parameter* find(const at::Tensor& tensor) const;
 
  private:
-  torch::nn::Module* model_;
+  void add_layers();
+
+  std::shared_ptr<ParameterSource> source_;
   std::vector<Layer> layers_;
   std::unordered_map<std::string, std::size_t> by_name_;
   std::unordered_map<const void*, std::vector<Parameter>> by_storage_;

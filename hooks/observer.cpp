@@ -85,8 +85,13 @@ void for_each_listener(Listeners& here, const Work& work) {
   }
 }
 
-/// A custom function's backward may recompute its forward (checkpointing), which is a run of layers.
-bool is_custom_function(const char* name) { return std::string_view(name).find("CppNode") != std::string_view::npos; }
+/// A custom function's backward may recompute its forward (checkpointing), which is a run of layers. Python's are named
+/// after their class, "CheckpointFunctionBackward"; LibTorch's own nodes have a number behind, or a namespace before.
+bool is_custom_function(const char* name) {
+  const std::string_view node(name);
+  return node.find("CppNode") != std::string_view::npos ||
+         (node.ends_with("Backward") && node.find("::") == std::string_view::npos);
+}
 
 /// An operator that the interpreter of TorchScript runs comes with the whole of its stack, on which the arguments, and
 /// afterwards the results, are the last.

@@ -45,7 +45,10 @@ bool CapturedLoss::logits_intact() const { return hooks::version_of(logits) == v
 // ---- the recorder ----
 
 Recorder::Recorder(torch::nn::Module& model, RecorderOptions options)
-    : state_(std::make_shared<RecorderState>(model, std::move(options))) {}
+    : Recorder(hooks::parameters_of(model), std::move(options)) {}
+
+Recorder::Recorder(std::shared_ptr<hooks::ParameterSource> parameters, RecorderOptions options)
+    : state_(std::make_shared<RecorderState>(std::move(parameters), std::move(options))) {}
 
 Recorder::Recorder(Recorder&&) noexcept = default;
 

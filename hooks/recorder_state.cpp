@@ -96,17 +96,17 @@ at::Tensor first_tensor(const std::vector<c10::IValue>& values) {
 
 }  // namespace
 
-RecorderState::RecorderState(torch::nn::Module& model, RecorderOptions options)
-    : options_(std::move(options)), index_(model) {
+RecorderState::RecorderState(std::shared_ptr<hooks::ParameterSource> parameters, RecorderOptions options)
+    : options_(std::move(options)), index_(parameters) {
+  select_new_layers();
+  if (parameters->grows()) return;
   std::vector<std::string> all;
   std::vector<bool> used(options_.layers.size(), false);
-  for (hooks::Layer& layer : index_.layers()) {
+  for (const hooks::Layer& layer : index_.layers()) {
     all.push_back(layer.name);
     for (std::size_t i = 0; i < used.size(); ++i) {
       if (hooks::glob_match(options_.layers[i], layer.name)) used[i] = true;
     }
-    layer.selected = selected_by(options_.layers, layer.name) && (!options_.select || options_.select(layer.name));
-    if (layer.selected) names_.push_back(layer.name);
   }
   if (all.empty()) {
     throw InvalidArgument("Recorder: the model has no parameters, expected at least one layer that has some");
@@ -125,6 +125,14 @@ RecorderState::RecorderState(torch::nn::Module& model, RecorderOptions options)
   }
 }
 
+void RecorderState::select_new_layers() {
+  for (; known_layers_ < index_.layers().size(); ++known_layers_) {
+    hooks::Layer& layer = index_.layers()[known_layers_];
+    layer.selected = selected_by(options_.layers, layer.name) && (!options_.select || options_.select(layer.name));
+    if (layer.selected) names_.push_back(layer.name);
+  }
+}
+
 void RecorderState::begin() {
   const std::lock_guard lock(mutex_);
   clear();
@@ -139,6 +147,7 @@ void RecorderState::end() {
   outputs_.clear();
   activations_.clear();
   derived_.clear();
+  viewed_.clear();
   keep_.clear();
 }
 
@@ -149,6 +158,7 @@ void RecorderState::clear() {
   errors_.clear();
   activations_.clear();
   derived_.clear();
+  viewed_.clear();
   outputs_.clear();
   holders_.clear();
   keep_.clear();
@@ -188,13 +198,28 @@ bool RecorderState::is_weight_of_weights(const LayerRun& run) const {
   return !(is_raw(*other) && !is_raw(*weight));
 }
 
-/// A leaf that is no parameter may be one that has moved while it was recorded.
-void RecorderState::follow_moved_parameters(c10::ArrayRef<const c10::IValue> args) {
-  bool strange = false;
+/// A leaf that is no parameter may be one that has moved while it was recorded, or one that nobody knew of. The latter
+/// counts from where an operator takes it, or a view of it, together with another tensor: what looks at a parameter
+/// alone may be its initialisation, before it has a place in a network.
+void RecorderState::follow_strange_leaves(c10::ArrayRef<const c10::IValue> args, bool grad_mode) {
+  std::vector<at::Tensor> strange;
+  int tensors = 0;
   hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
-    strange = strange || (tensor.requires_grad() && tensor.is_leaf() && !index_.find(tensor));
+    ++tensors;
+    if (!tensor.requires_grad() || index_.find(tensor)) return;
+    const auto viewed = tensor.is_leaf() ? viewed_.end() : viewed_.find(hooks::storage_of(tensor));
+    if (tensor.is_leaf() || viewed != viewed_.end()) strange.push_back(tensor.is_leaf() ? tensor : viewed->second);
   });
-  if (strange && index_.moved()) index_.refresh();
+  if (strange.empty()) return;
+  if (index_.moved()) index_.refresh();
+  if (!grad_mode || !index_.grows()) return;
+  for (const at::Tensor& leaf : strange) {
+    if (tensors == 1) {
+      viewed_.insert_or_assign(hooks::storage_of(leaf), leaf);
+    } else if (!index_.find(leaf) && index_.adopt(leaf)) {
+      select_new_layers();
+    }
+  }
 }
 
 /// The site of a run, made if this is its first; empty if its layer is not selected.
@@ -316,7 +341,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
                                                                     bool grad_mode, hooks::Nesting& nesting) {
   if (nesting.inside > 0) return nullptr;
   const std::lock_guard lock(mutex_);
-  follow_moved_parameters(args);
+  follow_strange_leaves(args, grad_mode);
   Note note;
   note.recording = number_;
   note.biased = bias_follows(name, args);
@@ -421,8 +446,7 @@ void RecorderState::attribute(std::string_view name, c10::ArrayRef<const c10::IV
   const std::set<std::size_t> layers = layers_in(args, family);
   hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
     if (!tensor.requires_grad() || !tensor.is_leaf() || layer_of(tensor)) return;
-    count(index_.layers().size(), name, Outcome::Unregistered, "",
-          fmt::format("leaf [{}]", fmt::join(tensor.sizes(), ", ")));
+    count(Use::kNobody, name, Outcome::Unregistered, "", fmt::format("leaf [{}]", fmt::join(tensor.sizes(), ", ")));
     if (layers.empty()) note.outermost = true;
   });
   if (note.derives) {
@@ -465,7 +489,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::without_grad_mode(std::strin
 std::vector<Attribution> RecorderState::attribution() const {
   std::vector<Attribution> table;
   for (const auto& [use, count] : uses_) {
-    const bool registered = use.layer < index_.layers().size();
+    const bool registered = use.layer != Use::kNobody;
     table.push_back({registered ? index_.layers()[use.layer].name : use.leaf, use.op, use.outcome, use.site, count});
   }
   return table;

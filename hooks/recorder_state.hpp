@@ -6,6 +6,7 @@
 #include <atomic>
 #include <compare>
 #include <dds/recorder.hpp>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -42,7 +43,7 @@ std::int64_t width_of(const at::Tensor& tensor, const std::vector<std::int64_t>&
 /// gradients, and hands over what it has.
 class RecorderState : public hooks::Listener {
  public:
-  RecorderState(torch::nn::Module& model, RecorderOptions options);
+  RecorderState(std::shared_ptr<hooks::ParameterSource> parameters, RecorderOptions options);
 
   const std::vector<std::string>& names() const { return names_; }
   void begin();
@@ -97,8 +98,9 @@ class RecorderState : public hooks::Listener {
     std::vector<Consumers> consumers;  ///< by call
   };
 
-  /// An operator that took something of a layer, or (past the last layer) of a leaf of nobody's.
+  /// An operator that took something of a layer, or of a leaf of nobody's.
   struct Use {
+    static constexpr std::size_t kNobody = std::numeric_limits<std::size_t>::max();
     std::size_t layer;
     std::string leaf, op;
     Attribution::Outcome outcome;
@@ -129,7 +131,8 @@ class RecorderState : public hooks::Listener {
   void note_derivation(c10::ArrayRef<const c10::IValue> args, Note& note);
   std::optional<CallId> bias_follows(std::string_view name, c10::ArrayRef<const c10::IValue> args) const;
   std::set<std::size_t> layers_in(c10::ArrayRef<const c10::IValue> args, std::optional<hooks::Family> family) const;
-  void follow_moved_parameters(c10::ArrayRef<const c10::IValue> args);
+  void select_new_layers();
+  void follow_strange_leaves(c10::ArrayRef<const c10::IValue> args, bool grad_mode);
   void attribute(std::string_view name, c10::ArrayRef<const c10::IValue> args, std::optional<hooks::Family> family,
                  Note& note);
   void count(std::size_t layer, std::string_view op, Attribution::Outcome outcome, const std::string& site = "",
@@ -154,6 +157,7 @@ class RecorderState : public hooks::Listener {
 
   RecorderOptions options_;
   hooks::LayerIndex index_;
+  std::size_t known_layers_ = 0;  ///< of index_.layers(): for those it has been decided whether they are selected
   std::vector<std::string> names_;
   std::atomic<bool> recording_ = false;
 
@@ -163,11 +167,12 @@ class RecorderState : public hooks::Listener {
   std::vector<std::string> errors_;
   std::unordered_map<const at::TensorImpl*, Activation> activations_;  // by identity of the result
   std::unordered_map<const void*, Derived> derived_;                   // by storage
-  std::unordered_map<const at::TensorImpl*, CallId> outputs_;          // by identity
-  std::unordered_map<const void*, std::vector<CallId>> holders_;       // calls that hold a tensor with this storage
-  std::vector<at::Tensor> keep_;                                       // keeps the identities in outputs_ valid
-  std::vector<CallId> order_;                                          // of all calls
-  std::int64_t next_order_ = 0;                                        // counts calls and losses
+  std::unordered_map<const void*, at::Tensor> viewed_;            // leaves of nobody's that were looked at, by storage
+  std::unordered_map<const at::TensorImpl*, CallId> outputs_;     // by identity
+  std::unordered_map<const void*, std::vector<CallId>> holders_;  // calls that hold a tensor with this storage
+  std::vector<at::Tensor> keep_;                                  // keeps the identities in outputs_ valid
+  std::vector<CallId> order_;                                     // of all calls
+  std::int64_t next_order_ = 0;                                   // counts calls and losses
   std::uint64_t number_ = 0;          // of the recording: places in sites_ are good within one
   std::map<Use, std::int64_t> uses_;  // how often
 };

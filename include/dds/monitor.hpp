@@ -114,6 +114,8 @@ class Monitor {
     /// Ends the step: reads what was captured and logs it, or hands it to the worker. Throws what went wrong so far,
     /// unless on_error takes it.
     void finish();
+    /// Ends the step without reading it; it does not count.
+    void abandon();
 
    private:
     friend class Monitor;
@@ -125,6 +127,8 @@ class Monitor {
   /// Throws InvalidArgument for a model without parameters, a pattern that matches no layer, options out of range, no
   /// sink where one is needed, Worker::Skip with several ranks.
   Monitor(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink);
+  /// The library's own: of parameters that no model of this program has registered (`dds attach`); read() throws.
+  Monitor(std::shared_ptr<hooks::ParameterSource> parameters, MonitorOptions options, log::SinkPtr sink);
   Monitor(Monitor&&) noexcept;
   /// Waits for the readings that are under way.
   ~Monitor();

@@ -26,7 +26,8 @@ namespace DDS_EXPORT dds {
 
 namespace hooks {
 struct CapturedOperator;
-}
+class ParameterSource;
+}  // namespace hooks
 
 /// One run of a layer. Tensors are references to those of the model's own forward and backward pass, detached.
 class CapturedCall {
@@ -179,6 +180,8 @@ class Recorder {
   /// Throws InvalidArgument if the model has no parameters, or a pattern or the predicate selects none of its layers
   /// (the message lists the names there are).
   explicit Recorder(torch::nn::Module& model, RecorderOptions options = {});
+  /// The library's own: of parameters that no model of this program has registered (`dds attach`).
+  explicit Recorder(std::shared_ptr<hooks::ParameterSource> parameters, RecorderOptions options = {});
   ~Recorder();
   Recorder(Recorder&&) noexcept;
   Recorder& operator=(Recorder&&) noexcept;

@@ -2,7 +2,6 @@
 #include <ATen/ops/full.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
-#include <torch/nn/module.h>
 
 #include <algorithm>
 #include <atomic>
@@ -22,6 +21,7 @@
 #include <set>
 #include <utility>
 
+#include "hooks/layers.hpp"
 #include "src/log/logger.hpp"
 #include "src/monitor/layer_reading.hpp"
 #include "src/monitor/reading_thread.hpp"
@@ -136,12 +136,14 @@ class Nowhere final : public log::Sink {
 
 class Monitor::State {
  public:
-  State(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink)
+  /// `model` is null where the parameters are no model's.
+  State(torch::nn::Module* model, std::shared_ptr<hooks::ParameterSource> parameters, MonitorOptions options,
+        log::SinkPtr sink)
       : model_(model),
         options_(std::move(options)),
         ranks_(options_.reading().ranks()),
         sink_(ranks_ && ranks_->rank() != 0 ? std::make_shared<Nowhere>() : std::move(sink)),
-        recorder_(model, recorder_options(options_)),
+        recorder_(parameters, recorder_options(options_)),
         decay_(options_.decay()) {
     if (!sink_) throw InvalidArgument("Monitor: sink is null, expected dds::log::directory(...) or another sink");
     if (options_.every() < 0)
@@ -161,7 +163,7 @@ class Monitor::State {
           "Monitor: Worker::Skip with several ranks, which would skip different steps; expected Worker::Wait or "
           "Worker::Off");
     }
-    describe();
+    describe(parameters->name());
     if (options_.worker() != Worker::Off) worker_.emplace(static_cast<std::size_t>(options_.queue()));
   }
 
@@ -211,7 +213,7 @@ class Monitor::State {
     ++steps_;
   }
 
-  /// Ends a step that an exception is leaving: what was captured is dropped, and the step does not count.
+  /// Ends a step without reading it: what was captured is dropped, and the step does not count.
   void abandon_step() noexcept {
     guarded([this] { recorder_.take(); });
     open_ = due_ = false;
@@ -238,6 +240,7 @@ class Monitor::State {
 
   std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
                               ReadOptions options) {
+    if (!model_) throw InvalidArgument("Monitor::read: there is no model, expected a monitor of one");
     drain();
     rethrow(error_);
     if (options.reading().layers().empty()) options.reading().layers(options_.reading().layers());
@@ -245,7 +248,7 @@ class Monitor::State {
     const bool spectra = options.reading().spectra() || options_.reading().spectra();
     options.reading(counted(std::move(options.reading())));
     const auto start = std::chrono::steady_clock::now();
-    std::vector<Signature> signatures = dds::read(model_, likelihood, probe, forward, std::move(options));
+    std::vector<Signature> signatures = dds::read(*model_, likelihood, probe, forward, std::move(options));
     for (Signature& signature : signatures) {
       signature.step = steps_;
       write(signature, spectra);
@@ -295,12 +298,12 @@ class Monitor::State {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 
-  void describe() {
+  void describe(const std::string& model) {
     std::vector<std::string> sides;
     for (const Side side : options_.reading().sides()) sides.emplace_back(to_string(side));
     const nlohmann::json monitor{
         {"layers", recorder_.layers()},
-        {"model", model_.name()},
+        {"model", model},
         {"every", options_.every()},
         {"sides", sides},
         {"max_rows", options_.reading().max_rows()},
@@ -669,7 +672,7 @@ class Monitor::State {
     worker_->post_beside([this, row = std::move(row)] { guarded([&] { put(row); }); });
   }
 
-  torch::nn::Module& model_;
+  torch::nn::Module* model_;
   MonitorOptions options_;
   RanksPtr ranks_;
   std::atomic<bool> alone_ = false;  ///< another rank is lost
@@ -699,7 +702,9 @@ class Monitor::State {
 // ---- the public face ----
 
 Monitor::Monitor(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink)
-    : state_(std::make_unique<State>(model, std::move(options), std::move(sink))) {}
+    : state_(std::make_unique<State>(&model, hooks::parameters_of(model), std::move(options), std::move(sink))) {}
+Monitor::Monitor(std::shared_ptr<hooks::ParameterSource> parameters, MonitorOptions options, log::SinkPtr sink)
+    : state_(std::make_unique<State>(nullptr, std::move(parameters), std::move(options), std::move(sink))) {}
 Monitor::Monitor(Monitor&&) noexcept = default;
 Monitor::~Monitor() = default;
 
@@ -729,6 +734,10 @@ void Monitor::Step::finish() {
     state->end_step();
     state->rethrow();
   }
+}
+
+void Monitor::Step::abandon() {
+  if (State* state = std::exchange(state_, nullptr)) state->abandon_step();
 }
 
 std::int64_t Monitor::steps() const { return state_->steps(); }

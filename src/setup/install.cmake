@@ -34,6 +34,7 @@ if(TARGET dds_tool)
   # A program has to find its LibTorch by itself, and only that of a system's package lies where the loader looks.
   set_target_properties(dds_tool PROPERTIES INSTALL_RPATH "${torch_folder}")
   install(TARGETS dds_tool RUNTIME COMPONENT tools)
+  install(TARGETS dds_preload dds_attach LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/dds COMPONENT tools)
   install(FILES src/tool/dds.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME dds COMPONENT tools)
   list(APPEND components tools)
 endif()

@@ -15,6 +15,7 @@ _dds() {
       ;;
     *)
       case $command in
+        attach) words='--out --every --layers --max-rows --stop-after --torch --list' ;;
         read)
           words='--likelihood --input --targets --layers --side --out --step --spectra --empirical --draws --batch-size
             --max-rows --seed --own-dtype'
@@ -24,7 +25,7 @@ _dds() {
         watch) words='--interval --once' ;;
         lambda) words='regular crossing reduced-rank linear --density --rank' ;;
         export) words='--to --out' ;;
-        *) words='read report compare watch lambda export --version' ;;
+        *) words='attach read report compare watch lambda export --version' ;;
       esac
       words+=' --help'
       ;;

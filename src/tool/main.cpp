@@ -35,6 +35,7 @@ int run(int argc, char** argv) {
       "Exit codes: 0 done; 1 could not be done, for the reason that one line on the standard error gives; 2 the "
       "command\n"
       "line makes no sense.");
+  add_attach(program);
   add_read(program);
   add_report(program);
   add_compare(program);

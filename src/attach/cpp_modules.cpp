@@ -1,0 +1,139 @@
+// Nobody tells of a module's end, and those on a stack are held by no shared_ptr that could be asked. So the modules
+// are read as raw memory (peek.hpp), when the name of a leaf is wanted: it is in use then, and so is the network that
+// it belongs to, while what is left of others names none of its parameters.
+#include <c10/core/TensorImpl.h>
+#include <torch/nn/cloneable.h>
+#include <torch/nn/module.h>
+
+#include <map>
+#include <mutex>
+#include <set>
+#include <unordered_set>
+
+#include "src/attach/module_tree.hpp"
+#include "src/attach/peek.hpp"
+
+namespace dds::attach {
+struct Members;
+}
+
+/// torch::nn::Cloneable is a friend of Module: this one says where its members lie, without touching them.
+template <>
+class torch::nn::Cloneable<dds::attach::Members> {
+ public:
+  static const void* parameters(const Module* module) { return &module->parameters_.items(); }
+  static const void* children(const Module* module) { return &module->children_.items(); }
+};
+
+namespace dds::attach {
+namespace {
+
+using Members = torch::nn::Cloneable<dds::attach::Members>;
+
+/// Items of the ordered dictionaries in a module.
+struct RawParameter {
+  RawString key;
+  const void* tensor;
+};
+struct RawChild {
+  RawString key;
+  const void *module, *count;
+};
+static_assert(sizeof(RawParameter) == sizeof(torch::OrderedDict<std::string, at::Tensor>::Item));
+static_assert(sizeof(RawChild) == sizeof(torch::OrderedDict<std::string, std::shared_ptr<torch::nn::Module>>::Item));
+
+struct Entry {
+  std::string name;
+  const void* value;
+};
+
+template <class Item>
+std::vector<Entry> entries(const void* items, const void* Item::*value) {
+  constexpr std::size_t kLongest = 4096;
+  std::vector<Entry> result;
+  for (const Item& item : peek_vector<Item>(items)) {
+    std::string name(std::min(item.key.size, kLongest + 1), '\0');
+    // What is short lies within the string itself, whose address is that of the item in the program, not of the copy.
+    if (name.size() > kLongest || !peek(item.key.data, name.data(), name.size())) return {};
+    result.push_back({std::move(name), item.*value});
+  }
+  return result;
+}
+
+std::vector<Entry> parameters_of(const void* module) {
+  return entries(Members::parameters(static_cast<const torch::nn::Module*>(module)), &RawParameter::tensor);
+}
+
+std::vector<Entry> children_of(const void* module) {
+  return entries(Members::children(static_cast<const torch::nn::Module*>(module)), &RawChild::module);
+}
+
+/// The tensor at this address, if it is one: of the same class as `like`, and held by somebody.
+at::Tensor tensor_at(const void* address, const at::Tensor& like) {
+  if (address == like.unsafeGetTensorImpl()) return like;
+  const auto table = peek<const void*>(address), expected = peek<const void*>(like.unsafeGetTensorImpl());
+  if (!table || table != expected) return {};
+  auto* impl = static_cast<at::TensorImpl*>(const_cast<void*>(address));
+  if (c10::raw::intrusive_ptr::use_count(impl) == 0) return {};
+  return at::Tensor(c10::intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>::unsafe_reclaim_from_nonowning(impl));
+}
+
+}  // namespace
+
+struct CppModules::State {
+  std::mutex mutex;
+  std::unordered_set<const void*> known;
+  std::vector<const void*> modules;  // in the order in which they were made
+
+  void walk(const void* module, const std::string& path, bool sequence_first, const at::Tensor& like,
+            std::set<const void*>& above, Network& network) const {
+    if (!above.insert(module).second) return;
+    const std::string type = peek_class(module);
+    sequence_first = sequence_first || hooks::is_sequence_first(type);
+    for (const Entry& parameter : parameters_of(module)) {
+      at::Tensor tensor = tensor_at(parameter.value, like);
+      if (!tensor.defined()) continue;
+      network.parameters.push_back(
+          hooks::found_parameter(type, path, parameter.name, std::move(tensor), sequence_first));
+    }
+    for (const Entry& child : children_of(module)) {
+      walk(child.value, hooks::path_below(path, child.name), sequence_first, like, above, network);
+    }
+    above.erase(module);
+  }
+};
+
+CppModules::CppModules() : state_(std::make_unique<State>()) {}
+CppModules::~CppModules() = default;
+
+void CppModules::add(const void* module) {
+  const std::lock_guard lock(state_->mutex);
+  if (state_->known.insert(module).second) state_->modules.push_back(module);
+}
+
+std::optional<Network> CppModules::network_of(const at::Tensor& leaf) {
+  const std::lock_guard lock(state_->mutex);
+  std::map<const void*, const void*> parents;
+  const void* module = nullptr;
+  for (const void* candidate : state_->modules) {
+    for (const Entry& child : children_of(candidate)) {
+      if (child.value != candidate) parents.emplace(child.value, candidate);
+    }
+    for (const Entry& parameter : parameters_of(candidate)) {
+      if (!module && parameter.value == leaf.unsafeGetTensorImpl()) module = candidate;
+    }
+  }
+  if (!module) return std::nullopt;
+  std::set<const void*> seen;
+  for (auto parent = parents.find(module); parent != parents.end() && seen.insert(module).second;
+       parent = parents.find(module)) {
+    module = parent->second;
+  }
+  Network network;
+  network.type = peek_class(module);
+  std::set<const void*> above;
+  state_->walk(module, "", false, leaf, above, network);
+  return network;
+}
+
+}  // namespace dds::attach

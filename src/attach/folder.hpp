@@ -1,0 +1,30 @@
+// The run directory of a process, made when there is something to write: most processes of a command train nothing.
+#pragma once
+
+#include <dds/log.hpp>
+#include <filesystem>
+#include <map>
+#include <string>
+
+namespace dds::attach {
+
+class Folder : public log::Sink {
+ public:
+  explicit Folder(std::filesystem::path path) : path_(std::move(path)) {}
+  void write(const Signature& signature) override { opened().write(signature); }
+  void write(const LlcEstimate& estimate) override { opened().write(estimate); }
+  void write(const Metric& metric) override { opened().write(metric); }
+  void describe(const std::string& key, const std::string& json) override;
+  /// Makes it now, though there is nothing to write yet.
+  void open() { opened(); }
+
+ private:
+  /// A directory that another process has taken, or that holds anything, is left to it: PATH.PID instead.
+  log::Sink& opened();
+
+  std::filesystem::path path_;
+  log::SinkPtr directory_;
+  std::map<std::string, std::string> description_;  ///< until then
+};
+
+}  // namespace dds::attach

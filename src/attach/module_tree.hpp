@@ -1,0 +1,52 @@
+// Full names of parameters, from the modules that the program has.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "hooks/layers.hpp"
+
+namespace dds::attach {
+
+/// A module that is nobody's child, with all below it.
+struct Network {
+  std::string type;  ///< its class: "Net"
+  std::vector<hooks::FoundParameter> parameters;
+};
+
+/// Where a program keeps its modules.
+class ModuleTree {
+ public:
+  virtual ~ModuleTree() = default;
+  virtual std::string_view language() const = 0;
+  /// The network that `leaf` is a parameter of.
+  virtual std::optional<Network> network_of(const at::Tensor& leaf) = 0;
+};
+
+/// The modules of torch::nn that were made in this process.
+class CppModules : public ModuleTree {
+ public:
+  CppModules();
+  ~CppModules() override;
+  /// A module was made at this address, or got a parameter.
+  void add(const void* module);
+  std::string_view language() const override { return "C++"; }
+  std::optional<Network> network_of(const at::Tensor& leaf) override;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// The modules of torch.nn in the interpreter that runs in this process, if there is one.
+class PythonModules : public ModuleTree {
+ public:
+  std::string_view language() const override { return "Python"; }
+  std::optional<Network> network_of(const at::Tensor& leaf) override;
+};
+
+}  // namespace dds::attach

@@ -1,0 +1,209 @@
+// The object that LD_PRELOAD names. It links nothing but the C library, for it is loaded into whatever program is
+// started, and waits: once LibTorch is in the process, it loads the plugin, the library itself, which was built for
+// that LibTorch. LibTorch is met
+//   - where `main` begins, if the program is linked to it,
+//   - where Python has imported it (initModule),
+//   - at the latest where a torch::nn::Module is made or a backward pass begins,
+// by defining functions of theirs before they do. dlopen is not among them: it looks at who calls it.
+//
+// No function here may need the C++ library; exceptions pass through by the frames' tables.
+#include <dlfcn.h>
+#include <link.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/attach/interface.hpp"
+
+namespace {
+
+using dds::attach::Execute;
+using dds::attach::Gradients;
+using dds::attach::Plugin;
+using dds::attach::Start;
+
+constexpr const char* kSettings = "DDS_ATTACH";
+constexpr const char* kTorch = "libtorch_cpu.so";
+constexpr const char* kTorchPython = "libtorch_python.so";
+constexpr const char* kPlugin = "libdds_attach.so";
+
+constexpr const char* kExecute =
+    "_ZN5torch8autograd6Engine7executeERKSt6vectorINS0_4EdgeESaIS3_EERKS2_IN2at6TensorESaIS9_EEbbbS7_";
+constexpr const char* kModule = "_ZN5torch2nn6ModuleC2Ev";
+constexpr const char* kNamedModule = "_ZN5torch2nn6ModuleC2ENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE";
+constexpr const char* kRegisterParameter =
+    "_ZN5torch2nn6Module18register_parameterENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEEN2at6TensorEb";
+
+struct Search {
+  const char* name;
+  char path[4096];
+};
+
+int matches(dl_phdr_info* info, size_t, void* data) {
+  auto* search = static_cast<Search*>(data);
+  const char* slash = strrchr(info->dlpi_name, '/');
+  const char* file = slash ? slash + 1 : info->dlpi_name;
+  if (strncmp(file, search->name, strlen(search->name)) != 0) return 0;
+  snprintf(search->path, sizeof search->path, "%s", info->dlpi_name);
+  return 1;
+}
+
+/// The library that is in the process under this name, or null. It need not be visible to all: Python's is not.
+void* loaded(const char* name, char* path = nullptr) {
+  Search search{name, ""};
+  if (dl_iterate_phdr(matches, &search) == 0) return nullptr;
+  if (path) strcpy(path, search.path);
+  return dlopen(search.path, RTLD_LAZY | RTLD_NOLOAD);
+}
+
+/// LibTorch's own function. Whoever calls one of those below has it.
+void* real(const char* name, const char* library = kTorch) {
+  void* handle = loaded(library);
+  void* function = handle ? dlsym(handle, name) : nullptr;
+  if (function) return function;
+  fprintf(stderr, "dds: attach: %s is not in %s\n", name, library);
+  abort();
+}
+
+/// The value of KEY=value among settings that colons separate; false if there is none.
+bool setting(const char* settings, const char* key, char* value, size_t size) {
+  const size_t length = strlen(key);
+  for (const char* at = settings; at; at = strchr(at, ':')) {
+    if (*at == ':') ++at;
+    if (strncmp(at, key, length) != 0 || at[length] != '=') continue;
+    snprintf(value, size, "%.*s", static_cast<int>(strcspn(at + length + 1, ":")), at + length + 1);
+    return true;
+  }
+  return false;
+}
+
+void complain(const char* what) { fprintf(stderr, "dds: attach: %s; the command runs as if without it\n", what); }
+
+const Plugin* load(const char* settings) {
+  char torch[4096], wanted[4096], path[4096] = "";
+  if (!loaded(kTorch, torch)) return nullptr;
+  if (setting(settings, "torch", wanted, sizeof wanted)) {
+    char* there = realpath(torch, nullptr);
+    const bool other = !there || strcmp(there, wanted) != 0;
+    free(there);
+    if (other) return nullptr;  // a child that runs on another LibTorch
+  }
+  if (!setting(settings, "plugin", path, sizeof path)) {  // it lies beside this object
+    Dl_info own;
+    if (dladdr(reinterpret_cast<void*>(&load), &own) == 0) return nullptr;
+    const char* slash = strrchr(own.dli_fname, '/');
+    const int folder = slash ? static_cast<int>(slash - own.dli_fname) : 0;
+    snprintf(path, sizeof path, "%.*s/%s", folder, own.dli_fname, kPlugin);
+  }
+  void* plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  const auto start = plugin ? reinterpret_cast<Start>(dlsym(plugin, dds::attach::kStart)) : nullptr;
+  if (!start) {
+    complain(dlerror());
+    return nullptr;
+  }
+  const char* error = "";
+  const Plugin* started = start(settings, &error);
+  if (!started) complain(error);
+  return started;
+}
+
+/// The plugin, loaded at the first call at which LibTorch is there; null without one.
+const Plugin* plugin() {
+  enum { kWaiting, kLoading, kDone };
+  static int state = kWaiting;
+  static const Plugin* found = nullptr;
+  if (__atomic_load_n(&state, __ATOMIC_ACQUIRE) == kDone) return found;
+  const char* settings = getenv(kSettings);
+  int waiting = kWaiting;
+  if (!settings || !loaded(kTorch) ||
+      !__atomic_compare_exchange_n(&state, &waiting, kLoading, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+    return nullptr;
+  }
+  found = load(settings);
+  __atomic_store_n(&state, kDone, __ATOMIC_RELEASE);
+  return found;
+}
+
+void tell_of_module(const void* module) {
+  if (const Plugin* there = plugin()) there->module(module);
+}
+
+using Main = int (*)(int, char**, char**);
+Main program_main = nullptr;
+
+int main_with_plugin(int argc, char** argv, char** environment) {
+  plugin();
+  return program_main(argc, argv, environment);
+}
+
+}  // namespace
+
+// ---- what is defined before LibTorch, Python's part of it and the C library do ----
+
+extern "C" {
+
+#define DDS_SEEN __attribute__((visibility("default")))
+
+// torch::autograd::Engine::execute
+DDS_SEEN Gradients
+dds_execute(void* engine, const void* roots, const void* inputs, bool keep_graph, bool create_graph, bool accumulate_grad, const void* outputs) __asm__(
+    "_ZN5torch8autograd6Engine7executeERKSt6vectorINS0_4EdgeESaIS3_EERKS2_IN2at6TensorESaIS9_EEbbbS7_");
+Gradients dds_execute(void* engine, const void* roots, const void* inputs, bool keep_graph, bool create_graph,
+                      bool accumulate_grad, const void* outputs) {
+  static const auto execute = reinterpret_cast<Execute>(real(kExecute));
+  if (const Plugin* there = plugin()) {
+    return there->execute(execute, engine, roots, inputs, keep_graph, create_graph, accumulate_grad, outputs);
+  }
+  return execute(engine, roots, inputs, keep_graph, create_graph, accumulate_grad, outputs);
+}
+
+// torch::nn::Module::Module(), as a base and as a whole object
+DDS_SEEN void dds_module_base(void* module) __asm__("_ZN5torch2nn6ModuleC2Ev");
+DDS_SEEN void dds_module(void* module) __asm__("_ZN5torch2nn6ModuleC1Ev");
+void dds_module_base(void* module) {
+  static const auto construct = reinterpret_cast<void (*)(void*)>(real(kModule));
+  construct(module);
+  tell_of_module(module);
+}
+void dds_module(void* module) { dds_module_base(module); }
+
+// torch::nn::Module::Module(std::string)
+DDS_SEEN void dds_named_module_base(void* module, void* name) __asm__(
+    "_ZN5torch2nn6ModuleC2ENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE");
+DDS_SEEN void dds_named_module(void* module, void* name) __asm__(
+    "_ZN5torch2nn6ModuleC1ENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE");
+void dds_named_module_base(void* module, void* name) {
+  static const auto construct = reinterpret_cast<void (*)(void*, void*)>(real(kNamedModule));
+  construct(module, name);
+  tell_of_module(module);
+}
+void dds_named_module(void* module, void* name) { dds_named_module_base(module, name); }
+
+// torch::nn::Module::register_parameter: copies of modules have no constructor that could be met
+DDS_SEEN void* dds_register_parameter(void* module, void* name, void* tensor, bool requires_grad) __asm__(
+    "_ZN5torch2nn6Module18register_parameterENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEEN2at6TensorEb");
+void* dds_register_parameter(void* module, void* name, void* tensor, bool requires_grad) {
+  static const auto add = reinterpret_cast<void* (*)(void*, void*, void*, bool)>(real(kRegisterParameter));
+  void* parameter = add(module, name, tensor, requires_grad);
+  tell_of_module(module);
+  return parameter;
+}
+
+// What `import torch` calls once the libraries are there.
+DDS_SEEN void* initModule() {
+  static const auto init = reinterpret_cast<void* (*)()>(real("initModule", kTorchPython));
+  void* module = init();
+  if (module) plugin();
+  return module;
+}
+
+DDS_SEEN int __libc_start_main(Main main, int argc, char** argv, void (*init)(), void (*fini)(), void (*loader_fini)(),
+                               void* stack_end) {
+  using StartMain = int (*)(Main, int, char**, void (*)(), void (*)(), void (*)(), void*);
+  const auto start = reinterpret_cast<StartMain>(dlsym(RTLD_NEXT, "__libc_start_main"));
+  program_main = main;
+  return start(main_with_plugin, argc, argv, init, fini, loader_fini, stack_end);
+}
+
+}  // extern "C"

@@ -1,0 +1,107 @@
+// What the plugin does in a program that it is loaded into: finds its steps, and has a Monitor read those that are due.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include <atomic>
+#include <dds/log.hpp>
+#include <dds/monitor.hpp>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "hooks/observer.hpp"
+#include "src/attach/leaves.hpp"
+#include "src/attach/module_tree.hpp"
+#include "src/attach/settings.hpp"
+#include "src/attach/updates.hpp"
+
+namespace dds::attach {
+
+class Folder;
+
+/// One thread is followed: the first on which parameters are used, differentiated and updated. A recording is under way
+///   - from the beginning up to there, since nobody knows what will be used,
+///   - in a step that is due, until its update is noticed where an operator next takes a parameter,
+///   - before such a step, from the last backward pass that may be the one before it; it begins anew with the next.
+/// Otherwise nothing is installed, and a backward pass compares the parameters' versions.
+///
+/// Nothing here throws, and nothing is changed of what the program computes.
+class Session {
+ public:
+  explicit Session(Settings settings);
+
+  /// A torch::nn::Module was made, or got a parameter.
+  void module(const void* module) { cpp_.add(module); }
+  /// A backward pass begins or ends on this thread.
+  void backward_starts() noexcept;
+  void backward_ends() noexcept;
+  /// The process ends in good order.
+  void finish() noexcept;
+  /// This is a child that was forked and has not executed anything: it is left alone.
+  void forked() noexcept;
+  bool gone() const { return gone_; }
+
+ private:
+  class Ear;
+
+  bool here() const { return std::this_thread::get_id() == thread_; }
+  void listen_here();
+  void follow_this_thread();
+  void deafen();
+  void make_monitor();
+  /// An operator on the thread that is followed is about to take these, or to look at one alone. `bytes`: of the other
+  /// tensors that it takes.
+  void parameters_used(const std::vector<at::Tensor>& leaves, bool looked_at, std::size_t bytes);
+  /// Looks whether there was an update. `before_use`: a recording that begins now misses nothing of the step.
+  void look_for_update(bool before_use);
+  void apply(Steps::Event event, bool before_use);
+  std::vector<at::Tensor> watched() const;
+  void remember();
+  bool due(std::int64_t step) const;
+  void open(bool of_this_step);
+  void read();
+  void abandon();
+  void note(const std::string& what);
+  void describe();
+  void write_list();
+  template <class Work>
+  void guarded(const Work& work) noexcept;
+
+  const Settings settings_;
+  CppModules cpp_;
+  PythonModules python_;
+  std::shared_ptr<Leaves> leaves_;
+  std::shared_ptr<Folder> folder_;
+  std::unique_ptr<Monitor> monitor_;
+  std::shared_ptr<Ear> ear_;
+  const c10::impl::LocalDispatchKeySet plain_keys_;  ///< without autocast and the like
+  std::atomic<bool> gone_ = false;
+
+  std::mutex mutex_;  ///< of all below: of the thread that is followed
+  std::thread::id thread_;
+  bool trains_ = false;                ///< a backward pass through parameters has begun
+  std::int64_t passes_ = 0;            ///< ... and ended, so often
+  std::optional<Monitor::Step> step_;  ///< a recording
+  bool of_this_step_ = false;          ///< ... of the step under way, or of what may be the next
+  std::size_t held_ = 0;               ///< bytes that a recording keeps alive, about
+  bool capturing_ = false;             ///< what the monitor is told of the step that it opens
+  bool catch_up_ = false;              ///< the next step is due, since one before was lost
+  bool pending_ = false;               ///< a backward pass has ended since the last update
+  bool by_version_ = true;             ///< every update so far showed in the versions
+  Steps steps_;
+  std::int64_t lost_ = 0;  ///< steps before those, on a thread that was not followed yet
+  Watch watch_;
+  std::set<TensorId> used_;            ///< taken by operators in the first step
+  std::vector<at::Tensor> witnesses_;  ///< of each update in the first step, the smallest that it changed
+  std::int64_t elsewhere_ = 0;         ///< backward passes of other threads
+  std::int64_t unseen_passes_ = 0;     ///< backward passes before any parameter was seen
+  std::vector<std::string> notes_;
+};
+
+}  // namespace dds::attach

@@ -1,0 +1,98 @@
+// When parameters change, and how many changes make a step.
+#include "src/attach/updates.hpp"
+
+#include <gmock/gmock.h>
+#include <torch/torch.h>
+
+namespace dds::attach {
+namespace {
+
+using Event = Steps::Event;
+using testing::ElementsAre;
+
+class StepsTest : public testing::Test {
+ protected:
+  /// Parameters stand for themselves by their addresses.
+  std::set<TensorId> set(std::initializer_list<int> numbers) const {
+    std::set<TensorId> ids;
+    for (const int number : numbers) ids.insert(parameters_[static_cast<std::size_t>(number)].unsafeGetTensorImpl());
+    return ids;
+  }
+  std::vector<torch::Tensor> parameters_{torch::zeros(1), torch::zeros(1), torch::zeros(1), torch::zeros(1)};
+  Steps steps_;
+};
+
+TEST_F(StepsTest, OneOptimiserHasOneUpdateAStep) {
+  for (int step = 0; step < 4; ++step) {
+    EXPECT_EQ(steps_.step(), step);
+    EXPECT_TRUE(steps_.last_update_is_next());
+    EXPECT_EQ(steps_.update(set({0, 1}), set({0, 1})), Event::Ends);
+    EXPECT_TRUE(steps_.begins());
+  }
+  EXPECT_TRUE(steps_.certain());
+  EXPECT_EQ(steps_.updates_per_step(), 1);
+}
+
+TEST_F(StepsTest, TwoOptimisersHaveTwo) {
+  const auto used = set({0, 1, 2, 3});
+  for (int step = 0; step < 4; ++step) {
+    EXPECT_EQ(steps_.step(), step);
+    EXPECT_EQ(steps_.update(set({0, 1}), used), Event::Within);
+    EXPECT_TRUE(steps_.last_update_is_next());
+    EXPECT_EQ(steps_.update(set({2, 3}), used), Event::Ends);
+  }
+  EXPECT_EQ(steps_.updates_per_step(), 2);
+}
+
+TEST_F(StepsTest, WhatIsUsedLaterReopensTheFirstStep) {
+  // The second network runs without grad mode before its own turn.
+  EXPECT_EQ(steps_.update(set({0}), set({0})), Event::Ends);
+  EXPECT_EQ(steps_.step(), 1);
+  EXPECT_EQ(steps_.update(set({1}), set({0, 1})), Event::Reopens);
+  EXPECT_EQ(steps_.step(), 1);
+  EXPECT_TRUE(steps_.begins());
+  EXPECT_EQ(steps_.update(set({0}), set({0, 1})), Event::Within);
+  EXPECT_EQ(steps_.updates_per_step(), 2);
+  EXPECT_EQ(steps_.update(set({1}), set({0, 1})), Event::Ends);
+  EXPECT_EQ(steps_.step(), 2);
+}
+
+TEST_F(StepsTest, WhereAUsedParameterIsNeverUpdatedTheFirstStepIsLost) {
+  EXPECT_EQ(steps_.update(set({0}), set({0, 1})), Event::Within);
+  EXPECT_EQ(steps_.step(), 0);
+  EXPECT_EQ(steps_.update(set({0}), set({0, 1})), Event::Skips);
+  EXPECT_EQ(steps_.step(), 2);
+  EXPECT_TRUE(steps_.begins());
+  EXPECT_EQ(steps_.update(set({0}), set({0, 1})), Event::Ends);
+}
+
+struct Write {
+  std::string name;
+  std::function<void(torch::Tensor&)> write;
+  bool shows_without_elements;
+};
+
+class WatchTest : public testing::TestWithParam<Write> {};
+
+TEST_P(WatchTest, EveryWriteShows) {
+  torch::Tensor written = torch::arange(10000.), other = torch::arange(10000.);
+  const std::vector<torch::Tensor> both{written, other};
+  Watch with, without;
+  with.remember(both, /*elements=*/true);
+  without.remember(both, /*elements=*/false);
+  EXPECT_TRUE(with.changed(both).empty());
+  GetParam().write(written);
+  EXPECT_THAT(with.changed(both), ElementsAre(written.unsafeGetTensorImpl()));
+  EXPECT_EQ(without.changed(written), GetParam().shows_without_elements);
+  EXPECT_EQ(with.by_version(with.changed(both), both), GetParam().name == "in_place");
+  EXPECT_FALSE(with.changed(torch::zeros(1)));
+}
+
+INSTANTIATE_TEST_SUITE_P(Writes, WatchTest,
+                         testing::Values(Write{"in_place", [](torch::Tensor& t) { t.add_(1); }, true},
+                                         Write{"data", [](torch::Tensor& t) { t.data().add_(1); }, false},
+                                         Write{"set_data", [](torch::Tensor& t) { t.set_data(t + 1); }, true}),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace dds::attach
