@@ -248,7 +248,7 @@ class Monitor::State {
     const bool spectra = options.reading().spectra() || options_.reading().spectra();
     options.reading(counted(std::move(options.reading())));
     const auto start = std::chrono::steady_clock::now();
-    std::vector<Signature> signatures = dds::read(*model_, likelihood, probe, forward, std::move(options));
+    std::vector<Signature> signatures = dds::read(*model_, likelihood, probe, forward, options);
     for (Signature& signature : signatures) {
       signature.step = steps_;
       write(signature, spectra);
