@@ -16,6 +16,14 @@
 
 #include "src/attach/interface.hpp"
 
+// The functions of LibTorch by their names in the object files: torch::autograd::Engine::execute,
+// torch::nn::Module::register_parameter, and the constructors of Module, as a base (C2) and as a whole (C1).
+#define DDS_EXECUTE "_ZN5torch8autograd6Engine7executeERKSt6vectorINS0_4EdgeESaIS3_EERKS2_IN2at6TensorESaIS9_EEbbbS7_"
+#define DDS_REGISTER_PARAMETER \
+  "_ZN5torch2nn6Module18register_parameterENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEEN2at6TensorEb"
+#define DDS_MODULE(kind, arguments) "_ZN5torch2nn6Module" kind arguments
+#define DDS_NAMED "ENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
+
 namespace {
 
 using dds::attach::Execute;
@@ -27,13 +35,6 @@ constexpr const char* kSettings = "DDS_ATTACH";
 constexpr const char* kTorch = "libtorch_cpu.so";
 constexpr const char* kTorchPython = "libtorch_python.so";
 constexpr const char* kPlugin = "libdds_attach.so";
-
-constexpr const char* kExecute =
-    "_ZN5torch8autograd6Engine7executeERKSt6vectorINS0_4EdgeESaIS3_EERKS2_IN2at6TensorESaIS9_EEbbbS7_";
-constexpr const char* kModule = "_ZN5torch2nn6ModuleC2Ev";
-constexpr const char* kNamedModule = "_ZN5torch2nn6ModuleC2ENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE";
-constexpr const char* kRegisterParameter =
-    "_ZN5torch2nn6Module18register_parameterENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEEN2at6TensorEb";
 
 struct Search {
   const char* name;
@@ -57,13 +58,19 @@ void* loaded(const char* name, char* path = nullptr) {
   return dlopen(search.path, RTLD_LAZY | RTLD_NOLOAD);
 }
 
-/// LibTorch's own function. Whoever calls one of those below has it.
-void* real(const char* name, const char* library = kTorch) {
-  void* handle = loaded(library);
+/// LibTorch's own function. Whoever calls one of those below has it, under whatever name the library goes.
+void* real(const char* name) {
+  void* handle = loaded(kTorch);
   void* function = handle ? dlsym(handle, name) : nullptr;
-  if (function) return function;
-  fprintf(stderr, "dds: attach: %s is not in %s\n", name, library);
-  abort();
+  return function ? function : dlsym(RTLD_NEXT, name);
+}
+
+/// A function of this name of whoever called from `place`.
+void* callers(const char* name, void* place, const void* not_this) {
+  Dl_info caller;
+  void* handle = dladdr(place, &caller) != 0 ? dlopen(caller.dli_fname, RTLD_LAZY | RTLD_NOLOAD) : nullptr;
+  void* function = handle ? dlsym(handle, name) : nullptr;
+  return function && function != not_this ? function : dlsym(RTLD_NEXT, name);
 }
 
 /// The value of KEY=value among settings that colons separate; false if there is none.
@@ -146,12 +153,11 @@ extern "C" {
 #define DDS_SEEN __attribute__((visibility("default")))
 
 // torch::autograd::Engine::execute
-DDS_SEEN Gradients
-dds_execute(void* engine, const void* roots, const void* inputs, bool keep_graph, bool create_graph, bool accumulate_grad, const void* outputs) __asm__(
-    "_ZN5torch8autograd6Engine7executeERKSt6vectorINS0_4EdgeESaIS3_EERKS2_IN2at6TensorESaIS9_EEbbbS7_");
+DDS_SEEN Gradients dds_execute(void* engine, const void* roots, const void* inputs, bool keep_graph, bool create_graph,
+                               bool accumulate_grad, const void* outputs) __asm__(DDS_EXECUTE);
 Gradients dds_execute(void* engine, const void* roots, const void* inputs, bool keep_graph, bool create_graph,
                       bool accumulate_grad, const void* outputs) {
-  static const auto execute = reinterpret_cast<Execute>(real(kExecute));
+  static const auto execute = reinterpret_cast<Execute>(real(DDS_EXECUTE));
   if (const Plugin* there = plugin()) {
     return there->execute(execute, engine, roots, inputs, keep_graph, create_graph, accumulate_grad, outputs);
   }
@@ -159,41 +165,46 @@ Gradients dds_execute(void* engine, const void* roots, const void* inputs, bool 
 }
 
 // torch::nn::Module::Module(), as a base and as a whole object
-DDS_SEEN void dds_module_base(void* module) __asm__("_ZN5torch2nn6ModuleC2Ev");
-DDS_SEEN void dds_module(void* module) __asm__("_ZN5torch2nn6ModuleC1Ev");
+DDS_SEEN void dds_module_base(void* module) __asm__(DDS_MODULE("C2", "Ev"));
+DDS_SEEN void dds_module(void* module) __asm__(DDS_MODULE("C1", "Ev"));
 void dds_module_base(void* module) {
-  static const auto construct = reinterpret_cast<void (*)(void*)>(real(kModule));
+  static const auto construct = reinterpret_cast<void (*)(void*)>(real(DDS_MODULE("C2", "Ev")));
   construct(module);
   tell_of_module(module);
 }
 void dds_module(void* module) { dds_module_base(module); }
 
 // torch::nn::Module::Module(std::string)
-DDS_SEEN void dds_named_module_base(void* module, void* name) __asm__(
-    "_ZN5torch2nn6ModuleC2ENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE");
-DDS_SEEN void dds_named_module(void* module, void* name) __asm__(
-    "_ZN5torch2nn6ModuleC1ENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE");
+DDS_SEEN void dds_named_module_base(void* module, void* name) __asm__(DDS_MODULE("C2", DDS_NAMED));
+DDS_SEEN void dds_named_module(void* module, void* name) __asm__(DDS_MODULE("C1", DDS_NAMED));
 void dds_named_module_base(void* module, void* name) {
-  static const auto construct = reinterpret_cast<void (*)(void*, void*)>(real(kNamedModule));
+  static const auto construct = reinterpret_cast<void (*)(void*, void*)>(real(DDS_MODULE("C2", DDS_NAMED)));
   construct(module, name);
   tell_of_module(module);
 }
 void dds_named_module(void* module, void* name) { dds_named_module_base(module, name); }
 
 // torch::nn::Module::register_parameter: copies of modules have no constructor that could be met
-DDS_SEEN void* dds_register_parameter(void* module, void* name, void* tensor, bool requires_grad) __asm__(
-    "_ZN5torch2nn6Module18register_parameterENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEEN2at6TensorEb");
+DDS_SEEN void* dds_register_parameter(void* module, void* name, void* tensor,
+                                      bool requires_grad) __asm__(DDS_REGISTER_PARAMETER);
 void* dds_register_parameter(void* module, void* name, void* tensor, bool requires_grad) {
-  static const auto add = reinterpret_cast<void* (*)(void*, void*, void*, bool)>(real(kRegisterParameter));
+  static const auto add = reinterpret_cast<void* (*)(void*, void*, void*, bool)>(real(DDS_REGISTER_PARAMETER));
   void* parameter = add(module, name, tensor, requires_grad);
   tell_of_module(module);
   return parameter;
 }
 
-// What `import torch` calls once the libraries are there.
+// What `import torch` calls, once, when the libraries are there. Others may have a function of this name.
 DDS_SEEN void* initModule() {
-  static const auto init = reinterpret_cast<void* (*)()>(real("initModule", kTorchPython));
-  void* module = init();
+  using Init = void* (*)();
+  constexpr const char* kName = "initModule";
+  static bool imported = false;
+  void* python = imported ? nullptr : loaded(kTorchPython);
+  if (!python) {
+    return reinterpret_cast<Init>(callers(kName, __builtin_return_address(0), reinterpret_cast<void*>(&initModule)))();
+  }
+  imported = true;
+  void* module = reinterpret_cast<Init>(dlsym(python, kName))();
   if (module) plugin();
   return module;
 }

@@ -196,34 +196,23 @@ void Session::abandon() {
 
 // ---- steps ----
 
-std::vector<at::Tensor> Session::watched() const {
-  const bool few = steps_.certain() && !by_version_;
-  return few ? witnesses_ : leaves_->tensors();
-}
-
 void Session::remember() {
-  std::vector<at::Tensor> tensors = watched();
+  constexpr std::int64_t kAtFirst = 1024, kLater = 64;  // of each parameter: by and by any change of any will do
+  std::vector<at::Tensor> tensors = leaves_->tensors();
   const std::vector<at::Tensor> candidates = leaves_->candidates();
   tensors.insert(tensors.end(), candidates.begin(), candidates.end());
-  watch_.remember(tensors, !steps_.certain() || !by_version_);
+  watch_.remember(tensors, !steps_.certain() ? kAtFirst : by_version_ ? 0 : kLater);
 }
 
 void Session::look_for_update(bool before_use) {
   if (!pending_) return;
-  const std::vector<at::Tensor> tensors = watched();
+  const std::vector<at::Tensor> tensors = leaves_->tensors();
   const std::set<TensorId> changed = watch_.changed(tensors);
   if (changed.empty()) return;
   pending_ = false;
   leaves_->decide([this](const at::Tensor& tensor) { return watch_.changed(tensor); });
-  if (!steps_.certain()) {
-    by_version_ = by_version_ && watch_.by_version(changed, tensors);
-    const at::Tensor* smallest = nullptr;
-    for (const at::Tensor& tensor : tensors) {
-      if (!changed.contains(tensor.unsafeGetTensorImpl())) continue;
-      if (!smallest || tensor.numel() < smallest->numel()) smallest = &tensor;
-    }
-    witnesses_.push_back(*smallest);
-  }
+  if (!steps_.certain()) by_version_ = by_version_ && watch_.by_version(changed, tensors);
+  updated_ = true;
   apply(steps_.update(changed, used_), before_use);
 }
 
@@ -288,7 +277,7 @@ void Session::backward_ends() noexcept {
   guarded([&] {
     if (!here()) {
       // One pass there may have its update still before it.
-      if (witnesses_.empty() && passes_ != 1) follow_this_thread();
+      if (!updated_ && passes_ != 1) follow_this_thread();
       return;
     }
     if (leaves_->empty()) {

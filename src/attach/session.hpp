@@ -61,7 +61,6 @@ class Session {
   /// Looks whether there was an update. `before_use`: a recording that begins now misses nothing of the step.
   void look_for_update(bool before_use);
   void apply(Steps::Event event, bool before_use);
-  std::vector<at::Tensor> watched() const;
   void remember();
   bool due(std::int64_t step) const;
   void open(bool of_this_step);
@@ -94,13 +93,13 @@ class Session {
   bool catch_up_ = false;              ///< the next step is due, since one before was lost
   bool pending_ = false;               ///< a backward pass has ended since the last update
   bool by_version_ = true;             ///< every update so far showed in the versions
+  bool updated_ = false;               ///< an update was seen
   Steps steps_;
   std::int64_t lost_ = 0;  ///< steps before those, on a thread that was not followed yet
   Watch watch_;
-  std::set<TensorId> used_;            ///< taken by operators in the first step
-  std::vector<at::Tensor> witnesses_;  ///< of each update in the first step, the smallest that it changed
-  std::int64_t elsewhere_ = 0;         ///< backward passes of other threads
-  std::int64_t unseen_passes_ = 0;     ///< backward passes before any parameter was seen
+  std::set<TensorId> used_;         ///< taken by operators in the first step
+  std::int64_t elsewhere_ = 0;      ///< backward passes of other threads
+  std::int64_t unseen_passes_ = 0;  ///< backward passes before any parameter was seen
   std::vector<std::string> notes_;
 };
 

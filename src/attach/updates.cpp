@@ -11,17 +11,15 @@
 namespace dds::attach {
 namespace {
 
-constexpr std::int64_t kElements = 1024;  // compared of one tensor
-
-/// FNV-1a over some of the elements, evenly spaced.
-std::optional<std::uint64_t> hash_of(const at::Tensor& tensor) {
-  if (tensor.layout() != at::kStrided || tensor.numel() == 0) return std::nullopt;
+/// FNV-1a over so many of the elements, about, evenly spaced.
+std::optional<std::uint64_t> hash_of(const at::Tensor& tensor, std::int64_t elements) {
+  if (elements == 0 || tensor.layout() != at::kStrided || tensor.numel() == 0) return std::nullopt;
   const hooks::Unseen unseen;
   const at::NoGradGuard no_grad;
   at::Tensor sample = tensor.detach();
   if (!sample.is_non_overlapping_and_dense()) sample = sample.contiguous();
   sample = sample.as_strided({sample.numel()}, {1});
-  const std::int64_t stride = std::max<std::int64_t>(1, sample.numel() / kElements);
+  const std::int64_t stride = std::max<std::int64_t>(1, sample.numel() / elements);
   if (!sample.is_cpu()) sample = sample.slice(0, 0, sample.numel(), stride).cpu();
   const std::int64_t each = tensor.is_cpu() ? stride : 1;
   const auto* bytes = static_cast<const unsigned char*>(sample.unsafeGetTensorImpl()->data());
@@ -36,17 +34,18 @@ std::optional<std::uint64_t> hash_of(const at::Tensor& tensor) {
 
 }  // namespace
 
-void Watch::remember(const std::vector<at::Tensor>& tensors, bool elements) {
+void Watch::remember(const std::vector<at::Tensor>& tensors, std::int64_t elements) {
   states_.clear();
+  elements_ = elements;
   for (const at::Tensor& tensor : tensors) {
-    states_.emplace(tensor.unsafeGetTensorImpl(), State{hooks::storage_of(tensor), hooks::version_of(tensor),
-                                                        elements ? hash_of(tensor) : std::nullopt});
+    states_.emplace(tensor.unsafeGetTensorImpl(),
+                    State{hooks::storage_of(tensor), hooks::version_of(tensor), hash_of(tensor, elements)});
   }
 }
 
-bool Watch::differs(const at::Tensor& tensor, const State& before) {
+bool Watch::differs(const at::Tensor& tensor, const State& before) const {
   return hooks::storage_of(tensor) != before.storage || hooks::version_of(tensor) != before.version ||
-         (before.elements && hash_of(tensor) != before.elements);
+         (before.elements && hash_of(tensor, elements_) != before.elements);
 }
 
 bool Watch::changed(const at::Tensor& tensor) const {

@@ -18,8 +18,8 @@ using TensorId = const at::TensorImpl*;
 /// are compared, evenly spaced; on an accelerator that waits for it.
 class Watch {
  public:
-  /// Remembers how `tensors` are now, with their elements or without.
-  void remember(const std::vector<at::Tensor>& tensors, bool elements);
+  /// Remembers how `tensors` are now, with so many of the elements of each.
+  void remember(const std::vector<at::Tensor>& tensors, std::int64_t elements);
   /// Those of `tensors` that are otherwise now; ones that were not remembered are not among them.
   std::set<TensorId> changed(const std::vector<at::Tensor>& tensors) const;
   bool changed(const at::Tensor& tensor) const;
@@ -32,8 +32,9 @@ class Watch {
     std::uint32_t version;
     std::optional<std::uint64_t> elements;  ///< their hash
   };
-  static bool differs(const at::Tensor& tensor, const State& before);
+  bool differs(const at::Tensor& tensor, const State& before) const;
   std::unordered_map<TensorId, State> states_;
+  std::int64_t elements_ = 0;
 };
 
 /// A step is as many updates as come before a parameter is updated for the second time: one where a single optimiser

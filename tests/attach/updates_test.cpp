@@ -78,8 +78,8 @@ TEST_P(WatchTest, EveryWriteShows) {
   torch::Tensor written = torch::arange(10000.), other = torch::arange(10000.);
   const std::vector<torch::Tensor> both{written, other};
   Watch with, without;
-  with.remember(both, /*elements=*/true);
-  without.remember(both, /*elements=*/false);
+  with.remember(both, /*elements=*/64);
+  without.remember(both, /*elements=*/0);
   EXPECT_TRUE(with.changed(both).empty());
   GetParam().write(written);
   EXPECT_THAT(with.changed(both), ElementsAre(written.unsafeGetTensorImpl()));

@@ -133,13 +133,14 @@ TEST_P(ToolHelp, HasExamplesAndItsOptionsAreCompleted) {
   EXPECT_EQ(words, options_in(help.out)) << completed.error;
 }
 
-INSTANTIATE_TEST_SUITE_P(Commands, ToolHelp, Values("read", "report", "compare", "watch", "lambda", "export"),
+INSTANTIATE_TEST_SUITE_P(Commands, ToolHelp, Values("attach", "read", "report", "compare", "watch", "lambda", "export"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_F(ToolTest, HelpListsEveryCommandAndTheExitCodes) {
   const Result help = dds("--help");
   EXPECT_EQ(help.code, 0);
-  for (const char* text : {"read", "report", "compare", "watch", "lambda", "export", "Exit codes: 0", " 1 ", " 2 "})
+  for (const char* text :
+       {"attach", "read", "report", "compare", "watch", "lambda", "export", "Exit codes: 0", " 1 ", " 2 "})
     EXPECT_NE(help.out.find(text), std::string::npos) << text;
   EXPECT_TRUE(std::regex_match(dds("--version").out, std::regex("\\d+\\.\\d+\\.\\d+\n")));
 }
