@@ -8,7 +8,6 @@
 #include <dds/read.hpp>
 #include <limits>
 #include <map>
-#include <mutex>
 
 #include "tests/ranks/thread_ranks.hpp"
 #include "tests/support.hpp"
@@ -36,13 +35,20 @@ struct Network : torch::nn::Cloneable<Network> {
   torch::nn::Linear fc1{nullptr}, fc2{nullptr};
 };
 
-/// The same on every rank and for every call. Constructors draw from the one default generator, one at a time.
+/// The same on every rank and for every call: copied, since what a constructor draws from the default generator depends
+/// on what other ranks do with it meanwhile.
 std::shared_ptr<Network> network() {
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-  torch::manual_seed(3);
+  static const Network original = [] {
+    torch::manual_seed(3);
+    Network made;
+    made.to(torch::kDouble);
+    return made;
+  }();
   auto result = std::make_shared<Network>();
   result->to(torch::kDouble);
+  const torch::NoGradGuard no_grad;
+  const auto from = original.parameters(), into = result->parameters();
+  for (std::size_t i = 0; i < from.size(); ++i) into[i].copy_(from[i]);
   return result;
 }
 
