@@ -21,11 +21,13 @@
 namespace {
 
 using namespace std::chrono_literals;
+using dds::experiments::at_most;
 using dds::experiments::Claim;
+using dds::experiments::claim_of;
+using dds::experiments::exactly;
 using dds::experiments::Progress;
 using dds::experiments::Rendezvous;
 using dds::experiments::RunOptions;
-using dds::experiments::Share;
 using dds::experiments::Summary;
 using distributed::Job;
 using distributed::Outcome;
@@ -145,17 +147,6 @@ double difference(const Folder& merged, const Folder& single) {
   return largest;
 }
 
-Claim exactly(std::string id, std::string statement, double measured, std::optional<double> goal_low,
-              std::optional<double> goal_high) {
-  Claim claim;
-  claim.id = std::move(id);
-  claim.statement = std::move(statement);
-  if (std::isfinite(measured)) claim.measured = claim.low = claim.high = measured;
-  claim.goal_low = goal_low;
-  claim.goal_high = goal_high;
-  return claim;
-}
-
 /// Bytes of the factors that one rank sends for one reading of the network: for each layer and side the triangle of its
 /// width.
 double factor_bytes() {
@@ -192,8 +183,9 @@ void compare(const std::vector<Arrangement>& arrangements, const Job& job, const
     worst = std::max(worst, differs);
     worst_weights = std::max(worst_weights, ((weights - reference).abs().max() / reference.abs().max()).item<double>());
     for (int rank = 1; rank < arrangement.ranks; ++rank) agree = agree && torch::equal(weights, weights_of(out, rank));
-    summary.add(exactly("merged_relative_difference." + arrangement.name,
-                        fmt::format("the same over {}", arrangement.name), differs, std::nullopt, 1e-12));
+    summary.add(at_most(claim_of("merged_relative_difference." + arrangement.name,
+                                 fmt::format("the same over {}", arrangement.name), exactly(differs)),
+                        1e-12));
 
     const Outcome first = outcome_of(out, 0);
     double sent = 0, sends = 0;
@@ -203,35 +195,37 @@ void compare(const std::vector<Arrangement>& arrangements, const Job& job, const
       sends += static_cast<double>(outcome.sends);
     }
     const double readings = std::ceil(static_cast<double>(job.steps) / static_cast<double>(job.every));
-    Claim bytes = exactly(
+    Claim bytes = claim_of(
         "message_bytes." + arrangement.name,
         fmt::format("bytes that a rank other than the first sends for a reading, in {:.3g} sends; predicted: the "
                     "triangles of 4 layers on 2 sides",
                     sends / readings / (arrangement.ranks - 1)),
-        sent / readings / (arrangement.ranks - 1), std::nullopt, std::nullopt);
+        exactly(sent / readings / (arrangement.ranks - 1)));
     bytes.predicted = factor_bytes();
     summary.add(bytes);
     Job share = job;
     share.batch = job.batch / arrangement.ranks;
     const Outcome own = alone(share, arrangement.name + "-share");
     summary.add(
-        exactly("merged_reading_over_single." + arrangement.name,
-                fmt::format("median seconds of a step's reading on rank 0 of {}, {:.3g}, over those of one process "
-                            "with as many rows as one rank has, {:.3g}; with more ranks than cores they wait for "
-                            "each other's turn",
-                            arrangement.ranks, first.reading_seconds, own.reading_seconds),
-                first.reading_seconds / own.reading_seconds, std::nullopt, std::nullopt));
+        claim_of("merged_reading_over_single." + arrangement.name,
+                 fmt::format("median seconds of a step's reading on rank 0 of {}, {:.3g}, over those of one process "
+                             "with as many rows as one rank has, {:.3g}; with more ranks than cores they wait for "
+                             "each other's turn",
+                             arrangement.ranks, first.reading_seconds, own.reading_seconds),
+                 exactly(first.reading_seconds / own.reading_seconds)));
     progress.update("training", static_cast<double>(++done) / static_cast<double>(arrangements.size() + 1));
     progress.say(fmt::format("{}: {} ranks, signatures differ by {:.2g} sigma_max at most, weights by {:.2g}",
                              arrangement.name, arrangement.ranks, differs, worst_weights));
   }
-  summary.add(
-      exactly("merged_relative_difference",
-              "largest |sigma - sigma'| / sigma_max between merged readings and those of one process on the same "
-              "rows, over steps, checkpoint reads, layers, sides and arrangements, fp64",
-              worst, std::nullopt, 1e-12));
-  summary.add(
-      exactly("replicas_agree", "weights of all ranks are equal bit for bit after the last step", agree ? 1 : 0, 1, 1));
+  summary.add(at_most(
+      claim_of("merged_relative_difference",
+               "largest |sigma - sigma'| / sigma_max between merged readings and those of one process on the same "
+               "rows, over steps, checkpoint reads, layers, sides and arrangements, fp64",
+               exactly(worst)),
+      1e-12));
+  summary.add(within(
+      claim_of("replicas_agree", "weights of all ranks are equal bit for bit after the last step", exactly(agree)), 1,
+      0));
 }
 
 // ---- ranks that are lost ----
@@ -293,16 +287,16 @@ void lose(const std::vector<Loss>& losses, const Setting& setting, const RunOpti
     }
     progress.update("lost ranks", static_cast<double>(i + 1) / static_cast<double>(losses.size()));
   }
-  const Share share = dds::experiments::wilson(survived, std::ssize(losses));
-  Claim claim = exactly(
-      "lost_ranks_survived",
-      fmt::format(
-          "share of {} runs of 2 to 4 ranks, one of which was killed or stopped at a random step, where the "
-          "others trained on, told of it once within the time-out of {} s, and the log has every reading before "
-          "it and no part of one after it (Wilson's 95 % interval: a share of 1 that holds throughout)",
-          losses.size(), std::chrono::duration<double>(setting.timeout).count()),
-      share.value, 1, 1);
-  summary.add(claim);
+  summary.add(within(
+      claim_of(
+          "lost_ranks_survived",
+          fmt::format(
+              "share of {} runs of 2 to 4 ranks, one of which was killed or stopped at a random step, where the "
+              "others trained on, told of it once within the time-out of {} s, and the log has every reading before "
+              "it and no part of one after it",
+              losses.size(), std::chrono::duration<double>(setting.timeout).count()),
+          exactly(static_cast<double>(survived) / static_cast<double>(losses.size()))),
+      1, 0));
 }
 
 void run(const RunOptions& options, const Folder& data) {

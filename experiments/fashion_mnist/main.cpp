@@ -18,6 +18,7 @@ namespace {
 
 namespace F = torch::nn::functional;
 using dds::experiments::Claim;
+using dds::experiments::claim_of;
 using dds::experiments::Progress;
 using dds::experiments::RunOptions;
 using dds::experiments::Summary;
@@ -54,12 +55,13 @@ std::vector<torch::Tensor> batches(std::int64_t samples, torch::Generator& gener
   return result;
 }
 
-double accuracy(Network& network, const Split& test) {
+/// Images that are classified rightly.
+std::int64_t count_right(Network& network, const Split& test) {
   const torch::NoGradGuard no_grad;
   network->eval();
-  const double share = network->forward(test.images).argmax(1).eq(test.labels).to(torch::kDouble).mean().item<double>();
+  const auto right = network->forward(test.images).argmax(1).eq(test.labels).sum().item<std::int64_t>();
   network->train();
-  return share;
+  return right;
 }
 
 // ---- training with the library and without ----
@@ -98,16 +100,13 @@ Claim attached_is_bit_identical(const Split& train, std::uint64_t seed, const to
   reproducible = reproducible && torch::equal(bare_on_two, short_training(train, seed, false));
   identical = identical && torch::equal(bare_on_two, short_training(train, seed, true));
   torch::set_num_threads(1);
-  Claim claim;
-  claim.id = "attached_is_bit_identical";
-  claim.statement = fmt::format(
+  const std::string statement = fmt::format(
       "weights after {} steps with the library attached (the main job's own, with its reads and estimates) equal those "
       "without, bit for bit, on one thread; with a monitor, on two (bare against bare agrees: {})",
       kCompared, reproducible ? "yes" : "no, so that nothing can be said");
-  claim.predicted = 1;
-  if (reproducible) claim.measured = claim.low = claim.high = identical ? 1 : 0;
-  claim.goal_low = claim.goal_high = 1;
-  return claim;
+  return within(claim_of("attached_is_bit_identical", statement,
+                         reproducible ? std::optional(dds::experiments::exactly(identical)) : std::nullopt),
+                1, 0);
 }
 
 // ---- checkpoints ----
@@ -169,25 +168,20 @@ std::string describe(const Checkpoint& checkpoint, double test_accuracy) {
 
 // ---- claims ----
 
-Claim test_accuracy_claim(double share, std::int64_t samples) {
-  // Wilson's interval for a share.
-  const double n = static_cast<double>(samples), z = 1.96;
-  const double centre = (share + z * z / (2 * n)) / (1 + z * z / n);
-  const double half = z / (1 + z * z / n) * std::sqrt(share * (1 - share) / n + z * z / (4 * n * n));
-  return {"test_accuracy", "share of the test images classified rightly at the end of training (95 % interval)",
-          std::nullopt,    0.88,
-          share,           centre - half,
-          centre + half,   0.88,
-          std::nullopt};
+Claim test_accuracy_claim(std::int64_t right, std::int64_t images) {
+  Claim claim = claim_of("test_accuracy",
+                         "share of the test images classified rightly at the end of training (Wilson's interval)",
+                         dds::experiments::wilson(right, images));
+  claim.predicted = claim.goal_low = 0.88;
+  return claim;
 }
 
 Claim cost_ratio_claim(const std::vector<Checkpoint>& checkpoints) {
-  Claim claim;
-  claim.id = "cost_ratio_llc_to_dds";
-  claim.statement =
+  Claim claim = claim_of(
+      "cost_ratio_llc_to_dds",
       "seconds of the cheapest converged LLC (two threads) over the median seconds of one fp64 read of all layers with "
       "spectra "
-      "(one thread), both over the same images";
+      "(one thread), both over the same images");
   claim.predicted = 100;
   std::vector<double> reads;
   std::optional<double> cheapest;
@@ -230,18 +224,15 @@ Claim correlation_claim(const std::vector<Checkpoint>& checkpoints, dds::LlcKind
   const Series series = series_of(checkpoints, kind, layer);
   const dds::RankCorrelation raw = dds::spearman(series.reading, series.llc);
   const dds::RankCorrelation detrended = dds::partial_spearman(series.reading, series.llc, series.step);
-  Claim claim;
-  claim.id = fmt::format("dds_llc_rank_correlation.{}{}", layer, kind == dds::LlcKind::Tilted ? ".tilted" : "");
-  claim.statement = fmt::format(
+  const std::string statement = fmt::format(
       "Spearman correlation of log10(lambda_min+(G)/tr(G)) at {} with the {} LLC over the {} checkpoints where "
       "that converged{}{}",
       layer, kind == dds::LlcKind::Tilted ? "tilted" : "plain", raw.n,
       raw.n < dds::kMinCorrelationPairs ? fmt::format(" (below {}: none is given)", dds::kMinCorrelationPairs) : "",
       detrended.rho ? fmt::format("; with the step held fixed {:.2f}", *detrended.rho) : "");
-  claim.measured = raw.rho;
-  claim.low = raw.low;
-  claim.high = raw.high;
-  return claim;
+  return claim_of(fmt::format("dds_llc_rank_correlation.{}{}", layer, kind == dds::LlcKind::Tilted ? ".tilted" : ""),
+                  statement,
+                  raw.rho ? std::optional(dds::experiments::Interval{*raw.rho, *raw.low, *raw.high}) : std::nullopt);
 }
 
 // ---- the run ----
@@ -274,14 +265,15 @@ void run(const RunOptions& options, const std::filesystem::path& data_folder) {
   torch::optim::StepLR schedule(optimizer, /*step_size=*/1, /*gamma=*/0.6);
   torch::Generator generator = at::detail::createCPUGenerator(options.seed);
   std::vector<Checkpoint> checkpoints;
-  double test_accuracy = 0;
+  std::int64_t right = 0;
   torch::Tensor compared_weights;
 
   dds::Monitor monitor(*network, dds::MonitorOptions().every(kSignatureEvery).reduction(dds::Reduction::Mean), log);
   const auto at_checkpoint = [&] {
     if (!checkpoint_steps.contains(monitor.steps())) return;
     const std::string stage = fmt::format("checkpoint {}", monitor.steps());
-    test_accuracy = accuracy(network, test);
+    right = count_right(network, test);
+    const double test_accuracy = static_cast<double>(right) / static_cast<double>(test.labels.size(0));
     monitor.log("test_accuracy", test_accuracy);
     checkpoints.push_back(read_checkpoint(monitor, network, probe, plan, options.seed,
                                           [&](double done) { progress.update(stage, done); }));
@@ -314,7 +306,7 @@ void run(const RunOptions& options, const std::filesystem::path& data_folder) {
   }
 
   progress.update("bit identity", 0);
-  summary.add(test_accuracy_claim(test_accuracy, test.labels.size(0)));
+  summary.add(test_accuracy_claim(right, test.labels.size(0)));
   summary.add(attached_is_bit_identical(train, options.seed, compared_weights));
   summary.add(cost_ratio_claim(checkpoints));
   for (const dds::LlcKind kind : {dds::LlcKind::Plain, dds::LlcKind::Tilted}) {

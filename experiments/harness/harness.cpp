@@ -106,7 +106,31 @@ std::optional<bool> Claim::holds() const {
   return (!goal_low || *low >= *goal_low) && (!goal_high || *high <= *goal_high);
 }
 
-Share wilson(std::int64_t hits, std::int64_t of) {
+Claim claim_of(std::string id, std::string statement, const std::optional<Interval>& measured) {
+  Claim claim;
+  claim.id = std::move(id);
+  claim.statement = std::move(statement);
+  if (measured && std::isfinite(measured->value)) {
+    claim.measured = measured->value;
+    claim.low = measured->low;
+    claim.high = measured->high;
+  }
+  return claim;
+}
+
+Claim within(Claim claim, double predicted, double tolerance) {
+  claim.predicted = predicted;
+  claim.goal_low = predicted - tolerance;
+  claim.goal_high = predicted + tolerance;
+  return claim;
+}
+
+Claim at_most(Claim claim, double goal) {
+  claim.goal_high = goal;
+  return claim;
+}
+
+Interval wilson(std::int64_t hits, std::int64_t of) {
   const double n = static_cast<double>(of), p = static_cast<double>(hits) / n, z = 1.96;
   const double centre = (p + z * z / (2 * n)) / (1 + z * z / n);
   const double half = z / (1 + z * z / n) * std::sqrt(p * (1 - p) / n + z * z / (4 * n * n));

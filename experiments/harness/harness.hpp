@@ -56,6 +56,15 @@ class Progress {
 nlohmann::json number(const std::optional<double>& value);
 std::optional<double> optional_number(const nlohmann::json& value);
 
+/// A number and what it lies between: its 95 % interval, or the least and the largest, as its maker says.
+struct Interval {
+  double value = 0, low = 0, high = 0;
+};
+/// What is counted, not estimated.
+inline Interval exactly(double value) { return {value, value, value}; }
+/// A share of so many, at least one, with Wilson's interval.
+Interval wilson(std::int64_t hits, std::int64_t of);
+
 /// A statement and what the run says of it. `holds`: the interval [low, high] of `measured` lies within the goal; null
 /// where something is missing.
 struct Claim {
@@ -72,11 +81,11 @@ struct Claim {
   std::optional<bool> holds() const;
 };
 
-/// A share of so many, at least one, with Wilson's 95 % interval.
-struct Share {
-  double value = 0, low = 0, high = 0;
-};
-Share wilson(std::int64_t hits, std::int64_t of);
+/// A claim with what was measured for it: nothing, where there is no number or one that is not finite.
+Claim claim_of(std::string id, std::string statement, const std::optional<Interval>& measured = std::nullopt);
+/// ... with a goal.
+Claim within(Claim claim, double predicted, double tolerance);
+Claim at_most(Claim claim, double goal);
 
 /// summary.json of a run (DESIGN.md section 7).
 class Summary {

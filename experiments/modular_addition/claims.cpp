@@ -9,20 +9,9 @@ namespace modular_addition {
 
 namespace ex = dds::experiments;
 using ex::Claim;
+using ex::claim_of;
 
 namespace {
-
-Claim of(std::string id, std::string statement, const std::optional<Interval>& interval = std::nullopt) {
-  Claim claim;
-  claim.id = std::move(id);
-  claim.statement = std::move(statement);
-  if (interval && std::isfinite(interval->value)) {
-    claim.measured = interval->value;
-    claim.low = interval->low;
-    claim.high = interval->high;
-  }
-  return claim;
-}
 
 std::optional<Interval> of_correlation(const dds::RankCorrelation& c) {
   return c.rho ? std::optional(Interval{*c.rho, *c.low, *c.high}) : std::nullopt;
@@ -49,7 +38,7 @@ void table(const Study& study, bool full, std::vector<Claim>& out) {
       const Observable& observable = table_observables()[o];
       for (std::size_t c = 0; c < columns().size(); ++c) {
         const Column& column = columns()[c];
-        Claim claim = of(
+        Claim claim = claim_of(
             fmt::format("orders.{}.{}.arm_{}", observable.key, column.key, arm.name),
             fmt::format("log10 of the largest over the smallest {} over d_model, arm {}, {}; mean, least and largest "
                         "over {} seeds",
@@ -72,16 +61,16 @@ void table(const Study& study, bool full, std::vector<Claim>& out) {
 void moves(const Study& study, std::vector<Claim>& out) {
   const Drift found = drift(study);
   out.push_back(
-      of("end_reading_swing",
-         fmt::format("log10 of the largest over the smallest lambda_min+(G) at resid_mid over the second half "
-                     "of one training (arm {}, d = {}); mean, least and largest over seeds",
-                     study.followed.arm->name, study.followed.width),
-         over_seeds(found.raw)));
+      claim_of("end_reading_swing",
+               fmt::format("log10 of the largest over the smallest lambda_min+(G) at resid_mid over the second half "
+                           "of one training (arm {}, d = {}); mean, least and largest over seeds",
+                           study.followed.arm->name, study.followed.width),
+               over_seeds(found.raw)));
   out.push_back(
-      of("normalised_reading_rate",
-         "orders that lambda_min+(G) / tr(G) of the same trainings gains in 1000 steps there; mean, least and "
-         "largest over seeds",
-         over_seeds(found.rate)));
+      claim_of("normalised_reading_rate",
+               "orders that lambda_min+(G) / tr(G) of the same trainings gains in 1000 steps there; mean, least and "
+               "largest over seeds",
+               over_seeds(found.rate)));
 }
 
 void taken_apart(const Study& study, std::vector<Claim>& out) {
@@ -97,18 +86,19 @@ void taken_apart(const Study& study, std::vector<Claim>& out) {
         {"tolerance", "beside: of all of it, what a relative tolerance of 1e-10 on eigenvalues would have hidden",
          &found.tolerance}};
     for (const auto& [key, what, values] : named) {
-      out.push_back(of(fmt::format("parts.{}.arm_{}", key, arm.name),
-                       fmt::format("orders of lambda_min+(G) at resid_mid over d_model at the end, arm {}: {}; mean, "
-                                   "least and largest over seeds",
-                                   arm.name, what),
-                       over_seeds(*values)));
+      out.push_back(
+          claim_of(fmt::format("parts.{}.arm_{}", key, arm.name),
+                   fmt::format("orders of lambda_min+(G) at resid_mid over d_model at the end, arm {}: {}; mean, "
+                               "least and largest over seeds",
+                               arm.name, what),
+                   over_seeds(*values)));
     }
     out.push_back(
-        of(fmt::format("end_loss_swing.arm_{}", arm.name),
-           fmt::format("log10 of the largest over the smallest train loss in the last quarter of the steps, arm "
-                       "{}, d >= 16; mean, least and largest over the trainings: G goes with the square of it",
-                       arm.name),
-           over_seeds(loss_swings(study, arm))));
+        claim_of(fmt::format("end_loss_swing.arm_{}", arm.name),
+                 fmt::format("log10 of the largest over the smallest train loss in the last quarter of the steps, arm "
+                             "{}, d >= 16; mean, least and largest over the trainings: G goes with the square of it",
+                             arm.name),
+                 over_seeds(loss_swings(study, arm))));
   }
 }
 
@@ -116,10 +106,11 @@ void order(const Study& study, std::vector<Claim>& out) {
   for (const Arm& arm : arms()) {
     for (const Observable& observable : observables(arm)) {
       for (const Column& column : columns()) {
-        Claim claim = of(fmt::format("order_of_widths.{}.{}.arm_{}", observable.key, column.key, arm.name),
-                         fmt::format("Spearman correlation of {} with d_model, arm {}, {}, over all seeds (Fisher's z)",
-                                     observable.title, arm.name, column.key),
-                         of_correlation(order_of_widths(study, arm, observable, column)));
+        Claim claim =
+            claim_of(fmt::format("order_of_widths.{}.{}.arm_{}", observable.key, column.key, arm.name),
+                     fmt::format("Spearman correlation of {} with d_model, arm {}, {}, over all seeds (Fisher's z)",
+                                 observable.title, arm.name, column.key),
+                     of_correlation(order_of_widths(study, arm, observable, column)));
         // What the paper says, at its own reading and with the residual taken out.
         if (column.key == "end_fitted" && observable.key.starts_with("lambda_min") && observable.key.ends_with("mid")) {
           claim.predicted = -1;
@@ -127,11 +118,11 @@ void order(const Study& study, std::vector<Claim>& out) {
         }
         out.push_back(std::move(claim));
         out.push_back(
-            of(fmt::format("orders_a_doubling.{}.{}.arm_{}", observable.key, column.key, arm.name),
-               fmt::format("log10 of the factor in {} that goes with a doubling of d_model, arm {}, {}; mean, "
-                           "least and largest over seeds",
-                           observable.title, arm.name, column.key),
-               orders_a_doubling(study, arm, observable, column)));
+            claim_of(fmt::format("orders_a_doubling.{}.{}.arm_{}", observable.key, column.key, arm.name),
+                     fmt::format("log10 of the factor in {} that goes with a doubling of d_model, arm {}, {}; mean, "
+                                 "least and largest over seeds",
+                                 observable.title, arm.name, column.key),
+                     orders_a_doubling(study, arm, observable, column)));
       }
     }
   }
@@ -166,35 +157,35 @@ void llc(const Study& study, std::vector<Claim>& out) {
       lambdas.push_back(std::log10(*r->lambda));
     }
     const std::string name = gamma > 0 ? fmt::format("gamma_{}", gamma) : "gamma_found";
-    out.push_back(of(
+    out.push_back(claim_of(
         "llc_converged." + name,
-        fmt::format("share of {} widths of arm A whose LLC at {} converged (Wilson's interval)", found.size(), name)));
-    const ex::Share share = ex::wilson(std::ssize(lambdas), std::ssize(found));
-    out.back().measured = share.value;
-    out.back().low = share.low;
-    out.back().high = share.high;
-    Claim claim = of("llc_orders." + name,
-                     fmt::format("log10 of the largest over the smallest converged LLC over d_model, arm A, {}; {} of "
-                                 "{} widths converged; null below two. The trial: flat (0.35 dex) at gamma = 100",
-                                 name, lambdas.size(), found.size()));
+        fmt::format("share of {} widths of arm A whose LLC at {} converged (Wilson's interval)", found.size(), name),
+        ex::wilson(std::ssize(lambdas), std::ssize(found))));
+    std::optional<Interval> orders;
     if (lambdas.size() >= 2) {
       const auto [least, most] = std::minmax_element(lambdas.begin(), lambdas.end());
-      claim.measured = claim.low = claim.high = *most - *least;
+      orders = ex::exactly(*most - *least);
     }
-    out.push_back(std::move(claim));
+    out.push_back(
+        claim_of("llc_orders." + name,
+                 fmt::format("log10 of the largest over the smallest converged LLC over d_model, arm A, {}; {} of "
+                             "{} widths converged; null below two. The trial: flat (0.35 dex) at gamma = 100",
+                             name, lambdas.size(), found.size()),
+                 orders));
   }
   Claim cost =
-      of("cost_ratio_llc_to_dds",
-         "seconds of 4,000 draws of the cheapest converged LLC of arm A over one fp64 read of all sites of the "
-         "same network with spectra, both on one thread; calibration not counted; interval: over the reads at "
-         "its checkpoints",
-         cheapest_interval);
+      claim_of("cost_ratio_llc_to_dds",
+               "seconds of 4,000 draws of the cheapest converged LLC of arm A over one fp64 read of all sites of the "
+               "same network with spectra, both on one thread; calibration not counted; interval: over the reads at "
+               "its checkpoints",
+               cheapest_interval);
   cost.predicted = 100;
   cost.goal_low = 100;
   out.push_back(std::move(cost));
   std::sort(ratios.begin(), ratios.end());
-  out.push_back(of("cost_ratio_any", "the same ratio for every estimate, converged or not: median, least and largest",
-                   Interval{ratios[ratios.size() / 2], ratios.front(), ratios.back()}));
+  out.push_back(claim_of("cost_ratio_any",
+                         "the same ratio for every estimate, converged or not: median, least and largest",
+                         Interval{ratios[ratios.size() / 2], ratios.front(), ratios.back()}));
 }
 
 // ---- grokking and Fourier modes ----
@@ -203,11 +194,12 @@ void grokking(const Study& study, std::vector<Claim>& out) {
   const std::vector<Grokking> found = grokkings(study);
   std::vector<double> delays;
   for (const Grokking& g : found) delays.push_back(static_cast<double>(g.generalised - g.memorised));
-  out.push_back(of("grokking_delay",
-                   fmt::format("steps from train accuracy 0.99 to test accuracy 0.9, mean over the {} of {} trainings "
-                               "where these are 300 at least",
-                               found.size(), study.trainings.size()),
-                   of_mean(delays)));
+  out.push_back(
+      claim_of("grokking_delay",
+               fmt::format("steps from train accuracy 0.99 to test accuracy 0.9, mean over the {} of {} trainings "
+                           "where these are 300 at least",
+                           found.size(), study.trainings.size()),
+               of_mean(delays)));
   for (const std::string& name : indicators(study)) {
     std::vector<double> leads, news;
     for (const Grokking& g : found) {
@@ -219,14 +211,16 @@ void grokking(const Study& study, std::vector<Claim>& out) {
     std::string id = name;
     std::replace_if(
         id.begin(), id.end(), [](char c) { return c == ' ' || c == '/' || c == '+'; }, '_');
-    out.push_back(of("grokking_lead." + id,
-                     fmt::format("steps by which {} has covered half of its way through the transition before test "
-                                 "accuracy has, mean over {} trainings",
-                                 name, leads.size()),
-                     of_mean(leads)));
+    out.push_back(
+        claim_of("grokking_lead." + id,
+                 fmt::format("steps by which {} has covered half of its way through the transition before test "
+                             "accuracy has, mean over {} trainings",
+                             name, leads.size()),
+                 of_mean(leads)));
     if (name != "time")
-      out.push_back(of("grokking_lead_over_time." + id,
-                       fmt::format("the same for {}, beyond what a straight line in time has", name), of_mean(news)));
+      out.push_back(claim_of("grokking_lead_over_time." + id,
+                             fmt::format("the same for {}, beyond what a straight line in time has", name),
+                             of_mean(news)));
   }
 }
 
@@ -243,25 +237,28 @@ void fourier(const Study& study, std::vector<Claim>& out) {
   }
   const std::string over = fmt::format("over {} networks with d >= 16 at the end", widths.size());
   for (const auto& [name, live] : {std::pair{"activation", &activation}, std::pair{"fisher", &fisher}}) {
-    out.push_back(of(fmt::format("live_dimension_with_frequencies.{}", name),
-                     fmt::format("Spearman correlation of the live dimension at resid_mid ({} side) with the number of "
-                                 "learned frequencies, {}",
-                                 name, over),
-                     of_correlation(dds::spearman(*live, frequencies))));
-    out.push_back(of(fmt::format("live_dimension_with_frequencies.{}.given_width", name), "the same with d_model fixed",
-                     of_correlation(dds::partial_spearman(*live, frequencies, widths))));
-    out.push_back(of(fmt::format("live_dimension_with_width.{}", name),
-                     fmt::format("Spearman correlation of that dimension with d_model, {}", over),
-                     of_correlation(dds::spearman(*live, widths))));
+    out.push_back(
+        claim_of(fmt::format("live_dimension_with_frequencies.{}", name),
+                 fmt::format("Spearman correlation of the live dimension at resid_mid ({} side) with the number of "
+                             "learned frequencies, {}",
+                             name, over),
+                 of_correlation(dds::spearman(*live, frequencies))));
+    out.push_back(claim_of(fmt::format("live_dimension_with_frequencies.{}.given_width", name),
+                           "the same with d_model fixed",
+                           of_correlation(dds::partial_spearman(*live, frequencies, widths))));
+    out.push_back(claim_of(fmt::format("live_dimension_with_width.{}", name),
+                           fmt::format("Spearman correlation of that dimension with d_model, {}", over),
+                           of_correlation(dds::spearman(*live, widths))));
   }
-  out.push_back(of("dead_share.unlearned_modes",
-                   fmt::format("share of the vectors of unlearned Fourier modes at resid_mid that lies in the dead "
-                               "directions of the activations, mean {}",
-                               over),
-                   of_mean(unlearned)));
-  out.push_back(of("dead_share.learned_modes", "the same of learned modes", of_mean(learned)));
   out.push_back(
-      of("dead_share.chance", "what a direction at random would have: dead dimensions over d_model", of_mean(chance)));
+      claim_of("dead_share.unlearned_modes",
+               fmt::format("share of the vectors of unlearned Fourier modes at resid_mid that lies in the dead "
+                           "directions of the activations, mean {}",
+                           over),
+               of_mean(unlearned)));
+  out.push_back(claim_of("dead_share.learned_modes", "the same of learned modes", of_mean(learned)));
+  out.push_back(claim_of("dead_share.chance", "what a direction at random would have: dead dimensions over d_model",
+                         of_mean(chance)));
 }
 
 }  // namespace

@@ -22,10 +22,7 @@ struct Study {
   const Training& of(const Cell& cell) const;
 };
 
-/// A value with what it is between: seeds, or an interval, as its maker says.
-struct Interval {
-  double value = 0, low = 0, high = 0;
-};
+using dds::experiments::Interval;
 
 // ---- what separates the widths ----
 

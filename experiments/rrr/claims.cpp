@@ -9,39 +9,14 @@ namespace rrr {
 
 namespace ex = dds::experiments;
 using ex::Claim;
+using ex::claim_of;
 
 namespace {
-
-Claim of(std::string id, std::string statement, const std::optional<Interval>& interval) {
-  Claim claim;
-  claim.id = std::move(id);
-  claim.statement = std::move(statement);
-  if (interval) {
-    claim.measured = interval->value;
-    claim.low = interval->low;
-    claim.high = interval->high;
-  }
-  return claim;
-}
-
-Claim within(Claim claim, double predicted, double tolerance) {
-  claim.predicted = predicted;
-  claim.goal_low = predicted - tolerance;
-  claim.goal_high = predicted + tolerance;
-  return claim;
-}
-
-Claim at_most(Claim claim, double goal) {
-  claim.goal_high = goal;
-  return claim;
-}
 
 /// A share with Wilson's interval.
 Claim share(std::string id, const std::string& statement, std::int64_t hits, std::int64_t all) {
   const std::string counted = fmt::format("{}: {} of {} (Wilson's interval)", statement, hits, all);
-  if (all == 0) return of(std::move(id), counted, std::nullopt);
-  const ex::Share wilson = ex::wilson(hits, all);
-  return of(std::move(id), counted, Interval{wilson.value, wilson.low, wilson.high});
+  return claim_of(std::move(id), counted, all == 0 ? std::nullopt : std::optional(ex::wilson(hits, all)));
 }
 
 /// A number that is one only if every cell has its part in it.
@@ -63,23 +38,23 @@ std::string description(const Cell& cell) {
 void paper_estimates(const Study& study, bool full, std::vector<Claim>& out) {
   const std::vector<Cell> cells = paper_cells();
   const Ratios exact = ratios(study, cells, Loss::Population, Against::ClosedForm);
-  out.push_back(within(
-      of("llc_mean_ratio", "lambda_hat / lambda, mean over the 14 cells, population loss", of_all(exact, exact.mean)),
-      1, 0.01));
-  out.push_back(at_most(
-      of("llc_worst_cell", "largest |lambda_hat / lambda - 1| of a cell, population loss", of_all(exact, exact.worst)),
-      0.03));
+  out.push_back(within(claim_of("llc_mean_ratio", "lambda_hat / lambda, mean over the 14 cells, population loss",
+                                of_all(exact, exact.mean)),
+                       1, 0.01));
+  out.push_back(at_most(claim_of("llc_worst_cell", "largest |lambda_hat / lambda - 1| of a cell, population loss",
+                                 of_all(exact, exact.worst)),
+                        0.03));
   for (std::size_t c = 0; c < cells.size(); ++c) {
-    out.push_back(
-        within(of("llc_cell." + cells[c].name(),
-                  fmt::format("lambda_hat / lambda, population loss, {}", description(cells[c])), exact.by_cell[c]),
-               1, 0.03));
+    out.push_back(within(
+        claim_of("llc_cell." + cells[c].name(),
+                 fmt::format("lambda_hat / lambda, population loss, {}", description(cells[c])), exact.by_cell[c]),
+        1, 0.03));
   }
   const Ratios at_gamma = ratios(study, cells, Loss::Population, Against::Reference);
-  out.push_back(
-      within(of("llc_mean_ratio_at_gamma", "lambda_hat over what it is exactly at that gamma, mean over the 14 cells",
-                of_all(at_gamma, at_gamma.mean)),
-             1, 0.01));
+  out.push_back(within(
+      claim_of("llc_mean_ratio_at_gamma", "lambda_hat over what it is exactly at that gamma, mean over the 14 cells",
+               of_all(at_gamma, at_gamma.mean)),
+      1, 0.01));
 
   std::int64_t inside = 0, all = 0;
   std::vector<double> half_widths;
@@ -108,19 +83,19 @@ void paper_estimates(const Study& study, bool full, std::vector<Claim>& out) {
   std::optional<Interval> median;
   if (!half_widths.empty()) {
     std::nth_element(half_widths.begin(), half_widths.begin() + std::ssize(half_widths) / 2, half_widths.end());
-    const double middle = half_widths[half_widths.size() / 2];
-    median = Interval{middle, middle, middle};
+    median = ex::exactly(half_widths[half_widths.size() / 2]);
   }
-  out.push_back(at_most(of("llc_half_width", "median half-width of that interval over lambda", median), 0.02));
+  out.push_back(at_most(claim_of("llc_half_width", "median half-width of that interval over lambda", median), 0.02));
 
   const Ratios noisy = ratios(study, cells, Loss::Empirical, Against::ClosedForm);
   out.push_back(
-      of("llc_data_error_mean_ratio",
-         fmt::format("lambda_hat / lambda at the minimiser of 10^4 noisy samples, mean over the {} of 14 cells "
-                     "that have a converged estimate: what the data add",
-                     noisy.present),
-         noisy.mean));
-  out.push_back(of("llc_data_error_worst_cell", "the same: largest |lambda_hat / lambda - 1| of a cell", noisy.worst));
+      claim_of("llc_data_error_mean_ratio",
+               fmt::format("lambda_hat / lambda at the minimiser of 10^4 noisy samples, mean over the {} of 14 cells "
+                           "that have a converged estimate: what the data add",
+                           noisy.present),
+               noisy.mean));
+  out.push_back(
+      claim_of("llc_data_error_worst_cell", "the same: largest |lambda_hat / lambda - 1| of a cell", noisy.worst));
 }
 
 /// Cells where gamma or the multiplicity keeps lambda_hat from lambda: the sampler is held against the exact value at
@@ -129,23 +104,24 @@ void other_estimates(const Study& study, const std::string& id, const std::strin
                      std::vector<Claim>& out) {
   const Ratios sampler = ratios(study, cells, Loss::Population, Against::Reference);
   const Ratios exact = ratios(study, cells, Loss::Population, Against::ClosedForm);
-  out.push_back(within(of(id,
-                          fmt::format("{}: lambda_hat over what it is exactly at that gamma, mean over "
-                                      "{} of them",
-                                      what, cells.size()),
-                          of_all(sampler, sampler.mean)),
+  out.push_back(within(claim_of(id,
+                                fmt::format("{}: lambda_hat over what it is exactly at that gamma, mean over "
+                                            "{} of them",
+                                            what, cells.size()),
+                                of_all(sampler, sampler.mean)),
                        1, 0.01));
-  out.push_back(at_most(
-      of(id + "_worst_cell", what + ": the largest distance of that ratio from 1", of_all(sampler, sampler.worst)),
-      0.03));
+  out.push_back(at_most(claim_of(id + "_worst_cell", what + ": the largest distance of that ratio from 1",
+                                 of_all(sampler, sampler.worst)),
+                        0.03));
   for (std::size_t c = 0; c < cells.size(); ++c) {
     const std::string of_cell = fmt::format("{} weights, {}", cells[c].parameters(), description(cells[c]));
-    out.push_back(within(
-        of(fmt::format("{}.{}", id, cells[c].name()),
-           fmt::format("{}: lambda_hat over what it is exactly at that gamma; {}", what, of_cell), sampler.by_cell[c]),
-        1, 0.03));
-    out.push_back(of(fmt::format("{}_to_lambda.{}", id, cells[c].name()),
-                     fmt::format("{}: lambda_hat / lambda; {}", what, of_cell), exact.by_cell[c]));
+    out.push_back(
+        within(claim_of(fmt::format("{}.{}", id, cells[c].name()),
+                        fmt::format("{}: lambda_hat over what it is exactly at that gamma; {}", what, of_cell),
+                        sampler.by_cell[c]),
+               1, 0.03));
+    out.push_back(claim_of(fmt::format("{}_to_lambda.{}", id, cells[c].name()),
+                           fmt::format("{}: lambda_hat / lambda; {}", what, of_cell), exact.by_cell[c]));
     out.back().predicted = 1;
   }
 }
@@ -159,9 +135,9 @@ void exact_values(std::uint64_t seed, std::vector<Claim>& out) {
     if (!expected) continue;
     const Reference found = gibbs(cell, gamma, n_beta, seed);
     const double value = found.lambda / *expected, half = 1.96 * found.standard_error / *expected;
-    out.push_back(within(of("exact_at_gamma." + cell.name(),
-                            "the exact value at gamma, Gibbs sampling over quadrature; " + description(cell),
-                            Interval{value, value - half, value + half}),
+    out.push_back(within(claim_of("exact_at_gamma." + cell.name(),
+                                  "the exact value at gamma, Gibbs sampling over quadrature; " + description(cell),
+                                  Interval{value, value - half, value + half}),
                          1, 0.01));
   }
 }
@@ -199,18 +175,20 @@ void rank_correlations(const Study& study, std::vector<Claim>& out) {
     const std::string id = fmt::format("spearman.{}.{}", c.observable, c.minimiser);
     const std::string what = fmt::format("Spearman correlation of {} with lambda over the 14 cells, minimiser: {}; ",
                                          c.observable, c.minimiser);
-    out.push_back(reported(of(id, fmt::format("{}mean over {} seeds", what, study.seeds), c.over_seeds), c.observable));
+    out.push_back(
+        reported(claim_of(id, fmt::format("{}mean over {} seeds", what, study.seeds), c.over_seeds), c.observable));
     out.push_back(reported(
-        of(id + ".seed_averaged", fmt::format("{}of its mean over {} seeds", what, study.seeds), c.seed_averaged),
+        claim_of(id + ".seed_averaged", fmt::format("{}of its mean over {} seeds", what, study.seeds), c.seed_averaged),
         c.observable));
-    out.push_back(of(id + ".given_capacity", what + "with H + r held fixed", c.given_capacity));
+    out.push_back(claim_of(id + ".given_capacity", what + "with H + r held fixed", c.given_capacity));
   }
   for (const char* minimiser : {kExact, kIndependent}) {
-    out.push_back(of(fmt::format("h1_order.{}", minimiser),
-                     fmt::format("share of the 20 pairs of cells with one H whose log det+(G_h1) rises with lambda, "
-                                 "minimiser: {}",
-                                 minimiser),
-                     hidden_layer_order(study, minimiser)));
+    out.push_back(
+        claim_of(fmt::format("h1_order.{}", minimiser),
+                 fmt::format("share of the 20 pairs of cells with one H whose log det+(G_h1) rises with lambda, "
+                             "minimiser: {}",
+                             minimiser),
+                 hidden_layer_order(study, minimiser)));
     out.back().predicted = 1;
   }
 
@@ -225,9 +203,10 @@ void rank_correlations(const Study& study, std::vector<Claim>& out) {
       {"r", &rank}, {"H", &hidden}, {"H_plus_r", &capacity}};
   for (const auto& [name, values] : baselines) {
     const dds::RankCorrelation c = dds::spearman(*values, lambda);
-    out.push_back(of(fmt::format("spearman.baseline.{}", name),
-                     fmt::format("Spearman correlation of {} alone with lambda over the 14 cells (Fisher's z)", name),
-                     Interval{*c.rho, *c.low, *c.high}));
+    out.push_back(
+        claim_of(fmt::format("spearman.baseline.{}", name),
+                 fmt::format("Spearman correlation of {} alone with lambda over the 14 cells (Fisher's z)", name),
+                 Interval{*c.rho, *c.low, *c.high}));
   }
 }
 

@@ -10,9 +10,7 @@
 
 namespace rrr {
 
-struct Interval {
-  double value = 0, low = 0, high = 0;
-};
+using dds::experiments::Interval;
 
 struct Study {
   std::vector<Estimate> estimates;

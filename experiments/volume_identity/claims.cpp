@@ -9,8 +9,12 @@
 
 namespace volume_identity {
 
+using dds::experiments::at_most;
 using dds::experiments::Claim;
+using dds::experiments::claim_of;
+using dds::experiments::Interval;
 using dds::experiments::layer_name;
+using dds::experiments::within;
 
 std::vector<const Path*> Study::of(const std::string& family, std::int64_t depth, std::int64_t dead) const {
   std::vector<const Path*> found;
@@ -41,43 +45,32 @@ bool applies(const Path& path, const dds::SeriesId& series) {
 
 namespace {
 
-Claim expecting(std::string id, std::string statement, double predicted, double tolerance) {
-  Claim claim;
-  claim.id = std::move(id);
-  claim.statement = std::move(statement);
-  claim.predicted = predicted;
-  claim.goal_low = predicted - tolerance;
-  claim.goal_high = predicted + tolerance;
-  return claim;
-}
-
 /// A mean over seeds with its interval.
 Claim over_seeds(std::string id, const std::string& statement, const std::vector<double>& values, double predicted,
                  double tolerance) {
-  Claim claim =
-      expecting(std::move(id), fmt::format("{} (mean over {} seeds, 95 % interval)", statement, values.size()),
-                predicted, tolerance);
+  std::optional<Interval> interval;
   if (values.size() >= 4) {
     const dds::MeanEstimate mean = dds::estimate_mean(values);
-    claim.measured = mean.mean;
-    claim.low = mean.low;
-    claim.high = mean.high;
+    interval = Interval{mean.mean, mean.low, mean.high};
   }
-  return claim;
+  return within(claim_of(std::move(id), fmt::format("{} (mean over {} seeds, 95 % interval)", statement, values.size()),
+                         interval),
+                predicted, tolerance);
 }
 
 /// Everything between the smallest and the largest value.
 Claim hull(std::string id, const std::string& statement, const std::vector<double>& values, double predicted,
            double tolerance) {
-  Claim claim = expecting(std::move(id),
-                          fmt::format("{} ({} values, from the smallest to the largest)", statement, values.size()),
-                          predicted, tolerance);
-  if (values.empty()) return claim;
-  const auto [low, high] = std::minmax_element(values.begin(), values.end());
-  claim.measured = std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-  claim.low = *low;
-  claim.high = *high;
-  return claim;
+  std::optional<Interval> interval;
+  if (!values.empty()) {
+    const auto [low, high] = std::minmax_element(values.begin(), values.end());
+    interval =
+        Interval{std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size()), *low, *high};
+  }
+  return within(
+      claim_of(std::move(id), fmt::format("{} ({} values, from the smallest to the largest)", statement, values.size()),
+               interval),
+      predicted, tolerance);
 }
 
 void exponents(const Study& study, std::vector<Claim>& out) {
@@ -177,31 +170,24 @@ Tally tally(const std::vector<const Path*>& paths) {
 
 Claim share_right(std::string id, const std::string& of, const std::vector<const Path*>& paths) {
   const Tally t = tally(paths);
-  Claim claim;
-  claim.id = std::move(id);
-  claim.statement = fmt::format(
+  const std::string statement = fmt::format(
       "share of series whose count of dying directions is r, {}: {} right, {} wrong, {} without a count; all series "
       "right in {} of {} runs (Wilson's interval over series; those of one run are not independent)",
       of, t.right, t.wrong, t.abstained, t.runs_right, t.runs);
+  Claim claim = claim_of(std::move(id), statement,
+                         t.all() == 0 ? std::nullopt : std::optional(dds::experiments::wilson(t.right, t.all())));
   claim.predicted = 1;
   claim.goal_low = 0.95;
-  if (t.all() == 0) return claim;
-  const dds::experiments::Share share = dds::experiments::wilson(t.right, t.all());
-  claim.measured = share.value;
-  claim.low = share.low;
-  claim.high = share.high;
   return claim;
 }
 
 Claim wrong_counts(std::string id, const std::string& of, const std::vector<const Path*>& paths) {
   const Tally t = tally(paths);
-  Claim claim;
-  claim.id = std::move(id);
-  claim.statement = fmt::format("series with a count that is not r, {}: {} right, {} without a count, in {} runs", of,
-                                t.right, t.abstained, t.runs);
+  const std::string statement =
+      fmt::format("series with a count that is not r, {}: {} right, {} without a count, in {} runs", of, t.right,
+                  t.abstained, t.runs);
+  Claim claim = at_most(claim_of(std::move(id), statement, dds::experiments::exactly(static_cast<double>(t.wrong))), 0);
   claim.predicted = 0;
-  claim.measured = claim.low = claim.high = static_cast<double>(t.wrong);
-  claim.goal_high = 0;
   return claim;
 }
 

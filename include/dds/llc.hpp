@@ -58,8 +58,8 @@ struct LlcOptions {
   TORCH_ARG(std::int64_t, chains) = 4;
   /// Draws kept per chain after burn-in, one each step; at least 20. 0: as many as `target_error` takes.
   TORCH_ARG(std::int64_t, draws) = 0;
-  /// Steps per chain before the first draw that counts, at each gamma. -1 = 2 / (eps gamma), within 200 to 5000; half
-  /// of that, and up to a sixth of the budget, where gamma is searched for.
+  /// Steps per chain before the first draw that counts, at each gamma. -1 = 2 / (eps gamma), at least 200 and at most
+  /// 5000 or a quarter of the budget, whichever is more; half of that, up to a sixth, where gamma is searched for.
   TORCH_ARG(std::int64_t, burn_in) = -1;
   /// Where `draws` is 0: standard_error / lambda at which chains are long enough.
   TORCH_ARG(double, target_error) = 0.0075;

@@ -381,8 +381,7 @@ class Estimation {
     // A search for gamma goes on from chains that stand at a larger one: half as long will do.
     const bool search = options_.localization() == 0;
     const auto budget = static_cast<double>(affordable());
-    const double longest =
-        std::max(200.0, std::min(search ? std::max(5000.0, budget / 6) : 5000.0, budget / kStageShare));
+    const double longest = std::max(200.0, std::min(std::max(5000.0, budget / (search ? 6 : 4)), budget / kStageShare));
     return static_cast<std::int64_t>(std::clamp(std::ceil(search ? relaxation() / 2 : relaxation()), 200.0, longest));
   }
 
