@@ -22,7 +22,7 @@ struct Plan {
   std::int64_t gradients, large_gradients, crossing_gradients;
 };
 Plan plan_of(const ex::RunOptions& options) {
-  if (options.full()) return {100, 5, 12, 2, 40, 120'000, 600'000, 400'000};
+  if (options.full()) return {100, 5, 12, 1, 40, 120'000, 600'000, 400'000};
   return {2, 1, 2, 0, 10, 60'000, 0, 60'000};
 }
 
