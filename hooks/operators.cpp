@@ -97,7 +97,8 @@ std::optional<LayerRun> match_einsum(Arguments args, const IsWeight& is_weight) 
   const auto operands = args[1].toTensorVector();
   const auto parsed = parse_einsum(args[0].toStringRef());
   if (!parsed || parsed->first.size() != operands.size() || operands.size() < 2) return std::nullopt;
-  const auto& [subscripts, output] = *parsed;
+  const std::vector<std::string>& subscripts = parsed->first;
+  const std::string& output = parsed->second;
 
   std::size_t weight = operands.size();
   for (std::size_t i = 0; i < operands.size(); ++i) {

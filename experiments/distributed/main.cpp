@@ -271,7 +271,6 @@ std::string trouble(const Loss& loss, const std::vector<std::optional<int>>& sta
 void lose(const std::vector<Loss>& losses, const Setting& setting, const RunOptions& options, Progress& progress,
           Summary& summary) {
   std::int64_t survived = 0;
-  double longest = 0;
   for (std::size_t i = 0; i < losses.size(); ++i) {
     const Loss& loss = losses[i];
     const Folder out = options.out / fmt::format("lost-{}", i);

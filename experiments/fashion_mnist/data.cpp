@@ -15,6 +15,8 @@ namespace {
 
 using dds::IoError;
 
+constexpr std::int64_t kMostEntries = std::int64_t{1} << 26;
+
 /// A gzip-compressed IDX file of bytes, whole: a magic number that tells the dimensions, their sizes, the entries.
 torch::Tensor read_idx(const std::filesystem::path& path, std::size_t dimensions) {
   const auto close = [](gzFile_s* file) { gzclose(file); };
@@ -48,7 +50,8 @@ torch::Tensor read_idx(const std::filesystem::path& path, std::size_t dimensions
   for (std::size_t i = 0; i < dimensions; ++i) {
     sizes.push_back(read_number());
     entries *= sizes.back();
-    if (sizes.back() <= 0 || entries > (std::int64_t{1} << 26)) {
+    // Before anything is allocated: a header is soon written.
+    if (sizes.back() <= 0 || entries > kMostEntries) {
       throw IoError(fmt::format("{}: the sizes {} are out of range", path.string(), sizes));
     }
   }
@@ -69,7 +72,7 @@ Split load(const std::filesystem::path& folder, const std::string& name) {
     throw IoError(
         fmt::format("{}: {} has {} images and {} labels", folder.string(), name, images.size(0), split.labels.size(0)));
   }
-  split.images = (images.unsqueeze(1).to(torch::kFloat) / 255 - kMean) / kDeviation;
+  split.images = images.unsqueeze(1).to(torch::kFloat).div_(255).sub_(kMean).div_(kDeviation);
   return split;
 }
 

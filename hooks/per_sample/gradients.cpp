@@ -71,8 +71,9 @@ PerSampleGradients::Impl::Impl(const torch::nn::Module& model, std::int64_t samp
     layers_[known->second].parameters.push_back(parameters_[parameter].name);
   });
   for (const auto& [pattern, rule] : options_.samples()) {
-    if (std::none_of(layers_.begin(), layers_.end(),
-                     [&](const PerSampleLayer& layer) { return hooks::glob_match(pattern, layer.name); })) {
+    if (std::none_of(layers_.begin(), layers_.end(), [&, &pattern = pattern](const PerSampleLayer& layer) {
+          return hooks::glob_match(pattern, layer.name);
+        })) {
       throw InvalidArgument(
           fmt::format("per_sample_gradients: the pattern '{}' of samples() matches no layer", pattern));
     }

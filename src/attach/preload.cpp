@@ -148,8 +148,6 @@ int main_with_plugin(int argc, char** argv, char** environment) {
 
 // ---- what is defined before LibTorch, Python's part of it and the C library do ----
 
-extern "C" {
-
 #define DDS_SEEN __attribute__((visibility("default")))
 
 // torch::autograd::Engine::execute
@@ -163,6 +161,8 @@ Gradients dds_execute(void* engine, const void* roots, const void* inputs, bool 
   }
   return execute(engine, roots, inputs, keep_graph, create_graph, accumulate_grad, outputs);
 }
+
+extern "C" {
 
 // torch::nn::Module::Module(), as a base and as a whole object
 DDS_SEEN void dds_module_base(void* module) __asm__(DDS_MODULE("C2", "Ev"));

@@ -4,9 +4,11 @@
 #include <ATen/ops/dot.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+#include <dds/error.hpp>
 #include <utility>
 
 #include "src/model/random.hpp"
@@ -212,6 +214,36 @@ void Chain::visit(Self& self, const Visitor& visitor) {
   visitor(self.diverged_);
 }
 
+// The kernels go by the number of weights, and loops over draws by that of `excess`.
+void Chain::check_what_came() const {
+  const auto check = [](bool holds, const char* what) {
+    if (!holds) throw RankError(fmt::format("a chain came with {}; expected one of the same weights and data", what));
+  };
+  const auto like = [](const at::Tensor& tensor, const at::Tensor& other) {
+    return tensor.defined() && tensor.sizes() == other.sizes() && tensor.scalar_type() == other.scalar_type();
+  };
+  const at::Tensor& start = objective_.start();
+  check(like(weights_, start), "other weights");
+  for (const at::Tensor& weights : kept_weights_) check(like(weights, start), "draws of other weights");
+  check(moments_count_ >= 0 && (moments_.defined() ? like(moments_, start) : moments_count_ == 0), "other moments");
+  check(!carried_.defined() || carried_.sizes() == start.sizes(), "the noise of other weights");
+  const at::Tensor& losses = objective_.all().start_losses;
+  const bool no_losses = losses_.count == 0 && !losses_.sum.defined() && !losses_.squares.defined();
+  check(no_losses || (losses_.count > 0 && like(losses_.sum, losses) && like(losses_.squares, losses)),
+        "losses of other samples");
+  for (const auto* values : {&trace_.bias, &trace_.distance, &trace_.along}) {
+    check(values->size() == trace_.excess.size(), "traces of different lengths");
+  }
+  // Twice: of one draw that is kept the second may have been called off by a divergence.
+  check(weights_stride_ >= 1 && weights_stride_ <= 2 * std::max<std::int64_t>(1, std::ssize(trace_.excess)),
+        "a stride that its draws do not have");
+  constexpr std::int64_t kMost = std::int64_t{1} << 48;
+  for (const std::int64_t count : {losses_.count, moments_count_, gradients_, proposals_, asked_proposals_}) {
+    check(count >= 0 && count <= kMost, "counts that cannot be");
+  }
+  check(weights_to_keep_ >= 0, "a negative number of draws to keep");
+}
+
 void Chain::pack(Parcel& parcel) const {
   visit(*this, [&](const auto& member) { parcel.put(member); });
 }
@@ -219,6 +251,7 @@ void Chain::pack(Parcel& parcel) const {
 void Chain::unpack(Parcel& parcel) {
   const at::Device device = weights_.device();
   visit(*this, [&](auto& member) { parcel.take(member); });
+  check_what_came();
   for (at::Tensor* tensor : {&weights_, &carried_, &losses_.sum, &losses_.squares, &moments_}) {
     if (tensor->defined()) *tensor = tensor->to(device);
   }

@@ -96,11 +96,13 @@ class Chain {
   /// All that changes in a chain, to go on with it in another process: in a chain of the same seed, number, weights and
   /// data.
   void pack(Parcel& parcel) const;
+  /// Throws RankError for what is none of such a chain.
   void unpack(Parcel& parcel);
 
  private:
   template <class Self, class Visitor>
   static void visit(Self& self, const Visitor& visitor);
+  void check_what_came() const;
   void langevin(const Replica& replica, const Dynamics& dynamics, std::int64_t steps, Keep keep,
                 const std::function<bool()>& stop);
   void metropolis(const Replica& replica, const Dynamics& dynamics, std::int64_t steps, Keep keep,

@@ -25,12 +25,18 @@ void put(Parcel& parcel, const Dynamics& dynamics) {
   parcel.put(dynamics.scale);
 }
 
-Dynamics take_dynamics(Parcel& parcel, at::Device device) {
+/// For chains of the weights of `start`.
+Dynamics take_dynamics(Parcel& parcel, const at::Tensor& start) {
   Dynamics dynamics;
-  parcel.take(dynamics.sampler);
+  dynamics.sampler = parcel.take_up_to(Sampler::AveragedNoise);
   for (double* number : {&dynamics.n_beta, &dynamics.gamma, &dynamics.eps, &dynamics.box}) parcel.take(*number);
   parcel.take(dynamics.scale);
-  if (dynamics.scale.defined()) dynamics.scale = dynamics.scale.to(device);
+  if (!dynamics.scale.defined()) return dynamics;
+  if (dynamics.scale.sizes() != start.sizes() || dynamics.scale.scalar_type() != start.scalar_type()) {
+    throw RankError(
+        fmt::format("a preconditioner of {} weights came, expected {}", dynamics.scale.numel(), start.numel()));
+  }
+  dynamics.scale = dynamics.scale.to(start.device());
   return dynamics;
 }
 
@@ -40,6 +46,16 @@ struct Start {
   std::int64_t parameters, samples;
   double loss;
 };
+
+void put(Parcel& parcel, const Start& start) {
+  parcel.put(start.parameters);
+  parcel.put(start.samples);
+  parcel.put(start.loss);
+}
+
+Start take_start(Parcel& parcel) {
+  return {parcel.take<std::int64_t>(), parcel.take<std::int64_t>(), parcel.take<double>()};
+}
 
 Start start_of(const Objective& objective) {
   return {objective.start().numel(), objective.samples(), objective.start_loss()};
@@ -64,10 +80,11 @@ void advance(Ranks* ranks, std::vector<Chain>& chains, const Objective& objectiv
   for (int rank = 1; rank < size; ++rank) {
     Parcel request;
     request.put(Request::Advance);
-    request.put(start_of(objective));
+    put(request, start_of(objective));
     put(request, dynamics);
     request.put(steps);
-    request.put(keep);
+    request.put(keep.draws);
+    request.put(keep.moments);
     for (const std::size_t i : chains_of(rank, size, chains.size())) chains[i].pack(request);
     send(*ranks, request, rank);
   }
@@ -112,7 +129,7 @@ void serve(Ranks& ranks, std::vector<Chain>& chains, const Objective& objective,
   const std::vector<std::size_t> own = chains_of(ranks.rank(), ranks.size(), chains.size());
   while (true) {
     Parcel request = receive(ranks, 0);
-    if (request.take<Request>() == Request::Dismiss) {
+    if (request.take_up_to(Request::Dismiss) == Request::Dismiss) {
       const auto error = request.take<std::string>();
       if (!error.empty()) throw RankError("estimate_llc: rank 0: " + error);
       return;
@@ -120,10 +137,12 @@ void serve(Ranks& ranks, std::vector<Chain>& chains, const Objective& objective,
     Parcel answer;
     std::exception_ptr thrown;
     try {
-      check(start_of(objective), request.take<Start>());
-      const Dynamics dynamics = take_dynamics(request, objective.start().device());
+      check(start_of(objective), take_start(request));
+      const Dynamics dynamics = take_dynamics(request, objective.start());
       const auto steps = request.take<std::int64_t>();
-      const auto keep = request.take<Keep>();
+      Keep keep;
+      request.take(keep.draws);
+      request.take(keep.moments);
       for (const std::size_t i : own) chains[i].unpack(request);
       run(own, [&](std::size_t i, const Replica& replica) { chains[i].advance(replica, dynamics, steps, keep, stop); });
       answer.put(std::string());
@@ -139,7 +158,7 @@ void serve(Ranks& ranks, std::vector<Chain>& chains, const Objective& objective,
 }
 
 void refuse(Ranks& ranks, const std::string& error) {
-  if (receive(ranks, 0).take<Request>() == Request::Dismiss) return;
+  if (receive(ranks, 0).take_up_to(Request::Dismiss) == Request::Dismiss) return;
   Parcel answer;
   answer.put(error);
   send(ranks, answer, 0);

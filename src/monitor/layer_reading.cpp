@@ -5,8 +5,10 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
+#include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <dds/error.hpp>
@@ -187,17 +189,30 @@ void pack_factor(const TriangularAccumulator& accumulator, Parcel& parcel) {
 }
 
 TriangularAccumulator unpack_factor(Parcel& parcel) {
-  const auto rows = parcel.take<std::int64_t>(), width = parcel.take<std::int64_t>();
+  const std::int64_t rows = parcel.take_tally(), width = parcel.take_tally();
   const auto exponent = parcel.take<double>();
   const auto entries = parcel.take<std::vector<double>>();
   const bool triangular = is_triangular(rows, width);
   const std::int64_t height = std::min(rows, width);
+  // As doubles, whose product is a number whatever came.
+  const double across = static_cast<double>(width);
+  const double expected = triangular ? across * (across + 1) / 2 : across * static_cast<double>(height);
+  if (height < 1 || expected != static_cast<double>(entries.size())) {
+    throw RankError(
+        fmt::format("a factor of {} rows and {} columns came with {} entries", rows, width, entries.size()));
+  }
+  constexpr int kLargestExponent = std::numeric_limits<double>::max_exponent;
+  if (std::isfinite(exponent) && (exponent != std::rint(exponent) || std::abs(exponent) > kLargestExponent)) {
+    throw RankError(fmt::format("a factor came with the exponent {}", exponent));
+  }
+  if (!std::all_of(entries.begin(), entries.end(), [](double entry) { return std::isfinite(entry); })) {
+    throw RankError("a factor came with entries that are no numbers");
+  }
   const at::Tensor factor = at::zeros({height, width}, at::TensorOptions(at::kDouble));
   double* const into = factor.data_ptr<double>();
   auto next = entries.begin();
   for (std::int64_t i = 0; i < height; ++i) {
     const std::int64_t skipped = triangular ? i : 0;
-    if (entries.end() - next < width - skipped) throw RankError("a factor has fewer entries than its width asks for");
     std::copy_n(next, width - skipped, into + i * width + skipped);
     next += width - skipped;
   }
@@ -206,6 +221,24 @@ TriangularAccumulator unpack_factor(Parcel& parcel) {
                                             at::zeros({0, width}, factor.options()), factor,
                                             at::scalar_tensor(exponent, factor.options())});
 }
+
+void put(const std::optional<c10::ScalarType>& dtype, Parcel& parcel) {
+  parcel.put(dtype.has_value());
+  if (dtype) parcel.put(*dtype);
+}
+
+std::optional<c10::ScalarType> take_dtype(Parcel& parcel) {
+  if (!parcel.take<bool>()) return std::nullopt;
+  const auto dtype = parcel.take_up_to(c10::ScalarType::Undefined);
+  for (const auto known : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16}) {
+    if (dtype == known) return dtype;
+  }
+  throw RankError(fmt::format("rows of type {} came, expected Double, Float, Half or BFloat16", c10::toString(dtype)));
+}
+
+// Members that nobody knows mean nothing.
+void put(StatusSet status, Parcel& parcel) { parcel.put(std::bit_cast<std::uint32_t>(status)); }
+StatusSet take_status(Parcel& parcel) { return std::bit_cast<StatusSet>(parcel.take<std::uint32_t>()); }
 
 /// The same rows on another device.
 TriangularAccumulator moved(const TriangularAccumulator& accumulator, at::Device device) {
@@ -220,17 +253,17 @@ void LayerReading::pack(Parcel& parcel) const {
   parcel.put(layer_);
   parcel.put(kind_);
   parcel.put(ran_);
-  parcel.put(missing_);
+  put(missing_, parcel);
   parcel.put(expanded_);
   parcel.put(backwards_);
   for (const SideRows& side : sides_) {
-    parcel.put(side.dtype);
+    put(side.dtype, parcel);
     parcel.put(side.empty);
     parcel.put(side.width);
     parcel.put(side.bound);
     parcel.put(side.calls);
     parcel.put(side.seconds);
-    parcel.put(side.status);
+    put(side.status, parcel);
     parcel.put(side.factor.has_value());
     if (side.factor) pack_factor(*side.factor, parcel);
   }
@@ -241,18 +274,23 @@ LayerReading LayerReading::unpack(Parcel& parcel, const ReadingOptions& options)
   parcel.take(reading.layer_);
   parcel.take(reading.kind_);
   parcel.take(reading.ran_);
-  parcel.take(reading.missing_);
+  reading.missing_ = take_status(parcel);
   parcel.take(reading.expanded_);
-  parcel.take(reading.backwards_);
+  reading.backwards_ = parcel.take_tally();
   for (SideRows& side : reading.sides_) {
-    parcel.take(side.dtype);
+    side.dtype = take_dtype(parcel);
     parcel.take(side.empty);
-    parcel.take(side.width);
-    parcel.take(side.bound);
-    parcel.take(side.calls);
+    side.width = parcel.take_tally();
+    side.bound = parcel.take_tally();
+    side.calls = parcel.take_tally();
     parcel.take(side.seconds);
-    parcel.take(side.status);
-    if (parcel.take<bool>()) side.factor = unpack_factor(parcel);
+    side.status = take_status(parcel);
+    if (!parcel.take<bool>()) continue;
+    side.factor = unpack_factor(parcel);
+    if (!side.dtype || side.width != side.factor->width()) {
+      throw RankError(fmt::format("{}: a factor of width {} came with a width of {} and {} type", reading.layer_,
+                                  side.factor->width(), side.width, side.dtype ? "a" : "no"));
+    }
   }
   return reading;
 }
@@ -295,8 +333,16 @@ void pack(const Cancellation& cancellation, Parcel& parcel) {
 
 Cancellation unpack_cancellation(Parcel& parcel) {
   Cancellation::Parts parts{.known = parcel.take<bool>(), .terms = {}, .difference = {}};
-  parcel.take(parts.terms);
-  parcel.take(parts.difference);
+  for (at::Tensor* part : {&parts.terms, &parts.difference}) {
+    parcel.take(*part);
+    if (part->defined() && (part->dim() != 0 || part->scalar_type() != at::kDouble)) {
+      throw RankError(
+          fmt::format("what cancels in a loss came with {} dimensions, expected a number of fp64", part->dim()));
+    }
+  }
+  if (parts.terms.defined() != parts.difference.defined()) {
+    throw RankError("of what cancels in a loss came one part without the other");
+  }
   return Cancellation(std::move(parts));
 }
 

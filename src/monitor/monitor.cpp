@@ -547,7 +547,7 @@ class Monitor::State {
     for (auto left = parcel.take<std::size_t>(); left > 0; --left) {
       StepRows::Layer theirs{.reading = LayerReading::unpack(parcel, options_.reading()),
                              .reduction = parcel.take<std::string>(),
-                             .targets = parcel.take<std::int64_t>(),
+                             .targets = parcel.take_tally(),
                              .cancellation = unpack_cancellation(parcel)};
       const auto own = std::find_if(rows.layers.begin(), rows.layers.end(), [&](const StepRows::Layer& layer) {
         return layer.reading.layer() == theirs.reading.layer();

@@ -266,7 +266,7 @@ void pack(const ProbeRows& rows, Parcel& parcel) {
 
 /// Joins another rank's rows, as they were packed.
 void join(ProbeRows& rows, Parcel& parcel, const ReadOptions& options) {
-  FisherPlan plan{parcel.take<FisherPlan::Kind>(), parcel.take<std::int64_t>(), parcel.take<std::string>()};
+  FisherPlan plan{parcel.take_up_to(FisherPlan::Empirical), parcel.take<std::int64_t>(), parcel.take<std::string>()};
   if (plan.name != rows.plan->name || plan.passes != rows.plan->passes) {
     throw RankError(
         fmt::format("read: a rank read the Fisher side {} in {} passes, another one {} in {}; expected the "

@@ -10,12 +10,17 @@
 namespace dds {
 namespace {
 
+/// Steps are counted on from here.
+constexpr std::int64_t kMost = std::int64_t{1} << 53;
+
 std::int64_t whole_number(const nlohmann::json& value, std::int64_t least, const std::string& what) {
-  if (!value.is_number_integer() || value < least || value.get<std::int64_t>() < least) {
-    throw InvalidArgument(fmt::format("Monitor::load_state: {} is {}, expected a whole number of at least {}", what,
+  // One beyond int64 comes out as a negative number.
+  const std::int64_t number = value.is_number_integer() ? value.get<std::int64_t>() : least - 1;
+  if (number < least || number > kMost) {
+    throw InvalidArgument(fmt::format("Monitor::load_state: {} is {}, expected a whole number from {} to 2^53", what,
                                       value.dump(), least));
   }
-  return value.get<std::int64_t>();
+  return number;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <dds/error.hpp>
 #include <exception>
@@ -18,8 +19,11 @@ namespace {
 struct Header {
   std::uint64_t mark = kMark;
   std::uint64_t size = 0;
-  static constexpr std::uint64_t kMark = 0x6464732d72616e01;  // "dds-ran", version 1 of what follows
+  static constexpr std::uint64_t kMark = 0x6464732d72616e02;  // "dds-ran", version 2 of what follows
 };
+
+/// What follows the header goes in pieces: nothing is filled that was only announced, and MPI counts bytes in an int.
+constexpr std::uint64_t kPiece = std::uint64_t{1} << 26;
 
 at::Tensor as_tensor(const void* bytes, std::size_t size) {
   // Never written to where it is sent from.
@@ -49,7 +53,9 @@ void send(Ranks& ranks, const Parcel& parcel, int to) {
   guarded(ranks, "send to", to, [&] {
     const Header header{.size = parcel.bytes().size()};
     ranks.send(as_tensor(&header, sizeof header), to);
-    if (header.size > 0) ranks.send(as_tensor(parcel.bytes().data(), header.size), to);
+    for (std::uint64_t begin = 0; begin < header.size; begin += kPiece) {
+      ranks.send(as_tensor(parcel.bytes().data() + begin, std::min(kPiece, header.size - begin)), to);
+    }
   });
 }
 
@@ -64,8 +70,12 @@ Parcel receive(Ranks& ranks, int from) {
           "ranks, and a group that nothing else sends through",
           ranks.rank(), from));
     }
-    bytes.resize(header.size);
-    if (header.size > 0) ranks.receive(as_tensor(bytes.data(), bytes.size()), from);
+    bytes.reserve(header.size);
+    while (bytes.size() < header.size) {
+      const std::size_t begin = bytes.size(), size = std::min(kPiece, header.size - begin);
+      bytes.resize(begin + size);
+      ranks.receive(as_tensor(bytes.data() + begin, size), from);
+    }
   });
   return Parcel(std::move(bytes));
 }

@@ -3,9 +3,16 @@
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <dds/error.hpp>
+#include <limits>
 
 namespace dds {
+namespace {
+
+constexpr const char* kSameVersion = "all ranks must run the same version of the library";
+
+}  // namespace
 
 void Parcel::append(const void* data, std::size_t size) {
   const auto* const from = static_cast<const std::byte*>(data);
@@ -14,9 +21,8 @@ void Parcel::append(const void* data, std::size_t size) {
 
 const std::byte* Parcel::next(std::size_t size) {
   if (size > bytes_.size() - read_) {
-    throw RankError(fmt::format(
-        "a message of {} bytes ends where {} more were expected; all ranks must run the same version of the library",
-        bytes_.size(), size - (bytes_.size() - read_)));
+    throw RankError(fmt::format("a message of {} bytes ends where {} more were expected; {}", bytes_.size(),
+                                size - (bytes_.size() - read_), kSameVersion));
   }
   read_ += size;
   return bytes_.data() + read_ - size;
@@ -24,8 +30,16 @@ const std::byte* Parcel::next(std::size_t size) {
 
 std::size_t Parcel::take_count(std::size_t entry_size) {
   const auto count = take<std::uint64_t>();
-  if (count > (bytes_.size() - read_) / entry_size) next(bytes_.size());  // throws
+  if (count > (bytes_.size() - read_) / entry_size) {
+    throw RankError(fmt::format("a message of {} bytes tells of {} things of at least {} bytes in the last {}; {}",
+                                bytes_.size(), count, entry_size, bytes_.size() - read_, kSameVersion));
+  }
   return count;
+}
+
+std::int64_t Parcel::checked(std::int64_t value, std::int64_t most) {
+  if (value >= 0 && value <= most) return value;
+  throw RankError(fmt::format("a message has {} where 0 to {} was expected; {}", value, most, kSameVersion));
 }
 
 void Parcel::put(std::string_view text) {
@@ -67,9 +81,23 @@ void Parcel::take(std::vector<double>& values) {
 void Parcel::take(at::Tensor& tensor) {
   tensor = at::Tensor();
   if (!take<bool>()) return;
-  const auto type = take<at::ScalarType>();
-  std::vector<std::int64_t> sizes(static_cast<std::size_t>(take<std::int64_t>()));
+  const auto type = take_up_to(at::ScalarType::Undefined);
+  std::vector<std::int64_t> sizes(take_count(sizeof(std::int64_t)));
   for (std::int64_t& size : sizes) take(size);
+  bool fits = type != at::ScalarType::Undefined && !at::isQIntType(type);
+  // Of an empty one too the strides, and with them the bytes that they span, must be numbers.
+  const bool empty = std::find(sizes.begin(), sizes.end(), 0) != sizes.end();
+  const std::size_t room = empty ? std::numeric_limits<std::int64_t>::max() : bytes_.size() - read_;
+  std::int64_t most = fits ? static_cast<std::int64_t>(room / at::elementSize(type)) : 0;
+  for (const std::int64_t size : sizes) {
+    fits = fits && size >= 0 && size <= most;
+    if (fits) most /= std::max<std::int64_t>(size, 1);
+  }
+  if (!fits || most == 0) {
+    throw RankError(
+        fmt::format("a message of {} bytes tells of a tensor of type {} and {} dimensions that cannot be; {}",
+                    bytes_.size(), static_cast<int>(type), sizes.size(), kSameVersion));
+  }
   tensor = at::empty(sizes, at::TensorOptions(type));
   if (tensor.nbytes() > 0) std::memcpy(tensor.data_ptr(), next(tensor.nbytes()), tensor.nbytes());
 }

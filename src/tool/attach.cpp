@@ -80,7 +80,12 @@ void set_environment(const Options& options, const fs::path& list) {
 [[noreturn]] void list_layers(const Options& options) {
   std::string file = (fs::temp_directory_path() / "dds-attach-XXXXXX").string();
   ::close(::mkstemp(file.data()));
-  set_environment(options, file);
+  try {
+    set_environment(options, file);
+  } catch (...) {
+    fs::remove(file);
+    throw;
+  }
   const pid_t child = ::fork();
   if (child < 0) throw IoError(fmt::format("attach: fork: {}", std::strerror(errno)));
   if (child == 0) {

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <dds/error.hpp>
@@ -92,6 +93,9 @@ std::string loader_of(const fs::path& program) {
     stream.seekg(static_cast<std::streamoff>(header.e_phoff + static_cast<std::size_t>(i) * header.e_phentsize));
     stream.read(reinterpret_cast<char*>(&segment), sizeof segment);
     if (!stream || segment.p_type != PT_INTERP) continue;
+    if (segment.p_filesz > PATH_MAX) {
+      refuse(fmt::format("{} asks for a loader by a path of {} bytes", program.string(), segment.p_filesz));
+    }
     std::string loader(segment.p_filesz, '\0');
     stream.seekg(static_cast<std::streamoff>(segment.p_offset));
     stream.read(loader.data(), static_cast<std::streamsize>(loader.size()));

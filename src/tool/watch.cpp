@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <dds/interrupt.hpp>
 #include <map>
@@ -134,7 +135,11 @@ void add_watch(CLI::App& program) {
       ->check(CLI::Range(0.01, 86400.0))
       ->capture_default_str();
   command->add_flag("--once", options->once, "print the table and end");
-  command->callback([options] { watch(*options); });
+  command->callback([options] {
+    // Neither below a range nor above it.
+    if (std::isnan(options->interval)) throw CLI::ValidationError("--interval", "nan is no number of seconds");
+    watch(*options);
+  });
 }
 
 }  // namespace dds::tool

@@ -1,9 +1,12 @@
 // Writes the inputs that the fuzzers begin with, a folder for each: dds_fuzz_seeds FOLDER
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
 #include <zlib.h>
 
 #include "experiments/harness/finished.hpp"
 #include "src/log/file.hpp"
 #include "src/log/run.hpp"
+#include "src/monitor/layer_reading.hpp"
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/fuzz/samples.hpp"
 
@@ -83,13 +86,52 @@ void add_images() {
   add("images", "compressed", compressed(images) + fuzz::kBetweenFiles + compressed(labels));
 }
 
+/// As a reading's bytes stand in it, of three sides: none, one of few rows, a triangle.
+void add_parcels() {
+  const auto add_parcel = [](const std::string& name, const std::string& kind, const Parcel& parcel) {
+    add("parcel", name,
+        kind + std::string(reinterpret_cast<const char*>(parcel.bytes().data()), parcel.bytes().size()));
+  };
+  CapturedLayer layer;
+  layer.layer = "fc1";
+  layer.kind = "Linear";
+  for (const std::int64_t rows : {2, 6}) {
+    CapturedCall call;
+    call.output = at::ones({rows, 3}, at::kDouble).cumsum(0);
+    call.output_features = {1};
+    call.output_bound = call.gradient_bound = 3;
+    LayerReading reading(layer, ReadingOptions().sides({Side::Activation, Side::Fisher}));
+    reading.add_forward(call, 1, 100);
+    if (rows == 6) reading.add_gradient(call, call.output.sin(), 1, {}, 1, 100);
+    reading.reduce();
+    Parcel parcel;
+    reading.pack(parcel);
+    add_parcel("rows" + std::to_string(rows), "r", parcel);
+  }
+  Parcel cancellation;
+  pack(Cancellation(at::full({}, 3.0, at::kDouble), at::full({}, 0.5, at::kDouble)), cancellation);
+  add_parcel("cancellation", "c", cancellation);
+  Parcel values;
+  values.put(true);
+  values.put(std::uint8_t{7});
+  values.put(0.1);
+  values.put(std::uint8_t{2});
+  values.put(std::int64_t{12});
+  values.put(std::string("a name"));
+  values.put(std::vector<double>{1, 2});
+  values.put(at::ones({2, 2}, at::kFloat));
+  values.put(std::vector<at::Tensor>{at::ones({3}, at::kLong), {}, at::ones({}, at::kDouble)});
+  add_parcel("values", {"v\0\1\2\3\4\5\6\7\10\xff", 11}, values);
+}
+
 void add_commands() {
   int number = 0;
   for (const char* line :
        {"--version", "--help", "report\na\nb\n--out=x", "compare\na\nb\n--step\n10", "watch\na\n--once",
         "lambda\nregular\n10", "lambda\ncrossing\n1\n2\n--density\n0\n1", "lambda\nreduced-rank\n10\n3\n5\n--rank\n2",
         "lambda\nlinear\n20\n20\n20\n--rank\n16", "export\na\nb\n--to\ncsv\n--out=x", "export\na\n--to\njsonl\n--out=x",
-        "export\na\n--to\ntensorboard\n--out=x", "report\na\n--figures=x\n--format\npng"})
+        "export\na\n--to\ntensorboard\n--out=x", "report\na\n--figures=x\n--format\npng",
+        "attach\n--every\n2\n--layers\nfc*\n--max-rows\n9\n--stop-after\n7\n--\na\nb", "watch\na\n--interval\n0.5"})
     add("command", std::to_string(number++), line);
 }
 
@@ -103,5 +145,6 @@ int main(int argc, char** argv) {
   add_states();
   add_pieces();
   add_images();
+  add_parcels();
   add_commands();
 }

@@ -7,6 +7,7 @@
 #include <dds/recorder.hpp>
 #include <dds/spectrum.hpp>
 
+#include "tests/seed.hpp"
 #include "tests/support.hpp"
 
 namespace dds {
@@ -62,7 +63,7 @@ TEST_P(NetworkFloor, BoundsWhatSinglePrecisionDoesToAnyLayer) {
   double worst_activation = 0, worst_gradient = 0, worst_plain = 0;
   for (const std::int64_t width : {16, 96}) {
     for (const int steps : {0, 40}) {
-      torch::manual_seed(depth + width);
+      torch::manual_seed(test::seed(depth + width));
       torch::nn::Sequential net = network(depth, width, activation);
       const at::Tensor x = torch::randn({200, width}), y = torch::randint(0, 10, {200}, torch::kLong);
       torch::optim::Adam optimizer(net->parameters(), 3e-3);
@@ -193,7 +194,7 @@ class StepFloor : public testing::TestWithParam<std::tuple<LossForm, int>> {};
 
 TEST_P(StepFloor, HoldsWhatCancelsInTheLoss) {
   const auto& [form, steps] = GetParam();
-  torch::manual_seed(11);
+  torch::manual_seed(test::seed(11));
   Fitted fitted(form, steps);
   const auto [single, single_gradients] = fitted.step(form);
   fitted.to(torch::kDouble);
@@ -224,7 +225,7 @@ INSTANTIATE_TEST_SUITE_P(Losses, StepFloor, testing::Combine(testing::ValuesIn(l
                          });
 
 TEST(Floor, SaysWhereTheLossIsNotKnown) {
-  torch::manual_seed(12);
+  torch::manual_seed(test::seed(12));
   const LossForm own{"own", Reduction::Sum, [](const at::Tensor& out, const at::Tensor&) { return out.pow(2).sum(); }};
   const LossForm absolute{"absolute", Reduction::Mean, [](const at::Tensor& out, const at::Tensor&) {
                             return F::l1_loss(out, torch::zeros_like(out));
@@ -271,7 +272,7 @@ TEST_P(ReadFloor, HoldsWhatSinglePrecisionDoes) {
       {"categorical", {categorical(), 0}}, {"bernoulli", {bernoulli(), 5}}, {"gaussian", {gaussian(0.1), 3}}};
   const auto& [likelihood, form] = likelihoods.at(name);
   for (const int steps : {0, 400}) {
-    torch::manual_seed(13);
+    torch::manual_seed(test::seed(13));
     const LossForm loss = loss_forms().at(form);
     Fitted fitted(loss, steps);
     const at::Tensor targets = name == "categorical" ? fitted.y : F::one_hot(fitted.y, 10).to(torch::kFloat);

@@ -7,6 +7,7 @@
 #include <dds/recorder.hpp>
 #include <map>
 
+#include "tests/seed.hpp"
 #include "tests/support.hpp"
 
 namespace dds {
@@ -52,7 +53,7 @@ std::map<std::string, at::Tensor> fisher_by_definition(Mlp& net, const at::Tenso
 }
 
 TEST(Read, TheExactTrueFisherIsItsExpectation) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   Mlp net(5, 4, 3);
   const at::Tensor x = torch::randn({40, 5});
   const auto signatures =
@@ -83,7 +84,7 @@ TEST(Read, TheExactTrueFisherIsItsExpectation) {
 }
 
 TEST(Read, TheGaussianFisherIsThatOfTheJacobian) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   Mlp net(5, 4, 3);
   net.to(torch::kDouble);
   const at::Tensor x = torch::randn({30, 5}, torch::kDouble);
@@ -102,7 +103,7 @@ TEST(Read, TheGaussianFisherIsThatOfTheJacobian) {
 }
 
 TEST(Read, DrawnLabelsApproachTheExactExpectation) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   Mlp net(5, 4, 3);
   const Data probe(torch::randn({200, 5}));
   const auto exact = read(net, categorical(), probe);
@@ -110,7 +111,7 @@ TEST(Read, DrawnLabelsApproachTheExactExpectation) {
   const auto drawn_only = likelihood(
       "drawn", [](const at::Tensor& y, const at::Tensor& t) { return categorical()->loss(y, t); },
       [](const at::Tensor& y, at::Generator g) { return categorical()->sample(y, g); });
-  const auto drawn = read(net, drawn_only, probe, ReadOptions().draws(50));
+  const auto drawn = read(net, drawn_only, probe, ReadOptions().draws(50).reading(ReadingOptions().seed(test::seed(0))));
   const Signature &e = of(exact, "first", Side::Fisher), &d = of(drawn, "first", Side::Fisher);
   EXPECT_EQ(d.fisher_kind, "sampled:50");
   EXPECT_EQ(d.rows, 200 * 50);
@@ -119,7 +120,7 @@ TEST(Read, DrawnLabelsApproachTheExactExpectation) {
 }
 
 TEST(Read, TheActivationSideIsTheForwardPassInDouble) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   Mlp net(6, 4, 3);
   const at::Tensor x = torch::randn({50, 6});
   const auto signatures =
@@ -140,7 +141,7 @@ TEST(Read, TheActivationSideIsTheForwardPassInDouble) {
 }
 
 TEST(Read, BatchesDoNotMatter) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   Mlp net(6, 5, 4);
   const Data probe(torch::randn({101, 6}));
   const auto whole = read(net, categorical(), probe, ReadOptions().batch_size(101));
@@ -155,7 +156,7 @@ TEST(Read, BatchesDoNotMatter) {
 }
 
 TEST(Read, PlantedDeadDirectionsAreCounted) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   Mlp net(6, 8, 4);
   {
     const torch::NoGradGuard no_grad;
@@ -177,7 +178,7 @@ TEST(Read, PlantedDeadDirectionsAreCounted) {
 }
 
 TEST(Read, LeavesEverythingAsItWas) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   torch::nn::Sequential net(torch::nn::Linear(4, 6), torch::nn::BatchNorm1d(6), torch::nn::Dropout(0.5),
                             torch::nn::Linear(6, 3));
   net->train();
@@ -244,11 +245,11 @@ TEST(Read, NaNAndInfGiveAStatus) {
 }
 
 TEST(Read, RowsBeyondTheBudgetAreASeededSubset) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   Mlp net(4, 3, 2);
   const Data probe(torch::randn({5000, 4}));
   const auto options = [](std::uint64_t seed) {
-    return ReadOptions().reading(ReadingOptions().max_rows(1000).seed(seed));
+    return ReadOptions().reading(ReadingOptions().max_rows(1000).seed(test::seed(seed)));
   };
   const auto a = read(net, categorical(), probe, options(1)), b = read(net, categorical(), probe, options(1)),
              c = read(net, categorical(), probe, options(2)), all = read(net, categorical(), probe);
@@ -294,7 +295,7 @@ TEST(Read, SidesThatALayerDoesNotHaveSaySo) {
 }
 
 TEST(Read, TheEmpiricalFisherUsesTheDatasLabels) {
-  torch::manual_seed(0);
+  torch::manual_seed(test::seed(0));
   Mlp net(5, 4, 3);
   net.to(torch::kDouble);
   const at::Tensor x = torch::randn({40, 5}, torch::kDouble), y = torch::randint(0, 3, {40}, torch::kLong);

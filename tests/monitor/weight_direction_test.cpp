@@ -6,6 +6,7 @@
 #include <dds/recorder.hpp>
 #include <dds/weight_direction.hpp>
 
+#include "tests/seed.hpp"
 #include "tests/support.hpp"
 
 namespace dds {
@@ -18,7 +19,7 @@ using testing::HasSubstr;
 template <class Activation>
 struct Mlp : torch::nn::Module {
   explicit Mlp(int steps = 0, std::uint64_t seed = 1) {
-    torch::manual_seed(seed);
+    torch::manual_seed(test::seed(seed));
     first = register_module("first", torch::nn::Linear(6, 7));
     second = register_module("second", torch::nn::Linear(7, 5));
     third = register_module("third", torch::nn::Linear(5, 3));
@@ -40,7 +41,7 @@ using ReluMlp = Mlp<torch::nn::ReLU>;
 using TanhMlp = Mlp<torch::nn::Tanh>;
 
 Data probe(std::int64_t n = 80) {
-  torch::manual_seed(77);
+  torch::manual_seed(test::seed(77));
   return Data(torch::randn({n, 6}));
 }
 
@@ -150,9 +151,9 @@ TEST(WeightDirection, LeavesTheModelAsItWas) {
     memory.push_back(parameter.data_ptr());
   }
   const Data data = probe(20);
-  torch::manual_seed(5);
+  torch::manual_seed(test::seed(5));
   const at::Tensor next = torch::rand({3});
-  torch::manual_seed(5);
+  torch::manual_seed(test::seed(5));
   Recorder recorder(net);
   recorder.start();
   direction_order(net, gaussian(), data, {{"second.weight", torch::ones({5, 7})}}, OrderOptions().points(6));

@@ -2,9 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <bit>
-#include <limits>
+#include <cstring>
 #include <numeric>
 
 #include "src/ranks/parcel.hpp"
@@ -18,56 +19,6 @@ using test::on_ranks;
 using testing::Each;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-TEST(Parcel, GivesBackWhatWasPut) {
-  const std::vector<at::Tensor> tensors{
-      torch::randn({3, 4}, torch::kDouble).t(), torch::arange(5), torch::zeros({0, 7}), {}, torch::tensor(2.5f),
-      torch::ones({2}).to(torch::kBFloat16)};
-  Parcel parcel;
-  parcel.put(std::int64_t{-3});
-  parcel.put(std::string("a\0b", 3));
-  parcel.put(std::vector<double>{1e-300, -0.0, std::numeric_limits<double>::infinity()});
-  parcel.put(tensors);
-  parcel.put(std::vector<double>{});
-  parcel.put(true);
-  Parcel copy(parcel.bytes());
-  EXPECT_EQ(copy.take<std::int64_t>(), -3);
-  EXPECT_EQ(copy.take<std::string>(), std::string("a\0b", 3));
-  const auto numbers = copy.take<std::vector<double>>();
-  EXPECT_EQ(numbers, (std::vector<double>{1e-300, -0.0, std::numeric_limits<double>::infinity()}));
-  EXPECT_TRUE(std::signbit(numbers[1]));
-  const auto back = copy.take<std::vector<at::Tensor>>();
-  ASSERT_EQ(back.size(), tensors.size());
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    ASSERT_EQ(back[i].defined(), tensors[i].defined());
-    if (!tensors[i].defined()) continue;
-    EXPECT_EQ(back[i].scalar_type(), tensors[i].scalar_type());
-    EXPECT_TRUE(torch::equal(back[i], tensors[i]));
-  }
-  EXPECT_TRUE(copy.take<std::vector<double>>().empty());
-  EXPECT_TRUE(copy.take<bool>());
-  EXPECT_TRUE(copy.at_end());
-}
-
-TEST(Parcel, CutAnywhereItSaysSo) {
-  Parcel parcel;
-  parcel.put(std::string("layer"));
-  parcel.put(std::vector<double>{1, 2, 3});
-  parcel.put(torch::ones({2, 2}));
-  parcel.put(7);
-  const auto take_all = [](Parcel cut) {
-    cut.take<std::string>();
-    cut.take<std::vector<double>>();
-    cut.take<at::Tensor>();
-    cut.take<int>();
-  };
-  take_all(Parcel(parcel.bytes()));
-  for (std::size_t size = 0; size < parcel.bytes().size(); ++size) {
-    Parcel cut(
-        std::vector<std::byte>(parcel.bytes().begin(), parcel.bytes().begin() + static_cast<std::ptrdiff_t>(size)));
-    EXPECT_THROW(take_all(cut), RankError) << size;
-  }
-}
 
 class Trees : public testing::TestWithParam<int> {};
 
@@ -134,6 +85,56 @@ TEST(Exchange, WhatIsNoParcelIsRefused) {
     receive(*ranks, 1);
   });
   EXPECT_THAT(thrown[0], HasSubstr("rank 0 got something else than a reading from rank 1"));
+}
+
+TEST(Exchange, ALongParcelGoesInPieces) {
+  const std::string text(std::size_t{150} << 20, 'x');
+  Parcel parcel;
+  parcel.put(text);
+  parcel.put(7);
+  int after = 0;
+  bool same = false;
+  const auto thrown = on_ranks(2, [&](const RanksPtr& ranks) {
+    if (ranks->rank() == 1) return send(*ranks, parcel, 0);
+    Parcel got = receive(*ranks, 1);
+    same = got.take<std::string>() == text;
+    got.take(after);
+  });
+  EXPECT_THAT(thrown, Each(IsEmpty()));
+  EXPECT_TRUE(same);
+  EXPECT_EQ(after, 7);
+}
+
+TEST(Exchange, WhatIsOnlyAnnouncedTakesNoMemory) {
+  const auto peak = [] {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss;  // KiB
+  };
+  static constexpr std::int64_t kAnnounced = std::int64_t{2} << 30;
+  const auto before = peak();
+  const auto thrown = on_ranks(2, [](const RanksPtr& ranks) {
+    if (ranks->rank() == 0) return void(receive(*ranks, 1));
+    // The header of an honest parcel, with another size.
+    class Forger final : public Ranks {
+     public:
+      explicit Forger(RanksPtr ranks) : ranks_(std::move(ranks)) {}
+      int rank() const override { return ranks_->rank(); }
+      int size() const override { return ranks_->size(); }
+      void send(const at::Tensor& bytes, int to) override {
+        const at::Tensor forged = bytes.clone();
+        std::memcpy(forged.data_ptr<std::uint8_t>() + sizeof(std::uint64_t), &kAnnounced, sizeof kAnnounced);
+        ranks_->send(forged, to);
+      }
+      void receive(const at::Tensor& bytes, int from) override { ranks_->receive(bytes, from); }
+
+     private:
+      RanksPtr ranks_;
+    } forger(ranks);
+    send(forger, Parcel(), 0);
+  });
+  EXPECT_THAT(thrown[0], HasSubstr("could not receive from rank 1: connection closed by peer"));
+  EXPECT_LT(peak() - before, kAnnounced / 1024 / 2);
 }
 
 }  // namespace

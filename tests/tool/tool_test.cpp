@@ -1,9 +1,11 @@
 // The command-line tool, as a shell runs it: what it prints, what it leaves on disk, and how it ends.
+#include <elf.h>
 #include <sys/wait.h>
 #include <torch/script.h>
 #include <torch/torch.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <dds/learning_coefficient.hpp>
 #include <dds/llc.hpp>
 #include <dds/read.hpp>
@@ -100,6 +102,11 @@ INSTANTIATE_TEST_SUITE_P(CommandLines, ToolRefuses,
                                 Refused{"missing", "read model.pt", 2, "DATA"},
                                 Refused{"format", "export % --to xml --out %x", 2, "xml"},
                                 Refused{"interval", "watch %run --interval 0", 2, "--interval"},
+                                Refused{"interval_negative", "watch %run --interval -1", 2, "--interval"},
+                                Refused{"interval_long", "watch %run --interval 86401", 2, "--interval"},
+                                Refused{"interval_infinite", "watch %run --interval inf", 2, "--interval"},
+                                Refused{"interval_beyond_clocks", "watch %run --interval 1e300", 2, "--interval"},
+                                Refused{"interval_nan", "watch %run --interval nan", 2, "nan is no number of seconds"},
                                 Refused{"no_run", "report %nowhere", 1, "nowhere holds no run"},
                                 Refused{"twice", "report %run %run/../run --out %page.html", 1, "twice"},
                                 Refused{"over_the_run", "export %run --to csv --out %run", 1, "is a run"},
@@ -107,6 +114,25 @@ INSTANTIATE_TEST_SUITE_P(CommandLines, ToolRefuses,
                                 Refused{"no_file", "read %nothing %text", 1, "there is no such file"},
                                 Refused{"rank", "lambda linear 4 4 --rank 5", 1, "5"}),
                          [](const auto& info) { return info.param.name; });
+
+TEST_F(ToolTest, AttachTakesNoMemoryForWhatAProgramOnlyTellsOf) {
+  Elf64_Ehdr header = {};
+  std::memcpy(header.e_ident, ELFMAG, SELFMAG);
+  header.e_ident[EI_CLASS] = ELFCLASS64;
+  header.e_phoff = sizeof header;
+  header.e_phnum = 1;
+  Elf64_Phdr segment = {};
+  segment.p_type = PT_INTERP;
+  segment.p_filesz = std::uint64_t{1} << 40;
+  std::string program(sizeof header + sizeof segment, '\0');
+  std::memcpy(program.data(), &header, sizeof header);
+  std::memcpy(program.data() + sizeof header, &segment, sizeof segment);
+  test::put(path("program"), program);
+  fs::permissions(path("program"), fs::perms::owner_exec, fs::perm_options::add);
+  const Result result = dds("attach --list -- " + file("program"));
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.error.find("asks for a loader by a path of 1099511627776 bytes"), std::string::npos) << result.error;
+}
 
 class ToolHelp : public ToolTest, public testing::WithParamInterface<const char*> {};
 
