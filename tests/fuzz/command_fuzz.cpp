@@ -1,5 +1,5 @@
 // Command lines of `dds`, an argument a line, in a folder with two runs. The command's own main catches what is thrown:
-// it must end with one of its exit codes. `dds read` is left out, whose files are LibTorch's to read.
+// it must end with one of its exit codes. `dds read` and `dds llc` are left out, whose files are LibTorch's to read.
 #include <fmt/format.h>
 
 #include "src/log/run.hpp"
@@ -8,6 +8,7 @@
 #include "tests/fuzz/samples.hpp"
 
 void dds::tool::add_read(CLI::App&) {}
+void dds::tool::add_llc(CLI::App&) {}
 
 int dds_main(int argc, char** argv);
 
