@@ -43,6 +43,14 @@ def _watch():
     _stop()
     thread, under_way = threading.get_ident(), []
 
+    def harmless(hook):
+        def guarded(*args):
+            try:
+                hook(*args)
+            except Exception:
+                _stop()  # without a probe, and without a word to the program
+        return guarded
+
     def before(module, args, kwargs={}):
         if threading.get_ident() != thread or not torch.is_grad_enabled() or len(_calls) == _kMost:
             return
@@ -68,8 +76,8 @@ def _watch():
             if type(module).__module__.startswith(("torch.nn.parallel", "torch.distributed", "torch.nn.modules.transformer",
                                                    "torch.nn.modules.activation")):
                 continue
-            _handles.append(module.register_forward_pre_hook(before, **({"with_kwargs": True} if more else {})))
-            _handles.append(module.register_forward_hook(after))
+            _handles.append(module.register_forward_pre_hook(harmless(before), **({"with_kwargs": True} if more else {})))
+            _handles.append(module.register_forward_hook(harmless(after)))
 
 def _tensors(value, path):
     import torch
