@@ -22,6 +22,7 @@ template <>
 class torch::nn::Cloneable<dds::attach::Members> {
  public:
   static const void* parameters(const Module* module) { return &module->parameters_.items(); }
+  static const void* buffers(const Module* module) { return &module->buffers_.items(); }
   static const void* children(const Module* module) { return &module->children_.items(); }
 };
 
@@ -30,8 +31,8 @@ namespace {
 
 using Members = torch::nn::Cloneable<dds::attach::Members>;
 
-/// Items of the ordered dictionaries in a module.
-struct RawParameter {
+/// Items of the ordered dictionaries in a module: of its parameters and buffers, and of its children.
+struct RawTensor {
   RawString key;
   const void* tensor;
 };
@@ -39,7 +40,7 @@ struct RawChild {
   RawString key;
   const void *module, *count;
 };
-static_assert(sizeof(RawParameter) == sizeof(torch::OrderedDict<std::string, at::Tensor>::Item));
+static_assert(sizeof(RawTensor) == sizeof(torch::OrderedDict<std::string, at::Tensor>::Item));
 static_assert(sizeof(RawChild) == sizeof(torch::OrderedDict<std::string, std::shared_ptr<torch::nn::Module>>::Item));
 
 struct Entry {
@@ -61,7 +62,11 @@ std::vector<Entry> entries(const void* items, const void* Item::*value) {
 }
 
 std::vector<Entry> parameters_of(const void* module) {
-  return entries(Members::parameters(static_cast<const torch::nn::Module*>(module)), &RawParameter::tensor);
+  return entries(Members::parameters(static_cast<const torch::nn::Module*>(module)), &RawTensor::tensor);
+}
+
+std::vector<Entry> buffers_of(const void* module) {
+  return entries(Members::buffers(static_cast<const torch::nn::Module*>(module)), &RawTensor::tensor);
 }
 
 std::vector<Entry> children_of(const void* module) {
@@ -95,6 +100,10 @@ struct CppModules::State {
       if (!tensor.defined()) continue;
       network.parameters.push_back(
           hooks::found_parameter(type, path, parameter.name, std::move(tensor), sequence_first));
+    }
+    for (const Entry& buffer : buffers_of(module)) {
+      at::Tensor tensor = tensor_at(buffer.value, like);
+      if (tensor.defined()) network.buffers.emplace_back(hooks::path_below(path, buffer.name), std::move(tensor));
     }
     for (const Entry& child : children_of(module)) {
       walk(child.value, hooks::path_below(path, child.name), sequence_first, like, above, network);

@@ -17,7 +17,9 @@ log::Sink& Folder::opened() {
   try {
     directory_ = log::directory(path_);
   } catch (const IoError&) {
-    directory_ = log::directory(fmt::format("{}.{}", path_.string(), ::getpid()));
+    const std::filesystem::path own = fmt::format("{}.{}", path_.string(), ::getpid());
+    directory_ = log::directory(own);
+    path_ = own;
   }
   for (const auto& [key, json] : description_) directory_->describe(key, json);
   return *directory_;

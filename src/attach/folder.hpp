@@ -17,12 +17,14 @@ class Folder : public log::Sink {
   void describe(const std::string& key, const std::string& json) override;
   /// Makes it now, though there is nothing to write yet.
   void open() { opened(); }
+  /// Where it is, once it was made.
+  const std::filesystem::path& path() const { return path_; }
 
  private:
   /// A directory that another process has taken, or that holds anything, is left to it: PATH.PID instead.
   log::Sink& opened();
 
-  std::filesystem::path path_;
+  std::filesystem::path path_;  ///< as it was asked for, until it is made
   log::SinkPtr directory_;
   std::map<std::string, std::string> description_;  ///< until then
 };

@@ -43,9 +43,22 @@ void Leaves::for_each(const std::function<void(const hooks::FoundParameter&)>& v
   }
 }
 
+void Leaves::for_each_buffer(const std::function<void(const std::string&, const at::Tensor&)>& visit) const {
+  for (const auto& [name, buffer] : buffers_) {
+    if (auto tensor = buffer.lock()) visit(name, at::Tensor(std::move(tensor)));
+  }
+}
+
 bool Leaves::known(const at::Tensor& leaf) const {
   return std::any_of(parameters_.begin(), parameters_.end(),
                      [&](const Parameter& parameter) { return is(parameter.tensor, leaf); });
+}
+
+std::optional<Network> Leaves::network_of(const at::Tensor& leaf) const {
+  for (ModuleTree* tree : trees_) {
+    if (auto network = tree->network_of(leaf)) return network;
+  }
+  return std::nullopt;
 }
 
 bool Leaves::adopt(const at::Tensor& leaf) {
@@ -84,6 +97,9 @@ void Leaves::take(const Network& network, std::string_view language) {
     found.tensor = at::Tensor();
     parameters_.push_back({found, Weak(parameter.tensor.getIntrusivePtr())});
   }
+  for (const auto& [name, buffer] : network.buffers) {
+    buffers_.emplace_back(source.prefix + name, Weak(buffer.getIntrusivePtr()));
+  }
   for (const Parameter& parameter : parameters_) layers_.insert(parameter.found.layer);
   networks_.push_back(std::move(source));
 }
@@ -98,6 +114,7 @@ bool Leaves::settle() {
   settled_ = true;
   const std::vector<Parameter> before = std::move(parameters_);
   parameters_.clear();
+  buffers_.clear();
   networks_.clear();
   layers_.clear();
   alone_ = 0;

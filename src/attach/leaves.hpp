@@ -6,9 +6,11 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "hooks/layers.hpp"
@@ -37,6 +39,13 @@ class Leaves : public hooks::ParameterSource {
   bool settle();
 
   bool empty() const { return parameters_.empty(); }
+  bool known(const at::Tensor& leaf) const;
+  /// What adopt() would take in with the leaf; empty if it is in no module.
+  std::optional<Network> network_of(const at::Tensor& leaf) const;
+  /// Of parameters and buffers: rises with what comes up.
+  std::size_t size() const { return parameters_.size() + buffers_.size(); }
+  /// The buffers of the networks, as far as they are still the tensors that they were.
+  void for_each_buffer(const std::function<void(const std::string& name, const at::Tensor& buffer)>& visit) const;
   /// All that are alive.
   std::vector<at::Tensor> tensors() const;
   /// Leaves that may turn out to be parameters.
@@ -58,12 +67,12 @@ class Leaves : public hooks::ParameterSource {
     Weak tensor;
   };
 
-  bool known(const at::Tensor& leaf) const;
   void take(const Network& network, std::string_view language);
   void take_alone(const at::Tensor& leaf);
 
   std::vector<ModuleTree*> trees_;
   std::vector<Parameter> parameters_;
+  std::vector<std::pair<std::string, Weak>> buffers_;
   std::vector<Source> networks_;
   std::set<std::string> layers_;
   std::size_t alone_ = 0;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hooks/layers.hpp"
@@ -16,6 +17,7 @@ namespace dds::attach {
 struct Network {
   std::string type;  ///< its class: "Net"
   std::vector<hooks::FoundParameter> parameters;
+  std::vector<std::pair<std::string, at::Tensor>> buffers;  ///< by their full names
 };
 
 /// Where a program keeps its modules.

@@ -13,6 +13,7 @@
 
 #include "hooks/operators.hpp"
 #include "src/attach/folder.hpp"
+#include "src/attach/interpreter.hpp"
 #include "src/log/file.hpp"
 
 namespace dds::attach {
@@ -21,6 +22,14 @@ namespace {
 constexpr std::size_t kNotes = 20;  // kept, of what went otherwise than expected
 
 thread_local int passes_under_way = 0;
+
+/// A backward pass, or what must not be taken for one, is under way on this thread.
+struct Passing {
+  Passing() { ++passes_under_way; }
+  ~Passing() { --passes_under_way; }
+  Passing(const Passing&) = delete;
+  Passing& operator=(const Passing&) = delete;
+};
 
 /// Half of the memory that was free when this was first asked.
 std::size_t most_held() {
@@ -56,7 +65,7 @@ class Session::Ear : public hooks::Listener {
   bool exclusive() const override { return false; }
   bool listening() const override { return listening_; }
   void listen(bool on) { listening_ = on; }
-  std::unique_ptr<hooks::OperatorNote> operator_starts(std::string_view, c10::ArrayRef<const c10::IValue> args,
+  std::unique_ptr<hooks::OperatorNote> operator_starts(std::string_view name, c10::ArrayRef<const c10::IValue> args,
                                                        bool grad_mode, hooks::Nesting&) override {
     if (!grad_mode) return nullptr;
     std::vector<at::Tensor> leaves;
@@ -71,6 +80,7 @@ class Session::Ear : public hooks::Listener {
       }
     });
     if (!leaves.empty()) session_.parameters_used(leaves, /*looked_at=*/tensors == 1, bytes);
+    session_.operator_starts(name, args);
     return nullptr;
   }
   void operator_ends(std::string_view, hooks::OperatorNote&, const std::vector<c10::IValue>&,
@@ -88,7 +98,9 @@ Session::Session(Settings settings)
       leaves_(std::make_shared<Leaves>(std::vector<ModuleTree*>{&cpp_, &python_})),
       folder_(std::make_shared<Folder>(settings_.out)),
       ear_(std::make_shared<Ear>(*this)),
-      plain_keys_(c10::impl::tls_local_dispatch_key_set()) {
+      plain_keys_(c10::impl::tls_local_dispatch_key_set()),
+      probe_(settings_.max_rows) {
+  if (settings_.snapshots && settings_.list.empty()) snapshots_.emplace();
   make_monitor();
   listen_here();
   open(/*of_this_step=*/true);
@@ -182,9 +194,11 @@ void Session::open(bool of_this_step) {
 
 void Session::read() {
   const c10::impl::ForceDispatchKeyGuard plain(plain_keys_);
+  const std::int64_t step = monitor_->steps();
   catch_up_ = false;
   step_->finish();
   step_.reset();
+  write_snapshot(step);
   describe();
 }
 
@@ -192,6 +206,43 @@ void Session::abandon() {
   if (!step_) return;
   step_->abandon();
   step_.reset();
+  if (snapshots_) snapshots_->drop();
+}
+
+// ---- snapshots ----
+
+void Session::take_snapshot(const std::vector<at::Tensor>& used) {
+  if (!snapshots_ || !step_ || !of_this_step_) return;
+  const c10::impl::ForceDispatchKeyGuard plain(plain_keys_);
+  // Before the first pass they may be looked at, and converted or loaded then.
+  if (!trains_ && snapshots_->outdated(used)) snapshots_->drop();
+  snapshots_->take(*leaves_, used, /*anew=*/!trains_);
+}
+
+void Session::write_snapshot(std::int64_t step) {
+  if (!snapshots_) return;
+  const Passing own;  // a network may differentiate something in its forward
+  try {
+    folder_->open();
+    const std::filesystem::path folder = folder_->path() / "snapshots";
+    snapshots_->write(folder, step, *leaves_);
+    probe_.write(folder);
+  } catch (const std::exception& error) {
+    if (failed_snapshots_++ == 0) note(fmt::format("step {} has no snapshot, or no probe: {}", step, error.what()));
+  }
+  probe_.over(step);
+  say_why_no_probe();
+}
+
+void Session::say_why_no_probe() {
+  if (const std::string why = probe_.why_not(/*at_the_end=*/ending_); !why.empty()) note(why);
+}
+
+void Session::operator_starts(std::string_view name, c10::ArrayRef<const c10::IValue> args) {
+  if (!snapshots_) return;
+  guarded([&] {
+    if (step_ && of_this_step_ && probe_.wants_losses(monitor_->steps())) probe_.operator_starts(name, args);
+  });
 }
 
 // ---- steps ----
@@ -240,6 +291,7 @@ void Session::parameters_used(const std::vector<at::Tensor>& leaves, bool looked
       for (const at::Tensor& leaf : leaves) used_.insert(leaf.unsafeGetTensorImpl());
     }
     look_for_update(/*before_use=*/true);
+    take_snapshot(leaves);
     held_ += bytes;
     if (!step_ || held_ < most_held()) return;
     // Passes that nobody differentiates: what a recording keeps of them would grow without end.
@@ -268,6 +320,8 @@ void Session::backward_starts() noexcept {
       }
     }
     look_for_update(/*before_use=*/false);
+    take_snapshot({});
+    if (snapshots_ && step_ && of_this_step_) probe_.settle();
     deafen();
   });
 }
@@ -287,6 +341,9 @@ void Session::backward_ends() noexcept {
     ++passes_;
     if (!pending_) remember();
     pending_ = true;
+    if (snapshots_ && steps_.last_update_is_next()) {
+      if (const std::int64_t next = lost_ + steps_.step() + 1; due(next)) probe_.watch(next);
+    }
     if (step_ && of_this_step_) return;
     abandon();
     if (steps_.last_update_is_next()) open(/*of_this_step=*/false);
@@ -296,8 +353,11 @@ void Session::backward_ends() noexcept {
 
 void Session::finish() noexcept {
   guarded([&] {
+    ending_ = true;
+    Interpreter::leave();
     if (trains_) look_for_update(/*before_use=*/false);
     abandon();
+    if (snapshots_ && snapshots_->written() > 0) say_why_no_probe();
     if (leaves_->empty() && unseen_passes_ > 0) {
       note(
           fmt::format("{} backward passes, and no operator took a parameter: the network was compiled, or runs kernels "
@@ -318,7 +378,7 @@ void Session::describe() {
   for (const Leaves::Source& source : leaves_->networks()) {
     networks.push_back({{"class", source.network}, {"language", source.language}, {"prefix", source.prefix}});
   }
-  const nlohmann::ordered_json attached{
+  nlohmann::ordered_json attached{
       {"command", command()},
       {"pid", ::getpid()},
       {"every", settings_.every},
@@ -332,6 +392,11 @@ void Session::describe() {
       {"backward_passes_of_other_threads", elsewhere_},
       {"notes", notes_},
   };
+  if (snapshots_) {
+    attached["snapshots"] = probe_.description();
+    attached["snapshots"]["written"] = snapshots_->written();
+    attached["snapshots"]["failed"] = failed_snapshots_;
+  }
   folder_->describe("attach", attached.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 

@@ -18,7 +18,9 @@
 #include "hooks/observer.hpp"
 #include "src/attach/leaves.hpp"
 #include "src/attach/module_tree.hpp"
+#include "src/attach/probe.hpp"
 #include "src/attach/settings.hpp"
+#include "src/attach/snapshots.hpp"
 #include "src/attach/updates.hpp"
 
 namespace dds::attach {
@@ -58,6 +60,8 @@ class Session {
   /// An operator on the thread that is followed is about to take these, or to look at one alone. `bytes`: of the other
   /// tensors that it takes.
   void parameters_used(const std::vector<at::Tensor>& leaves, bool looked_at, std::size_t bytes);
+  /// An operator in grad mode is about to run there.
+  void operator_starts(std::string_view name, c10::ArrayRef<const c10::IValue> args);
   /// Looks whether there was an update. `before_use`: a recording that begins now misses nothing of the step.
   void look_for_update(bool before_use);
   void apply(Steps::Event event, bool before_use);
@@ -65,6 +69,11 @@ class Session {
   bool due(std::int64_t step) const;
   void open(bool of_this_step);
   void read();
+  /// Keeps what has come up of the parameters of the step that is recorded, before it changes. `used`: by the operator
+  /// that is about to run.
+  void take_snapshot(const std::vector<at::Tensor>& used);
+  void write_snapshot(std::int64_t step);
+  void say_why_no_probe();
   void abandon();
   void note(const std::string& what);
   void describe();
@@ -97,6 +106,10 @@ class Session {
   Steps steps_;
   std::int64_t lost_ = 0;  ///< steps before those, on a thread that was not followed yet
   Watch watch_;
+  std::optional<Snapshots> snapshots_;  ///< empty: none are wanted
+  Probe probe_;
+  std::int64_t failed_snapshots_ = 0;
+  bool ending_ = false;             ///< the process is
   std::set<TensorId> used_;         ///< taken by operators in the first step
   std::int64_t elsewhere_ = 0;      ///< backward passes of other threads
   std::int64_t unseen_passes_ = 0;  ///< backward passes before any parameter was seen

@@ -41,12 +41,17 @@ Settings Settings::parse(const std::string& text) {
       settings.max_rows = number(key, value, 1);
     } else if (key == "stop_after") {
       settings.stop_after = number(key, value, 0);
+    } else if (key == "snapshots") {
+      if (value != "0" && value != "1") throw InvalidArgument(fmt::format("{}={}: expected 0 or 1", key, value));
+      settings.snapshots = value == "1";
     } else if (key == "list") {
       settings.list = value;
     } else if (key != "torch" && key != "plugin") {
-      throw InvalidArgument(fmt::format(
-          "'{}': there is no such setting, expected out, every, layers, max_rows, stop_after, list, torch or plugin",
-          key));
+      throw InvalidArgument(
+          fmt::format("'{}': there is no such setting, expected out, every, layers, max_rows, stop_after, snapshots, "
+                      "list, torch or "
+                      "plugin",
+                      key));
     }
   }
   return settings;

@@ -16,7 +16,8 @@ struct Settings {
   std::vector<std::string> layers;         ///< layers: glob patterns on names, one each; none: all
   std::int64_t max_rows = 65536;           ///< max_rows: as ReadingOptions::max_rows
   std::optional<std::int64_t> stop_after;  ///< stop_after: no later step is due
-  std::filesystem::path list;              ///< list: read nothing, and leave the layers that were seen in this file
+  bool snapshots = false;      ///< snapshots: 1: keep the parameters of the steps that are read, and a probe
+  std::filesystem::path list;  ///< list: read nothing, and leave the layers that were seen in this file
 
   /// Throws InvalidArgument for a key that there is not, or a value that is none. `torch` and `plugin` are the preload
   /// object's (which LibTorch to wait for; which plugin to load) and passed over.

@@ -33,7 +33,7 @@ struct Options {
   std::vector<std::string> layers;
   std::int64_t every = 100, max_rows = 65536;
   std::optional<std::int64_t> stop_after;
-  bool list = false;
+  bool snapshots = false, list = false;
 };
 
 /// KEY=VALUE for DDS_ATTACH (src/attach/settings.hpp).
@@ -60,6 +60,7 @@ void set_environment(const Options& options, const fs::path& list) {
                          fmt::format("max_rows={}:", options.max_rows);
   for (const std::string& pattern : options.layers) settings += setting("layers", pattern);
   if (options.stop_after) settings += fmt::format("stop_after={}:", *options.stop_after);
+  if (options.snapshots) settings += "snapshots=1:";
   if (!list.empty()) settings += setting("list", list.string());
   settings.pop_back();
   ::setenv("DDS_ATTACH", settings.c_str(), 1);
@@ -140,6 +141,7 @@ void add_attach(CLI::App& program) {
       "Examples:\n"
       "  dds attach --out runs/a -- ./train --epochs 3\n"
       "  dds attach --every 10 --layers 'encoder.*' --out runs/b -- python3 train.py\n"
+      "  dds attach --every 1000 --snapshots --out runs/c -- python3 train.py && dds llc runs/c\n"
       "  dds attach --list -- python3 train.py");
   const auto options = std::make_shared<Options>();
   command->add_option("COMMAND", options->command, "program and its arguments, after --")->required();
@@ -149,13 +151,18 @@ void add_attach(CLI::App& program) {
       ->capture_default_str();
   command->add_option("--layers", options->layers, "read layers whose name matches; '*' any text, '?' one character")
       ->allow_extra_args(false);
-  command->add_option("--max-rows", options->max_rows, "rows of one layer and side that go into a reading")
+  command
+      ->add_option("--max-rows", options->max_rows,
+                   "rows of one layer and side that go into a reading, and samples of a probe")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_option("--stop-after", options->stop_after, "read no step after this one")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--torch", options->torch,
                       "LibTorch of the programs that COMMAND starts: a folder with lib/ in it");
+  command->add_flag("--snapshots", options->snapshots,
+                    "keep the parameters of the steps that are read, and in Python a probe batch and the network, in\n"
+                    "snapshots/ of the run directory, for 'dds llc'");
   command->add_flag("--list", options->list,
                     "read nothing; print the layers of the first step when the command has ended");
   command->callback([options] { attach(*options); });

@@ -10,6 +10,7 @@ namespace dds::tool {
 
 void add_attach(CLI::App& program);
 void add_read(CLI::App& program);
+void add_llc(CLI::App& program);
 void add_report(CLI::App& program);
 void add_compare(CLI::App& program);
 void add_watch(CLI::App& program);

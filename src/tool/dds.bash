@@ -6,26 +6,31 @@ _dds() {
   if ((COMP_CWORD > 1)); then command=${COMP_WORDS[1]}; fi
   case $command:$previous in
     read:--side) words='activation input fisher' ;;
-    read:--likelihood) words='categorical bernoulli gaussian' ;;
+    read:--likelihood | llc:--likelihood) words='categorical bernoulli gaussian' ;;
+    llc:--kind) words='plain tilted' ;;
     export:--to) words='csv jsonl tensorboard' ;;
     report:--format) words='svg png' ;;
-    *:--out | *:--figures)
+    *:--out | *:--figures | llc:--model | llc:--data)
       mapfile -t COMPREPLY < <(compgen -f -- "$current")
       return
       ;;
     *)
       case $command in
-        attach) words='--out --every --layers --max-rows --stop-after --torch --list' ;;
+        attach) words='--out --every --layers --max-rows --stop-after --torch --snapshots --list' ;;
         read)
           words='--likelihood --input --targets --layers --side --out --step --spectra --empirical --draws --batch-size
             --max-rows --seed --own-dtype'
+          ;;
+        llc)
+          words='--model --data --likelihood --input --targets --kind --steps --every --parameters --max-seconds --max-gradients
+            --seed --out --read'
           ;;
         report) words='--out --figures --format' ;;
         compare) words='--step' ;;
         watch) words='--interval --once' ;;
         lambda) words='regular crossing reduced-rank linear --density --rank' ;;
         export) words='--to --out' ;;
-        *) words='attach read report compare watch lambda export --version' ;;
+        *) words='attach read llc report compare watch lambda export --version' ;;
       esac
       words+=' --help'
       ;;

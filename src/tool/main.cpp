@@ -37,6 +37,7 @@ int run(int argc, char** argv) {
       "line makes no sense.");
   add_attach(program);
   add_read(program);
+  add_llc(program);
   add_report(program);
   add_compare(program);
   add_watch(program);

@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <dds/error.hpp>
 #include <dds/log.hpp>
@@ -16,17 +15,15 @@
 #include <vector>
 
 #include "src/tool/command.hpp"
+#include "src/tool/samples.hpp"
 #include "src/tool/table.hpp"
-#include "src/tool/tensors.hpp"
 
 namespace dds::tool {
 namespace {
 
 struct Options {
-  std::string model, data;
-  std::string likelihood;
-  std::vector<std::string> inputs;
-  std::string targets;
+  std::string model;
+  SampleOptions samples;
   std::vector<std::string> layers, sides;
   std::string out;
   bool spectra = false, empirical = false, own_dtype = false;
@@ -36,47 +33,6 @@ struct Options {
   std::int64_t step = 0;
   std::uint64_t seed = 0;
 };
-
-/// Inputs and targets by the names that were given, or else: the tensor `targets`, or the second of a list, is the
-/// targets, and all others are inputs.
-Data data_of(const Options& options, const NamedTensors& file) {
-  Data data;
-  std::string targets = options.targets;
-  const bool given = !targets.empty();
-  if (!given) targets = file.numbered ? "1" : "targets";
-  for (const auto& [name, tensor] : file.tensors) {
-    if (name == targets) data.targets = tensor;
-    if (name != targets && options.inputs.empty()) data.inputs.push_back(tensor);
-  }
-  if (given) file.at(targets);  // throws if there is none
-  for (const std::string& name : options.inputs) data.inputs.push_back(file.at(name));
-  if (data.inputs.empty())
-    throw InvalidArgument(fmt::format("{} holds targets only ({}), expected an input", options.data, targets));
-  return data;
-}
-
-double sigma_of(const std::string& text) {
-  double sigma = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), sigma);
-  if (error != std::errc() || end != text.data() + text.size())
-    throw InvalidArgument(fmt::format("--likelihood gaussian:{}: '{}' is no number", text, text));
-  return sigma;
-}
-
-/// What was asked for, or what the targets tell: class indices are whole numbers. Null: neither tells.
-LikelihoodPtr likelihood_of(const Options& options, const Data& data) {
-  constexpr std::string_view kGaussian = "gaussian:";
-  if (options.likelihood == "categorical") return categorical();
-  if (options.likelihood == "bernoulli") return bernoulli();
-  if (options.likelihood == "gaussian") return gaussian();
-  if (options.likelihood.starts_with(kGaussian)) return gaussian(sigma_of(options.likelihood.substr(kGaussian.size())));
-  if (!options.likelihood.empty()) {
-    throw InvalidArgument(fmt::format(
-        "--likelihood is '{}', expected categorical, bernoulli, gaussian or gaussian:SIGMA", options.likelihood));
-  }
-  if (!data.targets.defined()) return nullptr;
-  return data.targets.scalar_type() == at::kLong ? categorical() : gaussian();
-}
 
 /// Stands in where only the forward pass is read.
 LikelihoodPtr no_likelihood() {
@@ -114,8 +70,8 @@ std::string text_of(const std::vector<Signature>& signatures) {
 
 void read_model(const Options& options) {
   const ScriptModel model = load_script(options.model);
-  const Data data = data_of(options, load_tensors(options.data));
-  const LikelihoodPtr likelihood = likelihood_of(options, data);
+  const Data data = data_of(options.samples);
+  const LikelihoodPtr likelihood = likelihood_of(options.samples, data);
   const auto reading = ReadingOptions()
                            .layers(options.layers)
                            .sides(sides_of(options, likelihood != nullptr))
@@ -134,7 +90,7 @@ void read_model(const Options& options) {
   if (!options.out.empty()) {
     const log::SinkPtr run = log::directory(options.out);
     run->describe("model", nlohmann::json(options.model).dump());
-    run->describe("data", nlohmann::json(options.data).dump());
+    run->describe("data", nlohmann::json(options.samples.data).dump());
     run->describe("likelihood", nlohmann::json(likelihood ? likelihood->name() : "none").dump());
     for (const Signature& signature : signatures) run->write(signature);
   }
@@ -161,22 +117,24 @@ void add_read(CLI::App& program) {
       "       second of a list, is the targets, and all others are inputs in the order of the file.\n\n"
       "The read is in fp64, with the true Fisher: labels from the model's own predictive distribution. With --out the\n"
       "signatures are a run, as a training program logs one, for 'dds report' and the rest.\n\n"
-      "A TorchScript archive is a program, and so may be a file of tensors: LibTorch runs code of theirs when it loads\n"
-      "them, which can read and write your files. Do not read a stranger's outside a sandbox (src/docs/untrusted_files.md).\n\n"
+      "A TorchScript archive is a program, and so may be a file of tensors: LibTorch runs code of theirs when it "
+      "loads\n"
+      "them, which can read and write your files. Do not read a stranger's outside a sandbox "
+      "(src/docs/untrusted_files.md).\n\n"
       "Examples:\n"
       "  dds read model.pt probe.pt\n"
       "  dds read model.pt probe.pt --likelihood gaussian:0.1 --out runs/read --spectra\n"
       "  dds read lm.pt text.pt --input tokens --layers 'blocks.*' --side activation --side fisher --draws 4");
   const auto options = std::make_shared<Options>();
   command->add_option("MODEL", options->model, "TorchScript archive")->required();
-  command->add_option("DATA", options->data, "file of tensors")->required();
+  command->add_option("DATA", options->samples.data, "file of tensors")->required();
   command->add_option(
-      "--likelihood", options->likelihood,
+      "--likelihood", options->samples.likelihood,
       "categorical, bernoulli, gaussian or gaussian:SIGMA (default: categorical where the targets are int64,\n"
       "gaussian where they are anything else, and no Fisher side where there are none)");
-  command->add_option("--input", options->inputs, "name of an input; may be given several times, in order")
+  command->add_option("--input", options->samples.inputs, "name of an input; may be given several times, in order")
       ->allow_extra_args(false);
-  command->add_option("--targets", options->targets, "name of the targets");
+  command->add_option("--targets", options->samples.targets, "name of the targets");
   command->add_option("--layers", options->layers, "glob pattern on the names of layers; several times (default: all)")
       ->allow_extra_args(false);
   command

@@ -2,56 +2,28 @@
 // read is what a Monitor in them reads, and how everything ends.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
-#include <sys/wait.h>
-#include <torch/version.h>
 
 #include <cmath>
 #include <csignal>
-#include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <tuple>
 
 #include "src/attach/settings.hpp"
-#include "src/log/run.hpp"
-#include "tests/log/fixture.hpp"
-#include "tests/paths.hpp"
+#include "tests/attach/fixture.hpp"
 #include "tests/support.hpp"
 
 namespace dds {
 namespace {
 
+using test::AttachTest;
 using test::content;
+using test::quoted;
+using test::Result;
 using testing::HasSubstr;
 using testing::Values;
 namespace fs = std::filesystem;
-
-std::string quoted(const std::string& text) { return "'" + text + "'"; }
-
-struct Result {
-  int status = -1;  ///< as a shell gives it: 128 + N for the signal N
-  std::string out, error;
-  bool operator==(const Result&) const = default;
-};
-
-class AttachTest : public test::LogTest {
- protected:
-  /// Runs `command` in a shell, in this test's folder.
-  Result shell(const std::string& command) const {
-    const std::string whole =
-        "cd " + quoted(path("").string()) + " && ulimit -c 0 && exec env OMP_NUM_THREADS=1 " + command;
-    const int status =
-        std::system(("( " + whole + " ) >" + quoted(path("stdout")) + " 2>" + quoted(path("stderr"))).c_str());
-    const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    return {code, content(path("stdout")), content(path("stderr"))};
-  }
-  Result attach(const std::string& options, const std::string& command) const {
-    return shell(quoted(test::kTool) + " attach " + options + " -- " + command);
-  }
-  static std::string program(const std::string& name) { return quoted(std::string(test::kPrograms) + "/" + name); }
-  log::Run run(const std::string& name = "run") const { return log::read_run(path(name)); }
-};
 
 using Key = std::tuple<std::int64_t, std::string, Side>;
 
@@ -305,28 +277,9 @@ INSTANTIATE_TEST_SUITE_P(
 
 // ---- Python ----
 
-class AttachPython : public AttachTest, public testing::WithParamInterface<const char*> {
+class AttachPython : public test::PythonAttachTest, public testing::WithParamInterface<const char*> {
  protected:
-  void SetUp() override {
-    AttachTest::SetUp();
-    const fs::path torch = fs::path(test::kPython) / "torch/torch/version.py";
-    if (!fs::exists(torch)) GTEST_SKIP() << "no PyTorch: ./tests/benchmarks/run --peers installs it";
-    const std::string version = fmt::format("'{}.{}.", TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR);
-    if (content(torch).find(version) == std::string::npos)
-      GTEST_SKIP() << "PyTorch is of another version than this LibTorch";
-    for (const char* name : {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONNOUSERSITE"}) setenv(name, "1", 1);
-    setenv("PYTHONPATH", fmt::format("{0}/python:{0}/torch", test::kPython).c_str(), 1);
-    // Without its bytecode PyTorch takes a minute to import.
-    setenv("PYTHONPYCACHEPREFIX", (std::string(test::kPrograms) + "/bytecode").c_str(), 1);
-  }
-  void TearDown() override {
-    unsetenv("PYTHONPATH");
-    AttachTest::TearDown();
-  }
-  std::string script() const {
-    return quoted(std::string(test::kPython) + "/interpreter") + " " +
-           quoted(fmt::format("{}/{}.py", test::kPythonPrograms, GetParam()));
-  }
+  std::string script() const { return PythonAttachTest::script(GetParam()); }
 };
 
 TEST_P(AttachPython, IsReadAsByHooksInPython) {
@@ -377,7 +330,10 @@ TEST(AttachSettings, AreReadFromText) {
   EXPECT_THAT(settings.layers, testing::ElementsAre("fc*", "conv?"));
   EXPECT_EQ(settings.max_rows, 5);
   EXPECT_EQ(settings.stop_after, 0);
-  for (const char* wrong : {"every=0", "every=x", "every=3x", "every", "max_rows=-1", "stop_after=-1", "color=red"}) {
+  EXPECT_FALSE(settings.snapshots);
+  EXPECT_TRUE(attach::Settings::parse("snapshots=1").snapshots);
+  for (const char* wrong :
+       {"every=0", "every=x", "every=3x", "every", "max_rows=-1", "stop_after=-1", "snapshots=2", "color=red"}) {
     EXPECT_THAT(test::message_of([&] { attach::Settings::parse(wrong); }), HasSubstr("expected")) << wrong;
   }
 }

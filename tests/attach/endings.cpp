@@ -6,7 +6,9 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -22,6 +24,29 @@ struct Net : torch::nn::Module {
 
 torch::Tensor loss_of(Net& net) {
   return torch::nn::functional::cross_entropy(net.forward(torch::randn({20, 6})), torch::randint(0, 3, {20}));
+}
+
+/// A norm first, whose buffers change in the first operator.
+struct Normed : torch::nn::Module {
+  torch::nn::BatchNorm1d norm{register_module("norm", torch::nn::BatchNorm1d(6))};
+  std::shared_ptr<Net> net{register_module("net", std::make_shared<Net>())};
+};
+
+/// Five steps, each of which leaves what it began with in a file.
+void train_and_save(Normed& model) {
+  torch::optim::SGD optimizer(model.parameters(), 0.1);
+  for (int step = 0; step < 5; ++step) {
+    torch::serialize::OutputArchive archive;
+    for (const auto& parameter : model.named_parameters()) archive.write(parameter.key(), parameter.value());
+    for (const auto& buffer : model.named_buffers()) archive.write(buffer.key(), buffer.value(), /*is_buffer=*/true);
+    archive.save_to("had." + std::to_string(step) + ".pt");
+    optimizer.zero_grad();
+    const torch::Tensor output = model.net->forward(model.norm(torch::randn({20, 6})));
+    const torch::Tensor loss = torch::nn::functional::cross_entropy(output, torch::randint(0, 3, {20}));
+    loss.backward();
+    optimizer.step();
+    std::printf("%d %.17g\n", step, loss.item<double>());
+  }
 }
 
 /// Six steps; `before` is called before each.
@@ -100,6 +125,16 @@ int main(int argc, char** argv) {
       _exit(1);
     }
     wait_for(child);
+  }
+  if (way == "saved") {
+    Normed model;
+    train_and_save(model);
+  }
+  if (way == "squatted") {  // somebody puts a file where the snapshots are to go
+    train(net, [](int step) {
+      if (step == 2) std::filesystem::remove_all("run/snapshots");
+      if (step == 2) std::fclose(std::fopen("run/snapshots", "w"));
+    });
   }
   if (way == "thread") std::thread([&] { train(net); }).join();
   if (way == "threads") {  // another thread has a network of its own

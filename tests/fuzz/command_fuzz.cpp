@@ -1,6 +1,10 @@
 // Command lines of `dds`, an argument a line, in a folder with two runs. The command's own main catches what is thrown:
+<<<<<<< HEAD
 // it must end with one of its exit codes. `dds read` is left out, whose files are LibTorch's to read, and of `dds
 // attach` what looks at a program and runs it.
+=======
+// it must end with one of its exit codes. `dds read` and `dds llc` are left out, whose files are LibTorch's to read.
+>>>>>>> llc_outside
 #include <fmt/format.h>
 
 #include "src/llc/stage.hpp"
@@ -11,6 +15,7 @@
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/fuzz/samples.hpp"
 
+<<<<<<< HEAD
 // Verdicts are read here and none is made, for which the sampler would have to be compiled too.
 bool dds::distance_is_stationary(const std::optional<double>&, const std::optional<double>&) { return false; }
 std::string_view dds::to_string(Sampler) { return ""; }
@@ -26,6 +31,10 @@ std::filesystem::path plugin_for(const Torch&) { return "plugin.so"; }
 std::filesystem::path preload_object() { throw IoError("nothing is run here"); }
 
 }  // namespace dds::tool
+=======
+void dds::tool::add_read(CLI::App&) {}
+void dds::tool::add_llc(CLI::App&) {}
+>>>>>>> llc_outside
 
 int dds_main(int argc, char** argv);
 

@@ -1,5 +1,6 @@
 // The command-line tool, as a shell runs it: what it prints, what it leaves on disk, and how it ends.
 #include <elf.h>
+#include <fmt/format.h>
 #include <sys/wait.h>
 #include <torch/script.h>
 #include <torch/torch.h>
@@ -11,6 +12,7 @@
 #include <dds/read.hpp>
 #include <dds/script.hpp>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
 
@@ -111,6 +113,12 @@ INSTANTIATE_TEST_SUITE_P(CommandLines, ToolRefuses,
                                 Refused{"twice", "report %run %run/../run --out %page.html", 1, "twice"},
                                 Refused{"over_the_run", "export %run --to csv --out %run", 1, "is a run"},
                                 Refused{"no_archive", "read %text %text", 1, "no TorchScript archive"},
+                                Refused{"llc_of_nothing", "llc", 2, "RUN is missing"},
+                                Refused{"llc_steps", "llc --model m --data d --steps 3", 2, "--steps"},
+                                Refused{"llc_kind", "llc %run --kind best", 2, "best"},
+                                Refused{"llc_unlogged", "llc --model m --data d --read", 2, "--read"},
+                                Refused{"no_model", "llc %run", 1, "has no model.pt"},
+                                Refused{"no_snapshots", "llc %run --model %text --data %text", 1, "has no snapshots"},
                                 Refused{"no_file", "read %nothing %text", 1, "there is no such file"},
                                 Refused{"rank", "lambda linear 4 4 --rank 5", 1, "5"}),
                          [](const auto& info) { return info.param.name; });
@@ -159,14 +167,15 @@ TEST_P(ToolHelp, HasExamplesAndItsOptionsAreCompleted) {
   EXPECT_EQ(words, options_in(help.out)) << completed.error;
 }
 
-INSTANTIATE_TEST_SUITE_P(Commands, ToolHelp, Values("attach", "read", "report", "compare", "watch", "lambda", "export"),
+INSTANTIATE_TEST_SUITE_P(Commands, ToolHelp,
+                         Values("attach", "read", "llc", "report", "compare", "watch", "lambda", "export"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_F(ToolTest, HelpListsEveryCommandAndTheExitCodes) {
   const Result help = dds("--help");
   EXPECT_EQ(help.code, 0);
   for (const char* text :
-       {"attach", "read", "report", "compare", "watch", "lambda", "export", "Exit codes: 0", " 1 ", " 2 "})
+       {"attach", "read", "llc", "report", "compare", "watch", "lambda", "export", "Exit codes: 0", " 1 ", " 2 "})
     EXPECT_NE(help.out.find(text), std::string::npos) << text;
   EXPECT_TRUE(std::regex_match(dds("--version").out, std::regex("\\d+\\.\\d+\\.\\d+\n")));
 }
@@ -189,11 +198,11 @@ TEST_F(ToolTest, LambdaGivesTheClosedForms) {
 // ---- dds read ----
 
 /// Two linear layers, as `torch.jit.script` of such a module in Python leaves them.
-torch::jit::Module small_script() {
+torch::jit::Module small_script(bool trained = false) {
   torch::manual_seed(3);
   torch::jit::Module model("Net");
-  model.register_parameter("first", torch::randn({5, 4}), false);
-  model.register_parameter("second", torch::randn({3, 5}), false);
+  model.register_parameter("first", torch::randn({5, 4}).requires_grad_(trained), false);
+  model.register_parameter("second", torch::randn({3, 5}).requires_grad_(trained), false);
   model.define(R"(
     def forward(self, x):
         return torch.matmul(torch.tanh(torch.matmul(x, self.first.t())), self.second.t())
@@ -286,6 +295,148 @@ TEST_F(ToolTest, ReadTakesTheForwardPassOnlyWhereNothingTellsALikelihood) {
   EXPECT_EQ(dds("read " + file("model.pt") + " " + file("data.pt") + " --side fisher").code, 1);
   EXPECT_NE(dds("read " + file("model.pt") + " " + file("data.pt") + " --input pixels").error.find("there are: 0"),
             std::string::npos);
+}
+
+// ---- dds llc ----
+
+/// A network of which a run has snapshots: where they are, how many columns `first` has in them, and what the names
+/// have before them.
+class ToolLlc : public ToolTest {
+ protected:
+  void SetUp() override {
+    ToolTest::SetUp();
+    script_.save(path("model.pt").string());
+    torch::manual_seed(8);
+    x_ = torch::randn({40, 4});
+    y_ = torch::randint(0, 3, {40}, torch::kLong);
+    pickle(c10::ivalue::Tuple::create({x_, y_}), path("data.pt").string());
+    write_run("run");
+    fs::create_directory(path("run/snapshots"));
+  }
+  /// `prefix`: what the names have before them; `columns`: of `first`, which is returned.
+  at::Tensor snapshot(std::int64_t step, const std::string& prefix = "", std::int64_t columns = 4) const {
+    const at::Tensor first = torch::full({5, columns}, 0.1 * static_cast<double>(step + 1));
+    c10::impl::GenericDict dict(c10::StringType::get(), c10::TensorType::get());
+    dict.insert(prefix + "first", first);
+    dict.insert(prefix + "second", script_.attr("second").toTensor());
+    dict.insert(std::string("other"), torch::ones({2}));
+    pickle(dict, path(fmt::format("run/snapshots/{}.pt", step)).string());
+    return first;
+  }
+  LlcEstimate expected(const at::Tensor& first, LlcOptions options) const {
+    const torch::jit::Module script = script_.deepcopy();
+    {
+      const at::NoGradGuard no_grad;
+      script.attr("first").toTensor().copy_(first);
+    }
+    const ScriptModel model = script_model(script);
+    return estimate_llc(*model.module, categorical(), Data(x_, y_), model.forward, options);
+  }
+  std::string model_and_data() const { return "--model " + file("model.pt") + " --data " + file("data.pt"); }
+
+  torch::jit::Module script_ = small_script(/*trained=*/true);
+  at::Tensor x_, y_;
+};
+
+TEST_F(ToolLlc, OfAModelIsThatOfTheLibrary) {
+  const auto options = LlcOptions().max_gradients(1500).seed(3).kind(LlcKind::Tilted).parameters({"sec*"});
+  const LlcEstimate own = expected(script_.attr("first").toTensor(), options);
+  const Result result = dds("llc " + model_and_data() +
+                            " --max-gradients 1500 --seed 3 --kind tilted --parameters 'sec*' --out " + file("llc"));
+  ASSERT_EQ(result.code, 0) << result.error;
+  const log::Run run = log::read_run(path("llc"));
+  ASSERT_EQ(run.estimates.size(), 1u);
+  EXPECT_EQ(run.estimates[0].lambda, own.lambda);
+  EXPECT_EQ(run.estimates[0].standard_error, own.standard_error);
+  EXPECT_EQ(run.estimates[0].verdict(), own.verdict());
+  EXPECT_EQ(run.estimates[0].parameters, 15);
+  EXPECT_EQ(run.estimates[0].kind, LlcKind::Tilted);
+  EXPECT_EQ(run.description["llc"]["likelihood"], "categorical");
+  EXPECT_NE(result.out.find("40 samples, likelihood categorical, tilted estimator (ours"), std::string::npos);
+}
+
+TEST_F(ToolLlc, OfARegularModelIsHalfItsParametersAndConverged) {
+  torch::jit::Module line("Line");
+  line.register_parameter("w", torch::randn({4, 1}, torch::kDouble).requires_grad_(), false);
+  line.define("def forward(self, x):\n    return torch.matmul(x, self.w)\n");
+  line.save(path("line.pt").string());
+  const at::Tensor x = torch::randn({400, 4}, torch::kDouble);
+  pickle(c10::ivalue::Tuple::create({x, x.matmul(line.attr("w").toTensor()).detach()}), path("line_data.pt").string());
+  const Result result =
+      dds("llc --model " + file("line.pt") + " --data " + file("line_data.pt") + " --seed 1 --out " + file("line"));
+  ASSERT_EQ(result.code, 0) << result.error;
+  const log::Run run = log::read_run(path("line"));
+  ASSERT_EQ(run.estimates.size(), 1u);
+  EXPECT_TRUE(run.estimates[0].converged()) << result.out;
+  EXPECT_NEAR(*run.estimates[0].lambda, 2, 4 * *run.estimates[0].standard_error + 0.02);
+  const std::string row = row_with(result.out, " 0 ");
+  EXPECT_TRUE(std::regex_search(row, std::regex("^ 0 [0-9.]+ \\[[0-9.]+, [0-9.]+\\] .* converged$"))) << row;
+  EXPECT_EQ(result.out.find("refused"), std::string::npos);
+}
+
+TEST_F(ToolLlc, OfSnapshotsIsThatOfTheirWeightsAndIsAppendedToTheRun) {
+  std::map<std::int64_t, at::Tensor> weights;
+  for (const std::int64_t step : {0, 10, 20, 100}) weights[step] = snapshot(step, "module.");
+  const Result result = dds("llc " + file("run") + " " + model_and_data() + " --steps 10,100 --max-gradients 1500");
+  ASSERT_EQ(result.code, 0) << result.error;
+  const log::Run run = log::read_run(path("run"));
+  ASSERT_EQ(run.estimates.size(), 3u + 2);
+  for (const std::int64_t step : {10, 100}) {
+    const LlcEstimate& found = run.estimates[step == 10 ? 3 : 4];
+    const LlcEstimate own = expected(weights[step], LlcOptions().max_gradients(1500));
+    EXPECT_EQ(found.step, step);
+    EXPECT_EQ(found.lambda, own.lambda);
+    EXPECT_EQ(found.verdict(), own.verdict());
+  }
+  EXPECT_EQ(run.signatures.size(), 7u) << "what was there is there";
+
+  ASSERT_EQ(
+      dds("llc " + file("run") + " " + model_and_data() + " --every 3 --max-gradients 300 --out " + file("own")).code,
+      0);
+  const log::Run own = log::read_run(path("own"));
+  ASSERT_EQ(own.estimates.size(), 2u);
+  EXPECT_EQ(own.estimates[1].step, 100);
+  EXPECT_NE(dds("compare " + file("run") + " " + file("own")).out.find("plain"), std::string::npos);
+}
+
+TEST_F(ToolLlc, WhatWasRefusedIsNotShownAsAnLlc) {
+  snapshot(0);
+  const Result result = dds("llc " + file("run") + " " + model_and_data() + " --max-gradients 60");
+  ASSERT_EQ(result.code, 0) << result.error;
+  const log::Run run = log::read_run(path("run"));
+  ASSERT_FALSE(run.estimates.back().converged());
+  EXPECT_TRUE(std::regex_search(row_with(result.out, " 0 "), std::regex("^ 0 (\\(.*\\)|-) - "))) << result.out;
+  EXPECT_NE(result.out.find(run.estimates.back().verdict()), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("1 of 1 refused: what stands in brackets is no LLC"), std::string::npos) << result.out;
+}
+
+TEST_F(ToolLlc, SaysWhatDoesNotFit) {
+  const auto says = [&](const std::string& arguments, const std::string& text) {
+    const std::size_t rows = log::read_run(path("run")).estimates.size();
+    const Result result = dds("llc " + file("run") + " " + model_and_data() + " --max-gradients 60 " + arguments);
+    EXPECT_EQ(result.code, 1);
+    EXPECT_NE(result.error.find(text), std::string::npos) << result.error;
+    EXPECT_EQ(log::read_run(path("run")).estimates.size(), rows);
+  };
+  snapshot(1);
+  says("--steps 2", "has no snapshot of step 2; there are: 1");
+  snapshot(0, "", 3);
+  says("", "0.pt does not fit the model: 'first' is Float [5x3], the model's Float [5x4]");
+  snapshot(0, "net.", 3);
+  says("", "0.pt does not fit the model: 'net.first' is Float [5x3], the model's Float [5x4]");
+  c10::impl::GenericDict dict(c10::StringType::get(), c10::TensorType::get());
+  dict.insert(std::string("first"), script_.attr("first").toTensor());
+  pickle(dict, path("run/snapshots/0.pt").string());
+  says("", "0.pt does not fit the model: the model's 'second' is not in it");
+  for (const char* prefix : {"a.", "b."}) {
+    dict.insert(std::string(prefix) + "first", script_.attr("first").toTensor());
+    dict.insert(std::string(prefix) + "second", script_.attr("second").toTensor());
+  }
+  pickle(dict, path("run/snapshots/0.pt").string());
+  says("", "0.pt fits the model more than once, under a. and b.");
+  pickle(x_, path("data.pt").string());
+  snapshot(0);
+  says("", "has no targets, which an LLC needs");
 }
 
 // ---- dds compare, watch, export, report ----

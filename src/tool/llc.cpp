@@ -1,0 +1,337 @@
+// `dds llc`: the LLC at the snapshots that `dds attach --snapshots` left, or of a TorchScript model as it is.
+#include <ATen/core/Tensor.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/nn/module.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <dds/error.hpp>
+#include <dds/interrupt.hpp>
+#include <dds/llc.hpp>
+#include <dds/log.hpp>
+#include <dds/read.hpp>
+#include <dds/script.hpp>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "src/log/run.hpp"
+#include "src/tool/command.hpp"
+#include "src/tool/samples.hpp"
+#include "src/tool/table.hpp"
+#include "src/tool/tensors.hpp"
+
+namespace dds::tool {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Options {
+  std::string run, model, out;
+  SampleOptions samples;
+  std::string kind = "plain";
+  std::vector<std::int64_t> steps;
+  std::int64_t every = 1;
+  std::vector<std::string> parameters;
+  double max_seconds = LlcOptions().max_seconds();
+  std::int64_t max_gradients = LlcOptions().max_gradients();
+  std::uint64_t seed = LlcOptions().seed();
+  bool read = false;
+};
+
+struct Snapshot {
+  std::int64_t step = 0;
+  fs::path file;  ///< empty: the model as it is
+};
+
+/// What was asked for of the files STEP.pt of a run, in order of their steps.
+std::vector<Snapshot> snapshots_of(const Options& options) {
+  const fs::path folder = fs::path(options.run) / "snapshots";
+  log::read_description(options.run);  // throws if it is no run
+  std::vector<Snapshot> all, chosen;
+  std::error_code missing;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, missing)) {
+    const std::string name = entry.path().stem().string();
+    std::int64_t step = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
+    if (error == std::errc() && end == name.data() + name.size() && entry.path().extension() == ".pt")
+      all.push_back({step, entry.path()});
+  }
+  if (all.empty()) throw IoError(fmt::format("{} has no snapshots, which dds attach --snapshots writes", options.run));
+  std::sort(all.begin(), all.end(), [](const Snapshot& a, const Snapshot& b) { return a.step < b.step; });
+  for (const std::int64_t step : options.steps) {
+    if (std::none_of(all.begin(), all.end(), [&](const Snapshot& one) { return one.step == step; })) {
+      std::vector<std::int64_t> there;
+      there.reserve(all.size());
+      for (const Snapshot& one : all) there.push_back(one.step);
+      throw InvalidArgument(
+          fmt::format("{} has no snapshot of step {}; there are: {}", options.run, step, fmt::join(there, ", ")));
+    }
+  }
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const auto& steps = options.steps;
+    if (steps.empty() ? static_cast<std::int64_t>(i) % options.every == 0
+                      : std::find(steps.begin(), steps.end(), all[i].step) != steps.end())
+      chosen.push_back(all[i]);
+  }
+  return chosen;
+}
+
+/// What is recorded of a run is used where nothing else was given.
+Options with_defaults(Options options) {
+  if (options.run.empty()) {
+    if (options.model.empty() || options.samples.data.empty())
+      throw CLI::ValidationError("llc", "RUN is missing, or --model and --data are");
+    if (!options.steps.empty() || options.every != 1)
+      throw CLI::ValidationError("llc", "--steps and --every are for the snapshots of a RUN");
+    return options;
+  }
+  const fs::path folder = fs::path(options.run) / "snapshots";
+  const auto recorded = [&](const char* file, const char* option, const char* what) {
+    if (fs::exists(folder / file)) return (folder / file).string();
+    throw IoError(fmt::format("{} has no {}, {}: give one with {} (the notes under 'attach' in run.json say why)",
+                              options.run, file, what, option));
+  };
+  if (options.model.empty()) options.model = recorded("model.pt", "--model", "the network as TorchScript");
+  if (!options.samples.data.empty()) return options;
+  options.samples.data = recorded("probe.pt", "--data", "the probe batch");
+  if (!options.samples.likelihood.empty()) return options;
+  const nlohmann::ordered_json run = log::read_description(options.run);
+  const auto likelihood = nlohmann::ordered_json::json_pointer("/attach/snapshots/likelihood");
+  if (run.contains(likelihood) && run[likelihood].is_string())
+    options.samples.likelihood = run[likelihood].get<std::string>();
+  return options;
+}
+
+using Targets = std::vector<std::pair<std::string, at::Tensor>>;  ///< parameters and buffers of the model, by name
+
+Targets tensors_of(const torch::nn::Module& model) {
+  Targets targets;
+  for (const auto& parameter : model.named_parameters()) targets.emplace_back(parameter.key(), parameter.value());
+  for (const auto& buffer : model.named_buffers()) targets.emplace_back(buffer.key(), buffer.value());
+  return targets;
+}
+
+std::string shape_of(const at::Tensor& tensor) {
+  return fmt::format("{} [{}]", c10::toString(tensor.scalar_type()), fmt::join(tensor.sizes(), "x"));
+}
+
+/// The first of the model's tensors that the snapshot does not have under the prefix, or has of another shape, in
+/// words; empty if all fit.
+std::string misfit(const Targets& model, const NamedTensors& snapshot, const std::string& prefix) {
+  for (const auto& [name, tensor] : model) {
+    const auto found = std::find_if(snapshot.tensors.begin(), snapshot.tensors.end(),
+                                    [&, &own = name](const auto& one) { return one.first == prefix + own; });
+    if (found == snapshot.tensors.end()) return fmt::format("the model's '{}' is not in it", prefix + name);
+    if (found->second.sizes() != tensor.sizes() || found->second.scalar_type() != tensor.scalar_type())
+      return fmt::format("'{}' is {}, the model's {}", found->first, shape_of(found->second), shape_of(tensor));
+  }
+  return "";
+}
+
+/// What the names of the model have before them in the snapshot: nothing, or "module." and the like where the program
+/// had it in another module, or several networks.
+std::string prefix_of(const Targets& model, const NamedTensors& snapshot, const fs::path& file) {
+  const std::string& first = model.front().first;
+  const std::string plain = misfit(model, snapshot, "");
+  if (plain.empty()) return "";
+  std::vector<std::string> fit;
+  std::string why = plain;
+  for (const auto& [name, tensor] : snapshot.tensors) {
+    if (!name.ends_with("." + first)) continue;
+    const std::string prefix = name.substr(0, name.size() - first.size());
+    if (const std::string wrong = misfit(model, snapshot, prefix); wrong.empty()) {
+      fit.push_back(prefix);
+    } else if (fit.empty() && why == plain) {
+      why = wrong;
+    }
+  }
+  if (fit.size() == 1) return fit.front();
+  if (fit.empty()) throw InvalidArgument(fmt::format("{} does not fit the model: {}", file.string(), why));
+  throw InvalidArgument(
+      fmt::format("{} fits the model more than once, under {}", file.string(), fmt::join(fit, " and ")));
+}
+
+/// Gives the model the parameters and buffers of a snapshot.
+void restore(const Targets& model, const Snapshot& snapshot) {
+  const NamedTensors file = load_tensors(snapshot.file);
+  const std::string prefix = prefix_of(model, file, snapshot.file);
+  const c10::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : model) at::Tensor(tensor).copy_(file.at(prefix + name));
+}
+
+/// Tells a terminal how far the chains are, and leaves nothing there.
+class Progress {
+ public:
+  explicit Progress(std::int64_t step) : step_(step) {}
+  ~Progress() {
+    if (shown_) fmt::print(stderr, "\r{:40}\r", "");
+  }
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  void operator()(double share) {
+    static const bool terminal = isatty(STDERR_FILENO) != 0;
+    if (!terminal) return;
+    fmt::print(stderr, "\rstep {}: {:.0f} %", step_, 100 * share);
+    shown_ = true;
+  }
+
+ private:
+  std::int64_t step_;
+  bool shown_ = false;
+};
+
+/// A number that was refused stands in brackets, and has no interval.
+std::vector<std::string> row_of(const LlcEstimate& e) {
+  const bool good = e.converged();
+  return {std::to_string(e.step),
+          good || !e.lambda ? show(e.lambda) : "(" + show(e.lambda) + ")",
+          good && e.low && e.high ? fmt::format("[{}, {}]", show(e.low), show(e.high)) : "-",
+          show(e.gamma),
+          std::to_string(e.gradients),
+          e.verdict()};
+}
+
+log::SinkPtr sink_of(const Options& options, const Likelihood& likelihood) {
+  log::SinkPtr sink;
+  if (!options.out.empty()) {
+    sink = log::directory(options.out);
+  } else if (!options.run.empty()) {
+    sink = log::directory(options.run, {.resume = true});
+  } else {
+    return nullptr;
+  }
+  const nlohmann::ordered_json how{{"model", options.model},
+                                   {"data", options.samples.data},
+                                   {"likelihood", likelihood.name()},
+                                   {"kind", options.kind},
+                                   {"parameters", options.parameters},
+                                   {"max_seconds", options.max_seconds},
+                                   {"max_gradients", options.max_gradients},
+                                   {"seed", options.seed}};
+  sink->describe("llc", how.dump());
+  return sink;
+}
+
+void estimate(const Options& given) {
+  const Options options = with_defaults(given);
+  const std::vector<Snapshot> snapshots =
+      options.run.empty() ? std::vector<Snapshot>{Snapshot()} : snapshots_of(options);
+  const ScriptModel model = load_script(options.model);
+  const Data data = data_of(options.samples);
+  const LikelihoodPtr likelihood = likelihood_of(options.samples, data);
+  if (!likelihood) throw InvalidArgument(fmt::format("{} has no targets, which an LLC needs", options.samples.data));
+  const Targets tensors = tensors_of(*model.module);
+  if (!snapshots.front().file.empty()) restore(tensors, snapshots.front());  // what does not fit writes no log
+  const log::SinkPtr sink = sink_of(options, *likelihood);
+
+  const CatchInterrupts catching;
+  auto llc = LlcOptions()
+                 .kind(options.kind == "tilted" ? LlcKind::Tilted : LlcKind::Plain)
+                 .parameters(options.parameters)
+                 .max_seconds(options.max_seconds)
+                 .max_gradients(options.max_gradients)
+                 .seed(options.seed)
+                 .cancelled(interrupted);
+  Table table({"step", "lambda", "<95 % interval", "gamma", "gradients", "<verdict"});
+  std::size_t refused = 0, done = 0;
+  for (const Snapshot& snapshot : snapshots) {
+    if (interrupted()) break;
+    if (!snapshot.file.empty()) restore(tensors, snapshot);
+    if (options.read) {
+      for (Signature& signature : read(*model.module, likelihood, data, model.forward)) {
+        signature.step = snapshot.step;
+        sink->write(signature);
+      }
+    }
+    Progress progress(snapshot.step);
+    LlcEstimate estimate = estimate_llc(*model.module, likelihood, data, model.forward,
+                                        llc.progress([&](double share) { progress(share); }));
+    estimate.step = snapshot.step;
+    if (sink) sink->write(estimate);
+    table.add(row_of(estimate));
+    refused += estimate.converged() ? 0 : 1;
+    ++done;
+  }
+  fmt::print("{} samples, likelihood {}, {} estimator{}\n\n{}", data.size(), likelihood->name(), options.kind,
+             options.kind == "tilted" ? " (ours, not the published LLC)" : "", table.text());
+  if (refused > 0) {
+    fmt::print("\n{} of {} refused: what stands in brackets is no LLC, for the reason that the verdict names\n",
+               refused, done);
+  }
+  if (done < snapshots.size()) fmt::print("\nInterrupted after {} of {} snapshots\n", done, snapshots.size());
+}
+
+}  // namespace
+
+void add_llc(CLI::App& program) {
+  CLI::App* command =
+      program.add_subcommand("llc", "Learning coefficients at the snapshots of a run, or of a TorchScript model");
+  command->footer(
+      "RUN is a folder that 'dds attach --snapshots' wrote. Each snapshot's parameters and buffers are put into the\n"
+      "network, which is TorchScript, by their names; the step, the sampler, gamma and the length are found by\n"
+      "calibration. A row a snapshot is appended to the log of RUN, or with --out to one of its own, for 'dds report' "
+      "and\n"
+      "'dds compare'. Without RUN the model is taken as it is.\n\n"
+      "No number is an LLC unless its verdict is 'converged': what was refused stands in brackets.\n\n"
+      "A TorchScript archive is a program, and so may be a file of tensors: LibTorch runs code of theirs when it "
+      "loads\n"
+      "them, which can read and write your files. Do not read a stranger's outside a sandbox "
+      "(src/docs/untrusted_files.md).\n\n"
+      "Examples:\n"
+      "  dds llc runs/a\n"
+      "  dds llc runs/a --every 10 --kind tilted --max-seconds 60 --read\n"
+      "  dds llc runs/a --model net.pt --data train.pt --steps 0,1000 --parameters 'head.*'\n"
+      "  dds llc --model net.pt --data train.pt --likelihood gaussian:0.1");
+  const auto options = std::make_shared<Options>();
+  command->add_option("RUN", options->run, "run directory with snapshots");
+  command->add_option("--model", options->model, "TorchScript archive (default: the one recorded in RUN)");
+  command->add_option("--data", options->samples.data, "file of tensors (default: the probe batch recorded in RUN)");
+  command->add_option(
+      "--likelihood", options->samples.likelihood,
+      "categorical, bernoulli, gaussian or gaussian:SIGMA (default: that of the recorded loss; of other data,\n"
+      "categorical where the targets are int64, and gaussian where they are anything else)");
+  command->add_option("--input", options->samples.inputs, "name of an input; may be given several times, in order")
+      ->allow_extra_args(false);
+  command->add_option("--targets", options->samples.targets, "name of the targets");
+  command->add_option("--kind", options->kind, "plain, or tilted: for points that are no minimum")
+      ->check(CLI::IsMember({"plain", "tilted"}))
+      ->capture_default_str();
+  command
+      ->add_option("--steps", options->steps, "snapshots to take, by their steps, separated by commas (default: all)")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command->add_option("--every", options->every, "take one snapshot in so many, from the first on")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--parameters", options->parameters,
+                   "glob pattern on the names of the parameters that move; several times (default: all)")
+      ->allow_extra_args(false);
+  command->add_option("--max-seconds", options->max_seconds, "end an estimate after so long; 0: no limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--max-gradients", options->max_gradients, "forward and backward passes of an estimate; 0: no limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--seed", options->seed, "seed of the draws")->capture_default_str();
+  command->add_option("--out", options->out, "folder to log into, new or empty (default: RUN)");
+  CLI::Option* read =
+      command->add_flag("--read", options->read, "log signatures at each snapshot too: in fp64, with the true Fisher");
+  command->callback([options, read] {
+    if (*read && options->run.empty() && options->out.empty())
+      throw CLI::ValidationError("--read", "there is no log to write to: give --out");
+    estimate(*options);
+  });
+}
+
+}  // namespace dds::tool
