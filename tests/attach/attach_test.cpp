@@ -87,7 +87,7 @@ TEST_P(AttachPrograms, DoTheSameAndAreReadAsByAMonitor) {
   EXPECT_EQ(bare, attach(fmt::format("--every {} --out run", GetParam().every), program("bare_" + name) + " weights"));
   EXPECT_EQ(trained, weights());
   const log::Run attached = run();
-  EXPECT_EQ(attached.description["attach"]["notes"], nlohmann::json::array());
+  EXPECT_EQ(attached.description["attach"]["notes"], nlohmann::ordered_json::array());
   ASSERT_FALSE(attached.signatures.empty());
 
   ASSERT_EQ(shell(program("monitored_" + name) + " weights monitor").status, 0);
@@ -135,7 +135,7 @@ TEST_P(AttachEndings, AreTheCommandsOwnAndLeaveAWholeLog) {
   }
   EXPECT_EQ(std::vector<std::int64_t>(steps.begin(), steps.end()), GetParam().steps);
   EXPECT_EQ(log.description["attach"]["updates_per_step"], GetParam().updates_per_step);
-  EXPECT_EQ(log.description["attach"]["notes"], nlohmann::json::array());
+  EXPECT_EQ(log.description["attach"]["notes"], nlohmann::ordered_json::array());
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, AttachEndings,
@@ -288,7 +288,7 @@ TEST_P(AttachPython, IsReadAsByHooksInPython) {
   EXPECT_EQ(bare, attach("--every 2 --out run", script())) << "the loss is another";
 
   const log::Run log = run();
-  EXPECT_EQ(log.description["attach"]["notes"], nlohmann::json::array());
+  EXPECT_EQ(log.description["attach"]["notes"], nlohmann::ordered_json::array());
   const auto attached = by_key(log);
   const auto reference = nlohmann::json::parse(content(path("reference.json")));
   ASSERT_FALSE(reference.empty());

@@ -276,7 +276,7 @@ TEST_P(ReadFloor, HoldsWhatSinglePrecisionDoes) {
     const LossForm loss = loss_forms().at(form);
     Fitted fitted(loss, steps);
     const at::Tensor targets = name == "categorical" ? fitted.y : F::one_hot(fitted.y, 10).to(torch::kFloat);
-    const auto read_in = [&](bool fp64) {
+    const auto read_in = [&, &likelihood = likelihood, fisher = fisher](bool fp64) {
       return read(*fitted.net, likelihood, Data(fitted.x, targets), forward_of<torch::nn::SequentialImpl>(),
                   ReadOptions().fisher(fisher).fp64(fp64).batch_size(50).reading(
                       ReadingOptions().sides({Side::Fisher}).spectra(true)));

@@ -49,7 +49,7 @@ TEST_P(EveryKindMonitored, TrainsBitForBitAsWithout) {
   const auto& [kind, threads] = GetParam();
   const int before = torch::get_num_threads();
   torch::set_num_threads(threads);
-  const auto train = [&](bool attached) {
+  const auto train = [&, &kind = kind](bool attached) {
     torch::manual_seed(5);
     const auto net = test::make_net(kind);
     torch::optim::SGD optimizer(net->parameters(), torch::optim::SGDOptions(1e-4).momentum(0.9));
