@@ -121,8 +121,10 @@ TEST_F(MessagesTest, AReadThatIsNotInFp64IsTold) {
 class Interrupt : public testing::TestWithParam<int> {};
 
 TEST_P(Interrupt, TheFirstSignalIsNotedAndTheHandlersComeBack) {
-  struct sigaction before, after;
-  sigaction(GetParam(), nullptr, &before);
+  // A shell that starts the tests in its background has them ignore SIGINT.
+  struct sigaction found, before = {}, after;
+  before.sa_handler = SIG_DFL;
+  sigaction(GetParam(), &before, &found);
   {
     const CatchInterrupts outer;
     EXPECT_FALSE(interrupted());
@@ -138,8 +140,11 @@ TEST_P(Interrupt, TheFirstSignalIsNotedAndTheHandlersComeBack) {
   }
   sigaction(GetParam(), nullptr, &after);
   EXPECT_EQ(after.sa_handler, before.sa_handler);
-  const CatchInterrupts again;
-  EXPECT_FALSE(interrupted());
+  {
+    const CatchInterrupts again;
+    EXPECT_FALSE(interrupted());
+  }
+  sigaction(GetParam(), &found, nullptr);
 }
 
 INSTANTIATE_TEST_SUITE_P(Signals, Interrupt, testing::Values(SIGINT, SIGTERM),
@@ -160,6 +165,7 @@ TEST(InterruptTest, WhatIsIgnoredStaysIgnored) {
 TEST(InterruptTest, ASecondSignalEndsTheProcess) {
   EXPECT_EXIT(
       {
+        std::signal(SIGINT, SIG_DFL);
         const CatchInterrupts catching;
         std::raise(SIGINT);
         if (interrupted()) std::raise(SIGINT);
