@@ -245,7 +245,7 @@ void estimate(const Options& given) {
   std::size_t refused = 0, done = 0;
   for (const Snapshot& snapshot : snapshots) {
     if (interrupted()) break;
-    if (!snapshot.file.empty()) restore(tensors, snapshot);
+    if (done > 0) restore(tensors, snapshot);
     if (options.read) {
       for (Signature& signature : read(*model.module, likelihood, data, model.forward)) {
         signature.step = snapshot.step;
@@ -281,11 +281,8 @@ void add_llc(CLI::App& program) {
       "calibration. A row a snapshot is appended to the log of RUN, or with --out to one of its own, for 'dds report' "
       "and\n"
       "'dds compare'. Without RUN the model is taken as it is.\n\n"
-      "No number is an LLC unless its verdict is 'converged': what was refused stands in brackets.\n\n"
-      "A TorchScript archive is a program, and so may be a file of tensors: LibTorch runs code of theirs when it "
-      "loads\n"
-      "them, which can read and write your files. Do not read a stranger's outside a sandbox "
-      "(src/docs/untrusted_files.md).\n\n"
+      "No number is an LLC unless its verdict is 'converged': what was refused stands in "
+      "brackets.\n\n" DDS_STRANGERS_FILES
       "Examples:\n"
       "  dds llc runs/a\n"
       "  dds llc runs/a --every 10 --kind tilted --max-seconds 60 --read\n"
@@ -299,9 +296,7 @@ void add_llc(CLI::App& program) {
       "--likelihood", options->samples.likelihood,
       "categorical, bernoulli, gaussian or gaussian:SIGMA (default: that of the recorded loss; of other data,\n"
       "categorical where the targets are int64, and gaussian where they are anything else)");
-  command->add_option("--input", options->samples.inputs, "name of an input; may be given several times, in order")
-      ->allow_extra_args(false);
-  command->add_option("--targets", options->samples.targets, "name of the targets");
+  add_sample_options(*command, options->samples);
   command->add_option("--kind", options->kind, "plain, or tilted: for points that are no minimum")
       ->check(CLI::IsMember({"plain", "tilted"}))
       ->capture_default_str();

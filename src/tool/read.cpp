@@ -116,11 +116,7 @@ void add_read(CLI::App& program) {
       "the\n"
       "       second of a list, is the targets, and all others are inputs in the order of the file.\n\n"
       "The read is in fp64, with the true Fisher: labels from the model's own predictive distribution. With --out the\n"
-      "signatures are a run, as a training program logs one, for 'dds report' and the rest.\n\n"
-      "A TorchScript archive is a program, and so may be a file of tensors: LibTorch runs code of theirs when it "
-      "loads\n"
-      "them, which can read and write your files. Do not read a stranger's outside a sandbox "
-      "(src/docs/untrusted_files.md).\n\n"
+      "signatures are a run, as a training program logs one, for 'dds report' and the rest.\n\n" DDS_STRANGERS_FILES
       "Examples:\n"
       "  dds read model.pt probe.pt\n"
       "  dds read model.pt probe.pt --likelihood gaussian:0.1 --out runs/read --spectra\n"
@@ -132,9 +128,7 @@ void add_read(CLI::App& program) {
       "--likelihood", options->samples.likelihood,
       "categorical, bernoulli, gaussian or gaussian:SIGMA (default: categorical where the targets are int64,\n"
       "gaussian where they are anything else, and no Fisher side where there are none)");
-  command->add_option("--input", options->samples.inputs, "name of an input; may be given several times, in order")
-      ->allow_extra_args(false);
-  command->add_option("--targets", options->samples.targets, "name of the targets");
+  add_sample_options(*command, options->samples);
   command->add_option("--layers", options->layers, "glob pattern on the names of layers; several times (default: all)")
       ->allow_extra_args(false);
   command

@@ -23,6 +23,12 @@ double sigma_of(const std::string& text) {
 
 }  // namespace
 
+void add_sample_options(CLI::App& command, SampleOptions& options) {
+  command.add_option("--input", options.inputs, "name of an input; may be given several times, in order")
+      ->allow_extra_args(false);
+  command.add_option("--targets", options.targets, "name of the targets");
+}
+
 Data data_of(const SampleOptions& options) {
   const NamedTensors file = load_tensors(options.data);
   Data data;

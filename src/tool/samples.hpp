@@ -1,6 +1,7 @@
 // What a model is asked over, in the words of a command line: data, and a likelihood.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <dds/model.hpp>
 #include <string>
 #include <vector>
@@ -14,6 +15,15 @@ struct SampleOptions {
   std::string targets;              ///< --targets
   std::string likelihood;           ///< --likelihood
 };
+
+/// What the help of both says of files that others made.
+#define DDS_STRANGERS_FILES                                                                                           \
+  "A TorchScript archive is a program, and so may be a file of tensors: LibTorch runs code of theirs when it loads\n" \
+  "them, which can read and write your files. Do not read a stranger's outside a sandbox "                            \
+  "(src/docs/untrusted_files.md).\n\n"
+
+/// --input and --targets.
+void add_sample_options(CLI::App& command, SampleOptions& options);
 
 /// Inputs and targets by the names that were given, or else: the tensor `targets`, or the second of a list, is the
 /// targets, and all others are inputs. Throws InvalidArgument and IoError.
