@@ -231,8 +231,7 @@ Claim correlation_claim(const std::vector<Checkpoint>& checkpoints, dds::LlcKind
       raw.n < dds::kMinCorrelationPairs ? fmt::format(" (below {}: none is given)", dds::kMinCorrelationPairs) : "",
       detrended.rho ? fmt::format("; with the step held fixed {:.2f}", *detrended.rho) : "");
   return claim_of(fmt::format("dds_llc_rank_correlation.{}{}", layer, kind == dds::LlcKind::Tilted ? ".tilted" : ""),
-                  statement,
-                  raw.rho ? std::optional(dds::experiments::Interval{*raw.rho, *raw.low, *raw.high}) : std::nullopt);
+                  statement, dds::experiments::interval_of(raw));
 }
 
 // ---- the run ----

@@ -10,7 +10,9 @@
 #include <cmath>
 #include <cstdio>
 #include <dds/error.hpp>
+#include <dds/fit.hpp>
 #include <iostream>
+#include <numeric>
 
 #include "src/log/file.hpp"
 
@@ -128,6 +130,24 @@ Claim within(Claim claim, double predicted, double tolerance) {
 Claim at_most(Claim claim, double goal) {
   claim.goal_high = goal;
   return claim;
+}
+
+std::optional<Interval> mean_of(const std::vector<double>& values) {
+  if (values.size() < 4) return std::nullopt;
+  const MeanEstimate mean = estimate_mean(values);
+  return Interval{mean.mean, mean.low, mean.high};
+}
+
+std::optional<Interval> range_of(const std::vector<double>& values) {
+  if (values.empty()) return std::nullopt;
+  const auto [least, largest] = std::minmax_element(values.begin(), values.end());
+  const double sum = std::accumulate(values.begin(), values.end(), 0.0);
+  return Interval{sum / static_cast<double>(values.size()), *least, *largest};
+}
+
+std::optional<Interval> interval_of(const RankCorrelation& correlation) {
+  if (!correlation.rho) return std::nullopt;
+  return Interval{*correlation.rho, *correlation.low, *correlation.high};
 }
 
 Interval wilson(std::int64_t hits, std::int64_t of) {

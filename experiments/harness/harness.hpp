@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <dds/correlation.hpp>
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -62,6 +63,14 @@ struct Interval {
 };
 /// What is counted, not estimated.
 inline Interval exactly(double value) { return {value, value, value}; }
+/// `value` and as much to either side.
+inline Interval about(double value, double half) { return {value, value - half, value + half}; }
+/// A mean with its 95 % interval; of fewer than four values none is given.
+std::optional<Interval> mean_of(const std::vector<double>& values);
+/// The mean between the least and the largest value; of no value there is none.
+std::optional<Interval> range_of(const std::vector<double>& values);
+/// A correlation with its interval, where there is one.
+std::optional<Interval> interval_of(const RankCorrelation& correlation);
 /// A share of so many, at least one, with Wilson's interval.
 Interval wilson(std::int64_t hits, std::int64_t of);
 

@@ -13,16 +13,6 @@ using ex::claim_of;
 
 namespace {
 
-std::optional<Interval> of_correlation(const dds::RankCorrelation& c) {
-  return c.rho ? std::optional(Interval{*c.rho, *c.low, *c.high}) : std::nullopt;
-}
-
-std::optional<Interval> of_mean(const std::vector<double>& values) {
-  if (values.size() < 4) return std::nullopt;
-  const dds::MeanEstimate mean = dds::estimate_mean(values);
-  return Interval{mean.mean, mean.low, mean.high};
-}
-
 /// What the trial behind DESIGN.md 6.1 found in arm A at 8000 steps: least and largest over three seeds, in the order
 /// of table_observables() and columns(). A repetition has to come within one order of that.
 constexpr double kTrial[4][4][2] = {{{2.2, 2.8}, {1.4, 1.5}, {17.9, 20.2}, {7.7, 9.2}},
@@ -43,7 +33,7 @@ void table(const Study& study, bool full, std::vector<Claim>& out) {
             fmt::format("log10 of the largest over the smallest {} over d_model, arm {}, {}; mean, least and largest "
                         "over {} seeds",
                         observable.title, arm.name, column.key, study.seeds().size()),
-            over_seeds(orders(study, arm, observable, column)));
+            ex::range_of(orders(study, arm, observable, column)));
         if (&arm == &arms()[0]) {
           claim.predicted = (kTrial[o][c][0] + kTrial[o][c][1]) / 2;
           if (o == 0 && column.key == "end") claim.paper = kPaperOrders;
@@ -65,12 +55,12 @@ void moves(const Study& study, std::vector<Claim>& out) {
                fmt::format("log10 of the largest over the smallest lambda_min+(G) at resid_mid over the second half "
                            "of one training (arm {}, d = {}); mean, least and largest over seeds",
                            study.followed.arm->name, study.followed.width),
-               over_seeds(found.raw)));
+               ex::range_of(found.raw)));
   out.push_back(
       claim_of("normalised_reading_rate",
                "orders that lambda_min+(G) / tr(G) of the same trainings gains in 1000 steps there; mean, least and "
                "largest over seeds",
-               over_seeds(found.rate)));
+               ex::range_of(found.rate)));
 }
 
 void taken_apart(const Study& study, std::vector<Claim>& out) {
@@ -91,14 +81,14 @@ void taken_apart(const Study& study, std::vector<Claim>& out) {
                    fmt::format("orders of lambda_min+(G) at resid_mid over d_model at the end, arm {}: {}; mean, "
                                "least and largest over seeds",
                                arm.name, what),
-                   over_seeds(*values)));
+                   ex::range_of(*values)));
     }
     out.push_back(
         claim_of(fmt::format("end_loss_swing.arm_{}", arm.name),
                  fmt::format("log10 of the largest over the smallest train loss in the last quarter of the steps, arm "
                              "{}, d >= 16; mean, least and largest over the trainings: G goes with the square of it",
                              arm.name),
-                 over_seeds(loss_swings(study, arm))));
+                 ex::range_of(loss_swings(study, arm))));
   }
 }
 
@@ -110,7 +100,7 @@ void order(const Study& study, std::vector<Claim>& out) {
             claim_of(fmt::format("order_of_widths.{}.{}.arm_{}", observable.key, column.key, arm.name),
                      fmt::format("Spearman correlation of {} with d_model, arm {}, {}, over all seeds (Fisher's z)",
                                  observable.title, arm.name, column.key),
-                     of_correlation(order_of_widths(study, arm, observable, column)));
+                     ex::interval_of(order_of_widths(study, arm, observable, column)));
         // What the paper says, at its own reading and with the residual taken out.
         if (column.key == "end_fitted" && observable.key.starts_with("lambda_min") && observable.key.ends_with("mid")) {
           claim.predicted = -1;
@@ -199,7 +189,7 @@ void grokking(const Study& study, std::vector<Claim>& out) {
                fmt::format("steps from train accuracy 0.99 to test accuracy 0.9, mean over the {} of {} trainings "
                            "where these are 300 at least",
                            found.size(), study.trainings.size()),
-               of_mean(delays)));
+               ex::mean_of(delays)));
   for (const std::string& name : indicators(study)) {
     std::vector<double> leads, news;
     for (const Grokking& g : found) {
@@ -216,11 +206,11 @@ void grokking(const Study& study, std::vector<Claim>& out) {
                  fmt::format("steps by which {} has covered half of its way through the transition before test "
                              "accuracy has, mean over {} trainings",
                              name, leads.size()),
-                 of_mean(leads)));
+                 ex::mean_of(leads)));
     if (name != "time")
       out.push_back(claim_of("grokking_lead_over_time." + id,
                              fmt::format("the same for {}, beyond what a straight line in time has", name),
-                             of_mean(news)));
+                             ex::mean_of(news)));
   }
 }
 
@@ -242,23 +232,23 @@ void fourier(const Study& study, std::vector<Claim>& out) {
                  fmt::format("Spearman correlation of the live dimension at resid_mid ({} side) with the number of "
                              "learned frequencies, {}",
                              name, over),
-                 of_correlation(dds::spearman(*live, frequencies))));
+                 ex::interval_of(dds::spearman(*live, frequencies))));
     out.push_back(claim_of(fmt::format("live_dimension_with_frequencies.{}.given_width", name),
                            "the same with d_model fixed",
-                           of_correlation(dds::partial_spearman(*live, frequencies, widths))));
+                           ex::interval_of(dds::partial_spearman(*live, frequencies, widths))));
     out.push_back(claim_of(fmt::format("live_dimension_with_width.{}", name),
                            fmt::format("Spearman correlation of that dimension with d_model, {}", over),
-                           of_correlation(dds::spearman(*live, widths))));
+                           ex::interval_of(dds::spearman(*live, widths))));
   }
   out.push_back(
       claim_of("dead_share.unlearned_modes",
                fmt::format("share of the vectors of unlearned Fourier modes at resid_mid that lies in the dead "
                            "directions of the activations, mean {}",
                            over),
-               of_mean(unlearned)));
-  out.push_back(claim_of("dead_share.learned_modes", "the same of learned modes", of_mean(learned)));
+               ex::mean_of(unlearned)));
+  out.push_back(claim_of("dead_share.learned_modes", "the same of learned modes", ex::mean_of(learned)));
   out.push_back(claim_of("dead_share.chance", "what a direction at random would have: dead dimensions over d_model",
-                         of_mean(chance)));
+                         ex::mean_of(chance)));
 }
 
 }  // namespace

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <set>
 
 namespace modular_addition {
@@ -147,11 +146,6 @@ std::vector<double> orders(const Study& study, const Arm& arm, const Observable&
   return result;
 }
 
-Interval over_seeds(const std::vector<double>& values) {
-  const auto [least, most] = std::minmax_element(values.begin(), values.end());
-  return {std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size()), *least, *most};
-}
-
 Parts parts(const Study& study, const Arm& arm) {
   const Column start{"init_fitted", "init", true}, end{"end", "end", false}, fitted{"end_fitted", "end", true};
   const Observable &raw = table_observables()[0], &normalised = table_observables()[1], capped = rank_capped(arm);
@@ -221,7 +215,7 @@ Interval orders_a_doubling(const Study& study, const Arm& arm, const Observable&
     for (auto& [width, value] : found) width = std::log2(width);
     slopes.push_back(slope(found));
   }
-  return over_seeds(slopes);
+  return *dds::experiments::range_of(slopes);
 }
 
 Drift drift(const Study& study) {

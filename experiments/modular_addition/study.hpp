@@ -52,8 +52,6 @@ const std::vector<Column>& columns();
 /// Orders of magnitude, log10 of the largest over the smallest value over the widths of the arm, one a seed. Widths
 /// that have no such checkpoint (the loss was never matched) are left out.
 std::vector<double> orders(const Study& study, const Arm& arm, const Observable& observable, const Column& column);
-/// Mean, least and largest over the seeds.
-Interval over_seeds(const std::vector<double>& values);
 
 /// The orders of lambda_min+(G) at resid_mid at the end, taken apart one after the other, one value a seed.
 struct Parts {

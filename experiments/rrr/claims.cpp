@@ -137,7 +137,7 @@ void exact_values(std::uint64_t seed, std::vector<Claim>& out) {
     const double value = found.lambda / *expected, half = 1.96 * found.standard_error / *expected;
     out.push_back(within(claim_of("exact_at_gamma." + cell.name(),
                                   "the exact value at gamma, Gibbs sampling over quadrature; " + description(cell),
-                                  Interval{value, value - half, value + half}),
+                                  ex::about(value, half)),
                          1, 0.01));
   }
 }
@@ -202,11 +202,10 @@ void rank_correlations(const Study& study, std::vector<Claim>& out) {
   const std::pair<const char*, const std::vector<double>*> baselines[] = {
       {"r", &rank}, {"H", &hidden}, {"H_plus_r", &capacity}};
   for (const auto& [name, values] : baselines) {
-    const dds::RankCorrelation c = dds::spearman(*values, lambda);
     out.push_back(
         claim_of(fmt::format("spearman.baseline.{}", name),
                  fmt::format("Spearman correlation of {} alone with lambda over the 14 cells (Fisher's z)", name),
-                 Interval{*c.rho, *c.low, *c.high}));
+                 ex::interval_of(dds::spearman(*values, lambda))));
   }
 }
 

@@ -90,7 +90,7 @@ Ratios ratios(const Study& study, const std::vector<Cell>& cells, Loss loss, Aga
     const double spread = values[c].size() < kOwnSpread ? std::sqrt(stated[c]) / static_cast<double>(values[c].size())
                                                         : dds::estimate_mean(values[c]).high - value;
     const double half = std::hypot(spread, error[c]);
-    result.by_cell[c] = Interval{value, value - half, value + half};
+    result.by_cell[c] = dds::experiments::about(value, half);
     mean.value += value;
     variance += half * half;
     const double off = std::abs(value - 1);
@@ -101,7 +101,7 @@ Ratios ratios(const Study& study, const std::vector<Cell>& cells, Loss loss, Aga
   const auto present = static_cast<double>(result.present);
   mean.value /= present;
   const double half = std::sqrt(variance) / present;
-  result.mean = Interval{mean.value, mean.value - half, mean.value + half};
+  result.mean = dds::experiments::about(mean.value, half);
   result.worst = worst;
   return result;
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "experiments/harness/networks.hpp"
 #include "experiments/volume_identity/study.hpp"
@@ -12,7 +11,6 @@ namespace volume_identity {
 using dds::experiments::at_most;
 using dds::experiments::Claim;
 using dds::experiments::claim_of;
-using dds::experiments::Interval;
 using dds::experiments::layer_name;
 using dds::experiments::within;
 
@@ -48,28 +46,17 @@ namespace {
 /// A mean over seeds with its interval.
 Claim over_seeds(std::string id, const std::string& statement, const std::vector<double>& values, double predicted,
                  double tolerance) {
-  std::optional<Interval> interval;
-  if (values.size() >= 4) {
-    const dds::MeanEstimate mean = dds::estimate_mean(values);
-    interval = Interval{mean.mean, mean.low, mean.high};
-  }
   return within(claim_of(std::move(id), fmt::format("{} (mean over {} seeds, 95 % interval)", statement, values.size()),
-                         interval),
+                         dds::experiments::mean_of(values)),
                 predicted, tolerance);
 }
 
 /// Everything between the smallest and the largest value.
 Claim hull(std::string id, const std::string& statement, const std::vector<double>& values, double predicted,
            double tolerance) {
-  std::optional<Interval> interval;
-  if (!values.empty()) {
-    const auto [low, high] = std::minmax_element(values.begin(), values.end());
-    interval =
-        Interval{std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size()), *low, *high};
-  }
   return within(
       claim_of(std::move(id), fmt::format("{} ({} values, from the smallest to the largest)", statement, values.size()),
-               interval),
+               dds::experiments::range_of(values)),
       predicted, tolerance);
 }
 

@@ -73,11 +73,11 @@ TEST_P(QuadraticLoss, MatchesItsClosedFormAtTheSameGamma) {
   const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data,
                                      quick().n_beta(n_beta).localization(gamma).sampler(sampler));
   ASSERT_TRUE(estimate.lambda);
-  EXPECT_NEAR(*estimate.lambda, problem.lambda(n_beta, gamma), 4 * *estimate.standard_error);
+  test::expect_near(*estimate.lambda, problem.lambda(n_beta, gamma), *estimate.standard_error);
   EXPECT_TRUE(estimate.converged()) << estimate.verdict();
   EXPECT_DOUBLE_EQ(estimate.resolution, gamma / n_beta);
   EXPECT_EQ(estimate.sampler, to_string(sampler));
-  EXPECT_NEAR(*estimate.distance_ratio, 1, 4 * *estimate.distance_ratio_error);
+  test::expect_near(*estimate.distance_ratio, 1, *estimate.distance_ratio_error);
   if (sampler == Sampler::Sgld || sampler == Sampler::RmspropSgld) return;  // the step has its part in the response
   // log 2 times the derivative of -lambda by log gamma: sum p (1 - p) / 2, p = n beta mu / (n beta mu + gamma).
   double response = 0;
@@ -85,7 +85,7 @@ TEST_P(QuadraticLoss, MatchesItsClosedFormAtTheSameGamma) {
     const double p = n_beta * m / (n_beta * m + gamma);
     response += std::log(2.0) * p * (1 - p) / 2;
   }
-  EXPECT_NEAR(*estimate.gamma_response, response, 4 * *estimate.gamma_response_error);
+  test::expect_near(*estimate.gamma_response, response, *estimate.gamma_response_error);
 }
 
 INSTANTIATE_TEST_SUITE_P(Spectra, QuadraticLoss,
@@ -123,13 +123,13 @@ TEST(LlcQuadratic, TheDiscretisationTakenOffIsThatOfTheChain) {
   const auto sgld = estimate_llc(*problem.model, gaussian(), problem.data, LlcOptions(settings).sampler(Sampler::Sgld));
   // The variance 1/h becomes 1/(h (1 - c/4)): lambda c/(4 - c) too much.
   EXPECT_NEAR(*sgld.discretisation / (3.0 * c / (4 - c)), 1.0, 0.05);
-  EXPECT_NEAR(*sgld.lambda, problem.lambda(n_beta, gamma), 4 * *sgld.standard_error);
+  test::expect_near(*sgld.lambda, problem.lambda(n_beta, gamma), *sgld.standard_error);
   // Averaged noise has none to take off.
   const auto averaged =
       estimate_llc(*problem.model, gaussian(), problem.data, LlcOptions(settings).sampler(Sampler::AveragedNoise));
   EXPECT_EQ(*averaged.discretisation, 0);
-  EXPECT_NEAR(*averaged.lambda, problem.lambda(n_beta, gamma), 4 * *averaged.standard_error);
-  EXPECT_NEAR(*averaged.step_change, 0, 4 * *averaged.step_change_error);
+  test::expect_near(*averaged.lambda, problem.lambda(n_beta, gamma), *averaged.standard_error);
+  test::expect_near(*averaged.step_change, 0, *averaged.step_change_error);
 }
 
 TEST(LlcQuadratic, IsThatOfARegularModelWithItsFluctuationAndWbic) {
@@ -146,7 +146,7 @@ TEST(LlcQuadratic, IsThatOfARegularModelWithItsFluctuationAndWbic) {
   const auto estimate =
       estimate_llc(*model, gaussian(), data, quick().localization(0.1).max_relative_distance(kInfinity));
   const double n_beta = double(n) / std::log(double(n)), held = n_beta / (n_beta + 0.1);
-  EXPECT_NEAR(*estimate.lambda, held * d / 2, 4 * *estimate.standard_error);
+  test::expect_near(*estimate.lambda, held * d / 2, *estimate.standard_error);
   EXPECT_NEAR(*estimate.singular_fluctuation, held * d / 2, 0.1);
   EXPECT_NEAR(*estimate.wbic, n * 0.5 + std::log(double(n)) * *estimate.lambda, 1e-6 * n);
   const auto at_another_temperature =
@@ -158,7 +158,7 @@ TEST(LlcQuadratic, DistanceIsThatOfTheGaussian) {
   Quadratic problem({1, 0.5, 0});
   const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data,
                                      quick().n_beta(100).localization(20).max_relative_distance(kInfinity));
-  EXPECT_NEAR(*estimate.distance_ratio, 1, 4 * *estimate.distance_ratio_error);
+  test::expect_near(*estimate.distance_ratio, 1, *estimate.distance_ratio_error);
   EXPECT_NEAR(*estimate.distance, std::sqrt(1.0 / 120 + 1.0 / 70 + 1.0 / 20), 0.02);
   EXPECT_NEAR(*estimate.relative_distance, *estimate.distance / std::sqrt(3.0), 1e-12);
 }
@@ -169,7 +169,7 @@ TEST(LlcQuadratic, TiltingLeavesTheCurvatureAlone) {
   const auto settings = quick().n_beta(n_beta).localization(gamma).max_relative_distance(kInfinity);
   const auto tilted =
       estimate_llc(*problem.model, gaussian(), problem.data, LlcOptions(settings).kind(LlcKind::Tilted));
-  EXPECT_NEAR(*tilted.lambda, problem.lambda(n_beta, gamma), 4 * *tilted.standard_error);
+  test::expect_near(*tilted.lambda, problem.lambda(n_beta, gamma), *tilted.standard_error);
   EXPECT_TRUE(tilted.converged()) << tilted.verdict();
   EXPECT_EQ(tilted.kind, LlcKind::Tilted);
   EXPECT_FALSE(tilted.wbic);
@@ -182,7 +182,7 @@ TEST(LlcQuadratic, TiltingLeavesTheCurvatureAlone) {
     expected -= b * b / h * (1 - n_beta * problem.mu[i] / (2 * h));
     descent += b * b / h;
   }
-  EXPECT_NEAR(*plain.lambda, expected, 4 * *plain.standard_error + 0.02 * std::abs(expected));
+  test::expect_near(*plain.lambda, expected, *plain.standard_error, 0.02 * std::abs(expected));
   EXPECT_GE(*plain.descent, descent * (1 - 1e-9));
   EXPECT_LE(*plain.descent, descent * 1.06);
   expect_failure(plain, "no minimum");
@@ -215,7 +215,7 @@ TEST(LlcMiniBatch, MatchesTheClosedFormAndCountsAllSamples) {
     EXPECT_EQ(estimate.batch_size, 100);
     EXPECT_EQ(estimate.samples, n);
     EXPECT_LT(*estimate.batch_noise, LlcBounds::kBatchNoise);
-    EXPECT_NEAR(*estimate.lambda, n_beta / (n_beta + 5), 4 * *estimate.standard_error + 0.01);
+    test::expect_near(*estimate.lambda, n_beta / (n_beta + 5), *estimate.standard_error, 0.01);
     EXPECT_LT(*estimate.standard_error, 0.1);
   }
 }
@@ -336,7 +336,7 @@ TEST_P(NormalCrossing, MatchesQuadratureAtTheSameGamma) {
   EXPECT_EQ(estimate.diverged, 0);
   EXPECT_GT(estimate.mu_max, 0.5);
   EXPECT_FALSE(estimate.relative_distance);
-  EXPECT_NEAR(*estimate.lambda, sum / mass, 4 * *estimate.standard_error);
+  test::expect_near(*estimate.lambda, sum / mass, *estimate.standard_error);
   EXPECT_LT(*estimate.standard_error, 0.04);
 }
 
@@ -426,7 +426,7 @@ TEST(LlcVerdict, GoodSettingsConvergeWhateverTheSeed) {
                                              .localization(20)
                                              .sampler(sampler));
       EXPECT_TRUE(estimate.converged()) << to_string(sampler) << ", seed " << seed << ": " << estimate.verdict();
-      EXPECT_NEAR(*estimate.lambda, problem.lambda(500, 20), 4 * *estimate.standard_error);
+      test::expect_near(*estimate.lambda, problem.lambda(500, 20), *estimate.standard_error);
     }
   }
 }
@@ -624,7 +624,7 @@ TEST(LlcReplicas, PartOfTheParametersGivesTheRefinedCoefficient) {
   const auto settings = quick().n_beta(1000).localization(1).max_relative_distance(kInfinity);
   const auto first = estimate_llc(*model, gaussian(), ones(), LlcOptions(settings).parameters({"*1"}));
   EXPECT_EQ(first.parameters, 1);
-  EXPECT_NEAR(*first.lambda, 0.5 * 1000 / 1001, 4 * *first.standard_error);
+  test::expect_near(*first.lambda, 0.5 * 1000 / 1001, *first.standard_error);
   const auto second = estimate_llc(*model, gaussian(), ones(), LlcOptions(settings).parameters({"w2"}));
   EXPECT_EQ(*second.lambda, 0);
   expect_failure(second, "not positive");
@@ -656,7 +656,7 @@ TEST(LlcReplicas, Fp64IsSampledInCopiesOfAnFp32Model) {
   const auto narrow = estimate_llc(*model, gaussian(), data, settings);
   EXPECT_EQ(wide.weights.scalar_type(), torch::kDouble);
   EXPECT_EQ(narrow.weights.scalar_type(), torch::kFloat);
-  EXPECT_NEAR(*wide.lambda, *narrow.lambda, 4 * std::hypot(*wide.standard_error, *narrow.standard_error));
+  test::expect_near(*wide.lambda, *narrow.lambda, std::hypot(*wide.standard_error, *narrow.standard_error));
   EXPECT_TRUE(model->weight.equal(before));
   EXPECT_EQ(model->weight.scalar_type(), torch::kFloat);
 }
