@@ -53,7 +53,7 @@ Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors = 
 /// ReLU and tanh, 2 to 12 layers, before and after training, 100 seeds each): the difference of the activations stays
 /// below 0.6 floors at every layer, whatever the depth. That of the gradients does so only where the loss does not
 /// cancel: delta = p - y and delta = f - y of a network that fits are small differences of large terms, and carry their
-/// rounding (seen: 140 floors). In networks of up to 5 layers it stays below
+/// rounding (seen: 140 floors). In networks of up to 5 layers it stays below 1.1 of
 ///   floor (1 + T / |delta_out|),
 ///   T = sqrt(n) + |z| / 2  for a softmax of logits z,   sqrt(N) + |z| / 4  for N logistic functions of logits z,
 ///       2 |f|              for squared errors (f - y)^2,
