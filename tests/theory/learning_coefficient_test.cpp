@@ -256,7 +256,6 @@ class Volume {
 };
 
 TEST(LearningCoefficient, NormalCrossingsFollowTheirVolume) {
-  std::set<std::int64_t> multiplicities;
   std::mt19937_64 engine(test::seed(4));
   const auto pick = [&](std::int64_t low, std::int64_t high) {
     return std::uniform_int_distribution<std::int64_t>(low, high)(engine);
@@ -264,16 +263,15 @@ TEST(LearningCoefficient, NormalCrossingsFollowTheirVolume) {
   for (int i = 0; i < 60; ++i) {
     Widths k(static_cast<std::size_t>(pick(1, 4))), h(k.size());
     for (std::size_t j = 0; j < k.size(); ++j) {
-      k[j] = pick(1, 3);
-      h[j] = pick(0, 2);
+      const bool repeat = j > 0 && i % 3 == 0;  // for multiplicities up to 4, which are rare by chance
+      k[j] = repeat ? k[0] : pick(1, 3);
+      h[j] = repeat ? h[0] : pick(0, 2);
     }
     const LearningCoefficient expected = normal_crossing_coefficient(k, h);
-    multiplicities.insert(expected.multiplicity);
     const Volume volume(k, h);
     expect_asymptotics([&](double tau) { return volume.log_at(tau); }, expected, 150, 60,
                        testing::PrintToString(k) + testing::PrintToString(h));
   }
-  EXPECT_GE(multiplicities.size(), 3u);
 }
 
 TEST(LearningCoefficient, NormalCrossingsKnownByHand) {
