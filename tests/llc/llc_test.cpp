@@ -245,7 +245,7 @@ TEST(LlcMiniBatch, TheBaselineOfTheSameBatchTakesMostOfTheNoiseAway) {
   const auto spread = [](const std::vector<double>& values) {
     return torch::tensor(values, torch::kDouble).std().item<double>();
   };
-  EXPECT_LT(spread(excess), 0.2 * spread(loss));
+  EXPECT_LT(spread(excess), 0.5 * spread(loss));
 }
 
 /// y = W2 W1 x.

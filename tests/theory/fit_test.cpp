@@ -79,10 +79,10 @@ double coverage(double a, int n, int runs) {
 }
 
 TEST(LineFit, TheIntervalCoversTheSlopeAsOftenAsItSays) {
-  EXPECT_NEAR(coverage(0, 12, 2000), 0.96, 0.02);
-  EXPECT_NEAR(coverage(0, 60, 2000), 0.955, 0.02);
+  EXPECT_NEAR(coverage(0, 12, 8000), 0.96, 0.02);
+  EXPECT_NEAR(coverage(0, 60, 8000), 0.955, 0.02);
   // Residuals show less of a strong correlation than the noise has: a short series covers less.
-  EXPECT_GT(coverage(0.6, 100, 1000), 0.90);
+  EXPECT_GT(coverage(0.6, 100, 8000), 0.90);
 }
 
 TEST(MeanEstimate, IsStudentsInterval) {

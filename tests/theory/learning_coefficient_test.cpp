@@ -269,7 +269,7 @@ TEST(LearningCoefficient, NormalCrossingsFollowTheirVolume) {
     }
     const LearningCoefficient expected = normal_crossing_coefficient(k, h);
     const Volume volume(k, h);
-    expect_asymptotics([&](double tau) { return volume.log_at(tau); }, expected, 150, 60,
+    expect_asymptotics([&](double tau) { return volume.log_at(tau); }, expected, 250, 60,
                        testing::PrintToString(k) + testing::PrintToString(h));
   }
 }
