@@ -12,7 +12,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <c10/core/Device.h>
 #include <c10/util/intrusive_ptr.h>
 
@@ -57,7 +56,7 @@ RanksPtr ranks_of(c10::intrusive_ptr<Group> group, at::Device device = at::kCPU)
       group_->send(tensors, to, kTag)->wait();
     }
     void receive(const at::Tensor& bytes, int from) override {
-      std::vector<at::Tensor> tensors{at::empty(bytes.sizes(), bytes.options().device(device_))};
+      std::vector<at::Tensor> tensors{bytes.new_empty(bytes.sizes(), bytes.options().device(device_))};
       group_->recv(tensors, from, kTag)->wait();
       bytes.copy_(tensors.front());
     }
