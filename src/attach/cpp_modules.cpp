@@ -139,6 +139,7 @@ std::optional<Network> CppModules::network_of(const at::Tensor& leaf) {
     module = parent->second;
   }
   Network network;
+  network.language = "C++";
   network.type = peek_class(module);
   std::set<const void*> above;
   state_->walk(module, "", false, leaf, above, network);

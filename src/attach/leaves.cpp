@@ -67,11 +67,9 @@ bool Leaves::adopt(const at::Tensor& leaf) {
     return std::any_of(list.begin(), list.end(), [&](const Weak& weak) { return is(weak, leaf); });
   };
   if (among(candidates_)) return false;
-  for (ModuleTree* tree : trees_) {
-    if (const auto network = tree->network_of(leaf)) {
-      take(*network, tree->language());
-      return true;
-    }
+  if (const auto network = network_of(leaf)) {
+    take(*network);
+    return true;
   }
   if (!among(proven_) && (settled_ || !networks_.empty())) {
     candidates_.emplace_back(leaf.getIntrusivePtr());
@@ -81,8 +79,8 @@ bool Leaves::adopt(const at::Tensor& leaf) {
   return true;
 }
 
-void Leaves::take(const Network& network, std::string_view language) {
-  Source source{network.type, std::string(language), ""};
+void Leaves::take(const Network& network) {
+  Source source{network.type, network.language, ""};
   const auto collides = [&] {
     return std::any_of(network.parameters.begin(), network.parameters.end(),
                        [&](const auto& parameter) { return layers_.contains(source.prefix + parameter.layer); });

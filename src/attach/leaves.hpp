@@ -67,7 +67,7 @@ class Leaves : public hooks::ParameterSource {
     Weak tensor;
   };
 
-  void take(const Network& network, std::string_view language);
+  void take(const Network& network);
   void take_alone(const at::Tensor& leaf);
 
   std::vector<ModuleTree*> trees_;

@@ -15,7 +15,8 @@ namespace dds::attach {
 
 /// A module that is nobody's child, with all below it.
 struct Network {
-  std::string type;  ///< its class: "Net"
+  std::string language;  ///< that it is written in
+  std::string type;      ///< its class: "Net"
   std::vector<hooks::FoundParameter> parameters;
   std::vector<std::pair<std::string, at::Tensor>> buffers;  ///< by their full names
 };
@@ -24,7 +25,6 @@ struct Network {
 class ModuleTree {
  public:
   virtual ~ModuleTree() = default;
-  virtual std::string_view language() const = 0;
   /// The network that `leaf` is a parameter of.
   virtual std::optional<Network> network_of(const at::Tensor& leaf) = 0;
 };
@@ -36,7 +36,6 @@ class CppModules : public ModuleTree {
   ~CppModules() override;
   /// A module was made at this address, or got a parameter.
   void add(const void* module);
-  std::string_view language() const override { return "C++"; }
   std::optional<Network> network_of(const at::Tensor& leaf) override;
 
  private:
@@ -47,7 +46,6 @@ class CppModules : public ModuleTree {
 /// The modules of torch.nn in the interpreter that runs in this process, if there is one.
 class PythonModules : public ModuleTree {
  public:
-  std::string_view language() const override { return "Python"; }
   std::optional<Network> network_of(const at::Tensor& leaf) override;
 };
 

@@ -86,6 +86,7 @@ _text = "\n".join([_network] +
 /// A parameter has five fields in its line, a buffer two.
 Network network_from(const std::string& text) {
   Network network;
+  network.language = "Python";
   std::istringstream lines(text);
   std::getline(lines, network.type);
   for (std::string line; std::getline(lines, line);) {

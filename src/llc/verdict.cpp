@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <string_view>
 
 #include "src/llc/stage.hpp"
 
@@ -13,7 +14,7 @@ class Judge {
  public:
   explicit Judge(LlcEstimate& estimate) : estimate_(estimate) {}
 
-  void fail(std::string failure) { estimate_.failures.push_back(std::move(failure)); }
+  void fail(std::string_view failure) { estimate_.failures.emplace_back(failure); }
 
   /// A number that is missing or not finite fails too: what cannot be judged is not believed.
   void at_most(const char* name, const std::optional<double>& value, double bound) {

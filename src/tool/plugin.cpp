@@ -6,8 +6,10 @@
 #include <torch/version.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <dds/error.hpp>
 #include <functional>
 #include <string>
@@ -81,7 +83,9 @@ fs::path plugin_for(const Torch& torch) {
   }
   fs::create_directories(folder);
   const log::Descriptor lock(::open((folder / ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-  ::flock(lock.get(), LOCK_EX);  // another that builds the same
+  if (lock.get() < 0 || ::flock(lock.get(), LOCK_EX) != 0) {  // waits for another that builds the same
+    throw IoError(fmt::format("attach: {} cannot be locked: {}", (folder / ".lock").string(), std::strerror(errno)));
+  }
   if (fs::exists(plugin) && !outdated(plugin, sources)) return plugin;
   fmt::print(stderr, "dds: attach: building the plugin for LibTorch {}, once, into {}\n", torch.version,
              folder.string());

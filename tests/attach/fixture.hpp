@@ -48,6 +48,9 @@ class PythonAttachTest : public AttachTest {
  protected:
   void SetUp() override {
     AttachTest::SetUp();
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "a sanitiser's runtime cannot be loaded into a process that was started without it";
+#endif
     const fs::path torch = fs::path(kPython) / "torch/torch/version.py";
     if (!fs::exists(torch)) GTEST_SKIP() << "no PyTorch: ./tests/benchmarks/run --peers installs it";
     const std::string version = fmt::format("'{}.{}.", TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR);
