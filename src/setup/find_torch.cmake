@@ -14,7 +14,8 @@ spec = importlib.util.find_spec("torch")
 root = pathlib.Path(spec.origin).parent if spec and spec.origin else None
 if root and (root / "lib/libc10.so").exists() and (root / "include/torch").exists():
     version = re.search(r"""__version__ *= *['"](\d+)\.(\d+)""", (root / "version.py").read_text())
-    if tuple(map(int, version.groups())) >= (1, 13) and b"__cxx11" in (root / "lib/libc10.so").read_bytes():
+    old_abi = b"torchCheckFailEPKcS2_jRKSs" in (root / "lib/libc10.so").read_bytes()
+    if tuple(map(int, version.groups())) >= (1, 13) and not old_abi:
         print(root)
 ]])
 

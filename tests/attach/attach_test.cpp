@@ -252,8 +252,14 @@ TEST_P(AttachRefuses, InOneLine) {
   test::put(path("script"), "#!/bin/sh\necho not run\n");
   test::put(path("text"), "not run\n");
   for (const char* file : {"script", "text"}) fs::permissions(path(file), fs::perms::owner_all);
-  fs::create_directory(path("full"));
+  for (const char* folder : {"full", "old/lib", "old/include/torch"}) fs::create_directories(path(folder));
   test::put(path("full/file"), "");
+  // What tells a wheel of before 2.7 (of 2.5.1, here) from a newer one: both have much of libstdc++, in either ABI.
+  test::put(path("old/lib/libtorch_cpu.so"), "");
+  test::put(path("old/lib/libc10.so"),
+            "_ZNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEE6assignEPKcm\n_ZN3c106detail14torchCheckFailEPKcS2_jRKSs\n");
+  test::put(path("old/include/torch/version.h"),
+            "#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 5\n#define TORCH_VERSION_PATCH 1\n");
   const Result result = attach(GetParam().options, GetParam().command);
   EXPECT_EQ(result.status, 1);
   EXPECT_EQ(result.out, "");
@@ -271,6 +277,7 @@ INSTANTIATE_TEST_SUITE_P(
            Refused{"set_uid", "", "/usr/bin/passwd", "runs with other rights than yours"},
            Refused{"no_package", "", "/usr/bin/python3 -c 1", "has no package torch"},
            Refused{"no_folder", "--torch /nowhere", "ls", "/nowhere holds no lib/libtorch_cpu.so"},
+           Refused{"old_abi", "--torch old", "ls", "has the C++ ABI from before C++11"},
            Refused{"full", "--out full", std::string(test::kPrograms) + "/endings", "full is not empty"},
            Refused{"colon", "--out a:b", std::string(test::kPrograms) + "/endings", "has a colon"}),
     [](const auto& info) { return info.param.name; });

@@ -1,5 +1,5 @@
 // What `dds attach` costs: wall time of a whole command, started bare and with the plugin, no step due but the first,
-// one in a hundred, each.
+// one in a hundred, each; and what keeping snapshots adds.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <spawn.h>
@@ -54,10 +54,10 @@ int main(int argc, char** argv) {
     const fs::path log = fs::path(options.out) / "run";
     const auto bare_for = [](int count) { return [count] { run(count, ""); }; };
     const auto bare = bare_for(steps);
-    const auto attached = [&](int every, int count) {
-      return [&log, every, count] {
+    const auto attached = [&](int every, int count, const char* more = "") {
+      return [&log, every, count, more] {
         fs::remove_all(log);
-        run(count, fmt::format("out={}:every={}:stop_after={}", log.string(), every, count));
+        run(count, fmt::format("out={}:every={}:stop_after={}{}", log.string(), every, count, more));
       };
     };
     results.add("bare_over_bare", "a bare command against a bare command", compare(bare, bare, kPairs), std::nullopt);
@@ -69,6 +69,8 @@ int main(int argc, char** argv) {
                 compare(bare, attached(1 << 30, steps), kPairs), 1.01);
     results.add("each_100_steps", "attached with one step in a hundred read, against bare",
                 compare(bare, attached(100, steps), kPairs), std::nullopt);
+    results.add("snapshots_each_100_steps", "the same with snapshots, against without",
+                compare(attached(100, steps), attached(100, steps, ":snapshots=1"), kPairs), std::nullopt);
     const int fewer = steps / 10;  // a reading takes as long as many of these steps
     results.add("each_step", "attached with each step read, against bare, a tenth of the steps",
                 compare(bare_for(fewer), attached(1, fewer), kPairs), std::nullopt);
