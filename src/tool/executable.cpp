@@ -29,8 +29,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kLibrary = "libtorch_cpu.so";
-/// In libc10.so with the C++ ABI from before C++11: torchCheckFail(..., std::string const&). (Names of std::string in the
-/// newer ABI tell nothing: wheels carry some of libstdc++ in either.)
+/// In libc10.so with the C++ ABI from before C++11: torchCheckFail(..., std::string const&). (Names of std::string in
+/// the newer ABI tell nothing: wheels carry some of libstdc++ in either.)
 constexpr std::string_view kOldAbi = "torchCheckFailEPKcS2_jRKSs";
 
 [[noreturn]] void refuse(const std::string& why) { throw InvalidArgument("attach: " + why); }

@@ -124,7 +124,8 @@ class AttachEndings : public AttachTest, public testing::WithParamInterface<Endi
 
 TEST_P(AttachEndings, AreTheCommandsOwnAndLeaveAWholeLog) {
 #ifdef __SANITIZE_ADDRESS__
-  if (GetParam().way == "crash") GTEST_SKIP() << "the sanitiser's report of it has addresses, which are others each time";
+  if (GetParam().way == "crash")
+    GTEST_SKIP() << "the sanitiser's report of it has addresses, which are others each time";
 #endif
   const std::string command = program("endings") + " " + GetParam().way;
   const Result bare = shell(command);
@@ -260,7 +261,8 @@ TEST_P(AttachRefuses, InOneLine) {
   // What tells a wheel of before 2.7 (of 2.5.1, here) from a newer one: both have much of libstdc++, in either ABI.
   test::put(path("old/lib/libtorch_cpu.so"), "");
   test::put(path("old/lib/libc10.so"),
-            "_ZNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEE6assignEPKcm\n_ZN3c106detail14torchCheckFailEPKcS2_jRKSs\n");
+            "_ZNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEE6assignEPKcm\n_ZN3c106detail14torchCheckFailEPKcS2_"
+            "jRKSs\n");
   test::put(path("old/include/torch/version.h"),
             "#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 5\n#define TORCH_VERSION_PATCH 1\n");
   const Result result = attach(GetParam().options, GetParam().command);
