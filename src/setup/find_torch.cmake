@@ -7,14 +7,18 @@
 # dds_find_torch() sets DDS_TORCH_ROOT, or Torch_DIR where the libraries do not lie beside the configuration (Debian's
 # libtorch-dev), in its caller; or neither. As a script, `cmake -P find_torch.cmake` prints 1 to 3 as an argument for cmake.
 
-# Says where a usable torch package is without importing it.
+# In libc10.so with the C++ ABI from before C++11: torchCheckFail(..., std::string const&). (Names of std::string in the
+# newer ABI tell nothing: wheels carry some of libstdc++ in either.)
+set(DDS_OLD_ABI torchCheckFailEPKcS2_jRKSs)
+
+# Says where a usable torch package is without importing it; its argument is DDS_OLD_ABI.
 set(DDS_FIND_TORCH_PYTHON [[
-import importlib.util, pathlib, re
+import importlib.util, pathlib, re, sys
 spec = importlib.util.find_spec("torch")
 root = pathlib.Path(spec.origin).parent if spec and spec.origin else None
 if root and (root / "lib/libc10.so").exists() and (root / "include/torch").exists():
     version = re.search(r"""__version__ *= *['"](\d+)\.(\d+)""", (root / "version.py").read_text())
-    old_abi = b"torchCheckFailEPKcS2_jRKSs" in (root / "lib/libc10.so").read_bytes()
+    old_abi = sys.argv[1].encode() in (root / "lib/libc10.so").read_bytes()
     if tuple(map(int, version.groups())) >= (1, 13) and not old_abi:
         print(root)
 ]])
@@ -39,7 +43,7 @@ function(dds_find_torch)
     endif()
   endif()
   if(NOT root)
-    execute_process(COMMAND python3 -c "${DDS_FIND_TORCH_PYTHON}"
+    execute_process(COMMAND python3 -c "${DDS_FIND_TORCH_PYTHON}" ${DDS_OLD_ABI}
       OUTPUT_VARIABLE root OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
   endif()
   if(NOT root AND NOT CMAKE_SCRIPT_MODE_FILE)

@@ -39,8 +39,7 @@ function(dds_import_torch problem)
       endif()
       set(includes ${DDS_TORCH_ROOT}/include ${DDS_TORCH_ROOT}/include/torch/csrc/api/include)
       # Wheels before 2.7 mostly use the ABI from before C++11, in which std::string is another type.
-      # torchCheckFail(..., std::string const&) shows which (src/tool/executable.cpp).
-      file(STRINGS ${DDS_TORCH_ROOT}/lib/libc10.so old_abi REGEX "torchCheckFailEPKcS2_jRKSs" LIMIT_COUNT 1)
+      file(STRINGS ${DDS_TORCH_ROOT}/lib/libc10.so old_abi REGEX ${DDS_OLD_ABI} LIMIT_COUNT 1)
       if(old_abi)
         message(WARNING "${DDS_TORCH_ROOT} has the C++ ABI from before C++11. The library is built to match; fmt and GoogleTest "
                         "have to match too, and Debian's do not.")

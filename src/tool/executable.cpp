@@ -29,9 +29,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kLibrary = "libtorch_cpu.so";
-/// In libc10.so with the C++ ABI from before C++11: torchCheckFail(..., std::string const&). (Names of std::string in
-/// the newer ABI tell nothing: wheels carry some of libstdc++ in either.)
-constexpr std::string_view kOldAbi = "torchCheckFailEPKcS2_jRKSs";
 
 [[noreturn]] void refuse(const std::string& why) { throw InvalidArgument("attach: " + why); }
 
@@ -221,7 +218,7 @@ Torch torch_at(const fs::path& folder_or_library) {
   for (const fs::directory_entry& entry : fs::directory_iterator(torch.library.parent_path())) {
     if (entry.path().filename().string().starts_with("libc10.so")) c10 = entry.path();
   }
-  if (!c10.empty() && contains(c10, kOldAbi)) {
+  if (!c10.empty() && contains(c10, DDS_OLD_ABI)) {
     refuse(fmt::format("LibTorch {} at {} has the C++ ABI from before C++11, for which there is no plugin",
                        torch.version, torch.library.string()));
   }
