@@ -79,8 +79,9 @@ Descriptor::~Descriptor() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-Lock::Lock(const std::filesystem::path& directory) : file_(open_file("write", directory / ".lock", O_RDWR | O_CREAT)) {
-  if (::flock(file_.get(), LOCK_EX | LOCK_NB) == 0) return;
+Lock::Lock(const std::filesystem::path& directory, WhenHeld when_held)
+    : file_(open_file("write", directory / ".lock", O_RDWR | O_CREAT)) {
+  if (::flock(file_.get(), when_held == WhenHeld::Wait ? LOCK_EX : LOCK_EX | LOCK_NB) == 0) return;
   if (errno != EWOULDBLOCK) fail("lock", directory, errno);
   throw IoError(fmt::format("{} is being written by another run: wait for it to end, or choose another directory",
                             directory.string()));

@@ -29,10 +29,11 @@ class Descriptor {
 };
 
 /// Takes the lock of a directory, the file `.lock` in it, for as long as it lives. The kernel drops it with the
-/// process, however that ends. Throws IoError if another holds it.
+/// process, however that ends. If another holds it, throws IoError or waits.
 class Lock {
  public:
-  explicit Lock(const std::filesystem::path& directory);
+  enum class WhenHeld { Throw, Wait };
+  explicit Lock(const std::filesystem::path& directory, WhenHeld when_held = WhenHeld::Throw);
   /// False if the file was deleted meanwhile: another can take the lock then.
   bool held() const;
 

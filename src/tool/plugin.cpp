@@ -1,15 +1,10 @@
 #include "src/tool/plugin.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <torch/version.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <dds/error.hpp>
 #include <functional>
 #include <string>
@@ -82,10 +77,7 @@ fs::path plugin_for(const Torch& torch) {
                     torch.version, torch.library.string(), sources.string()));
   }
   fs::create_directories(folder);
-  const log::Descriptor lock(::open((folder / ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-  if (lock.get() < 0 || ::flock(lock.get(), LOCK_EX) != 0) {  // waits for another that builds the same
-    throw IoError(fmt::format("attach: {} cannot be locked: {}", (folder / ".lock").string(), std::strerror(errno)));
-  }
+  const log::Lock lock(folder, log::Lock::WhenHeld::Wait);  // held by another that builds the same
   if (fs::exists(plugin) && !outdated(plugin, sources)) return plugin;
   fmt::print(stderr, "dds: attach: building the plugin for LibTorch {}, once, into {}\n", torch.version,
              folder.string());
