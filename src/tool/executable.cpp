@@ -1,6 +1,5 @@
 #include "src/tool/executable.hpp"
 
-#include <elf.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -13,15 +12,14 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <dds/error.hpp>
-#include <fstream>
 #include <regex>
 #include <sstream>
 
 #include "src/log/file.hpp"
+#include "src/tool/program_file.hpp"
 
 namespace dds::tool {
 namespace {
@@ -61,47 +59,11 @@ void check_rights(const fs::path& program) {
   }
 }
 
-/// The words of a script's first line after "#!"; empty if it is no script.
-std::vector<std::string> interpreter_of(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  std::string line;
-  if (stream.get() != '#' || stream.get() != '!' || !std::getline(stream, line)) return {};
-  std::istringstream text(line);
-  std::vector<std::string> words;
-  for (std::string word; text >> word;) words.push_back(word);
-  return words;
-}
-
 bool is_python(const fs::path& program) {
   static const std::regex name("python[0-9.]*(-[a-z]+)?");
   std::error_code none;
   return std::regex_match(program.filename().string(), name) ||
          std::regex_match(fs::canonical(program, none).filename().string(), name);
-}
-
-/// The path of the dynamic loader that a program asks for.
-std::string loader_of(const fs::path& program) {
-  std::ifstream stream(program, std::ios::binary);
-  Elf64_Ehdr header = {};
-  stream.read(reinterpret_cast<char*>(&header), sizeof header);
-  if (!stream || std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) {
-    refuse(fmt::format("{} is neither a program nor a script with #! in its first line", program.string()));
-  }
-  if (header.e_ident[EI_CLASS] != ELFCLASS64) refuse(fmt::format("{} is no program of 64 bits", program.string()));
-  for (int i = 0; i < header.e_phnum; ++i) {
-    Elf64_Phdr segment = {};
-    stream.seekg(static_cast<std::streamoff>(header.e_phoff + static_cast<std::size_t>(i) * header.e_phentsize));
-    stream.read(reinterpret_cast<char*>(&segment), sizeof segment);
-    if (!stream || segment.p_type != PT_INTERP) continue;
-    if (segment.p_filesz > PATH_MAX) {
-      refuse(fmt::format("{} asks for a loader by a path of {} bytes", program.string(), segment.p_filesz));
-    }
-    std::string loader(segment.p_filesz, '\0');
-    stream.seekg(static_cast<std::streamoff>(segment.p_offset));
-    stream.read(loader.data(), static_cast<std::streamsize>(loader.size()));
-    return loader.c_str();
-  }
-  refuse(fmt::format("{} is linked statically: nothing can be loaded into it", program.string()));
 }
 
 /// Where the loader finds LibTorch for the program; empty if it needs none. It lists what it would load and runs

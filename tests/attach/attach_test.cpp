@@ -255,7 +255,8 @@ class AttachRefuses : public AttachTest, public testing::WithParamInterface<Refu
 TEST_P(AttachRefuses, InOneLine) {
   test::put(path("script"), "#!/bin/sh\necho not run\n");
   test::put(path("text"), "not run\n");
-  for (const char* file : {"script", "text"}) fs::permissions(path(file), fs::perms::owner_all);
+  test::put(path("torn"), content("/bin/ls").substr(0, 100));
+  for (const char* file : {"script", "text", "torn"}) fs::permissions(path(file), fs::perms::owner_all);
   for (const char* folder : {"full", "old/lib", "old/include/torch"}) fs::create_directories(path(folder));
   test::put(path("full/file"), "");
   // What tells a wheel of before 2.7 (of 2.5.1, here) from a newer one: both have much of libstdc++, in either ABI.
@@ -279,6 +280,7 @@ INSTANTIATE_TEST_SUITE_P(
            Refused{"directory", "", "./full", "is no program that could be run"},
            Refused{"no_torch", "", "ls", "loads no LibTorch"}, Refused{"shell", "", "./script", "loads no LibTorch"},
            Refused{"text", "", "./text", "is neither a program nor a script"},
+           Refused{"torn", "", "./torn", "ends before its last segment"},
            Refused{"set_uid", "", "/usr/bin/passwd", "runs with other rights than yours"},
            Refused{"no_package", "", "/usr/bin/python3 -c 1", "has no package torch"},
            Refused{"no_folder", "--torch /nowhere", "ls", "/nowhere holds no lib/libtorch_cpu.so"},

@@ -1,40 +1,12 @@
 // Command lines of `dds`, an argument a line, in a folder with two runs. The command's own main catches what is thrown:
-<<<<<<< HEAD
-// it must end with one of its exit codes. `dds read` is left out, whose files are LibTorch's to read, and of `dds
-// attach` what looks at a program and runs it.
-=======
-// it must end with one of its exit codes. `dds read` and `dds llc` are left out, whose files are LibTorch's to read.
->>>>>>> llc_outside
+// it must end with one of its exit codes. `dds read` and `dds llc` are left out, whose files are LibTorch's to read,
+// and of `dds attach` what looks at a program and runs it.
 #include <fmt/format.h>
 
-#include "src/llc/stage.hpp"
 #include "src/log/run.hpp"
 #include "src/tool/command.hpp"
-#include "src/tool/executable.hpp"
-#include "src/tool/plugin.hpp"
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/fuzz/samples.hpp"
-
-<<<<<<< HEAD
-// Verdicts are read here and none is made, for which the sampler would have to be compiled too.
-bool dds::distance_is_stationary(const std::optional<double>&, const std::optional<double>&) { return false; }
-std::string_view dds::to_string(Sampler) { return ""; }
-
-namespace dds::tool {
-
-void add_read(CLI::App&) {}
-
-Torch torch_at(const std::filesystem::path&) { return {"libtorch_cpu.so", "2.15.0"}; }
-Torch torch_of(const std::vector<std::string>&) { return torch_at(""); }
-std::filesystem::path plugin_for(const Torch&) { return "plugin.so"; }
-/// The last that is asked for before a program is run.
-std::filesystem::path preload_object() { throw IoError("nothing is run here"); }
-
-}  // namespace dds::tool
-=======
-void dds::tool::add_read(CLI::App&) {}
-void dds::tool::add_llc(CLI::App&) {}
->>>>>>> llc_outside
 
 int dds_main(int argc, char** argv);
 

@@ -135,6 +135,17 @@ void add_commands() {
     add("command", std::to_string(number++), line);
 }
 
+void add_settings() {
+  add("settings", "all",
+      "plugin=p.so:torch=t.so:out=runs/a:every=10:layers=fc*:layers=conv1:max_rows=9:stop_after=0:snapshots=1:list=l");
+}
+
+void add_programs() {
+  add("program", "script", "#!/usr/bin/env -S A=b python3 -u\nprint()\n");
+  // The start of this program, which has its headers and the name of its loader.
+  add("program", "elf", log::read_file("/proc/self/exe").substr(0, 4096));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -147,4 +158,7 @@ int main(int argc, char** argv) {
   add_images();
   add_parcels();
   add_commands();
+  add_settings();
+  add_programs();
+  return 0;
 }
