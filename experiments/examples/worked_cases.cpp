@@ -1,5 +1,5 @@
-// The cases of src/docs/reading_signatures.md: networks of which it is known what there is to read. Prints the tables of
-// that page, each between marks; tests/examples holds the page to them.
+// The cases of src/docs/reading_signatures.md: networks of which it is known what there is to read. Prints the tables
+// of that page, each between marks; tests/examples holds the page to them.
 #include <fmt/format.h>
 #include <torch/torch.h>
 
@@ -57,7 +57,8 @@ void print_readings(nn::Sequential& model, const torch::Tensor& x, const dds::Li
 }
 
 void healthy() {
-  nn::Sequential model(linear(16, 12), nn::Tanh(), linear(12, 10));
+  // Braces, here and below: what is in them is made from left to right, by every compiler.
+  nn::Sequential model{linear(16, 12), nn::Tanh(), linear(12, 10)};
   print_readings(model, torch::randn({kSamples, 16}), dds::categorical());
 }
 
@@ -65,7 +66,7 @@ void healthy() {
 /// 1, and tau^2 twice.
 void dying() {
   const torch::Tensor x = torch::randn({kSamples, 6});
-  nn::Sequential model(linear(6, 6, false), linear(6, 6, false));
+  nn::Sequential model{linear(6, 6, false), linear(6, 6, false)};
   dds::DecayCounter counter;
   header({"tau", "sigma_min of the activations", "log10_lambda_min_plus of G", "logdet_plus of G", "dead_directions"});
   std::int64_t step = 0;
@@ -96,12 +97,12 @@ void over_parameterised() {
     const torch::NoGradGuard no_grad;
     out->weight.narrow(1, 3, 9).zero_();
   }
-  nn::Sequential model(linear(16, 12), nn::Tanh(), out);
+  nn::Sequential model{linear(16, 12), nn::Tanh(), out};
   print_readings(model, torch::randn({kSamples, 16}), dds::gaussian());
 }
 
 void rank_capped() {
-  nn::Sequential model(linear(16, 4), linear(4, 32), nn::Tanh(), linear(32, 10));
+  nn::Sequential model{linear(16, 4), linear(4, 32), nn::Tanh(), linear(32, 10)};
   print_readings(model, torch::randn({kSamples, 16}), dds::categorical());
 }
 
