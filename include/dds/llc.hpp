@@ -92,7 +92,8 @@ struct LlcOptions {
   /// Processes that the chains are spread over, chain i on rank i modulo their number, each with the same weights and
   /// all of the data; null: this one alone. The estimate is the same, to the bit where the machines are alike. All call
   /// estimate_llc at once with the same options, and wait for rank 0 meanwhile: the transport's time-out must be longer
-  /// than what it does alone between two stretches of the chains (looks at the curvature, seconds). Rank 0 returns the
+  /// than what it does alone between two stretches of the chains (looks at the curvature, seconds) and than a stretch
+  /// takes a rank with more chains than another. Rank 0 returns the
   /// estimate, the others one with the failure "estimated by rank 0". A rank that fails or is lost ends the call on the
   /// others by a RankError.
   TORCH_ARG(RanksPtr, ranks) = nullptr;

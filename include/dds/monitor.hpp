@@ -67,7 +67,7 @@ struct MonitorOptions {
   TORCH_ARG(Reduction, reduction) = Reduction(Reduction::Mean);
   /// With `ranks` a Monitor on each of them takes part in every due step, and only that of rank 0 reads, logs and
   /// follows: the sink of the others may be null, and gets nothing. A rank that is lost ends the readings of those that
-  /// would wait for it, with a RankError and `lost_rank` in run.json; their training goes on.
+  /// would wait for it and of all above them, with a RankError and `lost_rank` in run.json; their training goes on.
   TORCH_ARG(ReadingOptions, reading) = ReadingOptions();
   /// Readings behind the training: at the end of a due step its rows are copied (max_rows bounds them), and all else is
   /// done by one thread, on side streams where the tensors live on an accelerator. The log is the same, to the bit if

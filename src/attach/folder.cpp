@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <dds/error.hpp>
+#include <utility>
 
 namespace dds::attach {
 
@@ -21,7 +22,16 @@ log::Sink& Folder::opened() {
     directory_ = log::directory(own);
     path_ = own;
   }
-  for (const auto& [key, json] : description_) directory_->describe(key, json);
+  // What cannot be written now, the directory keeps for its next row, and tells then.
+  const auto give = [&](const auto& write) {
+    try {
+      write();
+    } catch (const IoError&) {
+    }
+  };
+  for (const auto& [key, json] : description_) give([&, &k = key, &j = json] { directory_->describe(k, j); });
+  for (const Row& row : std::exchange(waiting_, {}))
+    give([&] { std::visit([&](const auto& one) { directory_->write(one); }, row); });
   return *directory_;
 }
 

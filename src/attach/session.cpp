@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <dds/error.hpp>
-#include <nlohmann/json.hpp>
 #include <sstream>
 #include <utility>
 
@@ -15,6 +14,7 @@
 #include "src/attach/folder.hpp"
 #include "src/attach/interpreter.hpp"
 #include "src/log/file.hpp"
+#include "src/log/json.hpp"
 
 namespace dds::attach {
 namespace {
@@ -397,7 +397,7 @@ void Session::describe() {
     attached["snapshots"]["written"] = snapshots_->written();
     attached["snapshots"]["failed"] = failed_snapshots_;
   }
-  folder_->describe("attach", attached.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  folder_->describe("attach", log::json_text(attached));
 }
 
 void Session::write_list() {

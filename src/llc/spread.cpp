@@ -77,17 +77,6 @@ void check(const Start& here, const Start& there) {
 void advance(Ranks* ranks, std::vector<Chain>& chains, const Objective& objective, const Dynamics& dynamics,
              std::int64_t steps, Keep keep, const std::function<bool()>& stop, const RunChains& run) {
   const int size = ranks ? ranks->size() : 1;
-  for (int rank = 1; rank < size; ++rank) {
-    Parcel request;
-    request.put(Request::Advance);
-    put(request, start_of(objective));
-    put(request, dynamics);
-    request.put(steps);
-    request.put(keep.draws);
-    request.put(keep.moments);
-    for (const std::size_t i : chains_of(rank, size, chains.size())) chains[i].pack(request);
-    send(*ranks, request, rank);
-  }
   std::exception_ptr error;
   const auto attempt = [&](const auto& work) {
     try {
@@ -96,12 +85,29 @@ void advance(Ranks* ranks, std::vector<Chain>& chains, const Objective& objectiv
       if (!error) error = std::current_exception();
     }
   };
+  std::vector<int> asked;
+  for (int rank = 1; rank < size; ++rank) {
+    attempt([&] {
+      Parcel request;
+      request.put(Request::Advance);
+      put(request, start_of(objective));
+      put(request, dynamics);
+      request.put(steps);
+      request.put(keep.draws);
+      request.put(keep.moments);
+      for (const std::size_t i : chains_of(rank, size, chains.size())) chains[i].pack(request);
+      send(*ranks, request, rank);
+      asked.push_back(rank);
+    });
+    if (error) break;
+  }
   attempt([&] {
+    if (error) return;
     run(chains_of(0, size, chains.size()),
         [&](std::size_t i, const Replica& replica) { chains[i].advance(replica, dynamics, steps, keep, stop); });
   });
   // Also after an error: a rank whose answer is not taken cannot be dismissed.
-  for (int rank = 1; rank < size; ++rank) {
+  for (const int rank : asked) {
     attempt([&] {
       Parcel answer = receive(*ranks, rank);
       const auto theirs = answer.take<std::string>();
@@ -139,7 +145,7 @@ void serve(Ranks& ranks, std::vector<Chain>& chains, const Objective& objective,
     try {
       check(start_of(objective), take_start(request));
       const Dynamics dynamics = take_dynamics(request, objective.start());
-      const auto steps = request.take<std::int64_t>();
+      const std::int64_t steps = request.take_tally();
       Keep keep;
       request.take(keep.draws);
       request.take(keep.moments);

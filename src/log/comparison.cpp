@@ -1,7 +1,7 @@
 #include "src/log/comparison.hpp"
 
-#include <algorithm>
 #include <map>
+#include <string_view>
 
 namespace dds::log {
 namespace {
@@ -29,25 +29,34 @@ Estimates estimates_of(const Run& run, LlcKind kind) {
   return estimates;
 }
 
-std::vector<std::string> layers_of(const Run& run) {
-  std::vector<std::string> layers;
+/// The checkpoint reads of one layer, in the order of the log.
+struct LayerReads {
+  std::string layer;
+  std::vector<const Signature*> reads;
+};
+
+/// In the order in which the layers first appear.
+std::vector<LayerReads> reads_of(const Run& run) {
+  std::vector<LayerReads> layers;
+  std::map<std::string_view, std::size_t> places;
   for (const Signature& s : run.signatures) {
-    if (std::find(layers.begin(), layers.end(), s.layer) == layers.end()) layers.push_back(s.layer);
+    const auto [place, is_new] = places.emplace(s.layer, layers.size());
+    if (is_new) layers.push_back({s.layer, {}});
+    if (s.source == "read") layers[place->second].reads.push_back(&s);
   }
   return layers;
 }
 
-std::vector<Comparison::Pair> pairs_of(const Run& run, const std::string& layer, const Measure& measure,
-                                       const Estimates& estimates) {
+std::vector<Comparison::Pair> pairs_of(const LayerReads& layer, const Measure& measure, const Estimates& estimates) {
   std::map<std::int64_t, Comparison::Pair> pairs;
   std::string kind;
-  for (const Signature& s : run.signatures) {
-    const auto estimate = estimates.find(s.step);
-    if (s.source != "read" || s.side != measure.side || s.layer != layer || estimate == estimates.end()) continue;
+  for (const Signature* s : layer.reads) {
+    const auto estimate = estimates.find(s->step);
+    if (s->side != measure.side || estimate == estimates.end()) continue;
     // One Fisher kind a comparison: the one that the layer was read with first.
-    if (kind.empty()) kind = s.fisher_kind;
-    if (s.fisher_kind != kind) continue;
-    if (const auto value = measure.value(s)) pairs[s.step] = {s.step, *value, s.at_floor, estimate->second};
+    if (kind.empty()) kind = s->fisher_kind;
+    if (s->fisher_kind != kind) continue;
+    if (const auto value = measure.value(*s)) pairs[s->step] = {s->step, *value, s->at_floor, estimate->second};
   }
   std::vector<Comparison::Pair> sorted;
   for (const auto& [step, pair] : pairs) sorted.push_back(pair);
@@ -86,11 +95,12 @@ const std::vector<Measure>& measures() {
 
 std::vector<Comparison> compare(const Run& run) {
   std::vector<Comparison> comparisons;
+  const std::vector<LayerReads> layers = reads_of(run);
   for (const LlcKind kind : {LlcKind::Plain, LlcKind::Tilted}) {
     const Estimates estimates = estimates_of(run, kind);
-    for (const std::string& layer : layers_of(run)) {
+    for (const LayerReads& layer : layers) {
       for (const Measure& measure : measures()) {
-        Comparison comparison{layer, &measure, kind, pairs_of(run, layer, measure, estimates), {}, {}};
+        Comparison comparison{layer.layer, &measure, kind, pairs_of(layer, measure, estimates), {}, {}};
         if (comparison.pairs.empty()) continue;
         correlate(comparison);
         comparisons.push_back(std::move(comparison));

@@ -21,8 +21,8 @@ namespace fs = std::filesystem;
 
 /// What is in the directory but for the lock and leavings of a crash; empty if nothing.
 std::string first_entry(const fs::path& path) {
-  for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
-    if (entry.path().filename() != ".lock" && !is_left_over(entry.path())) return entry.path().filename().string();
+  for (const fs::path& entry : entries_of(path)) {
+    if (entry.filename() != ".lock" && !is_left_over(entry)) return entry.filename().string();
   }
   return "";
 }
@@ -56,7 +56,10 @@ fs::path made_directory(const fs::path& path, bool resume) try {
 
 nlohmann::ordered_json opened_description(const fs::path& path) {
   nlohmann::ordered_json description;
-  if (fs::exists(path / kRunJson)) description = read_description(path);
+  if (is_there(path / kRunJson)) {
+    description = read_description(path);
+    description.erase("lost_rank");  // that loss ended with the training that met it
+  }
   description["schema_version"] = schema::kVersion;
   description["dds"] = DDS_VERSION;
   description["libtorch"] = TORCH_VERSION;
@@ -154,7 +157,19 @@ class Directory final : public Sink {
   Directory(const fs::path& path, DirectoryOptions options, Lock lock, bool resume)
       : lock_(std::move(lock)), path_(path), options_(options) {
     check_directory(path, resume);  // again: another may have been here before the lock was taken
-    remove_left_overs(path / kRunJson);
+    const bool is_new = first_entry(path).empty();
+    try {
+      open();
+    } catch (...) {
+      if (is_new) clear();
+      throw;
+    }
+  }
+
+  void open() {
+    const fs::path& path = path_;
+    for (const std::string_view file : {kRunJson, kSignaturesCsv, kSignaturesJsonl, kLlcCsv, kMetricsCsv})
+      remove_left_overs(path / file);
     description_ = opened_description(path);
     if (const auto lost = description_.find("lost_rows"); lost != description_.end() && lost->is_number_integer())
       lost_rows_ = lost->get<std::int64_t>();
@@ -174,7 +189,7 @@ class Directory final : public Sink {
     for (std::size_t i = in_csv.rows.size(); i < signatures.size(); ++i) signatures_.append(csv_line(signatures[i]));
     for (std::size_t i = in_jsonl.rows.size(); i < signatures.size(); ++i)
       jsonl_.append(json_line(signatures[i], options_.spectra));
-    if (options.tensorboard) {
+    if (options_.tensorboard) {
       events_ = resumed_tensorboard(path);
       for (std::size_t i = 0; i < signatures.size(); ++i)
         events_->write(i < in_jsonl.rows.size() ? in_jsonl.rows[i] : signatures[i]);
@@ -184,6 +199,18 @@ class Directory final : public Sink {
     earlier_.add(signatures);
     earlier_.add(estimates.rows);
     earlier_.add(metrics.rows);
+  }
+
+  /// Leaves the folder as it was found, but for the lock: half a run could neither be begun anew nor gone on with.
+  void clear() noexcept {
+    try {
+      for (AppendFile* file : {&signatures_, &jsonl_, &llc_, &metrics_}) *file = AppendFile();
+      for (const fs::path& entry : entries_of(path_)) {
+        std::error_code error;
+        if (entry.filename() != ".lock") fs::remove(entry, error);
+      }
+    } catch (const std::exception&) {  // what cannot be read stays as it is
+    }
   }
 
   struct Line {
@@ -231,8 +258,8 @@ class Directory final : public Sink {
         if (!first) first = std::current_exception();
       }
     };
+    if (description_due_) attempt([&] { write_description(); });  // before the rows, which are nothing without it
     for (AppendFile* file : {&jsonl_, &signatures_, &llc_, &metrics_}) attempt([&] { file->write(); });
-    if (description_due_) attempt([&] { write_description(); });
     if (first) std::rethrow_exception(first);
   }
 
@@ -251,7 +278,7 @@ class Directory final : public Sink {
   }
 
   void write_description() {
-    replace_file(path_ / kRunJson, description_.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+    replace_file(path_ / kRunJson, json_text(description_, 2) + "\n");
     description_due_ = false;
   }
 

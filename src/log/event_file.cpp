@@ -85,16 +85,13 @@ constexpr std::string_view kName = "events.out.tfevents.";
 /// The event files of a directory, each with the second in its name.
 std::vector<std::pair<std::int64_t, std::filesystem::path>> event_files(const std::filesystem::path& directory) {
   std::vector<std::pair<std::int64_t, std::filesystem::path>> files;
-  std::error_code error;
-  for (auto entry = std::filesystem::directory_iterator(directory, error);
-       !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    if (!name.starts_with(kName)) continue;
+  for (const std::filesystem::path& path : entries_of(directory)) {
+    const std::string name = path.filename().string();
+    if (!name.starts_with(kName) || is_left_over(path)) continue;
     std::int64_t second = 0;
     std::from_chars(name.data() + kName.size(), name.data() + name.size(), second);
-    files.emplace_back(second, entry->path());
+    files.emplace_back(second, path);
   }
-  if (error) throw IoError(fmt::format("cannot read {}: {}", directory.string(), error.message()));
   return files;
 }
 
@@ -112,7 +109,7 @@ std::filesystem::path new_path(const std::filesystem::path& directory, std::int6
   if (gethostname(host.data(), host.size() - 1) != 0) host = {'h', 'o', 's', 't'};
   for (int number = 0;; ++number) {
     auto path = directory / fmt::format("{}{:010}.{}.{}.{}", kName, stamp, host.data(), ::getpid(), number);
-    if (!std::filesystem::exists(path)) return path;
+    if (!is_there(path)) return path;
   }
 }
 

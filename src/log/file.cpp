@@ -40,6 +40,15 @@ int write_all(int fd, std::string_view bytes) {
   return 0;
 }
 
+/// Lets the disk have what was written; returns 0, or the error number: of a full quota, say, which a file system over
+/// a network may find out only here.
+int sync(int fd) {
+  while (::fsync(fd) != 0) {
+    if (errno != EINTR) return errno == EINVAL ? 0 : errno;  // EINVAL: there is nothing to sync to
+  }
+  return 0;
+}
+
 /// Copies the first `size` bytes; returns 0, or the error number.
 int copy(int from, int to, std::uint64_t size) {
   std::array<char, 1 << 16> buffer;
@@ -81,7 +90,11 @@ Descriptor::~Descriptor() {
 
 Lock::Lock(const std::filesystem::path& directory, WhenHeld when_held)
     : file_(open_file("write", directory / ".lock", O_RDWR | O_CREAT)) {
-  if (::flock(file_.get(), when_held == WhenHeld::Wait ? LOCK_EX : LOCK_EX | LOCK_NB) == 0) return;
+  int status = 0;
+  do {
+    status = ::flock(file_.get(), when_held == WhenHeld::Wait ? LOCK_EX : LOCK_EX | LOCK_NB);
+  } while (status != 0 && errno == EINTR);
+  if (status == 0) return;
   if (errno != EWOULDBLOCK) fail("lock", directory, errno);
   throw IoError(fmt::format("{} is being written by another run: wait for it to end, or choose another directory",
                             directory.string()));
@@ -147,7 +160,9 @@ void AppendFile::cut() {
 void AppendFile::put_back() {
   const std::filesystem::path temporary = temporary_of(path_);
   Descriptor anew = open_file("write", temporary, O_RDWR | O_APPEND | O_CREAT | O_TRUNC);
-  move_into_place(temporary, path_, copy(file_.get(), anew.get(), size_));
+  int error = copy(file_.get(), anew.get(), size_);
+  if (error == 0) error = sync(anew.get());
+  move_into_place(temporary, path_, error);
   file_ = std::move(anew);
   torn_ = false;
   tell(Level::Warning, fmt::format("{} was deleted while it was written, and is put back", path_.string()));
@@ -157,6 +172,22 @@ bool AppendFile::in_place() const {
   struct stat named, open;
   return ::stat(path_.c_str(), &named) == 0 && ::fstat(file_.get(), &open) == 0 && named.st_dev == open.st_dev &&
          named.st_ino == open.st_ino;
+}
+
+bool is_there(const std::filesystem::path& path) {
+  std::error_code error;
+  const bool there = std::filesystem::exists(path, error);
+  if (error) fail("look at", path, error.value());
+  return there;
+}
+
+std::vector<std::filesystem::path> entries_of(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> entries;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(directory, error), end; !error && entry != end; entry.increment(error))
+    entries.push_back(entry->path());
+  if (error) fail("read", directory, error.value());
+  return entries;
 }
 
 std::string read_file(const std::filesystem::path& path) {
@@ -182,6 +213,7 @@ void replace_file(const std::filesystem::path& path, std::string_view content) {
   {
     const Descriptor file = open_file("write", temporary, O_WRONLY | O_CREAT | O_TRUNC);
     error = write_all(file.get(), content);
+    if (error == 0) error = sync(file.get());
   }
   move_into_place(temporary, path, error);
 }

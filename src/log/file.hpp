@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace dds::log {
 
@@ -78,9 +79,14 @@ class AppendFile {
   std::size_t bytes_waiting_ = 0;
 };
 
+/// Like the rest of this file they throw IoError, where std::filesystem has an exception of its own.
+bool is_there(const std::filesystem::path& path);
+std::vector<std::filesystem::path> entries_of(const std::filesystem::path& directory);
+
 std::string read_file(const std::filesystem::path& path);
 
-/// Puts `content` in the place of the file: a reader sees the old one or the new one, never a part.
+/// Puts `content` in the place of the file: a reader sees the old one or the new one, never a part, nor does anybody
+/// after a power cut.
 void replace_file(const std::filesystem::path& path, std::string_view content);
 
 /// Whether it is something that a crash within `replace_file` can leave behind.

@@ -54,7 +54,7 @@ struct Loss {
   std::int64_t from = 0, to = 0;
   std::int64_t bound = 0;
 
-  std::int64_t lost() const { return to - from; }
+  double lost() const { return static_cast<double>(to) - static_cast<double>(from); }  // of a file's numbers, any
 };
 
 /// The stretch in which the dead directions of one series grow most: between the last reading at the lowest count and
@@ -64,8 +64,8 @@ Loss largest_loss(const std::vector<const Signature*>& readings) {
   const Signature* low = nullptr;
   for (const Signature* s : readings) {
     if (!low || s->dead_directions <= low->dead_directions) low = s;
-    if (s->dead_directions - low->dead_directions > best.lost())
-      best = {low->step, s->step, low->dead_directions, s->dead_directions, s->structural_bound};
+    const Loss loss{low->step, s->step, low->dead_directions, s->dead_directions, s->structural_bound};
+    if (loss.lost() > best.lost()) best = loss;
   }
   return best;
 }
@@ -96,7 +96,7 @@ void losses(const Run& run, std::vector<std::string>& out) {
 /// What DeadAxesTracker saw, for the series with the most of it.
 void births(const Run& run, std::vector<std::string>& out) {
   struct Change {
-    std::int64_t born = 0, revived = 0;
+    double born = 0, revived = 0;
     std::int64_t last_reading = 0;
     std::int64_t from = 0, to = 0;
   };
@@ -105,11 +105,11 @@ void births(const Run& run, std::vector<std::string>& out) {
     if (!s.sigma_max) continue;
     Change& change = series[series_of(s)];
     const std::int64_t before = std::exchange(change.last_reading, s.step);
-    if (s.born.value_or(0) + s.revived.value_or(0) == 0) continue;
+    if (s.born.value_or(0) == 0 && s.revived.value_or(0) == 0) continue;
     if (change.born + change.revived == 0) change.from = before;
     change.to = s.step;
-    change.born += s.born.value_or(0);
-    change.revived += s.revived.value_or(0);
+    change.born += static_cast<double>(s.born.value_or(0));
+    change.revived += static_cast<double>(s.revived.value_or(0));
   }
   std::vector<std::pair<SeriesId, Change>> most(series.begin(), series.end());
   std::erase_if(most, [](const auto& one) { return one.second.born + one.second.revived == 0; });

@@ -1,7 +1,8 @@
-// JSON from files that anybody may have written.
+// JSON from files that anybody may have written, and of strings that may be any bytes.
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 
 namespace dds::log {
@@ -29,6 +30,13 @@ Json parse_json(std::string_view text) {
     }
   }
   return Json::parse(text, nullptr, /*allow_exceptions=*/false);
+}
+
+/// The text of a value, on one line unless there is an `indent`. What is no UTF-8 in its strings, which come from
+/// users' names and paths, becomes U+FFFD; Json::dump alone would throw.
+template <class Json>
+std::string json_text(const Json& value, int indent = -1) {
+  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace dds::log

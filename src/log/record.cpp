@@ -167,7 +167,7 @@ std::string json_line(const Signature& signature, bool with_spectrum) {
   for (const auto& column : schema::signature_columns) object[std::string(column.name)] = cell(signature, column);
   if (with_spectrum && !signature.spectrum.empty()) object["spectrum"] = signature.spectrum;
   // A layer's name may be any bytes; what is no UTF-8 is replaced rather than refused.
-  return object.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+  return json_text(object) + "\n";
 }
 
 Signature signature_of_json(std::string_view line, bool whole) {

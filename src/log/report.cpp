@@ -11,6 +11,7 @@
 #include "src/log/counts.hpp"
 #include "src/log/file.hpp"
 #include "src/log/findings.hpp"
+#include "src/log/json.hpp"
 #include "src/log/logger.hpp"
 #include "src/log/record.hpp"
 #include "src/log/run.hpp"
@@ -132,7 +133,7 @@ ordered_json page_data(const std::vector<log::Run>& runs) {
 /// JSON that may stand within a <script> element: no "</script>" or "<!--" in it can end or swallow the element.
 std::string script_safe(const ordered_json& data) {
   std::string text;
-  for (const char c : data.dump(-1, ' ', false, json::error_handler_t::replace)) {
+  for (const char c : log::json_text(data)) {
     if (c == '<')
       text += "\\u003c";
     else

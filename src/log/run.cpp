@@ -14,9 +14,7 @@
 namespace dds::log {
 namespace {
 
-std::string content_of(const std::filesystem::path& path) {
-  return std::filesystem::exists(path) ? read_file(path) : std::string();
-}
+std::string content_of(const std::filesystem::path& path) { return is_there(path) ? read_file(path) : std::string(); }
 
 [[noreturn]] void malformed(const std::filesystem::path& path, std::size_t line, std::string_view what) {
   throw IoError(fmt::format("{}:{}: {}", path.string(), line, what));
@@ -108,8 +106,7 @@ Rows<Signature> read_jsonl(const std::filesystem::path& path, std::int64_t versi
 
 nlohmann::ordered_json read_description(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / kRunJson;
-  if (!std::filesystem::exists(path))
-    throw IoError(fmt::format("{} holds no run: {} is missing", directory.string(), kRunJson));
+  if (!is_there(path)) throw IoError(fmt::format("{} holds no run: {} is missing", directory.string(), kRunJson));
   nlohmann::ordered_json description = parse_json(read_file(path));
   if (!description.is_object()) throw IoError(fmt::format("{}: not a JSON object", path.string()));
   const auto version = description.find("schema_version");

@@ -16,17 +16,18 @@
 #include <limits>
 #include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <utility>
 
 #include "hooks/layers.hpp"
+#include "src/log/json.hpp"
 #include "src/log/logger.hpp"
 #include "src/monitor/layer_reading.hpp"
+#include "src/monitor/read.hpp"
 #include "src/monitor/reading_thread.hpp"
 #include "src/monitor/saved_state.hpp"
-#include "src/ranks/exchange.hpp"
+#include "src/ranks/tree.hpp"
 #include "src/spectral/cancellation.hpp"
 
 namespace dds {
@@ -142,6 +143,7 @@ class Monitor::State {
       : model_(model),
         options_(std::move(options)),
         ranks_(options_.reading().ranks()),
+        tree_(ranks_ ? std::optional<Tree>(*ranks_) : std::nullopt),
         sink_(ranks_ && ranks_->rank() != 0 ? std::make_shared<Nowhere>() : std::move(sink)),
         recorder_(parameters, recorder_options(options_)),
         decay_(options_.decay()) {
@@ -193,8 +195,9 @@ class Monitor::State {
     if (open_)
       throw InvalidArgument(fmt::format("Monitor::step: step {} has not ended, expected its scope to be left", steps_));
     rethrow(error_);
-    due_ =
-        !alone_ && (options_.due() ? options_.due()(steps_) : options_.every() > 0 && steps_ % options_.every() == 0);
+    const bool due = options_.due() ? options_.due()(steps_) : options_.every() > 0 && steps_ % options_.every() == 0;
+    passes_on_ = due && alone_;
+    due_ = due && !passes_on_;
     if (due_ && options_.worker() == Worker::Skip && worker_->full()) {
       due_ = false;
       skip();
@@ -208,15 +211,20 @@ class Monitor::State {
     open_ = false;
     if (due_) {
       guarded([this] { worker_ ? hand_over(collect()) : read(collect()); });
+    } else if (passes_on_) {
+      guarded([this] {
+        if (!worker_) return pass_on_loss();
+        worker_->post([this] { guarded([this] { pass_on_loss(); }); });
+      });
     }
-    due_ = false;
+    due_ = passes_on_ = false;
     ++steps_;
   }
 
   /// Ends a step without reading it: what was captured is dropped, and the step does not count.
   void abandon_step() noexcept {
     guarded([this] { recorder_.take(); });
-    open_ = due_ = false;
+    open_ = due_ = passes_on_ = false;
   }
 
   /// Throws what went wrong since the last call, unless the user's handler took it: also what the log could not take.
@@ -248,7 +256,7 @@ class Monitor::State {
     const bool spectra = options.reading().spectra() || options_.reading().spectra();
     options.reading(counted(std::move(options.reading())));
     const auto start = std::chrono::steady_clock::now();
-    std::vector<Signature> signatures = dds::read(*model_, likelihood, probe, forward, options);
+    std::vector<Signature> signatures = read_over_ranks(likelihood, probe, forward, options);
     for (Signature& signature : signatures) {
       signature.step = steps_;
       write(signature, spectra);
@@ -315,8 +323,8 @@ class Monitor::State {
         {"seed", options_.reading().seed()},
         {"ranks", ranks_ ? ranks_->size() : 1},
     };
-    sink_->describe("monitor", monitor.dump());
-    sink_->describe("threads", nlohmann::json(at::get_num_threads()).dump());
+    sink_->describe("monitor", log::json_text(monitor));
+    sink_->describe("threads", log::json_text(nlohmann::json(at::get_num_threads())));
   }
 
   void rethrow(std::exception_ptr& kept) {
@@ -564,7 +572,7 @@ class Monitor::State {
   }
 
   /// Joins the rows of all ranks on the first, where it is true. An error of theirs becomes one of these rows; a rank
-  /// that cannot be reached ends the readings of this one, since each would wait for as long.
+  /// that is lost ends the readings.
   bool join_ranks(StepRows& rows) {
     std::string error = message_of(rows.error);
     if (!error.empty()) error = fmt::format("rank {}: {}", ranks_->rank(), error);
@@ -585,23 +593,53 @@ class Monitor::State {
       }
       const auto their_error = parcel.take<std::string>();
       if (error.empty()) error = their_error;
-      join(rows, parcel);
-    };
-    try {
-      const bool first = gather_to_first(*ranks_, pack_all, join_theirs);
-      if (first && !rows.error && !error.empty()) {
-        rows.error = std::make_exception_ptr(CaptureError(fmt::format("step {}: {}", rows.step, error)));
-      }
-      return first;
-    } catch (const RankError& lost) {
-      alone_ = true;
-      const std::string what = fmt::format("step {} and those after it are not read: {}", rows.step, lost.what());
       try {
-        sink_->describe("lost_rank", nlohmann::json(what).dump());
-      } catch (const IoError& error) {
-        report(error);
+        join(rows, parcel);
+      } catch (const RankError&) {
+        throw;
+      } catch (const std::exception& failed) {
+        if (error.empty()) error = fmt::format("rank {}: {}", ranks_->rank(), failed.what());
       }
-      throw RankError("Monitor: " + what);
+    };
+    bool first = false;
+    try {
+      first = tree_->gather(pack_all, join_theirs);
+    } catch (const RankError&) {
+      end_readings(rows.step);
+    }
+    if (first && !rows.error && !error.empty()) {
+      rows.error = std::make_exception_ptr(CaptureError(fmt::format("step {}: {}", rows.step, error)));
+    }
+    return first;
+  }
+
+  /// After a loss: the log tells of it, and nothing is captured any more.
+  [[noreturn]] void end_readings(std::int64_t step) {
+    alone_ = true;
+    const std::string what = fmt::format("step {} and those after it are not read: {}", step, tree_->loss());
+    try {
+      sink_->describe("lost_rank", log::json_text(nlohmann::json(what)));
+    } catch (const IoError& error) {
+      report(error);
+    }
+    throw RankError("Monitor: " + what);
+  }
+
+  /// In the place of a reading after a loss, for the ranks that know of none: they send as ever.
+  void pass_on_loss() {
+    tree_->gather([] { return Parcel(); }, [](Parcel) {});
+  }
+
+  std::vector<Signature> read_over_ranks(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
+                                         const ReadOptions& options) {
+    const RanksPtr& ranks = options.reading().ranks();
+    if (!ranks || ranks != ranks_) return dds::read(*model_, likelihood, probe, forward, options);
+    const bool known = alone_;
+    try {
+      return dds::read(*tree_, *model_, likelihood, probe, forward, options);
+    } catch (const RankError&) {
+      if (known || tree_->loss().empty()) throw;
+      end_readings(steps_);
     }
   }
 
@@ -675,11 +713,13 @@ class Monitor::State {
   torch::nn::Module* model_;
   MonitorOptions options_;
   RanksPtr ranks_;
+  std::optional<Tree> tree_;         ///< of ranks_; the worker's, if there is one; for others after drain()
   std::atomic<bool> alone_ = false;  ///< another rank is lost
-  log::SinkPtr sink_;                ///< the worker's, if there is one; for others after drain()
+  log::SinkPtr sink_;                ///< as tree_
   Recorder recorder_;
   bool open_ = false;
   bool due_ = false;
+  bool passes_on_ = false;  ///< would be due if no rank were lost
   std::int64_t steps_ = 0;
   std::int64_t skipped_ = 0;
   std::mutex handler_mutex_;  ///< on_error is called by one thread at a time

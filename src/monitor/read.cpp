@@ -1,3 +1,5 @@
+#include "src/monitor/read.hpp"
+
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
@@ -19,7 +21,7 @@
 #include "src/model/guard.hpp"
 #include "src/model/random.hpp"
 #include "src/monitor/layer_reading.hpp"
-#include "src/ranks/exchange.hpp"
+#include "src/ranks/tree.hpp"
 #include "src/spectral/cancellation.hpp"
 
 namespace dds {
@@ -300,8 +302,8 @@ std::string message_of(const std::exception_ptr& error, const Ranks& ranks) {
 }
 
 /// Collects the rows of all ranks on rank 0, and is true there. What went wrong on any of them, `own_error` on this
-/// one, is thrown on all of them.
-bool collect(Ranks& ranks, std::optional<ProbeRows>& rows, const std::exception_ptr& own_error,
+/// one, is thrown on all of them that can be reached.
+bool collect(Tree& tree, const Ranks& ranks, std::optional<ProbeRows>& rows, const std::exception_ptr& own_error,
              const ReadOptions& options) {
   std::string error = message_of(own_error, ranks);
   const auto pack_all = [&] {
@@ -316,16 +318,19 @@ bool collect(Ranks& ranks, std::optional<ProbeRows>& rows, const std::exception_
     if (!error.empty()) return;
     try {
       join(*rows, parcel, options);
-    } catch (const Error& refused) {
+    } catch (const std::exception& refused) {
       error = refused.what();
     }
   };
   bool first = false;
   try {
-    first = gather_to_first(ranks, pack_all, join_theirs);
+    first = tree.gather(pack_all, join_theirs);
+  } catch (const RankError&) {  // a loss, which the tree tells of on the way down
+  }
+  try {
     Parcel outcome;
     outcome.put(error);
-    error = spread_from_first(ranks, std::move(outcome)).take<std::string>();
+    error = tree.spread(std::move(outcome)).take<std::string>();
   } catch (const RankError&) {
     if (!own_error) throw;
   }
@@ -344,17 +349,25 @@ void check(const LikelihoodPtr& likelihood, const Data& probe, const ReadOptions
 
 std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
                             const Forward& forward, const ReadOptions& options) {
-  const RanksPtr& ranks = options.reading().ranks();
+  if (const RanksPtr& ranks = options.reading().ranks()) {
+    Tree tree(*ranks);
+    return read(tree, model, likelihood, probe, forward, options);
+  }
+  check(likelihood, probe, options);
+  return signatures_of(rows_of(model, *likelihood, probe, forward, options), options);
+}
+
+std::vector<Signature> read(Tree& tree, torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
+                            const Forward& forward, const ReadOptions& options) {
   std::optional<ProbeRows> rows;
   std::exception_ptr error;
   try {
     check(likelihood, probe, options);
-    rows = rows_of(model, *likelihood, probe, forward, options);
+    if (tree.loss().empty()) rows = rows_of(model, *likelihood, probe, forward, options);
   } catch (...) {
-    if (!ranks) throw;
     error = std::current_exception();
   }
-  if (ranks && !collect(*ranks, rows, error, options)) return {};
+  if (!collect(tree, *options.reading().ranks(), rows, error, options)) return {};
   return signatures_of(*rows, options);
 }
 

@@ -30,9 +30,7 @@ std::string text_of(const SavedState& state) {
   for (const auto& [series, rank] : state.fixed_ranks) {
     ranks.push_back({series.layer, to_string(series.side), series.source, series.fisher_kind, rank});
   }
-  // A layer's name may be any bytes.
-  return nlohmann::json{{"steps", state.steps}, {"fixed_ranks", ranks}}.dump(-1, ' ', false,
-                                                                             nlohmann::json::error_handler_t::replace);
+  return log::json_text(nlohmann::json{{"steps", state.steps}, {"fixed_ranks", ranks}});
 }
 
 SavedState saved_state(const std::string& text) {

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <dds/error.hpp>
 #include <exception>
-#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,7 +18,8 @@ namespace {
 struct Header {
   std::uint64_t mark = kMark;
   std::uint64_t size = 0;
-  static constexpr std::uint64_t kMark = 0x6464732d72616e02;  // "dds-ran", version 2 of what follows
+  static constexpr std::uint64_t kMark = 0x6464732d72616e02;   // "dds-ran", version 2 of what follows
+  static constexpr std::uint64_t kError = 0x6464732d65727202;  // "dds-err": the text of an error follows
 };
 
 /// What follows the header goes in pieces: nothing is filled that was only announced, and MPI counts bytes in an int.
@@ -47,11 +47,9 @@ void guarded(const Ranks& ranks, const char* doing, int other, const Work& work)
   }
 }
 
-}  // namespace
-
-void send(Ranks& ranks, const Parcel& parcel, int to) {
+void send_as(std::uint64_t mark, Ranks& ranks, const Parcel& parcel, int to) {
   guarded(ranks, "send to", to, [&] {
-    const Header header{.size = parcel.bytes().size()};
+    const Header header{.mark = mark, .size = parcel.bytes().size()};
     ranks.send(as_tensor(&header, sizeof header), to);
     for (std::uint64_t begin = 0; begin < header.size; begin += kPiece) {
       ranks.send(as_tensor(parcel.bytes().data() + begin, std::min(kPiece, header.size - begin)), to);
@@ -59,12 +57,22 @@ void send(Ranks& ranks, const Parcel& parcel, int to) {
   });
 }
 
+}  // namespace
+
+void send(Ranks& ranks, const Parcel& parcel, int to) { send_as(Header::kMark, ranks, parcel, to); }
+
+void send_error(Ranks& ranks, const std::string& error, int to) {
+  Parcel parcel;
+  parcel.put(error);
+  send_as(Header::kError, ranks, parcel, to);
+}
+
 Parcel receive(Ranks& ranks, int from) {
+  Header header;
   std::vector<std::byte> bytes;
   guarded(ranks, "receive from", from, [&] {
-    Header header;
     ranks.receive(as_tensor(&header, sizeof header), from);
-    if (header.mark != Header::kMark) {
+    if (header.mark != Header::kMark && header.mark != Header::kError) {
       throw RankError(fmt::format(
           "rank {} got something else than a reading from rank {}; expected the same version of the library on all "
           "ranks, and a group that nothing else sends through",
@@ -77,30 +85,8 @@ Parcel receive(Ranks& ranks, int from) {
       ranks.receive(as_tensor(bytes.data() + begin, size), from);
     }
   });
-  return Parcel(std::move(bytes));
-}
-
-bool gather_to_first(Ranks& ranks, const std::function<Parcel()>& pack, const std::function<void(Parcel)>& join) {
-  const int rank = ranks.rank(), size = ranks.size();
-  for (int step = 1; step < size; step *= 2) {
-    if ((rank & step) != 0) {
-      send(ranks, pack(), rank - step);
-      return false;
-    }
-    if (step < size - rank) join(receive(ranks, rank + step));
-    if (step > std::numeric_limits<int>::max() / 2) break;
-  }
-  return true;
-}
-
-Parcel spread_from_first(Ranks& ranks, Parcel parcel) {
-  const int rank = ranks.rank(), size = ranks.size();
-  int step = 1;  // at which this rank gets it: its lowest bit; rank 0 has it
-  while (step < size && (rank & step) == 0) step *= 2;
-  if (rank != 0) parcel = receive(ranks, rank - step);
-  for (step /= 2; step >= 1; step /= 2) {
-    if (step < size - rank) send(ranks, parcel, rank + step);
-  }
+  Parcel parcel(std::move(bytes));
+  if (header.mark == Header::kError) throw ToldError(parcel.take<std::string>());
   return parcel;
 }
 

@@ -1,25 +1,25 @@
-// Parcels between ranks, and the tree in which they are joined.
+// Parcels from one rank to another.
 #pragma once
 
+#include <dds/error.hpp>
 #include <dds/ranks.hpp>
-#include <functional>
+#include <string>
 
 #include "src/ranks/parcel.hpp"
 
 namespace dds {
 
-/// Both throw RankError, which names the two ranks, for whatever the transport throws.
+/// All throw RankError, which names the two ranks, for whatever the transport throws.
 void send(Ranks& ranks, const Parcel& parcel, int to);
 Parcel receive(Ranks& ranks, int from);
 
-/// Up a binomial tree to rank 0: in round k = 0, 1, ... those whose number is 2^k modulo 2^(k+1) send what they have to
-/// the rank 2^k below, and are done. So every rank but the first sends once, none receives more than log2(size)
-/// parcels, and what is joined is the same in the same order at every run. True on rank 0, which then has everything.
-///
-/// `join(parcel)` takes another rank's into one's own; `pack()` is asked for once, when all is joined that will be.
-bool gather_to_first(Ranks& ranks, const std::function<Parcel()>& pack, const std::function<void(Parcel)>& join);
+/// In the place of a parcel: what keeps this rank from having one. There, `receive` throws it as a ToldError.
+void send_error(Ranks& ranks, const std::string& error, int to);
 
-/// The same tree downwards: every rank gets the parcel of rank 0.
-Parcel spread_from_first(Ranks& ranks, Parcel parcel);
+/// An error that the rank at the other end tells of; it can be reached.
+class ToldError : public RankError {
+ public:
+  using RankError::RankError;
+};
 
 }  // namespace dds

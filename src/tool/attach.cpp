@@ -65,7 +65,10 @@ void set_environment(const Options& options, const fs::path& list) {
   settings.pop_back();
   ::setenv("DDS_ATTACH", settings.c_str(), 1);
   const char* others = std::getenv("LD_PRELOAD");
-  const std::string objects = preload_object().string() + (others && *others ? fmt::format(":{}", others) : "");
+  const std::string object = preload_object().string();
+  if (object.find_first_of(" :") != std::string::npos)
+    throw InvalidArgument(fmt::format("attach: {} has a blank or a colon, at which the loader would cut it", object));
+  const std::string objects = object + (others && *others ? fmt::format(":{}", others) : "");
   ::setenv("LD_PRELOAD", objects.c_str(), 1);
 }
 
@@ -80,7 +83,8 @@ void set_environment(const Options& options, const fs::path& list) {
 /// Runs the command as a child and ends as it does, with the layers printed before.
 [[noreturn]] void list_layers(const Options& options) {
   std::string file = (fs::temp_directory_path() / "dds-attach-XXXXXX").string();
-  ::close(::mkstemp(file.data()));
+  const log::Descriptor made(::mkstemp(file.data()));
+  if (made.get() < 0) throw IoError(fmt::format("attach: cannot write {}: {}", file, std::strerror(errno)));
   try {
     set_environment(options, file);
   } catch (...) {

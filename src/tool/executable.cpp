@@ -33,7 +33,8 @@ constexpr std::string_view kLibrary = "libtorch_cpu.so";
 /// The file that execvp would run.
 fs::path found_on_path(const std::string& name) {
   const auto runnable = [](const fs::path& file) {
-    return fs::is_regular_file(file) && ::access(file.c_str(), X_OK) == 0;
+    std::error_code hidden;  // in a folder that may not be searched
+    return fs::is_regular_file(file, hidden) && ::access(file.c_str(), X_OK) == 0;
   };
   if (name.find('/') != std::string::npos) {
     if (runnable(name)) return name;

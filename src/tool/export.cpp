@@ -12,6 +12,7 @@
 
 #include "src/log/csv.hpp"
 #include "src/log/file.hpp"
+#include "src/log/json.hpp"
 #include "src/log/record.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/runs.hpp"
@@ -64,7 +65,7 @@ void write_jsonl(const std::vector<log::Run>& runs, const fs::path& path) {
       if constexpr (std::is_same_v<Row, Signature>) {
         if (!row.spectrum.empty()) object["spectrum"] = row.spectrum;
       }
-      content += object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+      content += log::json_text(object) + "\n";
     }
   }
   write(path, content);

@@ -121,8 +121,11 @@ class Script {
   void step_axis() {
     std::string tics;
     if (steps_.contains(0)) tics = fmt::format("'0' {}", position(0));
-    for (std::int64_t step = 1; step <= *steps_.rbegin(); step *= 10)
+    const std::int64_t last = *steps_.rbegin();
+    for (std::int64_t step = 1; step <= last; step *= 10) {
       tics += fmt::format("{}'{}' {}", tics.empty() ? "" : ", ", step, position(step));
+      if (step > last / 10) break;
+    }
     text_ += fmt::format("set xtics ({})\nset xlabel 'training step'\nset xrange [{}:{}]\n", tics,
                          position(*steps_.begin()) - 0.1, position(*steps_.rbegin()) + 0.1);
   }
@@ -165,7 +168,8 @@ class Script {
           add_curve(plots, observable, shown, look);
         }
       }
-      text_ += fmt::format("set title {}\nplot {}\n", quoted(layers_[panel]), plots.empty() ? "[][0:1] NaN notitle" : plots);
+      text_ +=
+          fmt::format("set title {}\nplot {}\n", quoted(layers_[panel]), plots.empty() ? "[][0:1] NaN notitle" : plots);
     }
     draw_key(looks);
     end();

@@ -18,11 +18,11 @@
 #include <dds/script.hpp>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "src/log/json.hpp"
 #include "src/log/run.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/samples.hpp"
@@ -217,7 +217,7 @@ log::SinkPtr sink_of(const Options& options, const Likelihood& likelihood) {
                                    {"max_seconds", options.max_seconds},
                                    {"max_gradients", options.max_gradients},
                                    {"seed", options.seed}};
-  sink->describe("llc", how.dump());
+  sink->describe("llc", log::json_text(how));
   return sink;
 }
 

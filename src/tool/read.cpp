@@ -10,10 +10,10 @@
 #include <dds/read.hpp>
 #include <dds/script.hpp>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "src/log/json.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/samples.hpp"
 #include "src/tool/table.hpp"
@@ -89,9 +89,12 @@ void read_model(const Options& options) {
   for (Signature& signature : signatures) signature.step = options.step;
   if (!options.out.empty()) {
     const log::SinkPtr run = log::directory(options.out);
-    run->describe("model", nlohmann::json(options.model).dump());
-    run->describe("data", nlohmann::json(options.samples.data).dump());
-    run->describe("likelihood", nlohmann::json(likelihood ? likelihood->name() : "none").dump());
+    const auto describe = [&](const char* key, const std::string& value) {
+      run->describe(key, log::json_text(nlohmann::json(value)));
+    };
+    describe("model", options.model);
+    describe("data", options.samples.data);
+    describe("likelihood", likelihood ? likelihood->name() : "none");
     for (const Signature& signature : signatures) run->write(signature);
   }
   fmt::print("{} samples, likelihood {}\n\n{}", data.size(),

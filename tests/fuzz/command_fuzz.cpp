@@ -1,6 +1,6 @@
-// Command lines of `dds`, an argument a line, in a folder with two runs. The command's own main catches what is thrown:
-// it must end with one of its exit codes. `dds read` and `dds llc` are left out, whose files are LibTorch's to read,
-// and of `dds attach` what looks at a program and runs it.
+// Command lines of `dds`, an argument a line, in a folder with three runs. The command's own main catches what is
+// thrown: it must end with one of its exit codes. `dds read` and `dds llc` are left out, whose files are LibTorch's to
+// read, and of `dds attach` what looks at a program and runs it.
 #include <fmt/format.h>
 
 #include "src/log/run.hpp"
@@ -21,6 +21,7 @@ const fs::path& workplace() {
     ::setenv("PATH", "", 1);  // no gnuplot
     dds::fuzz::write_run(made / "a", 1);
     dds::fuzz::write_run(made / "b", 2);
+    dds::fuzz::write_run(made / "c", dds::fuzz::kExtremes);
     fs::current_path(made);
     return made;
   }();
@@ -31,13 +32,13 @@ const fs::path& workplace() {
 void tidy() {
   const auto known = [](const fs::path& entry) {
     const std::string name = entry.filename().string();
-    return name == "a" || name == "b";
+    return name == "a" || name == "b" || name == "c";
   };
   std::vector<fs::path> others;
   for (const auto& entry : fs::directory_iterator(workplace())) {
     if (!known(entry.path())) others.push_back(entry.path());
   }
-  for (const char* run : {"a", "b"}) others.push_back(workplace() / run / "report.html");
+  for (const char* run : {"a", "b", "c"}) others.push_back(workplace() / run / "report.html");
   for (const fs::path& other : others) fs::remove_all(other);
 }
 

@@ -4,15 +4,20 @@
 #include <cmath>
 #include <dds/log.hpp>
 #include <filesystem>
+#include <limits>
 #include <string>
 
 namespace dds::fuzz {
 
+/// The seed of a run with the largest numbers there are.
+inline constexpr int kExtremes = 3;
+
 /// A run of two steps with a row of everything.
 inline void write_run(const std::filesystem::path& path, int seed, bool tensorboard = false) {
+  constexpr auto kMost = std::numeric_limits<std::int64_t>::max();
   const auto sink = log::directory(path, {.tensorboard = tensorboard});
   sink->describe("options", R"({"every": 10, "layers": ["fc", "a \"b\""], "seed": null})");
-  for (std::int64_t step : {0, 10}) {
+  for (const std::int64_t step : {std::int64_t{0}, seed == kExtremes ? kMost : 10}) {
     for (const Side side : {Side::Activation, Side::Fisher}) {
       Signature s;
       s.step = step;
@@ -26,6 +31,10 @@ inline void write_run(const std::filesystem::path& path, int seed, bool tensorbo
       s.log10_lambda_min_plus = -4.7, s.log10_trace = 0.25, s.logdet_plus = -31;
       s.at_floor = true;
       s.status = step == 0 ? StatusSet() : StatusSet(Status::Coupled) | Status::Subsampled;
+      if (seed == kExtremes) {
+        s.dead_directions = step == 0 ? -kMost : kMost;
+        s.born = kMost, s.revived = 1;
+      }
       s.spectrum = {3.5, 1.0 / 3, 0.5, std::exp(-static_cast<double>(step))};
       sink->write(s);
     }

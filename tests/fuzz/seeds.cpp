@@ -23,7 +23,7 @@ void add(const std::string& fuzzer, const std::string& name, std::string_view co
 }
 
 void add_runs() {
-  for (int seed : {1, 2}) {
+  for (int seed : {1, 2, fuzz::kExtremes}) {
     const fs::path run = fuzz::folder() / ("run" + std::to_string(seed));
     fuzz::write_run(run, seed, /*tensorboard=*/true);
     const std::string name = std::to_string(seed);
@@ -130,8 +130,9 @@ void add_commands() {
        {"--version", "--help", "report\na\nb\n--out=x", "compare\na\nb\n--step\n10", "watch\na\n--once",
         "lambda\nregular\n10", "lambda\ncrossing\n1\n2\n--density\n0\n1", "lambda\nreduced-rank\n10\n3\n5\n--rank\n2",
         "lambda\nlinear\n20\n20\n20\n--rank\n16", "export\na\nb\n--to\ncsv\n--out=x", "export\na\n--to\njsonl\n--out=x",
-        "export\na\n--to\ntensorboard\n--out=x", "report\na\n--figures=x\n--format\npng",
-        "attach\n--every\n2\n--layers\nfc*\n--max-rows\n9\n--stop-after\n7\n--\na\nb", "watch\na\n--interval\n0.5"})
+        "export\na\n--to\ntensorboard\n--out=x", "report\na\n--figures=x\n--format\npng", "report\nc\n--figures=x",
+        "compare\na\nc", "attach\n--every\n2\n--layers\nfc*\n--max-rows\n9\n--stop-after\n7\n--\na\nb",
+        "watch\na\n--interval\n0.5"})
     add("command", std::to_string(number++), line);
 }
 

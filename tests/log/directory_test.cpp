@@ -1,6 +1,7 @@
 // A run directory: what it holds, what it refuses, and what is left of it after a crash or on a full disk.
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -428,6 +429,29 @@ TEST_F(DirectoryTest, ResumeRemovesWhatACrashLeftOfTheDescription) {
   test::put(path() / "run.json.tmp-1", R"({"schema_)");
   log::directory(path(), {.resume = true});
   EXPECT_FALSE(fs::exists(path() / "run.json.tmp-1"));
+}
+
+TEST_F(DirectoryTest, OneThatCannotBeMadeWholeIsNotMade) {
+  rlimit before;
+  getrlimit(RLIMIT_NOFILE, &before);
+  fs::create_directories(path());
+  const int free = ::dup(0);
+  ::close(free);
+  // The lock and one file: run.json can be written, which is closed again, and not both files of signatures.
+  const rlimit few{static_cast<rlim_t>(free) + 2, before.rlim_max};
+  setrlimit(RLIMIT_NOFILE, &few);
+  const std::string message = message_of<IoError>([&] { log::directory(path()); });
+  setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_NE(message.find("Too many open files"), std::string::npos) << message;
+  write_run(path());
+  EXPECT_EQ(log::read_run(path()).signatures.size(), 3u);
+}
+
+TEST_F(DirectoryTest, ResumeForgetsTheRankThatWasLostBefore) {
+  log::directory(path())->describe("lost_rank", "\"step 7\"");
+  EXPECT_TRUE(log::read_run(path()).description.contains("lost_rank"));
+  log::directory(path(), {.resume = true});
+  EXPECT_FALSE(log::read_run(path()).description.contains("lost_rank"));
 }
 
 TEST_F(DirectoryTest, ReadingNamesFileAndLineOfWhatIsMalformed) {

@@ -133,6 +133,20 @@ TEST(Monitor, ReadsTheStepsThatAreDue) {
   }
 }
 
+TEST(Monitor, ALayersNameMayBeAnyBytes) {
+  const std::string name = "caf\xe9";  // Latin 1
+  torch::nn::Sequential net;
+  net->push_back(name, torch::nn::Linear(3, 2));
+  const auto sink = memory();
+  Monitor monitor(*net, MonitorOptions().every(1), sink);
+  {
+    auto step = monitor.step();
+    net->forward(torch::ones({4, 3})).sum().backward();
+  }
+  EXPECT_EQ(sink->signatures.at(0).layer, name);
+  EXPECT_THAT(sink->description["monitor"], HasSubstr("caf\xef\xbf\xbd")) << "U+FFFD";
+}
+
 TEST(Monitor, AScheduleOfTheUsersOwn) {
   torch::nn::Sequential net = small_net();
   Monitor monitor(*net, MonitorOptions().due([](std::int64_t step) { return step == 1; }), memory());

@@ -4,9 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
-#include <bit>
 #include <cstring>
-#include <numeric>
 
 #include "src/ranks/parcel.hpp"
 #include "tests/ranks/thread_ranks.hpp"
@@ -19,65 +17,6 @@ using test::on_ranks;
 using testing::Each;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-class Trees : public testing::TestWithParam<int> {};
-
-TEST_P(Trees, GatherEveryRankOnceInLogarithmicallyManyRounds) {
-  const int size = GetParam();
-  std::vector<int> gathered;
-  std::vector<int> received(static_cast<std::size_t>(size)), firsts(static_cast<std::size_t>(size));
-  const auto thrown = on_ranks(size, [&](const RanksPtr& ranks) {
-    const auto self = static_cast<std::size_t>(ranks->rank());
-    std::vector<int> members{ranks->rank()};
-    const bool first = gather_to_first(
-        *ranks,
-        [&] {
-          Parcel parcel;
-          parcel.put(members.size());
-          for (const int member : members) parcel.put(member);
-          return parcel;
-        },
-        [&](Parcel parcel) {
-          ++received[self];
-          for (auto left = parcel.take<std::size_t>(); left > 0; --left) members.push_back(parcel.take<int>());
-        });
-    firsts[self] = first;
-    if (first) gathered = members;
-  });
-  EXPECT_THAT(thrown, Each(IsEmpty()));
-  std::vector<int> all(static_cast<std::size_t>(size));
-  std::iota(all.begin(), all.end(), 0);
-  EXPECT_EQ(gathered, all) << "once each, and in the order of the ranks";
-  const int rounds = std::bit_width(static_cast<unsigned>(size - 1));
-  for (int rank = 0; rank < size; ++rank) {
-    EXPECT_EQ(firsts[static_cast<std::size_t>(rank)], rank == 0);
-    EXPECT_LE(received[static_cast<std::size_t>(rank)], rounds);
-  }
-}
-
-TEST_P(Trees, SpreadTheFirstRanksParcelToAll) {
-  const int size = GetParam();
-  std::vector<int> got(static_cast<std::size_t>(size), -1);
-  const auto thrown = on_ranks(size, [&](const RanksPtr& ranks) {
-    Parcel parcel;
-    parcel.put(100 + ranks->rank());
-    got[static_cast<std::size_t>(ranks->rank())] = spread_from_first(*ranks, parcel).take<int>();
-  });
-  EXPECT_THAT(thrown, Each(IsEmpty()));
-  EXPECT_THAT(got, Each(100));
-}
-
-INSTANTIATE_TEST_SUITE_P(Sizes, Trees, testing::Values(1, 2, 3, 4, 5, 7, 8, 13, 16));
-
-TEST(Exchange, ALostRankIsNamed) {
-  const auto thrown = on_ranks(3, [](const RanksPtr& ranks) {
-    if (ranks->rank() == 2) return;
-    gather_to_first(
-        *ranks, [] { return Parcel(); }, [](Parcel) {});
-  });
-  EXPECT_THAT(thrown[0], HasSubstr("rank 0 of 3 could not receive from rank 2: connection closed by peer"));
-  EXPECT_EQ(thrown[1], "");
-}
 
 TEST(Exchange, WhatIsNoParcelIsRefused) {
   const auto thrown = on_ranks(2, [](const RanksPtr& ranks) {

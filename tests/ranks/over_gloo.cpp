@@ -12,6 +12,7 @@
 
 #include "experiments/harness/gloo.hpp"
 #include "src/ranks/exchange.hpp"
+#include "src/ranks/tree.hpp"
 #include "tests/support.hpp"
 
 namespace dds {
@@ -54,16 +55,17 @@ Parcel numbered(int number) {
 TEST(OverGloo, ParcelsOfAnySizeArriveInOrder) {
   const auto thrown = over_gloo(3, 20s, [](Ranks& ranks) {
     int sum = ranks.rank();
-    const bool first = gather_to_first(
-        ranks, [&] { return numbered(sum); },
-        [&](Parcel parcel) {
-          const int number = parcel.take<int>();
-          sum += number;
-          if (!parcel.take<at::Tensor>().eq(number).all().item<bool>()) throw std::logic_error("other numbers came");
-        });
+    Tree tree(ranks);
+    const bool first = tree.gather([&] { return numbered(sum); },
+                                   [&](Parcel parcel) {
+                                     const int number = parcel.take<int>();
+                                     sum += number;
+                                     if (!parcel.take<at::Tensor>().eq(number).all().item<bool>())
+                                       throw std::logic_error("other numbers came");
+                                   });
     if (first && sum != 3) throw std::logic_error("the sum of the ranks is " + std::to_string(sum));
     Parcel empty;
-    if (!spread_from_first(ranks, ranks.rank() == 0 ? empty : numbered(7)).bytes().empty()) {
+    if (!tree.spread(ranks.rank() == 0 ? empty : numbered(7)).bytes().empty()) {
       throw std::logic_error("something came of nothing");
     }
   });

@@ -288,6 +288,60 @@ TEST(RanksFail, ALostRankEndsTheReadingsAndNothingElse) {
   EXPECT_THAT(sink->description["lost_rank"], HasSubstr("step 3 and those after it are not read: rank 0 of 3"));
 }
 
+/// Rank 3 of 4 is rank 2's to hear of, and rank 1 has nothing to do with it.
+class LostLeaf : public testing::TestWithParam<Worker> {};
+
+TEST_P(LostLeaf, EndsTheReadingsOfAllAboveAtOnce) {
+  const auto sink = std::make_shared<log::Memory>();
+  std::vector<std::vector<std::string>> errors(4), reads(4);
+  std::vector<std::int64_t> steps(4);
+  const auto thrown = on_ranks(4, [&](const RanksPtr& ranks) {
+    const auto self = static_cast<std::size_t>(ranks->rank());
+    const auto model = network();
+    const Data own = part(data(), *ranks);
+    Monitor monitor(*model,
+                    MonitorOptions()
+                        .every(1)
+                        .worker(GetParam())
+                        .reading(ReadingOptions().ranks(ranks))
+                        .on_error([&](const std::exception& error) { errors[self].emplace_back(error.what()); }),
+                    sink);
+    for (int i = 0; i < 8; ++i) {
+      if (ranks->rank() == 3 && i == 3) return monitor.flush();
+      auto step = monitor.step();
+      torch::nn::functional::cross_entropy(model->forward(own.inputs[0]), own.targets).backward();
+      step.finish();
+      steps[self] = monitor.steps();
+    }
+    for (int i = 0; i < 2; ++i) {
+      try {
+        monitor.read(categorical(), own, forward_of<Network>());
+      } catch (const RankError& error) {
+        reads[self].emplace_back(error.what());
+      }
+    }
+  });
+  EXPECT_THAT(thrown, Each(IsEmpty()));
+  EXPECT_EQ(steps, (std::vector<std::int64_t>{8, 8, 8, 3}));
+  constexpr const char* kLoss = "rank 2 of 4 could not receive from rank 3: connection closed by peer";
+  const auto told_once =
+      testing::ElementsAre(HasSubstr(std::string("step 3 and those after it are not read: ") + kLoss));
+  EXPECT_THAT(errors[0], told_once);
+  EXPECT_THAT(errors[1], IsEmpty());
+  EXPECT_THAT(errors[2], told_once);
+  for (const std::size_t rank : {0, 1, 2}) {
+    EXPECT_THAT(reads[rank], testing::SizeIs(2)) << rank;
+    EXPECT_THAT(reads[rank], Each(HasSubstr(kLoss))) << rank;
+  }
+  EXPECT_THAT(sink->description["lost_rank"], HasSubstr(kLoss));
+  std::map<std::int64_t, int> rows;
+  for (const Signature& signature : sink->signatures) ++rows[signature.step];
+  EXPECT_EQ(rows, (std::map<std::int64_t, int>{{0, 6}, {1, 6}, {2, 6}})) << "three layers, two sides";
+}
+
+INSTANTIATE_TEST_SUITE_P(Workers, LostLeaf, testing::Values(Worker::Off, Worker::Wait),
+                         [](const auto& info) { return info.param == Worker::Off ? "Off" : "Wait"; });
+
 TEST(RanksFail, DifferentStepsAreNoticed) {
   const auto thrown = on_ranks(2, [&](const RanksPtr& ranks) {
     const auto model = network();

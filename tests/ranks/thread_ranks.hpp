@@ -19,24 +19,28 @@
 
 namespace dds::test {
 
-/// Where messages wait. A rank that has left is noticed at once by who waits for it.
+/// Where messages wait, and their senders with them, as Gloo's do. A rank that has left is noticed at once by who waits
+/// for it.
 class Post {
  public:
   void put(int from, int to, const at::Tensor& bytes) {
-    const std::lock_guard lock(mutex_);
-    if (gone_.contains(to)) throw std::runtime_error("connection closed by peer");
-    messages_[{from, to}].push_back(bytes.clone());
+    std::unique_lock lock(mutex_);
+    std::deque<at::Tensor>& waiting = messages_[{from, to}];
+    waiting.push_back(bytes.clone());
     ++sent_[from];
     changed_.notify_all();
+    wait(lock, [&] { return waiting.empty() || gone_.contains(to); });
+    if (!waiting.empty()) throw std::runtime_error("connection closed by peer");
   }
   void take(int from, int to, const at::Tensor& bytes) {
     std::unique_lock lock(mutex_);
     std::deque<at::Tensor>& waiting = messages_[{from, to}];
-    changed_.wait(lock, [&] { return !waiting.empty() || gone_.contains(from); });
+    wait(lock, [&] { return !waiting.empty() || gone_.contains(from); });
     if (waiting.empty()) throw std::runtime_error("connection closed by peer");
     if (waiting.front().sizes() != bytes.sizes()) throw std::logic_error("a message of another length");
     bytes.copy_(waiting.front());
     waiting.pop_front();
+    changed_.notify_all();
   }
   void leave(int rank) {
     const std::lock_guard lock(mutex_);
@@ -49,6 +53,11 @@ class Post {
   }
 
  private:
+  template <class Condition>
+  void wait(std::unique_lock<std::mutex>& lock, const Condition& holds) {
+    if (!changed_.wait_for(lock, std::chrono::seconds(60), holds)) throw std::runtime_error("timed out");
+  }
+
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<std::pair<int, int>, std::deque<at::Tensor>> messages_;

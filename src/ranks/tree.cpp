@@ -1,0 +1,67 @@
+#include "src/ranks/tree.hpp"
+
+#include <dds/error.hpp>
+#include <exception>
+#include <optional>
+#include <utility>
+
+#include "src/ranks/exchange.hpp"
+
+namespace dds {
+
+void Tree::with(int other, const std::function<void()>& work) {
+  if (lost_.contains(other)) return;
+  try {
+    work();
+  } catch (const ToldError& told) {
+    if (loss_.empty()) loss_ = told.what();
+  } catch (const std::exception& error) {
+    lost_.insert(other);
+    if (loss_.empty()) loss_ = error.what();
+  }
+}
+
+bool Tree::gather(const std::function<Parcel()>& pack, const std::function<void(Parcel)>& join) {
+  const bool known = !loss_.empty();
+  std::optional<Parcel> own;  // none after a loss
+  const int rank = ranks_.rank(), size = ranks_.size();
+  for (std::int64_t step = 1; step < size; step *= 2) {
+    const int apart = static_cast<int>(step);
+    if ((rank & apart) != 0) {
+      const int above = rank - apart;
+      try {
+        if (loss_.empty()) own = pack();
+      } catch (const std::exception& error) {
+        loss_ = error.what();
+      }
+      with(above, [&] { own ? send(ranks_, *own, above) : send_error(ranks_, loss_, above); });
+      break;
+    }
+    if (apart >= size - rank) continue;
+    with(rank + apart, [&] {
+      Parcel theirs = receive(ranks_, rank + apart);
+      if (loss_.empty()) join(std::move(theirs));
+    });
+  }
+  if (!known && !loss_.empty()) throw RankError(loss_);
+  return rank == 0 && loss_.empty();
+}
+
+Parcel Tree::spread(Parcel parcel) {
+  const int rank = ranks_.rank(), size = ranks_.size();
+  std::int64_t step = 1;  // at which this rank gets it: its lowest bit; rank 0 has it
+  while (step < size && (rank & step) == 0) step *= 2;
+  if (rank != 0) {
+    const int above = rank - static_cast<int>(step);
+    with(above, [&] { parcel = receive(ranks_, above); });
+  }
+  for (step /= 2; step >= 1; step /= 2) {
+    if (step >= size - rank) continue;
+    const int below = rank + static_cast<int>(step);
+    with(below, [&] { loss_.empty() ? send(ranks_, parcel, below) : send_error(ranks_, loss_, below); });
+  }
+  if (!loss_.empty()) throw RankError(loss_);
+  return parcel;
+}
+
+}  // namespace dds
