@@ -111,7 +111,7 @@ Outcome train(const Job& job, const Split& split, const std::optional<Groups>& g
       optimizer.step();
     }
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    outcome.longest_step = std::max(outcome.longest_step, took.count());
+    outcome.step_seconds.push_back(took.count());
   }
   outcome.reading_seconds = seconds->median_of("step_reading_seconds");
   if (counted) {

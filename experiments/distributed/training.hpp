@@ -30,12 +30,12 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Job, steps, every, batch, probe, seed, togeth
 /// What one process has to tell.
 struct Outcome {
   double reading_seconds = 0;  ///< median over the readings of training steps, waiting for other ranks included
-  double longest_step = 0;     ///< seconds
-  std::int64_t sent = 0;       ///< bytes, over all readings of training steps
+  std::vector<double> step_seconds;
+  std::int64_t sent = 0;  ///< bytes, over all readings of training steps
   std::int64_t sends = 0;
   std::vector<std::string> errors;  ///< that the monitor told of
 };
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Outcome, reading_seconds, longest_step, sent, sends, errors)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Outcome, reading_seconds, step_seconds, sent, sends, errors)
 
 /// Trains in fp64, logs to `out`/log on rank 0, and leaves the weights in `out`/weights-RANK.pt. `groups` empty: alone.
 Outcome train(const Job& job, const fashion_mnist::Split& split, const std::optional<dds::experiments::Groups>& groups,
