@@ -136,7 +136,7 @@ TEST(Monitor, ReadsTheStepsThatAreDue) {
 TEST(Monitor, ALayersNameMayBeAnyBytes) {
   const std::string name = "caf\xe9";  // Latin 1
   torch::nn::Sequential net;
-  net->push_back(name, torch::nn::Linear(3, 2));
+  net->push_back(std::string(name), torch::nn::Linear(3, 2));
   const auto sink = memory();
   Monitor monitor(*net, MonitorOptions().every(1), sink);
   {
