@@ -3,12 +3,14 @@
 #include <torch/torch.h>
 
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <thread>
 
 namespace {
 
 int shared = 0;
+std::atomic<int> present = 0;
 char* volatile kept = nullptr;
 volatile std::size_t place = 4;
 
@@ -16,7 +18,12 @@ void backward(const char* defect) {
   const auto x = torch::ones({3}, torch::requires_grad());
   const auto y = x * 2;
   y.register_hook([defect](const torch::Tensor&) {
-    if (std::strcmp(defect, "race") == 0) ++shared;
+    if (std::strcmp(defect, "race") == 0) {
+      // Both threads are here at once, which no order of memory tells them.
+      present.fetch_add(1, std::memory_order_relaxed);
+      while (present.load(std::memory_order_relaxed) < 2) std::this_thread::yield();
+      ++shared;
+    }
     if (std::strcmp(defect, "leak") == 0) {
       kept = new char[77];
       kept = nullptr;
