@@ -105,7 +105,10 @@ std::string script_safe(const json& value) {
 void write_csv(const std::filesystem::path& path, const Table& table) {
   std::string text;
   const auto line = [&](const auto& cells) {
-    for (std::size_t i = 0; i < cells.size(); ++i) text += (i ? "," : "") + csv_cell(cells[i]);
+    for (std::size_t i = 0; i < cells.size(); ++i) {
+      if (i > 0) text += ',';
+      text += csv_cell(cells[i]);
+    }
     text += '\n';
   };
   line(table.columns);

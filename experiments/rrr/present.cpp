@@ -47,11 +47,11 @@ ex::Table all_estimates(const Study& study) {
     const Estimate& e = study.estimates[i];
     const auto exact = e.task.cell.exact();
     // At the minimiser of noisy data the exact value at gamma is that of another point.
-    const auto reference =
-        e.task.loss == Loss::Population ? std::optional(study.references[i]) : std::optional<Reference>();
+    const bool population = e.task.loss == Loss::Population;
+    const Reference& reference = study.references[i];
     table.rows.push_back({e.task.cell.name(), name_of(e.task.loss), e.task.seed, exact.lambda, exact.multiplicity,
-                          number(e.lambda), number(e.low), number(e.high), reference ? json(reference->lambda) : json(),
-                          reference ? json(reference->standard_error) : json(), e.converged, e.gamma, e.n_beta,
+                          number(e.lambda), number(e.low), number(e.high), population ? json(reference.lambda) : json(),
+                          population ? json(reference.standard_error) : json(), e.converged, e.gamma, e.n_beta,
                           e.step_size, e.draws, e.gradients, e.seconds, e.verdict});
   }
   return table;
@@ -81,7 +81,8 @@ ex::Table by_cell(const Study& study, const std::vector<Group>& groups) {
         at_gamma += study.references[i].lambda / lambda / static_cast<double>(all.size());
       }
       const bool population = group.loss == Loss::Population;
-      const auto ratio = population ? sampler.by_cell[c] : std::nullopt;
+      static const std::optional<Interval> kNone;
+      const std::optional<Interval>& ratio = population ? sampler.by_cell[c] : kNone;
       table.rows.push_back({group.name, cell.name(), cell.parameters(), case_of(cell), lambda, multiplicity, all.size(),
                             converged, inside, value_of(exact.by_cell[c]), low_of(exact.by_cell[c]),
                             high_of(exact.by_cell[c]), value_of(ratio), low_of(ratio), high_of(ratio),
