@@ -154,16 +154,16 @@ struct Captured {
 struct RecorderOptions {
   /// Glob patterns ('*' any text, '?' one character) on the names of layers; empty: all. A pattern that starts with
   /// "tap:" selects taps by the name after it, and with patterns given taps need one.
-  std::vector<std::string> layers;
+  std::vector<std::string> layers = {};
   /// If set, keeps only those selected layers for which it returns true.
-  std::function<bool(const std::string& layer)> select;
+  std::function<bool(const std::string& layer)> select = {};
   /// Record what all threads run, not only the thread that called start().
   bool all_threads = false;
   /// While it records, no other recorder of the thread does.
   bool exclusive = false;
   /// Called with the layer's name at each captured call, on the thread that runs it. What it throws becomes an error of
   /// the recording.
-  std::function<void(const std::string& layer)> on_call;
+  std::function<void(const std::string& layer)> on_call = {};
   /// Keep the operators' other arguments too: what per_sample_gradients needs of a recording.
   bool operators = false;
   /// With `operators`: keep the graph instead of waiting for a backward pass, for gradients that are asked for later.

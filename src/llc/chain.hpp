@@ -22,8 +22,8 @@ struct Dynamics {
   double n_beta = 0;
   double gamma = 0;
   double eps = 0;
-  at::Tensor scale;  ///< sqrt(P), P the diagonal preconditioner; undefined: P = 1
-  double box = 0;    ///< 0: none
+  at::Tensor scale = {};  ///< sqrt(P), P the diagonal preconditioner; undefined: P = 1
+  double box = 0;         ///< 0: none
 };
 
 /// What an advance leaves behind.

@@ -35,7 +35,7 @@ class KilledExperiment : public testing::Test {
       finished.piece(std::to_string(key), [&] { return piece_of(key); });
       if (::write(said, &key, sizeof key) != sizeof key) return;
       if (key % 20 == 0) {
-        summary.add({.id = "claim." + std::to_string(key)});
+        summary.add(claim_of("claim." + std::to_string(key), "", std::nullopt));
         summary.write();
       }
     }
@@ -69,7 +69,9 @@ TEST_F(KilledExperiment, KeepsItsPiecesAndItsSummary) {
     EXPECT_EQ(whole.back(), '\n');
     EXPECT_EQ(std::count(whole.begin(), whole.end(), '\n'), static_cast<std::ptrdiff_t>(pieces) + 1) << "once each";
     std::ifstream summary(options_.out / "summary.json");
-    if (summary) EXPECT_EQ(json::parse(summary, nullptr, false)["experiment"], "some");
+    if (summary) {
+      EXPECT_EQ(json::parse(summary, nullptr, false)["experiment"], "some");
+    }
   }
   EXPECT_GT(most, 0);
 }

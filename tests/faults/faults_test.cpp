@@ -24,8 +24,8 @@ namespace fs = std::filesystem;
 struct Fault {
   std::string name;
   std::function<std::string(const fs::path& folder)> before = [](const fs::path&) { return std::string(); };
-  std::function<void(const fs::path&run)> begins, ends;
-  std::string told;         ///< stands in what is reported; empty: nothing is
+  std::function<void(const fs::path&run)> begins = {}, ends = {};
+  std::string told = {};    ///< stands in what is reported; empty: nothing is
   bool to_the_end = false;  ///< `ends` is never called
 };
 

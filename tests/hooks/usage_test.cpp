@@ -348,7 +348,9 @@ TEST(Attribution, RawBiasesAreGivenToTheSiteThatTheyAreAddedTo) {
   }
   EXPECT_TRUE(added);
   for (const CapturedLayer& layer : captured.layers) {
-    if (layer.layer == "in_proj_bias") EXPECT_THAT(layer.detail, testing::HasSubstr("as a bias of in_proj_weight"));
+    if (layer.layer == "in_proj_bias") {
+      EXPECT_THAT(layer.detail, testing::HasSubstr("as a bias of in_proj_weight"));
+    }
   }
 }
 

@@ -713,10 +713,14 @@ TEST(Monitor, KeepsTheFixedRankOfEachFisherKindApart) {
   Monitor resumed(*net, MonitorOptions().every(0), memory());
   resumed.load_state(first.state());
   for (const Signature& s : resumed.read(gaussian(), many, forward, empirical)) {
-    if (s.side == Side::Fisher) EXPECT_EQ(s.fixed_rank, 1) << s.layer;
+    if (s.side == Side::Fisher) {
+      EXPECT_EQ(s.fixed_rank, 1) << s.layer;
+    }
   }
   for (const Signature& s : resumed.read(gaussian(), many, forward)) {
-    if (s.side == Side::Fisher) EXPECT_EQ(s.fixed_rank, s.width) << s.layer;
+    if (s.side == Side::Fisher) {
+      EXPECT_EQ(s.fixed_rank, s.width) << s.layer;
+    }
   }
 }
 

@@ -111,7 +111,8 @@ TEST(Read, DrawnLabelsApproachTheExactExpectation) {
   const auto drawn_only = likelihood(
       "drawn", [](const at::Tensor& y, const at::Tensor& t) { return categorical()->loss(y, t); },
       [](const at::Tensor& y, at::Generator g) { return categorical()->sample(y, g); });
-  const auto drawn = read(net, drawn_only, probe, ReadOptions().draws(50).reading(ReadingOptions().seed(test::seed(0))));
+  const auto drawn =
+      read(net, drawn_only, probe, ReadOptions().draws(50).reading(ReadingOptions().seed(test::seed(0))));
   const Signature &e = of(exact, "first", Side::Fisher), &d = of(drawn, "first", Side::Fisher);
   EXPECT_EQ(d.fisher_kind, "sampled:50");
   EXPECT_EQ(d.rows, 200 * 50);
@@ -201,7 +202,9 @@ TEST(Read, LeavesEverythingAsItWas) {
     for (const at::Tensor& tensor : list) {
       EXPECT_TRUE(torch::equal(tensor, before.at(place++)));
       EXPECT_EQ(tensor.data_ptr(), storages.at(number++));
-      if (tensor.grad().defined()) EXPECT_TRUE(torch::equal(tensor.grad(), before.at(place++)));
+      if (tensor.grad().defined()) {
+        EXPECT_TRUE(torch::equal(tensor.grad(), before.at(place++)));
+      }
     }
   }
   EXPECT_TRUE(net->is_training());

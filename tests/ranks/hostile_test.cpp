@@ -113,7 +113,9 @@ TEST(DamagedParcel, OfWhatCancelsInALoss) {
   expect_survival(honest, [](Parcel parcel) {
     Cancellation joined = unpack_cancellation(parcel);
     joined.add(Cancellation(torch::tensor(1.0, torch::kDouble), torch::tensor(1.0, torch::kDouble)));
-    if (joined.known()) EXPECT_EQ(joined.factor().dim(), 0);
+    if (joined.known()) {
+      EXPECT_EQ(joined.factor().dim(), 0);
+    }
   });
 }
 

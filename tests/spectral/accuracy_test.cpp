@@ -267,7 +267,9 @@ TEST(ReadSpectra, AreThoseOfEachMatrixAlone) {
     EXPECT_EQ(together[i].finite, alone.finite);
     EXPECT_EQ(together[i].sigma, alone.sigma);
     EXPECT_EQ(together[i].right.defined(), i != 2);
-    if (i != 2) EXPECT_TRUE(torch::equal(together[i].right, alone.right));
+    if (i != 2) {
+      EXPECT_TRUE(torch::equal(together[i].right, alone.right));
+    }
   }
   EXPECT_TRUE(read_spectra({}).empty());
   EXPECT_THROW(read_spectra({nullptr}), InvalidArgument);

@@ -169,7 +169,9 @@ TEST(Decay, NoCountIsConfidentAndWrong) {
       });
     }
     const DecayCount c = count(dying, 30 + static_cast<int>(seed), 0.02, {}, seed);
-    if (c.count) EXPECT_EQ(*c.count, r) << seed << ": " << c.statement();
+    if (c.count) {
+      EXPECT_EQ(*c.count, r) << seed << ": " << c.statement();
+    }
     EXPECT_LE(c.low, r) << seed;
     EXPECT_GE(c.high, c.status == DecayStatus::NoDecay ? 0 : r) << seed;
     counted += c.count.has_value();

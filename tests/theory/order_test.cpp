@@ -100,8 +100,12 @@ TEST_P(KnownOrder, IsFoundBehindRotationsAndBesideRegularDirections) {
                                      : known.order == 1 ? DirectionKind::Regular
                                                         : DirectionKind::Dead;
       EXPECT_EQ(to_string(found.kind), to_string(expected)) << found.reason << " seed " << seed;
-      if (known.order > 0) EXPECT_NEAR(found.order.value_or(0), known.order, 0.05) << seed << " " << condition;
-      if (known.straight > 0) EXPECT_NEAR(found.straight_order.value_or(0), known.straight, 0.1);
+      if (known.order > 0) {
+        EXPECT_NEAR(found.order.value_or(0), known.order, 0.05) << seed << " " << condition;
+      }
+      if (known.straight > 0) {
+        EXPECT_NEAR(found.straight_order.value_or(0), known.straight, 0.1);
+      }
     }
   }
 }
