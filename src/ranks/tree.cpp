@@ -14,11 +14,16 @@ void Tree::with(int other, const std::function<void()>& work) {
   try {
     work();
   } catch (const ToldError& told) {
-    if (loss_.empty()) loss_ = told.what();
+    set_loss(told);
   } catch (const std::exception& error) {
     lost_.insert(other);
-    if (loss_.empty()) loss_ = error.what();
+    set_loss(error);
   }
+}
+
+void Tree::set_loss(const std::exception& error) {
+  if (loss_.empty()) loss_ = error.what();
+  if (loss_.empty()) loss_ = "an error without a text";
 }
 
 bool Tree::gather(const std::function<Parcel()>& pack, const std::function<void(Parcel)>& join) {
@@ -32,7 +37,7 @@ bool Tree::gather(const std::function<Parcel()>& pack, const std::function<void(
       try {
         if (loss_.empty()) own = pack();
       } catch (const std::exception& error) {
-        loss_ = error.what();
+        set_loss(error);
       }
       with(above, [&] { own ? send(ranks_, *own, above) : send_error(ranks_, loss_, above); });
       break;

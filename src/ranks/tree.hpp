@@ -2,6 +2,7 @@
 #pragma once
 
 #include <dds/ranks.hpp>
+#include <exception>
 #include <functional>
 #include <set>
 #include <string>
@@ -35,6 +36,7 @@ class Tree {
  private:
   /// Does `work` with another rank unless that is lost; an error is a loss.
   void with(int other, const std::function<void()>& work);
+  void set_loss(const std::exception& error);
 
   Ranks& ranks_;
   std::set<int> lost_;  ///< of those next to this rank
