@@ -38,7 +38,9 @@ std::map<Key, Signature> by_key(const log::Run& run, const std::string& prefix =
 void expect_near(const std::optional<double>& a, const std::optional<double>& b, double scale,
                  const std::string& what) {
   ASSERT_EQ(a.has_value(), b.has_value()) << what;
-  if (a) EXPECT_LE(std::abs(*a - *b), 1e-12 * std::max(1.0, scale)) << what;
+  if (a) {
+    EXPECT_LE(std::abs(*a - *b), 1e-12 * std::max(1.0, scale)) << what;
+  }
 }
 
 /// The numbers of two readings of the same rows.
@@ -328,7 +330,9 @@ TEST_P(AttachPython, IsReadAsByHooksInPython) {
   }
   // Every layer is named as in named_modules(), which is where the reference has its names from.
   for (const auto& [key, signature] : attached) {
-    if (signature.sigma_max) EXPECT_TRUE(layers.contains(std::get<1>(key))) << std::get<1>(key);
+    if (signature.sigma_max) {
+      EXPECT_TRUE(layers.contains(std::get<1>(key))) << std::get<1>(key);
+    }
   }
 }
 
