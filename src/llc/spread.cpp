@@ -86,8 +86,8 @@ void advance(Ranks* ranks, std::vector<Chain>& chains, const Objective& objectiv
     }
   };
   std::vector<int> asked;
-  for (int rank = 1; rank < size; ++rank) {
-    attempt([&] {
+  attempt([&] {
+    for (int rank = 1; rank < size; ++rank) {
       Parcel request;
       request.put(Request::Advance);
       put(request, start_of(objective));
@@ -98,11 +98,7 @@ void advance(Ranks* ranks, std::vector<Chain>& chains, const Objective& objectiv
       for (const std::size_t i : chains_of(rank, size, chains.size())) chains[i].pack(request);
       send(*ranks, request, rank);
       asked.push_back(rank);
-    });
-    if (error) break;
-  }
-  attempt([&] {
-    if (error) return;
+    }
     run(chains_of(0, size, chains.size()),
         [&](std::size_t i, const Replica& replica) { chains[i].advance(replica, dynamics, steps, keep, stop); });
   });

@@ -27,10 +27,10 @@ std::string first_entry(const fs::path& path) {
   return "";
 }
 
-/// Refuses a directory that this run may not write into.
-void check_directory(const fs::path& path, bool resume) {
+/// Refuses a directory that this run may not write into; true if nothing is in it.
+bool check_directory(const fs::path& path, bool resume) {
   const std::string entry = first_entry(path);
-  if (entry.empty()) return;
+  if (entry.empty()) return true;
   if (!resume) {
     throw IoError(
         fmt::format("{} is not empty (it holds {}): choose another directory, or set DirectoryOptions::resume to "
@@ -42,6 +42,7 @@ void check_directory(const fs::path& path, bool resume) {
     throw IoError(fmt::format("{} is a run of schema version {}, and this library writes {}: choose another directory",
                               path.string(), version, schema::kVersion));
   }
+  return false;
 }
 
 fs::path made_directory(const fs::path& path, bool resume) try {
@@ -156,8 +157,7 @@ class Directory final : public Sink {
  private:
   Directory(const fs::path& path, DirectoryOptions options, Lock lock, bool resume)
       : lock_(std::move(lock)), path_(path), options_(options) {
-    check_directory(path, resume);  // again: another may have been here before the lock was taken
-    const bool is_new = first_entry(path).empty();
+    const bool is_new = check_directory(path, resume);  // again: another may have been here before the lock
     try {
       open();
     } catch (...) {
@@ -168,8 +168,7 @@ class Directory final : public Sink {
 
   void open() {
     const fs::path& path = path_;
-    for (const std::string_view file : {kRunJson, kSignaturesCsv, kSignaturesJsonl, kLlcCsv, kMetricsCsv})
-      remove_left_overs(path / file);
+    remove_left_overs(path, {kRunJson, kSignaturesCsv, kSignaturesJsonl, kLlcCsv, kMetricsCsv});
     description_ = opened_description(path);
     if (const auto lost = description_.find("lost_rows"); lost != description_.end() && lost->is_number_integer())
       lost_rows_ = lost->get<std::int64_t>();

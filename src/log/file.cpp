@@ -222,11 +222,14 @@ bool is_left_over(const std::filesystem::path& path) {
   return path.filename().string().find(kTemporary) != std::string::npos;
 }
 
-void remove_left_overs(const std::filesystem::path& path) {
-  const std::string beginning = path.filename().string() + std::string(kTemporary);
-  std::error_code error;  // what cannot be removed stays
-  for (const auto& entry : std::filesystem::directory_iterator(path.parent_path(), error)) {
-    if (entry.path().filename().string().starts_with(beginning)) std::filesystem::remove(entry.path(), error);
+void remove_left_overs(const std::filesystem::path& directory, std::initializer_list<std::string_view> files) {
+  for (const std::filesystem::path& entry : entries_of(directory)) {
+    const std::string name = entry.filename().string();
+    const bool left_over = std::any_of(files.begin(), files.end(), [&](std::string_view file) {
+      return name.starts_with(std::string(file) + std::string(kTemporary));
+    });
+    std::error_code error;  // what cannot be removed stays
+    if (left_over) std::filesystem::remove(entry, error);
   }
 }
 

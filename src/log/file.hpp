@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <filesystem>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -92,7 +93,7 @@ void replace_file(const std::filesystem::path& path, std::string_view content);
 /// Whether it is something that a crash within `replace_file` can leave behind.
 bool is_left_over(const std::filesystem::path& path);
 
-/// Removes what crashes left behind of a file that nobody but the caller replaces.
-void remove_left_overs(const std::filesystem::path& path);
+/// Removes what crashes left behind of files that nobody but the caller replaces.
+void remove_left_overs(const std::filesystem::path& directory, std::initializer_list<std::string_view> files);
 
 }  // namespace dds::log

@@ -83,8 +83,8 @@ void set_environment(const Options& options, const fs::path& list) {
 /// Runs the command as a child and ends as it does, with the layers printed before.
 [[noreturn]] void list_layers(const Options& options) {
   std::string file = (fs::temp_directory_path() / "dds-attach-XXXXXX").string();
-  const log::Descriptor made(::mkstemp(file.data()));
-  if (made.get() < 0) throw IoError(fmt::format("attach: cannot write {}: {}", file, std::strerror(errno)));
+  if (const log::Descriptor made(::mkstemp(file.data())); made.get() < 0)
+    throw IoError(fmt::format("attach: cannot write {}: {}", file, std::strerror(errno)));
   try {
     set_environment(options, file);
   } catch (...) {

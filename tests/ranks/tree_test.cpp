@@ -16,7 +16,6 @@ namespace {
 using test::on_ranks;
 using testing::AnyOf;
 using testing::Each;
-using testing::EndsWith;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
