@@ -325,7 +325,9 @@ void run(const RunOptions& options, const Folder& data) {
     Loss loss{{"", 2 + i % 3, false, false}, {.steps = 40, .every = 4, .batch = 96, .probe = 0, .together = false}};
     loss.job.seed = options.seed;
     loss.job.victim = static_cast<int>(random() % static_cast<std::uint64_t>(loss.arrangement.ranks));
-    loss.job.fatal_step = 1 + static_cast<std::int64_t>(random() % 38);
+    // Before a reading: a loss after the last one is nobody's here.
+    const std::int64_t last_reading = (loss.job.steps - 1) / loss.job.every * loss.job.every;
+    loss.job.fatal_step = 1 + static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(last_reading));
     loss.job.fate = i % 2 == 0 ? SIGKILL : SIGSTOP;
     losses.push_back(loss);
   }
