@@ -59,6 +59,7 @@ std::vector<Comparison::Pair> pairs_of(const LayerReads& layer, const Measure& m
     if (const auto value = measure.value(*s)) pairs[s->step] = {s->step, *value, s->at_floor, estimate->second};
   }
   std::vector<Comparison::Pair> sorted;
+  sorted.reserve(pairs.size());
   for (const auto& [step, pair] : pairs) sorted.push_back(pair);
   return sorted;
 }

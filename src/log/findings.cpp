@@ -28,6 +28,7 @@ std::vector<const Signature*> last_reads(const Run& run) {
     if (s.source == "read" && s.sigma_max) last[{s.layer, s.side}] = &s;
   }
   std::vector<const Signature*> reads;
+  reads.reserve(last.size());
   for (const auto& [key, signature] : last) reads.push_back(signature);
   return reads;
 }

@@ -27,7 +27,7 @@ template <class Row>
 ordered_json columns(const std::vector<Row>& rows) {
   ordered_json table;
   for (const auto& column : schema::columns_of<Row>()) {
-    json values = json::array();
+    ordered_json values = ordered_json::array();
     for (const Row& row : rows) values.push_back(log::cell(row, column));
     table[std::string(column.name)] = std::move(values);
   }

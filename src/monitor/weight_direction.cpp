@@ -32,6 +32,7 @@ at::Tensor flattened(const torch::nn::Module& model, const std::vector<std::stri
     if (!seen) order.push_back(parameter);
   }
   std::vector<at::Tensor> parts;
+  parts.reserve(order.size());
   for (const at::Tensor& parameter : order) parts.push_back(at::zeros({parameter.numel()}, at::kDouble));
   for (const auto& [name, part] : direction) {
     const at::Tensor* const parameter = parameters.find(name);

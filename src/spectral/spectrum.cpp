@@ -103,6 +103,7 @@ std::vector<std::vector<Pending*>> equal_shapes(std::vector<Pending>& pending) {
 /// Fills in sigma and right of each; NaN where the solver does not converge.
 void decompose(const std::vector<Pending*>& batch, bool vectors, const Solver& solver) {
   std::vector<at::Tensor> factors;
+  factors.reserve(batch.size());
   for (const Pending* one : batch) factors.push_back(one->factor.factor);
   try {
     const Decomposition all = solver(at::stack(factors), vectors);

@@ -142,7 +142,7 @@ std::string_view to_string(DecayStatus status) {
   return "";
 }
 
-DecayCounter::DecayCounter(DecayOptions options) : options_(std::move(options)) { check(options_); }
+DecayCounter::DecayCounter(DecayOptions options) : options_(options) { check(options_); }
 
 void DecayCounter::add(const Signature& signature) {
   if (signature.step < options_.first_step() || signature.step > options_.last_step()) return;
