@@ -27,9 +27,9 @@ template <class Row>
 ordered_json columns(const std::vector<Row>& rows) {
   ordered_json table;
   for (const auto& column : schema::columns_of<Row>()) {
-    ordered_json values = ordered_json::array();
+    json values = json::array();
     for (const Row& row : rows) values.push_back(log::cell(row, column));
-    table[std::string(column.name)] = std::move(values);
+    table[std::string(column.name)] = values;
   }
   return table;
 }
