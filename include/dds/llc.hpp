@@ -97,7 +97,8 @@ struct LlcOptions {
   /// estimate, the others one with the failure "estimated by rank 0". A rank that fails or is lost ends the call on the
   /// others by a RankError.
   TORCH_ARG(RanksPtr, ranks) = nullptr;
-  /// Stop after so many seconds with what there is (the verdict then says so); 0 = no limit.
+  /// Stop after so many seconds with what there is (the verdict then says so); 0 = no limit. Of several ranks the first
+  /// one's counts.
   TORCH_ARG(double, max_seconds) = 0.0;
   /// Forward and backward passes, over all chains, that automatic lengths may add up to; 0 = no limit.
   TORCH_ARG(std::int64_t, max_gradients) = 400000;
@@ -112,7 +113,7 @@ struct LlcOptions {
   /// falling.
   TORCH_ARG(std::function<void(double)>, progress) = nullptr;
   /// Asked before each step, possibly from several threads: true ends the run with what there is, and the verdict says
-  /// so.
+  /// so. Of several ranks any can.
   TORCH_ARG(std::function<bool()>, cancelled) = nullptr;
 };
 

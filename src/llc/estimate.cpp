@@ -28,6 +28,7 @@
 #include "src/model/guard.hpp"
 #include "src/model/random.hpp"
 #include "src/model/replica.hpp"
+#include "src/ranks/exchange.hpp"
 
 namespace dds {
 namespace {
@@ -180,10 +181,7 @@ class Estimation {
   }
 
   /// On ranks other than the first, whose chains these are.
-  void serve() {
-    dds::serve(
-        *options_.ranks(), chains_, objective_, [this] { return watch_.tick(); }, run_chains());
-  }
+  void serve() { dds::serve(*options_.ranks(), chains_, objective_, watch_, run_chains()); }
 
  private:
   bool automatic_step() const { return options_.step_size() == 0; }
@@ -469,9 +467,7 @@ class Estimation {
   }
 
   void advance_chains(const Dynamics& dynamics, std::int64_t steps, Keep keep) {
-    advance(
-        options_.ranks().get(), chains_, objective_, dynamics, steps, keep, [this] { return watch_.tick(); },
-        run_chains());
+    advance(options_.ranks().get(), chains_, objective_, dynamics, steps, keep, watch_, run_chains());
   }
 
   // ---- gamma ----
@@ -727,19 +723,16 @@ LlcEstimate estimate_llc(torch::nn::Module& model, const LikelihoodPtr& likeliho
       LlcEstimate estimate = begin()->run();
       dismiss(*ranks, "");
       return estimate;
-    } catch (const std::exception& error) {
-      dismiss(*ranks, error.what());
-      throw;
     } catch (...) {
-      dismiss(*ranks, "an exception of a type of its own");
+      dismiss(*ranks, text_of(std::current_exception()));
       throw;
     }
   }
   std::unique_ptr<Estimation> estimation;
   try {
     estimation = begin();
-  } catch (const std::exception& error) {
-    refuse(*ranks, error.what());
+  } catch (...) {
+    refuse(*ranks, text_of(std::current_exception()));
     throw;
   }
   estimation->serve();

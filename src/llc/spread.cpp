@@ -72,10 +72,21 @@ void check(const Start& here, const Start& there) {
                   here.parameters, here.samples, here.loss, there.parameters, there.samples, there.loss));
 }
 
+/// Tells rank 0, which dismisses all ranks then: this one too, or what it is sent would be taken for something else.
+void tell_error(Ranks& ranks, const std::string& error) {
+  Parcel answer;
+  answer.put(error);
+  try {
+    send(ranks, answer, 0);
+    receive(ranks, 0);
+  } catch (const RankError&) {  // whoever is gone needs not be told
+  }
+}
+
 }  // namespace
 
 void advance(Ranks* ranks, std::vector<Chain>& chains, const Objective& objective, const Dynamics& dynamics,
-             std::int64_t steps, Keep keep, const std::function<bool()>& stop, const RunChains& run) {
+             std::int64_t steps, Keep keep, Watch& watch, const RunChains& run) {
   const int size = ranks ? ranks->size() : 1;
   std::exception_ptr error;
   const auto attempt = [&](const auto& work) {
@@ -93,14 +104,16 @@ void advance(Ranks* ranks, std::vector<Chain>& chains, const Objective& objectiv
       put(request, start_of(objective));
       put(request, dynamics);
       request.put(steps);
+      request.put(watch.left());
       request.put(keep.draws);
       request.put(keep.moments);
       for (const std::size_t i : chains_of(rank, size, chains.size())) chains[i].pack(request);
       send(*ranks, request, rank);
       asked.push_back(rank);
     }
-    run(chains_of(0, size, chains.size()),
-        [&](std::size_t i, const Replica& replica) { chains[i].advance(replica, dynamics, steps, keep, stop); });
+    run(chains_of(0, size, chains.size()), [&](std::size_t i, const Replica& replica) {
+      chains[i].advance(replica, dynamics, steps, keep, [&] { return watch.tick(); });
+    });
   });
   // Also after an error: a rank whose answer is not taken cannot be dismissed.
   for (const int rank : asked) {
@@ -108,6 +121,7 @@ void advance(Ranks* ranks, std::vector<Chain>& chains, const Objective& objectiv
       Parcel answer = receive(*ranks, rank);
       const auto theirs = answer.take<std::string>();
       if (!theirs.empty()) throw RankError(fmt::format("estimate_llc: rank {}: {}", rank, theirs));
+      if (answer.take<bool>()) watch.cancel();
       for (const std::size_t i : chains_of(rank, size, chains.size())) chains[i].unpack(answer);
     });
   }
@@ -126,8 +140,7 @@ void dismiss(Ranks& ranks, const std::string& error) noexcept {
   }
 }
 
-void serve(Ranks& ranks, std::vector<Chain>& chains, const Objective& objective, const std::function<bool()>& stop,
-           const RunChains& run) {
+void serve(Ranks& ranks, std::vector<Chain>& chains, const Objective& objective, Watch& watch, const RunChains& run) {
   const std::vector<std::size_t> own = chains_of(ranks.rank(), ranks.size(), chains.size());
   while (true) {
     Parcel request = receive(ranks, 0);
@@ -137,33 +150,31 @@ void serve(Ranks& ranks, std::vector<Chain>& chains, const Objective& objective,
       return;
     }
     Parcel answer;
-    std::exception_ptr thrown;
     try {
       check(start_of(objective), take_start(request));
       const Dynamics dynamics = take_dynamics(request, objective.start());
       const std::int64_t steps = request.take_tally();
+      watch.end_in(request.take<double>());
       Keep keep;
       request.take(keep.draws);
       request.take(keep.moments);
       for (const std::size_t i : own) chains[i].unpack(request);
-      run(own, [&](std::size_t i, const Replica& replica) { chains[i].advance(replica, dynamics, steps, keep, stop); });
+      run(own, [&](std::size_t i, const Replica& replica) {
+        chains[i].advance(replica, dynamics, steps, keep, [&] { return watch.tick(); });
+      });
       answer.put(std::string());
+      answer.put(watch.cancelled());
       for (const std::size_t i : own) chains[i].pack(answer);
-    } catch (const std::exception& error) {
-      thrown = std::current_exception();
-      answer = Parcel();
-      answer.put(std::string(error.what()));
+    } catch (...) {
+      tell_error(ranks, text_of(std::current_exception()));
+      throw;
     }
     send(ranks, answer, 0);
-    if (thrown) std::rethrow_exception(thrown);
   }
 }
 
 void refuse(Ranks& ranks, const std::string& error) {
-  if (receive(ranks, 0).take_up_to(Request::Dismiss) == Request::Dismiss) return;
-  Parcel answer;
-  answer.put(error);
-  send(ranks, answer, 0);
+  if (receive(ranks, 0).take_up_to(Request::Dismiss) != Request::Dismiss) tell_error(ranks, error);
 }
 
 }  // namespace dds

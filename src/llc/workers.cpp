@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <dds/recorder.hpp>
 #include <exception>
+#include <limits>
 #include <thread>
 #include <utility>
 
@@ -19,6 +20,10 @@ Watch::Watch(double max_seconds, std::function<bool()> cancelled, std::function<
 
 double Watch::seconds() const {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+}
+
+double Watch::left() const {
+  return max_seconds_ > 0 ? std::max(0.0, max_seconds_ - seconds()) : std::numeric_limits<double>::infinity();
 }
 
 bool Watch::over() const { return aborted_ || was_cancelled_ || (max_seconds_ > 0 && seconds() >= max_seconds_); }

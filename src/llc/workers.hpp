@@ -35,6 +35,11 @@ class Watch {
   /// To be called before each step: true if there should be none.
   bool tick();
   void abort() { aborted_ = true; }
+  void cancel() { was_cancelled_ = true; }
+  /// Seconds until it is over by itself; infinite without a limit.
+  double left() const;
+  /// Is over so many seconds from now, whatever was asked for before. Not while chains run.
+  void end_in(double seconds_left) { max_seconds_ = seconds() + seconds_left; }
   bool over() const;
   bool cancelled() const { return was_cancelled_; }
   /// All is done.

@@ -27,6 +27,7 @@
 #include "src/monitor/read.hpp"
 #include "src/monitor/reading_thread.hpp"
 #include "src/monitor/saved_state.hpp"
+#include "src/ranks/exchange.hpp"
 #include "src/ranks/tree.hpp"
 #include "src/spectral/cancellation.hpp"
 
@@ -250,13 +251,13 @@ class Monitor::State {
                               ReadOptions options) {
     if (!model_) throw InvalidArgument("Monitor::read: there is no model, expected a monitor of one");
     drain();
-    rethrow(error_);
+    const std::exception_ptr pending = taken(error_);
     if (options.reading().layers().empty()) options.reading().layers(options_.reading().layers());
     if (!options.reading().ranks()) options.reading().ranks(ranks_);
     const bool spectra = options.reading().spectra() || options_.reading().spectra();
     options.reading(counted(std::move(options.reading())));
     const auto start = std::chrono::steady_clock::now();
-    std::vector<Signature> signatures = read_over_ranks(likelihood, probe, forward, options);
+    std::vector<Signature> signatures = read_over_ranks(likelihood, probe, forward, options, pending);
     for (Signature& signature : signatures) {
       signature.step = steps_;
       write(signature, spectra);
@@ -327,13 +328,13 @@ class Monitor::State {
     sink_->describe("threads", log::json_text(nlohmann::json(at::get_num_threads())));
   }
 
+  std::exception_ptr taken(std::exception_ptr& kept) {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(kept, nullptr);
+  }
+
   void rethrow(std::exception_ptr& kept) {
-    std::exception_ptr error;
-    {
-      const std::lock_guard lock(mutex_);
-      error = std::exchange(kept, nullptr);
-    }
-    if (error) std::rethrow_exception(error);
+    if (const std::exception_ptr error = taken(kept)) std::rethrow_exception(error);
   }
 
   /// Gives a row to the sink. What cannot be written is counted, reported once, and harms nobody's training.
@@ -386,17 +387,34 @@ class Monitor::State {
     std::int64_t step = 0;
     std::vector<Layer> layers;
     std::exception_ptr error;                 ///< the first
+    bool incomplete = false;                  ///< rows are missing, of which layers nobody knows
     double seconds = 0;                       ///< spent so far
     std::optional<double> handed_over_after;  ///< seconds of the training thread, where a worker does the rest
+
+    /// Within a catch.
+    void fail() {
+      if (!error) error = std::current_exception();
+      incomplete = true;
+    }
   };
 
-  /// Takes what the recorder has. An error in one layer leaves the others to be read.
+  /// Takes what the recorder has. Never throws: other ranks wait for a message even if there is nothing in it.
   StepRows collect() {
     const auto start = std::chrono::steady_clock::now();
-    Captured captured = recorder_.take();
-    attribution_ = std::move(captured.attribution);
     StepRows rows;
     rows.step = steps_;
+    try {
+      collect(recorder_.take(), rows);
+    } catch (...) {
+      rows.fail();
+    }
+    rows.seconds = seconds_since(start);
+    return rows;
+  }
+
+  /// An error in one layer leaves the others to be read.
+  void collect(Captured captured, StepRows& rows) {
+    attribution_ = std::move(captured.attribution);
     const Cancellations cancellations = wanted(Side::Fisher) ? cancellations_of(captured) : Cancellations();
     for (const CapturedLayer& layer : captured.layers) {
       try {
@@ -414,8 +432,6 @@ class Monitor::State {
           CaptureError(fmt::format("step {}: {} errors while capturing, rows may be missing; the first: {}", steps_,
                                    captured.errors.size(), captured.errors.front())));
     }
-    rows.seconds = seconds_since(start);
-    return rows;
   }
 
   bool wanted(Side side) const {
@@ -437,10 +453,12 @@ class Monitor::State {
       if (coupled_downstream(call, captured)) reading.mark(Side::Fisher, Status::Coupled);
       const std::vector<const CapturedLoss*> losses = losses_of(call, layer, captured);
       const Scaling scaling = scaling_of(options_.reduction(), losses);
+      const at::Tensor gradient = call.gradient();
+      reading.add_gradient(call, gradient, call.backwards(), scaling.factor, std::ssize(layer.calls), budget);
+      if (gradient.defined() && gradient.numel() == 0) continue;  // no row, and so no scale: the mean of none is 0 / 0
       reading.mark(Side::Fisher, scaling.status);
       reduction = scaling.name;
       targets = scaling.targets;
-      reading.add_gradient(call, call.gradient(), call.backwards(), scaling.factor, std::ssize(layer.calls), budget);
       if (!wanted(Side::Fisher) || call.backwards() == 0) continue;
       const Cancellation of_call = joined(cancellations, losses).scaled(scaling.factor);
       cancellation.add(of_call.factor().defined() ? of_call : Cancellation::unknown());
@@ -460,10 +478,16 @@ class Monitor::State {
   void hand_over(StepRows rows) {
     const auto start = std::chrono::steady_clock::now();
     std::vector<at::Tensor> tensors;
-    for (StepRows::Layer& layer : rows.layers) {
-      layer.reading.own();
-      const std::vector<at::Tensor> pending = layer.reading.pending();
-      tensors.insert(tensors.end(), pending.begin(), pending.end());
+    try {
+      for (StepRows::Layer& layer : rows.layers) {
+        layer.reading.own();
+        const std::vector<at::Tensor> pending = layer.reading.pending();
+        tensors.insert(tensors.end(), pending.begin(), pending.end());
+      }
+    } catch (...) {
+      rows.fail();
+      rows.layers.clear();
+      tensors.clear();
     }
     struct Job {
       StepRows rows;
@@ -495,7 +519,16 @@ class Monitor::State {
       });
     }
     bool first = !ranks_;
-    if (ranks_) attempt([&] { first = join_ranks(rows); });
+    if (ranks_) {
+      try {
+        first = join_ranks(rows);
+      } catch (...) {  // a loss, which is more than what else went wrong
+        rows.error = std::current_exception();
+      }
+    }
+    if (rows.incomplete) {
+      for (StepRows::Layer& layer : rows.layers) layer.reading.mark(Status::CaptureFailed);
+    }
     if (!first) {
       if (rows.error) std::rethrow_exception(rows.error);
       return;
@@ -533,17 +566,6 @@ class Monitor::State {
 
   // ---- several processes ----
 
-  static std::string message_of(const std::exception_ptr& error) {
-    if (!error) return "";
-    try {
-      std::rethrow_exception(error);
-    } catch (const std::exception& thrown) {
-      return thrown.what();
-    } catch (...) {
-      return "an exception of a type of its own";
-    }
-  }
-
   static void pack(const StepRows::Layer& layer, Parcel& parcel) {
     layer.reading.pack(parcel);
     parcel.put(layer.reduction);
@@ -565,8 +587,12 @@ class Monitor::State {
         continue;
       }
       own->reading.merge(theirs.reading);
-      if (own->reduction.empty()) own->reduction = theirs.reduction;
-      own->targets = own->targets > 0 && theirs.targets > 0 ? own->targets + theirs.targets : 0;
+      if (own->reduction.empty()) {  // of no rows
+        own->reduction = theirs.reduction;
+        own->targets = theirs.targets;
+      } else if (!theirs.reduction.empty()) {
+        own->targets = own->targets > 0 && theirs.targets > 0 ? own->targets + theirs.targets : 0;
+      }
       own->cancellation.add(theirs.cancellation);
     }
   }
@@ -574,12 +600,16 @@ class Monitor::State {
   /// Joins the rows of all ranks on the first, where it is true. An error of theirs becomes one of these rows; a rank
   /// that is lost ends the readings.
   bool join_ranks(StepRows& rows) {
-    std::string error = message_of(rows.error);
-    if (!error.empty()) error = fmt::format("rank {}: {}", ranks_->rank(), error);
+    std::string error;
+    const auto note = [&](const std::exception_ptr& own) {
+      if (error.empty()) error = fmt::format("rank {}: {}", ranks_->rank(), text_of(own));
+    };
+    if (rows.error) note(rows.error);
     const auto pack_all = [&] {
       Parcel parcel;
       parcel.put(rows.step);
       parcel.put(error);
+      parcel.put(rows.incomplete);
       parcel.put(rows.layers.size());
       for (const StepRows::Layer& layer : rows.layers) pack(layer, parcel);
       return parcel;
@@ -593,19 +623,21 @@ class Monitor::State {
       }
       const auto their_error = parcel.take<std::string>();
       if (error.empty()) error = their_error;
+      rows.incomplete = parcel.take<bool>() || rows.incomplete;
       try {
         join(rows, parcel);
       } catch (const RankError&) {
         throw;
-      } catch (const std::exception& failed) {
-        if (error.empty()) error = fmt::format("rank {}: {}", ranks_->rank(), failed.what());
+      } catch (...) {
+        rows.incomplete = true;
+        note(std::current_exception());
       }
     };
     bool first = false;
     try {
       first = tree_->gather(pack_all, join_theirs);
     } catch (const RankError&) {
-      end_readings(rows.step);
+      throw RankError(end_readings(rows.step));
     }
     if (first && !rows.error && !error.empty()) {
       rows.error = std::make_exception_ptr(CaptureError(fmt::format("step {}: {}", rows.step, error)));
@@ -613,8 +645,8 @@ class Monitor::State {
     return first;
   }
 
-  /// After a loss: the log tells of it, and nothing is captured any more.
-  [[noreturn]] void end_readings(std::int64_t step) {
+  /// After a loss: the log tells of it, and nothing is captured any more. Returns what is to be told.
+  std::string end_readings(std::int64_t step) {
     alone_ = true;
     const std::string what = fmt::format("step {} and those after it are not read: {}", step, tree_->loss());
     try {
@@ -622,7 +654,7 @@ class Monitor::State {
     } catch (const IoError& error) {
       report(error);
     }
-    throw RankError("Monitor: " + what);
+    return "Monitor: " + what;
   }
 
   /// In the place of a reading after a loss, for the ranks that know of none: they send as ever.
@@ -631,16 +663,23 @@ class Monitor::State {
   }
 
   std::vector<Signature> read_over_ranks(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
-                                         const ReadOptions& options) {
+                                         const ReadOptions& options, const std::exception_ptr& pending) {
     const RanksPtr& ranks = options.reading().ranks();
-    if (!ranks || ranks != ranks_) return dds::read(*model_, likelihood, probe, forward, options);
-    const bool known = alone_;
-    try {
-      return dds::read(*tree_, *model_, likelihood, probe, forward, options);
-    } catch (const RankError&) {
-      if (known || tree_->loss().empty()) throw;
-      end_readings(steps_);
+    if (!ranks || ranks != ranks_) {
+      if (pending) std::rethrow_exception(pending);
+      return dds::read(*model_, likelihood, probe, forward, options);
     }
+    const bool known = alone_;
+    const auto lost_here = [&] { return !known && !tree_->loss().empty(); };
+    try {
+      return dds::read(*tree_, *model_, likelihood, probe, forward, options, pending);
+    } catch (const RankError&) {
+      if (!lost_here()) throw;
+    } catch (...) {  // of this rank's own, beside which there may be a loss
+      if (lost_here()) log::tell(Level::Error, end_readings(steps_));
+      throw;
+    }
+    throw RankError(end_readings(steps_));
   }
 
   /// Rows of the last steps of one layer and side, and what cancelled in their losses.

@@ -21,6 +21,7 @@
 #include "src/model/guard.hpp"
 #include "src/model/random.hpp"
 #include "src/monitor/layer_reading.hpp"
+#include "src/ranks/exchange.hpp"
 #include "src/ranks/tree.hpp"
 #include "src/spectral/cancellation.hpp"
 
@@ -287,25 +288,12 @@ void join(ProbeRows& rows, Parcel& parcel, const ReadOptions& options) {
   }
 }
 
-std::string message_of(const std::exception_ptr& error, const Ranks& ranks) {
-  if (!error) return "";
-  const std::string who = fmt::format("read: rank {} of {}: ", ranks.rank(), ranks.size());
-  try {
-    std::rethrow_exception(error);
-  } catch (const c10::Error& thrown) {
-    return who + thrown.what_without_backtrace();
-  } catch (const std::exception& thrown) {
-    return who + thrown.what();
-  } catch (...) {
-    return who + "an exception of a type of its own";
-  }
-}
-
 /// Collects the rows of all ranks on rank 0, and is true there. What went wrong on any of them, `own_error` on this
 /// one, is thrown on all of them that can be reached.
 bool collect(Tree& tree, const Ranks& ranks, std::optional<ProbeRows>& rows, const std::exception_ptr& own_error,
              const ReadOptions& options) {
-  std::string error = message_of(own_error, ranks);
+  std::string error;
+  if (own_error) error = fmt::format("read: rank {} of {}: {}", ranks.rank(), ranks.size(), text_of(own_error));
   const auto pack_all = [&] {
     Parcel parcel;
     parcel.put(error);
@@ -318,8 +306,8 @@ bool collect(Tree& tree, const Ranks& ranks, std::optional<ProbeRows>& rows, con
     if (!error.empty()) return;
     try {
       join(*rows, parcel, options);
-    } catch (const std::exception& refused) {
-      error = refused.what();
+    } catch (...) {
+      error = text_of(std::current_exception());
     }
   };
   bool first = false;
@@ -358,10 +346,10 @@ std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likel
 }
 
 std::vector<Signature> read(Tree& tree, torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
-                            const Forward& forward, const ReadOptions& options) {
+                            const Forward& forward, const ReadOptions& options, std::exception_ptr error) {
   std::optional<ProbeRows> rows;
-  std::exception_ptr error;
   try {
+    if (error) std::rethrow_exception(error);
     check(likelihood, probe, options);
     if (tree.loss().empty()) rows = rows_of(model, *likelihood, probe, forward, options);
   } catch (...) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <dds/read.hpp>
+#include <exception>
 #include <vector>
 
 #include "src/ranks/tree.hpp"
@@ -9,8 +10,8 @@
 namespace dds {
 
 /// As dds::read with options.reading().ranks(), which `tree` is of. After a loss nothing is computed: it is passed on,
-/// and thrown as the RankError that it was.
+/// and thrown as the RankError that it was. So is `error`, which keeps this rank from reading.
 std::vector<Signature> read(Tree& tree, torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
-                            const Forward& forward, const ReadOptions& options);
+                            const Forward& forward, const ReadOptions& options, std::exception_ptr error = nullptr);
 
 }  // namespace dds

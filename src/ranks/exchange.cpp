@@ -1,6 +1,7 @@
 #include "src/ranks/exchange.hpp"
 
 #include <ATen/ops/from_blob.h>
+#include <c10/util/Exception.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -18,8 +19,8 @@ namespace {
 struct Header {
   std::uint64_t mark = kMark;
   std::uint64_t size = 0;
-  static constexpr std::uint64_t kMark = 0x6464732d72616e02;   // "dds-ran", version 2 of what follows
-  static constexpr std::uint64_t kError = 0x6464732d65727202;  // "dds-err": the text of an error follows
+  static constexpr std::uint64_t kMark = 0x6464732d72616e03;   // "dds-ran", version 3 of what follows
+  static constexpr std::uint64_t kError = 0x6464732d65727203;  // "dds-err": the text of an error follows
 };
 
 /// What follows the header goes in pieces: nothing is filled that was only announced, and MPI counts bytes in an int.
@@ -30,10 +31,7 @@ at::Tensor as_tensor(const void* bytes, std::size_t size) {
   return at::from_blob(const_cast<void*>(bytes), {static_cast<std::int64_t>(size)}, at::TensorOptions(at::kByte));
 }
 
-std::string first_line(const std::exception& error) {
-  const std::string what = error.what();
-  return what.substr(0, what.find('\n'));
-}
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 template <class Work>
 void guarded(const Ranks& ranks, const char* doing, int other, const Work& work) {
@@ -41,9 +39,9 @@ void guarded(const Ranks& ranks, const char* doing, int other, const Work& work)
     work();
   } catch (const RankError&) {
     throw;
-  } catch (const std::exception& error) {
+  } catch (...) {
     throw RankError(fmt::format("rank {} of {} could not {} rank {}: {}", ranks.rank(), ranks.size(), doing, other,
-                                first_line(error)));
+                                first_line(text_of(std::current_exception()))));
   }
 }
 
@@ -58,6 +56,20 @@ void send_as(std::uint64_t mark, Ranks& ranks, const Parcel& parcel, int to) {
 }
 
 }  // namespace
+
+std::string text_of(const std::exception_ptr& error) {
+  std::string text;
+  try {
+    std::rethrow_exception(error);
+  } catch (const c10::Error& thrown) {
+    text = thrown.what_without_backtrace();
+  } catch (const std::exception& thrown) {
+    text = thrown.what();
+  } catch (...) {
+    return "an exception of a type of its own";
+  }
+  return text.empty() ? "an exception without a text" : text;
+}
 
 void send(Ranks& ranks, const Parcel& parcel, int to) { send_as(Header::kMark, ranks, parcel, to); }
 

@@ -14,16 +14,23 @@ void Tree::with(int other, const std::function<void()>& work) {
   try {
     work();
   } catch (const ToldError& told) {
-    set_loss(told);
-  } catch (const std::exception& error) {
+    set_loss(told.what());
+  } catch (...) {
     lost_.insert(other);
-    set_loss(error);
+    set_loss(text_of(std::current_exception()));
   }
 }
 
-void Tree::set_loss(const std::exception& error) {
-  if (loss_.empty()) loss_ = error.what();
-  if (loss_.empty()) loss_ = "an error without a text";
+void Tree::attempt(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (...) {
+    set_loss(text_of(std::current_exception()));
+  }
+}
+
+void Tree::set_loss(std::string what) {
+  if (loss_.empty()) loss_ = std::move(what);
 }
 
 bool Tree::gather(const std::function<Parcel()>& pack, const std::function<void(Parcel)>& join) {
@@ -34,19 +41,14 @@ bool Tree::gather(const std::function<Parcel()>& pack, const std::function<void(
     const int apart = static_cast<int>(step);
     if ((rank & apart) != 0) {
       const int above = rank - apart;
-      try {
-        if (loss_.empty()) own = pack();
-      } catch (const std::exception& error) {
-        set_loss(error);
-      }
+      if (loss_.empty()) attempt([&] { own = pack(); });
       with(above, [&] { own ? send(ranks_, *own, above) : send_error(ranks_, loss_, above); });
       break;
     }
     if (apart >= size - rank) continue;
-    with(rank + apart, [&] {
-      Parcel theirs = receive(ranks_, rank + apart);
-      if (loss_.empty()) join(std::move(theirs));
-    });
+    std::optional<Parcel> theirs;
+    with(rank + apart, [&] { theirs = receive(ranks_, rank + apart); });
+    if (theirs && loss_.empty()) attempt([&] { join(std::move(*theirs)); });
   }
   if (!known && !loss_.empty()) throw RankError(loss_);
   return rank == 0 && loss_.empty();

@@ -34,9 +34,11 @@ class Tree {
   const std::string& loss() const { return loss_; }
 
  private:
-  /// Does `work` with another rank unless that is lost; an error is a loss.
+  /// Sends to another rank or receives from it, unless that is lost, as it is after an error.
   void with(int other, const std::function<void()>& work);
-  void set_loss(const std::exception& error);
+  /// This rank's own work, whose error is a loss after which everybody can still be reached.
+  void attempt(const std::function<void()>& work);
+  void set_loss(std::string what);
 
   Ranks& ranks_;
   std::set<int> lost_;  ///< of those next to this rank

@@ -1,14 +1,18 @@
 // Readings of several ranks against that of one process on the same rows.
+#include <ATen/Context.h>
+#include <c10/core/CPUAllocator.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstring>
 #include <dds/llc.hpp>
 #include <dds/monitor.hpp>
 #include <dds/read.hpp>
 #include <limits>
 #include <map>
 
+#include "src/ranks/tree.hpp"
 #include "tests/ranks/thread_ranks.hpp"
 #include "tests/support.hpp"
 
@@ -193,7 +197,90 @@ TEST_P(Merged, ChainsOverRanksGiveTheEstimateOfOneProcess) {
 
 INSTANTIATE_TEST_SUITE_P(Ranks, Merged, testing::Values(1, 2, 3, 5));
 
+TEST(Merged, ARankWithoutSamplesAddsNothing) {
+  const auto step_of = [](const RanksPtr& ranks, std::int64_t samples) {
+    const auto model = network();
+    const auto sink = std::make_shared<log::Memory>();
+    Monitor monitor(*model, MonitorOptions().every(1).reading(ReadingOptions(kAllSides).ranks(ranks)), sink);
+    const Data all = data();
+    auto step = monitor.step();
+    torch::nn::functional::cross_entropy(model->forward(all.inputs[0].slice(0, 0, samples)),
+                                         all.targets.slice(0, 0, samples))
+        .backward();
+    step.finish();
+    return sink->signatures;
+  };
+  for (const int idle : {0, 1}) {
+    std::vector<Signature> merged;
+    const auto thrown = on_ranks(2, [&](const RanksPtr& ranks) {
+      const auto signatures = step_of(ranks, ranks->rank() == idle ? 0 : kSamples);
+      if (ranks->rank() == 0) merged = signatures;
+    });
+    EXPECT_THAT(thrown, Each(IsEmpty()));
+    expect_same(merged, step_of(nullptr, kSamples));
+    for (const Signature& signature : merged) EXPECT_EQ(to_string(signature.status), "ok");
+  }
+}
+
 // ---- what goes wrong ----
+
+/// The memory of tensors, of which a thread can have none any more.
+class Memory final : public c10::Allocator {
+ public:
+  static inline thread_local bool exhausted = false;
+
+  Memory() { c10::SetCPUAllocator(this); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() override { c10::SetCPUAllocator(before_); }
+
+  // One of the two is LibTorch's, which of them depends on its version.
+  c10::DataPtr allocate(std::size_t size) { return of_size(size); }
+  c10::DataPtr allocate(std::size_t size) const { return of_size(size); }
+  void copy_data(void* into, const void* from, std::size_t size) const { std::memcpy(into, from, size); }
+
+ private:
+  c10::DataPtr of_size(std::size_t size) const {
+    TORCH_CHECK(!exhausted, "no memory");
+    return before_->allocate(size);
+  }
+  c10::Allocator* before_ = c10::GetCPUAllocator();
+};
+
+/// Ranks whose messages need no memory of that kind, which `on_receipt` exhausts for what comes after a message.
+class Messenger final : public Ranks {
+ public:
+  explicit Messenger(RanksPtr ranks) : ranks_(std::move(ranks)) {}
+  int rank() const override { return ranks_->rank(); }
+  int size() const override { return ranks_->size(); }
+  void send(const at::Tensor& bytes, int to) override {
+    const bool before = std::exchange(Memory::exhausted, false);
+    ranks_->send(bytes, to);
+    Memory::exhausted = before;
+  }
+  void receive(const at::Tensor& bytes, int from) override {
+    const bool before = std::exchange(Memory::exhausted, false);
+    ranks_->receive(bytes, from);
+    Memory::exhausted = before || on_receipt;
+  }
+  bool on_receipt = false;
+
+ private:
+  RanksPtr ranks_;
+};
+
+/// Everybody is there, and hears from everybody what was said last: nothing is left over from before.
+void expect_nothing_left(const RanksPtr& ranks) {
+  Tree tree(*ranks);
+  int all = 1;
+  const auto pack = [&] {
+    Parcel parcel;
+    parcel.put(all);
+    return parcel;
+  };
+  tree.gather(pack, [&](Parcel parcel) { all += parcel.take<int>(); });
+  EXPECT_EQ(tree.spread(pack()).take<int>(), ranks->size());
+}
 
 TEST(RanksFail, ReadThrowsOnAllWhereOneThrows) {
   for (int failing = 0; failing < 4; ++failing) {
@@ -342,22 +429,159 @@ TEST_P(LostLeaf, EndsTheReadingsOfAllAboveAtOnce) {
 INSTANTIATE_TEST_SUITE_P(Workers, LostLeaf, testing::Values(Worker::Off, Worker::Wait),
                          [](const auto& info) { return info.param == Worker::Off ? "Off" : "Wait"; });
 
-TEST(RanksFail, DifferentStepsAreNoticed) {
+TEST(RanksFail, DifferentStepsAreNoticedAndStallNobody) {
+  std::vector<std::vector<std::string>> errors(2);
   const auto thrown = on_ranks(2, [&](const RanksPtr& ranks) {
     const auto model = network();
     const Data own = part(data(), *ranks);
+    const auto note = [&](const std::exception& error) {
+      errors[static_cast<std::size_t>(ranks->rank())].emplace_back(error.what());
+    };
     Monitor monitor(*model,
                     MonitorOptions()
-                        .due([&](std::int64_t step) { return step == ranks->rank(); })
-                        .reading(ReadingOptions().ranks(ranks)),
+                        .due([&](std::int64_t step) { return step == ranks->rank() || step >= 2; })
+                        .reading(ReadingOptions().ranks(ranks))
+                        .on_error(note),
                     std::make_shared<log::Memory>());
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < 5; ++i) {
       auto step = monitor.step();
       torch::nn::functional::cross_entropy(model->forward(own.inputs[0]), own.targets).backward();
       step.finish();
     }
   });
-  EXPECT_THAT(thrown[0], HasSubstr("rank 0 reads step 0 while another one reads step 1"));
+  EXPECT_THAT(thrown, Each(IsEmpty()));
+  EXPECT_THAT(errors[0], testing::ElementsAre(HasSubstr("rank 0 reads step 0 while another one reads step 1")));
+  EXPECT_THAT(errors[1], IsEmpty()) << "its sends are taken";
+}
+
+/// A rank that cannot capture a step, or join what comes, says so in its place.
+class NoMemory : public testing::TestWithParam<std::tuple<Worker, int>> {};
+
+TEST_P(NoMemory, CostsOneReadingOnly) {
+  const auto& [worker, poor] = GetParam();
+  const Memory memory;
+  const auto sink = std::make_shared<log::Memory>();
+  std::vector<std::vector<std::string>> errors(3);
+  const auto thrown = on_ranks(3, [&](const RanksPtr& ranks) {
+    const auto model = network();
+    const Data own = part(data(), *ranks);
+    const auto note = [&](const std::exception& error) {
+      errors[static_cast<std::size_t>(ranks->rank())].emplace_back(error.what());
+    };
+    const auto messenger = std::make_shared<Messenger>(ranks);
+    Monitor monitor(*model,
+                    MonitorOptions().every(1).worker(worker).reading(ReadingOptions().ranks(messenger)).on_error(note),
+                    sink);
+    for (int i = 0; i < 3; ++i) {
+      auto step = monitor.step();
+      torch::nn::functional::cross_entropy(model->forward(own.inputs[0]), own.targets).backward();
+      Memory::exhausted = i == 1 && ranks->rank() == poor;
+      step.finish();
+      Memory::exhausted = false;
+    }
+    monitor.flush();
+    expect_nothing_left(ranks);
+  });
+  EXPECT_THAT(thrown, Each(IsEmpty()));
+  const auto told_once = testing::ElementsAre(HasSubstr("no memory"));
+  EXPECT_THAT(errors[0], told_once);
+  EXPECT_THAT(errors[static_cast<std::size_t>(poor)], told_once);
+  std::map<std::int64_t, int> rows;
+  for (const Signature& signature : sink->signatures) {
+    EXPECT_EQ(to_string(signature.status), signature.step == 1 ? "capture_failed" : "ok");
+    if (signature.step == 1) continue;
+    EXPECT_EQ(signature.rows % kSamples, 0) << "of all ranks";
+    ++rows[signature.step];
+  }
+  EXPECT_EQ(rows, (std::map<std::int64_t, int>{{0, 6}, {2, 6}})) << "three layers, two sides";
+}
+
+INSTANTIATE_TEST_SUITE_P(Workers, NoMemory,
+                         testing::Combine(testing::Values(Worker::Off, Worker::Wait), testing::Values(0, 1, 2)),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param) == Worker::Off ? "Off" : "Wait") + "Rank" +
+                                  std::to_string(std::get<1>(info.param));
+                         });
+
+TEST(RanksFail, AMergeThatFailsLeavesNoPartOfAReading) {
+  const Memory memory;
+  const auto sink = std::make_shared<log::Memory>();
+  std::vector<int> errors(3);
+  const auto thrown = on_ranks(3, [&](const RanksPtr& ranks) {
+    const auto model = network();
+    const auto messenger = std::make_shared<Messenger>(ranks);
+    const Data own = part(data(), *ranks);
+    const auto note = [&](const std::exception&) { ++errors[static_cast<std::size_t>(ranks->rank())]; };
+    Monitor monitor(*model, MonitorOptions().every(1).reading(ReadingOptions().ranks(messenger)).on_error(note), sink);
+    for (int i = 0; i < 3; ++i) {
+      auto step = monitor.step();
+      torch::nn::functional::cross_entropy(model->forward(own.inputs[0]), own.targets).backward();
+      messenger->on_receipt = i == 1 && ranks->rank() == 0;
+      step.finish();
+      Memory::exhausted = false;
+    }
+  });
+  EXPECT_THAT(thrown, Each(IsEmpty()));
+  EXPECT_EQ(errors, (std::vector<int>{1, 0, 0}));
+  for (const Signature& signature : sink->signatures) {
+    EXPECT_EQ(to_string(signature.status), signature.step == 1 ? "capture_failed" : "ok") << signature.step;
+  }
+  EXPECT_GE(sink->signatures.size(), 12u) << "of the other steps";
+}
+
+TEST(RanksFail, AnErrorThatWaitsEndsTheReadOfAll) {
+  const Memory memory;
+  std::vector<std::vector<std::string>> reads(3);
+  const auto thrown = on_ranks(3, [&](const RanksPtr& ranks) {
+    const auto model = network();
+    const Data own = part(data(), *ranks);
+    Monitor monitor(*model,
+                    MonitorOptions().every(1).reading(ReadingOptions().ranks(std::make_shared<Messenger>(ranks))),
+                    std::make_shared<log::Memory>());
+    {
+      auto step = monitor.step();
+      torch::nn::functional::cross_entropy(model->forward(own.inputs[0]), own.targets).backward();
+      Memory::exhausted = ranks->rank() == 1;
+    }
+    Memory::exhausted = false;
+    for (int i = 0; i < 2; ++i) {
+      std::string& outcome = reads[static_cast<std::size_t>(ranks->rank())].emplace_back();
+      try {
+        monitor.read(categorical(), own, forward_of<Network>());
+      } catch (const std::exception& error) {
+        outcome = error.what();
+      }
+    }
+    expect_nothing_left(ranks);
+  });
+  EXPECT_THAT(thrown, Each(IsEmpty()));
+  for (const auto& outcomes : reads) EXPECT_THAT(outcomes, testing::ElementsAre(HasSubstr("no memory"), IsEmpty()));
+}
+
+TEST(RanksFail, ALossBesideAnErrorOfOnesOwnIsInTheLog) {
+  const auto sink = std::make_shared<log::Memory>();
+  std::vector<std::string> outcomes;
+  const auto thrown = on_ranks(2, [&](const RanksPtr& ranks) {
+    if (ranks->rank() == 1) return;
+    const auto model = network();
+    const Data own = data();
+    Monitor monitor(*model, MonitorOptions().every(1).reading(ReadingOptions().ranks(ranks)), sink);
+    const Forward failing = [](torch::nn::Module&, const std::vector<at::Tensor>&) -> at::Tensor {
+      throw std::runtime_error("disk gone");
+    };
+    for (int i = 0; i < 2; ++i) {
+      try {
+        monitor.read(categorical(), own, failing);
+      } catch (const std::exception& error) {
+        outcomes.emplace_back(error.what());
+      }
+    }
+    auto step = monitor.step();
+    torch::nn::functional::cross_entropy(model->forward(own.inputs[0]), own.targets).backward();
+  });
+  EXPECT_THAT(thrown, Each(IsEmpty()));
+  EXPECT_THAT(outcomes, testing::ElementsAre("disk gone", HasSubstr("could not receive from rank 1")));
+  EXPECT_THAT(sink->description["lost_rank"], HasSubstr("could not receive from rank 1"));
 }
 
 TEST(RanksFail, SkippingIsRefused) {
@@ -368,40 +592,101 @@ TEST(RanksFail, SkippingIsRefused) {
   EXPECT_THAT(thrown, Each(HasSubstr("Worker::Skip with several ranks")));
 }
 
-TEST(RanksFail, ChainsNeedTheSameWeightsAndData) {
+/// What estimate_llc throws on each of three ranks, all of which can go on to speak with one another.
+std::vector<std::string> chains_fail(const std::function<void(const RanksPtr&)>& estimate) {
+  std::vector<std::string> errors(3);
   const auto thrown = on_ranks(3, [&](const RanksPtr& ranks) {
+    try {
+      estimate(ranks);
+    } catch (const std::exception& error) {
+      errors[static_cast<std::size_t>(ranks->rank())] = error.what();
+    } catch (int) {
+      errors[static_cast<std::size_t>(ranks->rank())] = "an int";
+    }
+    expect_nothing_left(ranks);
+  });
+  EXPECT_THAT(thrown, Each(IsEmpty()));
+  return errors;
+}
+
+TEST(RanksFail, ChainsNeedTheSameWeightsAndData) {
+  const auto errors = chains_fail([](const RanksPtr& ranks) {
     const Data all = data();
     estimate_llc(*network(), categorical(), ranks->rank() == 2 ? all.slice(0, 40) : all,
                  LlcOptions().max_gradients(2000).ranks(ranks));
   });
-  EXPECT_THAT(thrown[0], HasSubstr("estimate_llc: rank 2: 323 weights, 40 samples"));
-  EXPECT_THAT(thrown[1], HasSubstr("estimate_llc: rank 0: estimate_llc: rank 2"));
-  EXPECT_THAT(thrown[2], HasSubstr("expected the same weights and data on all ranks"));
+  EXPECT_THAT(errors[0], HasSubstr("estimate_llc: rank 2: 323 weights, 40 samples"));
+  EXPECT_THAT(errors[1], HasSubstr("estimate_llc: rank 0: estimate_llc: rank 2"));
+  EXPECT_THAT(errors[2], HasSubstr("expected the same weights and data on all ranks"));
 }
 
 TEST(RanksFail, ChainsEndOnAllWhereOneThrows) {
   for (int failing = 0; failing < 3; ++failing) {
-    const auto thrown = on_ranks(3, [&](const RanksPtr& ranks) {
-      std::atomic<int> calls = 0;
-      const Forward forward = [&](torch::nn::Module& model, const std::vector<at::Tensor>& inputs) {
-        if (ranks->rank() == failing && ++calls > 40) throw std::runtime_error("disk gone");
-        return dynamic_cast<Network&>(model).forward(inputs[0]);
-      };
-      estimate_llc(*network(), categorical(), data(), forward,
-                   LlcOptions().max_gradients(2000).threads(1).ranks(ranks));
-    });
-    EXPECT_THAT(thrown, Each(HasSubstr("disk gone"))) << failing;
+    for (const bool number : {false, true}) {
+      const auto errors = chains_fail([&](const RanksPtr& ranks) {
+        std::atomic<int> calls = 0;
+        const Forward forward = [&](torch::nn::Module& model, const std::vector<at::Tensor>& inputs) {
+          if (ranks->rank() == failing && ++calls > 40) number ? throw 42 : throw std::runtime_error("disk gone");
+          return dynamic_cast<Network&>(model).forward(inputs[0]);
+        };
+        estimate_llc(*network(), categorical(), data(), forward,
+                     LlcOptions().max_gradients(2000).threads(1).ranks(ranks));
+      });
+      for (int rank = 0; rank < 3; ++rank) {
+        EXPECT_THAT(errors[static_cast<std::size_t>(rank)],
+                    HasSubstr(!number           ? "disk gone"
+                              : rank == failing ? "an int"
+                                                : "an exception of a type of its own"));
+      }
+    }
   }
 }
 
 TEST(RanksFail, ChainsOfARankThatCannotBeginEndTheOthers) {
   for (int failing = 0; failing < 3; ++failing) {
-    const auto thrown = on_ranks(3, [&](const RanksPtr& ranks) {
+    const auto errors = chains_fail([&](const RanksPtr& ranks) {
       Data own = data();
       if (ranks->rank() == failing) own.targets = at::Tensor();
       estimate_llc(*network(), categorical(), own, LlcOptions().max_gradients(2000).ranks(ranks));
     });
-    EXPECT_THAT(thrown, Each(HasSubstr("the data has no targets"))) << failing;
+    EXPECT_THAT(errors, Each(HasSubstr("the data has no targets"))) << failing;
+  }
+}
+
+/// An estimate over three ranks, with options of each one's own.
+LlcEstimate spread_estimate(const std::function<LlcOptions(int rank, LlcOptions)>& options_of) {
+  LlcEstimate estimate;
+  const auto thrown = on_ranks(3, [&](const RanksPtr& ranks) {
+    const LlcOptions same =
+        LlcOptions().sampler(Sampler::Mala).chains(3).threads(1).burn_in(20).draws(60).localization(5).ranks(ranks);
+    LlcEstimate own = estimate_llc(*network(), categorical(), data(), options_of(ranks->rank(), same));
+    if (ranks->rank() == 0) estimate = std::move(own);
+  });
+  EXPECT_THAT(thrown, Each(IsEmpty()));
+  return estimate;
+}
+
+TEST(Chains, GoByTheFirstRanksClock) {
+  const LlcEstimate plain = spread_estimate([](int, const LlcOptions& options) { return options; });
+  ASSERT_TRUE(plain.lambda);
+  const LlcEstimate other =
+      spread_estimate([](int rank, LlcOptions options) { return rank == 0 ? options : options.max_seconds(1e-9); });
+  ASSERT_TRUE(other.lambda);
+  EXPECT_EQ(*other.lambda, *plain.lambda) << "another rank's clock counts for nothing";
+  const LlcEstimate ended =
+      spread_estimate([](int rank, LlcOptions options) { return rank == 0 ? options.max_seconds(1e-9) : options; });
+  EXPECT_FALSE(ended.lambda);
+  EXPECT_THAT(ended.verdict(), HasSubstr("stopped after"));
+}
+
+TEST(Chains, AreCancelledFromAnyRank) {
+  for (int by = 0; by < 3; ++by) {
+    std::atomic<int> asked = 0;
+    const LlcEstimate estimate = spread_estimate([&](int rank, LlcOptions options) {
+      return rank == by ? options.draws(0).max_gradients(0).cancelled([&] { return ++asked > 70; })
+                        : options.draws(0).max_gradients(0);
+    });
+    EXPECT_THAT(estimate.verdict(), HasSubstr("cancelled after")) << by;
   }
 }
 

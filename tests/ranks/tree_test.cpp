@@ -78,6 +78,24 @@ TEST(Tree, ARankThatCannotPackTellsTheRankAbove) {
   EXPECT_EQ(thrown, (std::vector<std::string>{"no memory", "", "no memory", "no memory"}));
 }
 
+TEST(Tree, ARankWhoseParcelIsRefusedCanStillBeReached) {
+  int told = 0;
+  const auto thrown = on_ranks(2, [&](const RanksPtr& ranks) {
+    Tree tree(*ranks);
+    const auto join = [](Parcel) { throw 42; };  // not even an std::exception
+    for (int round = 0; round < 3; ++round) {
+      try {
+        tree.gather(nothing, join);
+      } catch (const RankError& error) {
+        EXPECT_STREQ(error.what(), "an exception of a type of its own");
+        ++told;
+      }
+    }
+  });
+  EXPECT_THAT(thrown, Each(IsEmpty())) << "sends that nobody took";
+  EXPECT_EQ(told, 1);
+}
+
 /// Which of eight ranks is lost.
 class TreeLoss : public testing::TestWithParam<int> {
  protected:
