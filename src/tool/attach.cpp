@@ -73,9 +73,7 @@ void set_environment(const Options& options, const fs::path& list) {
 }
 
 [[noreturn]] void execute(const std::vector<std::string>& command) {
-  std::vector<char*> words;
-  for (const std::string& word : command) words.push_back(const_cast<char*>(word.c_str()));
-  words.push_back(nullptr);
+  const std::vector<char*> words = argv_of(command);
   ::execvp(words.front(), words.data());
   throw IoError(fmt::format("attach: {}: {}", command.front(), std::strerror(errno)));
 }

@@ -139,13 +139,19 @@ std::string version_of(const fs::path& library) {
 
 }  // namespace
 
+std::vector<char*> argv_of(const std::vector<std::string>& command) {
+  std::vector<char*> words;
+  words.reserve(command.size() + 1);
+  for (const std::string& word : command) words.push_back(const_cast<char*>(word.c_str()));
+  words.push_back(nullptr);
+  return words;
+}
+
 Output output_of(const std::vector<std::string>& command) {
   std::array<int, 2> ends = {};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw IoError(fmt::format("pipe: {}", std::strerror(errno)));
   const log::Descriptor reading(ends[0]);
-  std::vector<char*> words;
-  for (const std::string& word : command) words.push_back(const_cast<char*>(word.c_str()));
-  words.push_back(nullptr);
+  const std::vector<char*> words = argv_of(command);
   posix_spawn_file_actions_t files;
   ::posix_spawn_file_actions_init(&files);
   ::posix_spawn_file_actions_adddup2(&files, ends[1], STDOUT_FILENO);

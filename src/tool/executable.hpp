@@ -23,6 +23,9 @@ Torch torch_at(const std::filesystem::path& folder_or_library);
 /// nothing could be attached to: no such program, set-uid, linked statically, without LibTorch.
 Torch torch_of(const std::vector<std::string>& command);
 
+/// The words as execvp and posix_spawn take them, with a null pointer at the end: valid as long as `command` is.
+std::vector<char*> argv_of(const std::vector<std::string>& command);
+
 /// What a program prints, and whether it ended well. Not through a shell.
 struct Output {
   std::string text;

@@ -84,7 +84,7 @@ fs::path plugin_for(const Torch& torch) {
   const Output configured =
       output_of({"cmake", "-S", sources.string(), "-B", folder.string(), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
                  "-DDDS_BUILD_TESTS=OFF", "-DDDS_BUILD_EXPERIMENTS=OFF", "-DDDS_CUDA=OFF", location_of(torch),
-                 "-DDDS_PLOTLY_JS=" DDS_PLOTLY_JS});
+                 std::string("-DDDS_PLOTLY_JS=") + DDS_PLOTLY_JS});
   const Output built =
       configured.success ? output_of({"cmake", "--build", folder.string(), "--target", "dds_attach", "--parallel", "2"})
                          : Output();

@@ -13,6 +13,7 @@ std::vector<const Signature*> last_readings(const log::Run& run) {
     if (s.step >= place->second->step) place->second = &s;
   }
   std::vector<const Signature*> readings;
+  readings.reserve(order.size());
   for (const SeriesId& id : order) readings.push_back(last.at(id));
   return readings;
 }
