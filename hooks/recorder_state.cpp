@@ -410,7 +410,7 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
     auto outcome = Attribution::Outcome::NotCaptured;
     for (const c10::IValue& value : outputs) {
       if (!value.isTensor() || !value.toTensor().defined()) continue;
-      const at::Tensor tensor = value.toTensor();
+      const at::Tensor& tensor = value.toTensor();
       const void* storage = hooks::storage_of(tensor);
       const bool known = index_.find(tensor) || derived_.count(storage) > 0;
       if (known) outcome = Attribution::Outcome::View;
