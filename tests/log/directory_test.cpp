@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/log/run.hpp"
+#include "tests/faults/process.hpp"
 #include "tests/log/fixture.hpp"
 
 namespace dds {
@@ -350,18 +351,61 @@ TEST_F(DirectoryTest, PutsAFolderBackThatIsDeletedUnderTheRun) {
   EXPECT_THROW(log::directory(path(), {.resume = true}), IoError) << "the lock is back too";
 }
 
-TEST_F(DirectoryTest, PutsBackOneFileOrTheLockThatIsDeleted) {
-  auto sink = log::directory(path());
-  for (const char* file : {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv", ".lock"}) {
-    sink->write(signature(1));
-    sink->write(Metric{1, "loss", 0.5});
-    fs::remove(path() / file);
+TEST_F(DirectoryTest, PutsBackOneFileOrTwoThatAreDeleted) {
+  const char* const files[] = {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv", "run.json", ".lock"};
+  const auto sink = log::directory(path());
+  sink->describe("seed", "7");
+  std::size_t rows = 0;
+  for (const char* one : files) {
+    for (const char* other : files) {
+      fs::remove(path() / one);
+      fs::remove(path() / other);
+      sink->write(signature(1));
+      sink->write(Metric{1, "loss", 0.5});
+      ++rows;
+      EXPECT_THROW(log::directory(path(), {.resume = true}), IoError) << "the lock is held again";
+      const log::Run run = log::read_run(path());
+      ASSERT_EQ(run.signatures.size(), rows) << one << " and " << other;
+      ASSERT_EQ(run.metrics.size(), rows) << one << " and " << other;
+      ASSERT_EQ(run.description["seed"], 7);
+    }
   }
-  sink->write(Metric{2, "loss", 0.5});
-  EXPECT_THROW(log::directory(path(), {.resume = true}), IoError) << "the lock is held again";
+}
+
+TEST_F(DirectoryTest, PutsBackAllFilesThatAreNotHidden) {
+  const auto sink = log::directory(path());
+  for (const int step : {1, 2}) {
+    sink->write(Metric{step, "loss", 0.5});
+    for (const char* file : {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv", "run.json"})
+      fs::remove(path() / file);
+  }
+  sink->write(signature(3));
   const log::Run run = log::read_run(path());
-  EXPECT_EQ(run.signatures.size(), 5u);
-  EXPECT_EQ(run.metrics.size(), 6u);
+  EXPECT_EQ(run.metrics.size(), 2u);
+  EXPECT_EQ(run.signatures.size(), 1u);
+}
+
+TEST_F(DirectoryTest, FollowsAFolderThatGetsAnotherName) {
+  const auto sink = log::directory(path());
+  fs::rename(path(), path("moved"));
+  EXPECT_NO_THROW(sink->write(Metric{1, "loss", 0.5}));
+  fs::create_directories(path());
+  EXPECT_NO_THROW(sink->write(Metric{2, "loss", 0.5}));
+  EXPECT_TRUE(fs::is_empty(path()));
+  EXPECT_EQ(log::read_run(path("moved")).metrics.size(), 2u);
+}
+
+TEST_F(DirectoryTest, AForkedChildDoesNotWriteIntoItsParentsRun) {
+  const auto sink = log::directory(path());
+  sink->write(Metric{1, "loss", 0.5});
+  const std::string said = test::result_of([&] {
+    return message_of<IoError>([&] { sink->write(Metric{2, "loss", 0.5}); });
+  });
+  EXPECT_NE(said.find("another run"), std::string::npos) << said;
+  sink->write(Metric{3, "loss", 0.5});
+  const log::Run run = log::read_run(path());
+  ASSERT_EQ(run.metrics.size(), 2u);
+  EXPECT_EQ(run.metrics[1].step, 3);
 }
 
 TEST_F(DirectoryTest, LeavesAnotherRunAloneThatTookTheDeletedFoldersPlace) {
