@@ -527,6 +527,50 @@ TEST_F(DirectoryTest, JsonThatIsDeepIsNoJson) {
   EXPECT_NO_THROW(sink->describe("text", "\"\\\"" + deep + "\""));
 }
 
+TEST_F(DirectoryTest, AnObjectOfManyKeysIsRefused) {
+  const auto object = [](int keys) {
+    std::string text = R"({"schema_version":2)";
+    for (int i = 1; i < keys; ++i) text += ",\"" + std::to_string(i) + "\":0";
+    return text + "}";
+  };
+  write_run(path());
+  test::put(path() / "run.json", object(200'000));
+  const std::string message = message_of<IoError>([&] { log::read_run(path()); });
+  EXPECT_NE(message.find("run.json: a JSON object has more than 4096 keys"), std::string::npos) << message;
+  EXPECT_THROW(log::directory(path(), {.resume = true}), IoError);
+  test::put(path() / "run.json", object(4096));
+  EXPECT_EQ(log::read_run(path()).description.size(), 4096u);
+
+  const auto sink = log::directory(path("other"));
+  EXPECT_THROW(sink->describe("key", object(4097)), InvalidArgument);
+  EXPECT_NO_THROW(sink->describe("several", "[" + object(4096) + "," + object(4096) + "]"));
+  EXPECT_NO_THROW(sink->describe("text", '"' + std::string(5000, ':') + '"'));
+}
+
+/// KiB that this process has taken at most so far.
+long most_memory() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss;
+}
+
+TEST_F(DirectoryTest, ACsvFileIsReadNoFurtherThanItsFirstError) {
+  write_run(path());
+  const std::string metrics = content(path() / "metrics.csv");
+  const auto said_of = [&](const std::string& text) {
+    test::put(path() / "metrics.csv", text);
+    return message_of<IoError>([&] { log::read_run(path()); });
+  };
+  // A misplaced quote stands at the end.
+  EXPECT_NE(said_of("\nb\"c\n").find("metrics.csv:1: column '' is not known"), std::string::npos);
+  EXPECT_NE(said_of(metrics + "40\nb\"c\n").find("metrics.csv:5: 1 fields, expected 3"), std::string::npos);
+  const long before = most_memory();
+  EXPECT_NE(said_of(std::string(20'000'000, '\n')).find("column ''"), std::string::npos);
+  EXPECT_NE(said_of(std::string(20'000'000, ',') + "\n").find("line 1: more than 1000 fields"), std::string::npos);
+  EXPECT_NE(said_of(metrics + "\n" + std::string(20'000'000, ',') + "\n").find(":5: 1 fields"), std::string::npos);
+  EXPECT_LT(most_memory() - before, 200'000) << "KiB, for files of 20 MB";
+}
+
 TEST_F(DirectoryTest, APipeOrADeviceInAFilesPlaceIsNotRead) {
   write_run(path());
   fs::remove(path() / "metrics.csv");
