@@ -589,6 +589,28 @@ TEST_F(ToolTest, FiguresAreWholePicturesOfWhatThereIs) {
     EXPECT_TRUE(content(path("png") / (name + ".png")).starts_with("\x89PNG")) << name;
 }
 
+TEST_F(ToolTest, FiguresShowReadsBeforeStepsOfEveryLayer) {
+  {
+    const auto sink = log::directory(path("run"));
+    for (int i = 0; i < 3000; ++i) {  // seconds, were each layer looked for among all
+      Signature s = signature(10, "layer" + std::to_string(i));
+      s.source = "step";
+      s.sigma_min = 1e-3;
+      sink->write(s);
+      if (i % 2 != 0) continue;
+      s.source = "read";
+      s.sigma_min = 1e-5;
+      sink->write(s);
+    }
+  }
+  dds("report " + file("run") + " --figures " + file("figures"));  // the script is there without gnuplot too
+  const std::string script = content(path("figures") / "figures.gp");
+  EXPECT_NE(script.find("set title 'layer0'"), std::string::npos);
+  EXPECT_NE(script.find("<< EOD\n1 -5\nEOD"), std::string::npos) << "read";
+  EXPECT_NE(script.find("<< EOD\n1 -3\nEOD"), std::string::npos) << "step, where there is no read";
+  EXPECT_NE(script.find("\n0 2998 -5\n0 2999 -3\n"), std::string::npos) << "the heat map has all";
+}
+
 TEST_F(ToolTest, FiguresOfARunWithoutRowsAreNone) {
   if (std::system("command -v gnuplot >/dev/null") != 0) GTEST_SKIP() << "./tests/run --readers installs gnuplot";
   log::directory(path("empty"));
