@@ -278,8 +278,8 @@ class Directory final : public Sink {
       throw IoError(fmt::format("{} was deleted under its run, and holds others' files by now", path_.string()));
     lock_ = std::move(lock);
     description_due_ = true;
-    tell(Level::Warning,
-         fmt::format("{} was deleted under its run, and is put back", (ours ? path_ / ".lock" : path_).string()));
+    tell(Level::Warning, ours ? fmt::format("the lock of {} was gone, and is taken again", path_.string())
+                              : fmt::format("{} was deleted under its run, and is put back", path_.string()));
   }
 
   void write_description() {

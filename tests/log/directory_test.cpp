@@ -395,6 +395,23 @@ TEST_F(DirectoryTest, FollowsAFolderThatGetsAnotherName) {
   EXPECT_EQ(log::read_run(path("moved")).metrics.size(), 2u);
 }
 
+TEST_F(DirectoryTest, AForkedChildTakesTheRunOverOnceItsParentHasLeftIt) {
+  auto sink = log::directory(path());
+  sink->write(Metric{1, "loss", 0.5});
+  int left[2];
+  ASSERT_EQ(::pipe(left), 0);
+  const pid_t child = test::start([&] {
+    ::close(left[1]);
+    char byte = 0;
+    if (::read(left[0], &byte, 1) != 0) std::_Exit(1);
+    sink->write(Metric{2, "loss", 0.5});
+  });
+  sink.reset();
+  for (const int end : left) ::close(end);
+  EXPECT_FALSE(test::was_killed(child));
+  EXPECT_EQ(log::read_run(path()).metrics.size(), 2u);
+}
+
 TEST_F(DirectoryTest, AForkedChildDoesNotWriteIntoItsParentsRun) {
   const auto sink = log::directory(path());
   sink->write(Metric{1, "loss", 0.5});
