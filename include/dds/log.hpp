@@ -53,7 +53,8 @@ struct DirectoryOptions {
 /// Writes signatures.csv, signatures.jsonl, llc.csv, metrics.csv, run.json and where asked an event file into `path`,
 /// each row in one write as it comes, so that it survives a kill of the process. (A power cut can take what the system
 /// had not brought to the disk yet.) The directory is locked against a second writer, until its process ends in
-/// whatever way. Throws IoError if it cannot be made or written, holds other files, or is being written by another run.
+/// whatever way; children that it forks do not have the lock. A file system without locks gets a warning. Throws
+/// IoError if the directory cannot be made or written, holds other files, or is being written by another run.
 ///
 /// A row that cannot be written (the disk is full) is kept, up to 16 MiB of them a file: `write` throws IoError, and
 /// the next that can be written brings it along, as the sink's end tries to. Rows beyond that are counted as

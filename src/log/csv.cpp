@@ -17,71 +17,62 @@ std::string quoted(const std::string& field) {
   return text + '"';
 }
 
-/// Walks over a text record by record.
-class Reader {
- public:
-  explicit Reader(std::string_view text) : text_(text) {}
+}  // namespace
 
-  /// False at the end of the text, or where what is left is no whole record.
-  bool next(Record& record) {
-    record = {{}, line_};
-    for (;;) {
-      std::string field;
-      if (!read_field(field)) return false;
-      record.fields.push_back(std::move(field));
-      // read_field stops before a comma or a line end, never at the end of the text.
-      if (text_[at_] == ',') {
-        ++at_;
-        continue;
-      }
-      at_ = text_.find('\n', at_) + 1;
-      ++line_;
-      return true;
+bool Reader::next(Record& record) {
+  record = {{}, line_};
+  for (;;) {
+    std::string field;
+    if (!read_field(field)) return false;
+    if (record.fields.size() == kMostFields)
+      throw InvalidArgument(fmt::format("line {}: more than {} fields", record.line, kMostFields));
+    record.fields.push_back(std::move(field));
+    // read_field stops before a comma or a line end, never at the end of the text.
+    if (text_[at_] == ',') {
+      ++at_;
+      continue;
     }
-  }
-  std::size_t position() const { return at_; }
-
- private:
-  bool read_field(std::string& field) {
-    if (at_ < text_.size() && text_[at_] == '"') {
-      if (!read_quoted(field)) return false;
-    } else {
-      while (at_ < text_.size() && text_[at_] != ',' && text_[at_] != '"' && !at_line_end()) field += text_[at_++];
-    }
-    if (at_ == text_.size()) return false;
-    if (text_[at_] != ',' && !at_line_end()) {
-      throw InvalidArgument(
-          fmt::format("line {}: '{}' where a comma or the end of the line was expected", line_, text_[at_]));
-    }
+    at_ = text_.find('\n', at_) + 1;
+    ++line_;
     return true;
   }
+}
 
-  bool at_line_end() const { return text_.substr(at_).starts_with('\n') || text_.substr(at_).starts_with("\r\n"); }
-
-  /// A quoted field, from its opening quote to behind its closing one.
-  bool read_quoted(std::string& field) {
-    for (++at_; at_ < text_.size(); ++at_) {
-      const char c = text_[at_];
-      if (c == '"') {
-        const bool doubled = at_ + 1 < text_.size() && text_[at_ + 1] == '"';
-        if (!doubled) {
-          ++at_;
-          return true;
-        }
-        ++at_;
-      }
-      if (c == '\n') ++line_;
-      field += c;
-    }
-    return false;
+bool Reader::read_field(std::string& field) {
+  if (at_ < text_.size() && text_[at_] == '"') {
+    if (!read_quoted(field)) return false;
+  } else {
+    while (at_ < text_.size() && text_[at_] != ',' && text_[at_] != '"' && !at_line_end()) field += text_[at_++];
   }
+  if (at_ == text_.size()) return false;
+  if (text_[at_] != ',' && !at_line_end()) {
+    throw InvalidArgument(
+        fmt::format("line {}: '{}' where a comma or the end of the line was expected", line_, text_[at_]));
+  }
+  return true;
+}
 
-  std::string_view text_;
-  std::size_t at_ = 0;
-  std::size_t line_ = 1;
-};
+bool Reader::at_line_end() const {
+  return text_.substr(at_).starts_with('\n') || text_.substr(at_).starts_with("\r\n");
+}
 
-}  // namespace
+/// A quoted field, from its opening quote to behind its closing one.
+bool Reader::read_quoted(std::string& field) {
+  for (++at_; at_ < text_.size(); ++at_) {
+    const char c = text_[at_];
+    if (c == '"') {
+      const bool doubled = at_ + 1 < text_.size() && text_[at_ + 1] == '"';
+      if (!doubled) {
+        ++at_;
+        return true;
+      }
+      ++at_;
+    }
+    if (c == '\n') ++line_;
+    field += c;
+  }
+  return false;
+}
 
 std::string line(const std::vector<std::string>& fields) {
   std::string text;

@@ -262,18 +262,24 @@ class Directory final : public Sink {
     if (first) std::rethrow_exception(first);
   }
 
-  /// Makes the folder again where it was deleted under the run, whose files put themselves back.
+  /// Puts back what was deleted under the run: the folder, the lock, run.json. The files of rows do so themselves.
   void put_back() {
-    if (lock_.held()) return;
     std::error_code error;
+    if (lock_.held()) {
+      const bool missing = !fs::exists(path_ / kRunJson, error) && !error;
+      if (missing && fs::exists(path_ / ".lock", error)) description_due_ = true;  // or the folder has another name now
+      return;
+    }
     fs::create_directories(path_, error);
     if (error) throw IoError(fmt::format("{} was deleted, and cannot be made: {}", path_.string(), error.message()));
     Lock lock(path_);
-    if (!metrics_.in_place() && !first_entry(path_).empty())
+    const bool ours = signatures_.in_place() || jsonl_.in_place() || llc_.in_place() || metrics_.in_place();
+    if (!ours && !first_entry(path_).empty())
       throw IoError(fmt::format("{} was deleted under its run, and holds others' files by now", path_.string()));
     lock_ = std::move(lock);
     description_due_ = true;
-    tell(Level::Warning, fmt::format("{} was deleted under its run, and is put back", path_.string()));
+    tell(Level::Warning, ours ? fmt::format("the lock of {} was gone, and is taken again", path_.string())
+                              : fmt::format("{} was deleted under its run, and is put back", path_.string()));
   }
 
   void write_description() {

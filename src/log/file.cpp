@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <pthread.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +11,8 @@
 #include <array>
 #include <cerrno>
 #include <dds/error.hpp>
+#include <mutex>
+#include <set>
 #include <system_error>
 
 #include "src/log/logger.hpp"
@@ -68,6 +71,29 @@ bool is_deleted(const Descriptor& file) {
   return ::fstat(file.get(), &status) == 0 && status.st_nlink == 0;
 }
 
+/// The descriptors of all locks of this process. A fork gives the child descriptors of the same open files, and with
+/// them the locks, which it would hold beyond its parent's death: it closes them, and the parent's stay as they are.
+struct OpenLocks {
+  std::mutex mutex;  ///< held over a fork too: no descriptor is open that is not among them
+  std::set<Descriptor*> files;
+};
+
+/// Never destroyed, as a static sink may outlive other statics.
+OpenLocks& open_locks() {
+  static auto* const one = [] {
+    ::pthread_atfork([] { open_locks().mutex.lock(); }, [] { open_locks().mutex.unlock(); },
+                     [] {
+                       for (Descriptor* file : open_locks().files) *file = Descriptor();
+                       open_locks().mutex.unlock();
+                     });
+    return new OpenLocks;
+  }();
+  return *one;
+}
+
+/// Whether the error number of flock says that there are no locks here.
+bool has_no_locks(int error) { return error == ENOSYS || error == ENOLCK || error == EOPNOTSUPP; }
+
 /// Where the content of a file is put together. Named by process, so that two that replace the same file do not write
 /// into each other's.
 std::filesystem::path temporary_of(const std::filesystem::path& path) {
@@ -88,19 +114,34 @@ Descriptor::~Descriptor() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-Lock::Lock(const std::filesystem::path& directory, WhenHeld when_held)
-    : file_(open_file("write", directory / ".lock", O_RDWR | O_CREAT)) {
+void Lock::Close::operator()(Descriptor* file) const {
+  const std::lock_guard guard(open_locks().mutex);
+  open_locks().files.erase(file);
+  delete file;
+}
+
+Lock::Lock(const std::filesystem::path& directory, WhenHeld when_held) : file_(new Descriptor) {
+  {
+    const std::lock_guard guard(open_locks().mutex);
+    open_locks().files.insert(file_.get());
+    *file_ = open_file("write", directory / ".lock", O_RDWR | O_CREAT);
+  }
   int status = 0;
   do {
-    status = ::flock(file_.get(), when_held == WhenHeld::Wait ? LOCK_EX : LOCK_EX | LOCK_NB);
+    status = ::flock(file_->get(), when_held == WhenHeld::Wait ? LOCK_EX : LOCK_EX | LOCK_NB);
   } while (status != 0 && errno == EINTR);
   if (status == 0) return;
+  if (has_no_locks(errno)) {
+    tell(Level::Warning, fmt::format("cannot lock {}: {}; nothing keeps a second run from writing into it",
+                                     directory.string(), std::generic_category().message(errno)));
+    return;
+  }
   if (errno != EWOULDBLOCK) fail("lock", directory, errno);
   throw IoError(fmt::format("{} is being written by another run: wait for it to end, or choose another directory",
                             directory.string()));
 }
 
-bool Lock::held() const { return !is_deleted(file_); }
+bool Lock::held() const { return file_->get() >= 0 && !is_deleted(*file_); }
 
 AppendFile::AppendFile(std::filesystem::path path, std::uint64_t size)
     : path_(std::move(path)), file_(open_file("write", path_, O_RDWR | O_APPEND | O_CREAT)), size_(size) {

@@ -7,6 +7,7 @@
 #include <deque>
 #include <filesystem>
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -31,16 +32,20 @@ class Descriptor {
 };
 
 /// Takes the lock of a directory, the file `.lock` in it, for as long as it lives. The kernel drops it with the
-/// process, however that ends. If another holds it, throws IoError or waits.
+/// process, however that ends, whatever children it forked: they do not have it. If another holds it, throws IoError or
+/// waits. Where the file system has no locks there is a warning, and nothing keeps a second writer off.
 class Lock {
  public:
   enum class WhenHeld { Throw, Wait };
   explicit Lock(const std::filesystem::path& directory, WhenHeld when_held = WhenHeld::Throw);
-  /// False if the file was deleted meanwhile: another can take the lock then.
+  /// False if another can take the lock: the file was deleted meanwhile, or this is a forked child.
   bool held() const;
 
  private:
-  Descriptor file_;
+  struct Close {
+    void operator()(Descriptor* file) const;
+  };
+  std::unique_ptr<Descriptor, Close> file_;
 };
 
 /// A file that grows by whole rows. What cannot be written waits until it can, and a file that is deleted under its

@@ -1,20 +1,27 @@
 // JSON from files that anybody may have written, and of strings that may be any bytes.
 #pragma once
 
+#include <array>
+#include <dds/error.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 namespace dds::log {
 
 /// Levels of arrays and objects within each other that a text may have.
 inline constexpr int kDeepestJson = 100;
 
+/// Keys that an object may have whose order is kept: each is looked for among those before it, one by one.
+inline constexpr int kMostKeys = 4096;
+
 /// What the text holds; discarded (is_discarded()) if that is no JSON, or deeper: values are copied and written by
-/// recursion, for which a file of brackets could use up the stack.
+/// recursion, for which a file of brackets could use up the stack. Throws InvalidArgument for more keys.
 template <class Json = nlohmann::ordered_json>
 Json parse_json(std::string_view text) {
   int depth = 0;
+  std::array<int, kDeepestJson + 1> keys{};  // of the object at each depth
   bool quoted = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -25,8 +32,12 @@ Json parse_json(std::string_view text) {
       quoted = true;
     } else if (c == '[' || c == '{') {
       if (++depth > kDeepestJson) return Json(Json::value_t::discarded);
+      keys[static_cast<std::size_t>(depth)] = 0;
     } else if (c == ']' || c == '}') {
-      --depth;
+      if (--depth < 0) return Json(Json::value_t::discarded);
+    } else if (c == ':' && std::is_same_v<Json, nlohmann::ordered_json>) {
+      if (++keys[static_cast<std::size_t>(depth)] > kMostKeys)
+        throw InvalidArgument("a JSON object has more than " + std::to_string(kMostKeys) + " keys");
     }
   }
   return Json::parse(text, nullptr, /*allow_exceptions=*/false);

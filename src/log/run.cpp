@@ -65,22 +65,23 @@ void take_spectra(std::vector<Signature>& signatures, std::vector<Signature> lin
 template <class Row>
 Rows<Row> read_csv(const std::filesystem::path& path, std::int64_t version) {
   const std::string content = content_of(path);
-  csv::Table table;
-  try {
-    table = csv::parse(content);
-  } catch (const InvalidArgument& error) {
-    throw IoError(fmt::format("{}: {}", path.string(), error.what()));
-  }
-  // Without a whole line it can only be a header cut short.
-  if (table.records.empty() && version == schema::kVersion && !csv_header<Row>().starts_with(content))
-    malformed(path, 1, "no file of a run");
-  Rows<Row> rows{{}, table.whole};
-  Columns<Row> columns;
-  for (const csv::Record& record : table.records) {
-    if (&record == &table.records.front()) {
-      columns = columns_of_header<Row>(path, record, version);
-      continue;
+  csv::Reader reader(content);
+  csv::Record record;
+  const auto next = [&] {
+    try {
+      return reader.next(record);
+    } catch (const InvalidArgument& error) {
+      throw IoError(fmt::format("{}: {}", path.string(), error.what()));
     }
+  };
+  if (!next()) {
+    // Without a whole line it can only be a header cut short.
+    if (version == schema::kVersion && !csv_header<Row>().starts_with(content)) malformed(path, 1, "no file of a run");
+    return {};
+  }
+  const Columns<Row> columns = columns_of_header<Row>(path, record, version);
+  Rows<Row> rows{{}, reader.position()};
+  for (; next(); rows.whole = reader.position()) {
     try {
       rows.rows.push_back(row_of<Row>(record.fields, columns));
     } catch (const InvalidArgument& error) {
@@ -107,7 +108,12 @@ Rows<Signature> read_jsonl(const std::filesystem::path& path, std::int64_t versi
 nlohmann::ordered_json read_description(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / kRunJson;
   if (!is_there(path)) throw IoError(fmt::format("{} holds no run: {} is missing", directory.string(), kRunJson));
-  nlohmann::ordered_json description = parse_json(read_file(path));
+  nlohmann::ordered_json description;
+  try {
+    description = parse_json(read_file(path));
+  } catch (const InvalidArgument& error) {
+    throw IoError(fmt::format("{}: {}", path.string(), error.what()));
+  }
   if (!description.is_object()) throw IoError(fmt::format("{}: not a JSON object", path.string()));
   const auto version = description.find("schema_version");
   if (version == description.end() || !version->is_number_integer() || *version < 1 || *version > schema::kVersion) {

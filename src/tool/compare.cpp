@@ -58,7 +58,7 @@ std::string name_of(const std::string& name) { return name; }
 template <class Map>
 void print_unmatched(const Map& a, const Map& b, const std::string& which) {
   for (const auto& [key, steps] : a) {
-    if (!b.contains(key)) fmt::print("only in {}: {}\n", which, name_of(key));
+    if (!b.contains(key)) fmt::print("only in {}: {}\n", which, printable(name_of(key)));
   }
 }
 
@@ -71,7 +71,7 @@ void compare_signatures(const log::Run& a, const log::Run& b, std::int64_t last)
     if (other == of_b.end()) continue;
     const auto step = common_step(steps, other->second);
     if (!step) {
-      fmt::print("no step in common: {}\n", to_string(id));
+      fmt::print("no step in common: {}\n", printable(to_string(id)));
       continue;
     }
     const Signature &x = *steps.at(*step), &y = *other->second.at(*step);

@@ -87,23 +87,26 @@ class Script {
 
  private:
   void collect(const log::Run& run) {
-    std::map<SeriesId, Readings>& series = readings_.emplace_back();
+    std::map<SeriesId, Readings> series;
     for (const Signature& s : run.signatures) {
-      if (std::find(layers_.begin(), layers_.end(), s.layer) == layers_.end()) layers_.push_back(s.layer);
+      if (seen_.insert(s.layer).second) layers_.push_back(s.layer);
       series[series_of(s)][s.step] = &s;
       steps_.insert(s.step);
+    }
+    auto& drawn = readings_.emplace_back();
+    for (const char* source : {"read", "step"}) {
+      for (auto& [id, steps] : series) {
+        if (id.source == source) drawn.try_emplace({id.layer, id.side}, std::move(steps));  // the first stays
+      }
     }
     for (const LlcEstimate& e : run.estimates) steps_.insert(e.step);
   }
 
   /// Empty if the run has none.
-  Readings readings(std::size_t run, const std::string& layer, Side side) const {
-    for (const char* source : {"read", "step"}) {
-      for (const auto& [id, steps] : readings_[run]) {
-        if (id.layer == layer && id.side == side && id.source == source) return steps;
-      }
-    }
-    return {};
+  const Readings& readings(std::size_t run, const std::string& layer, Side side) const {
+    static const Readings none;
+    const auto found = readings_[run].find({layer, side});
+    return found == readings_[run].end() ? none : found->second;
   }
 
   /// Begins a picture of so many panels.
@@ -161,7 +164,7 @@ class Script {
       std::string plots;
       for (std::size_t run = 0; run < runs_.size(); ++run) {
         for (const Side side : {Side::Activation, Side::Fisher, Side::Input}) {
-          const Readings shown = readings(run, layers_[panel], side);
+          const Readings& shown = readings(run, layers_[panel], side);
           if (!has_numbers(shown, observable.value)) continue;
           const auto [name, look] = look_of(run, side);
           looks.emplace(name, look);
@@ -236,7 +239,7 @@ class Script {
     }
     std::string cells, steps_at, layers_at;
     for (std::size_t y = 0; y < layers_.size(); ++y) {
-      const Readings row = readings(run, layers_[y], side);
+      const Readings& row = readings(run, layers_[y], side);
       std::size_t x = 0;
       for (const std::int64_t step : steps) {
         const auto found = row.find(step);
@@ -298,8 +301,9 @@ class Script {
   const std::vector<log::Run>& runs_;
   fs::path directory_;
   std::string format_, text_;
-  std::vector<std::map<SeriesId, Readings>> readings_;  ///< of every run
-  std::vector<std::string> layers_;                     ///< of all runs, in order of their first appearance
+  std::vector<std::map<std::pair<std::string, Side>, Readings>> readings_;  ///< of every run, by layer and side
+  std::vector<std::string> layers_;  ///< of all runs, in order of their first appearance
+  std::set<std::string> seen_;       ///< those in layers_
   std::set<std::int64_t> steps_;
   std::vector<fs::path> pictures_;
   int blocks_ = 0;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "src/tool/command.hpp"
+#include "src/tool/table.hpp"
 
 namespace dds::tool {
 namespace {
@@ -22,7 +23,7 @@ std::string one_line(std::string text) {
 }
 
 int fail(const std::string& message, ExitCode code) {
-  fmt::print(stderr, "dds: error: {}\n", one_line(message));
+  fmt::print(stderr, "dds: error: {}\n", printable(one_line(message)));
   return code;
 }
 

@@ -15,6 +15,18 @@ std::size_t length(const std::string& text) {
 
 }  // namespace
 
+std::string printable(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    // U+0080 to U+009F are control characters too, and two bytes of UTF-8.
+    const bool two = c == 0xC2 && i + 1 < text.size() && (text[i + 1] & 0xE0) == 0x80;
+    if (two) ++i;
+    out += two || c < ' ' || c == 0x7F ? '?' : text[i];
+  }
+  return out;
+}
+
 Table::Table(std::vector<std::string> titles) {
   for (std::string& title : titles) {
     left_.push_back(title.starts_with('<'));
@@ -23,7 +35,10 @@ Table::Table(std::vector<std::string> titles) {
   rows_.push_back(std::move(titles));
 }
 
-void Table::add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+void Table::add(std::vector<std::string> cells) {
+  for (std::string& cell : cells) cell = printable(cell);
+  rows_.push_back(std::move(cells));
+}
 
 std::string Table::text() const {
   std::vector<std::size_t> widths(left_.size());

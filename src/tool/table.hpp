@@ -4,15 +4,19 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace dds::tool {
+
+/// Text out of a file for the terminal, which control characters could command: each becomes '?'.
+std::string printable(std::string_view text);
 
 class Table {
  public:
   /// Titles of the columns; one that begins with '<' is of text and set to the left, without that sign.
   explicit Table(std::vector<std::string> titles);
-  /// As many cells as there are columns.
+  /// As many cells as there are columns; they are made printable.
   void add(std::vector<std::string> cells);
   bool empty() const { return rows_.size() == 1; }
   /// Every row with its line end, columns two spaces apart.

@@ -42,7 +42,7 @@ std::string metrics_line(const log::Run& run) {
   for (const Metric& metric : run.metrics) last[metric.name] = &metric;
   std::string line;
   for (const auto& [name, metric] : last)
-    line += fmt::format("{}{} {}", line.empty() ? "" : "   ", name, show(metric->value));
+    line += fmt::format("{}{} {}", line.empty() ? "" : "   ", printable(name), show(metric->value));
   return line.empty() ? "" : line + "\n";
 }
 
@@ -50,7 +50,7 @@ std::string estimate_line(const log::Run& run) {
   if (run.estimates.empty()) return "";
   const LlcEstimate& last = run.estimates.back();
   return fmt::format("LLC at step {}: {} +- {} ({})\n", last.step, show(last.lambda), show(last.standard_error),
-                     last.verdict());
+                     printable(last.verdict()));
 }
 
 std::string screen_of(const log::Run& run) {

@@ -48,6 +48,15 @@ void add_runs() {
   }
 }
 
+/// Few bytes a field, and many keys.
+void add_crowded() {
+  add("csv", "lines", std::string(5000, '\n'));
+  add("csv", "commas", std::string(5000, ',') + "\n");
+  std::string description = R"({"schema_version":2)";
+  for (int i = 0; i < 5000; ++i) description += ",\"" + std::to_string(i) + "\":0";
+  add("run", "keys", description + "}");
+}
+
 void add_states() {
   add("state", "empty", R"({"fixed_ranks":[],"steps":0})");
   add("state", "two",
@@ -154,6 +163,7 @@ int main(int argc, char** argv) {
   seeds = argv[1];
   fs::remove_all(seeds);
   add_runs();
+  add_crowded();
   add_states();
   add_pieces();
   add_images();

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/log/run.hpp"
+#include "tests/faults/process.hpp"
 #include "tests/log/fixture.hpp"
 
 namespace dds {
@@ -350,18 +351,78 @@ TEST_F(DirectoryTest, PutsAFolderBackThatIsDeletedUnderTheRun) {
   EXPECT_THROW(log::directory(path(), {.resume = true}), IoError) << "the lock is back too";
 }
 
-TEST_F(DirectoryTest, PutsBackOneFileOrTheLockThatIsDeleted) {
-  auto sink = log::directory(path());
-  for (const char* file : {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv", ".lock"}) {
-    sink->write(signature(1));
-    sink->write(Metric{1, "loss", 0.5});
-    fs::remove(path() / file);
+TEST_F(DirectoryTest, PutsBackOneFileOrTwoThatAreDeleted) {
+  const char* const files[] = {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv", "run.json", ".lock"};
+  const auto sink = log::directory(path());
+  sink->describe("seed", "7");
+  std::size_t rows = 0;
+  for (const char* one : files) {
+    for (const char* other : files) {
+      fs::remove(path() / one);
+      fs::remove(path() / other);
+      sink->write(signature(1));
+      sink->write(Metric{1, "loss", 0.5});
+      ++rows;
+      EXPECT_THROW(log::directory(path(), {.resume = true}), IoError) << "the lock is held again";
+      const log::Run run = log::read_run(path());
+      ASSERT_EQ(run.signatures.size(), rows) << one << " and " << other;
+      ASSERT_EQ(run.metrics.size(), rows) << one << " and " << other;
+      ASSERT_EQ(run.description["seed"], 7);
+    }
   }
-  sink->write(Metric{2, "loss", 0.5});
-  EXPECT_THROW(log::directory(path(), {.resume = true}), IoError) << "the lock is held again";
+}
+
+TEST_F(DirectoryTest, PutsBackAllFilesThatAreNotHidden) {
+  const auto sink = log::directory(path());
+  for (const int step : {1, 2}) {
+    sink->write(Metric{step, "loss", 0.5});
+    for (const char* file : {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv", "run.json"})
+      fs::remove(path() / file);
+  }
+  sink->write(signature(3));
   const log::Run run = log::read_run(path());
-  EXPECT_EQ(run.signatures.size(), 5u);
-  EXPECT_EQ(run.metrics.size(), 6u);
+  EXPECT_EQ(run.metrics.size(), 2u);
+  EXPECT_EQ(run.signatures.size(), 1u);
+}
+
+TEST_F(DirectoryTest, FollowsAFolderThatGetsAnotherName) {
+  const auto sink = log::directory(path());
+  fs::rename(path(), path("moved"));
+  EXPECT_NO_THROW(sink->write(Metric{1, "loss", 0.5}));
+  fs::create_directories(path());
+  EXPECT_NO_THROW(sink->write(Metric{2, "loss", 0.5}));
+  EXPECT_TRUE(fs::is_empty(path()));
+  EXPECT_EQ(log::read_run(path("moved")).metrics.size(), 2u);
+}
+
+TEST_F(DirectoryTest, AForkedChildTakesTheRunOverOnceItsParentHasLeftIt) {
+  auto sink = log::directory(path());
+  sink->write(Metric{1, "loss", 0.5});
+  int left[2];
+  ASSERT_EQ(::pipe(left), 0);
+  const pid_t child = test::start([&] {
+    ::close(left[1]);
+    char byte = 0;
+    if (::read(left[0], &byte, 1) != 0) std::_Exit(1);
+    sink->write(Metric{2, "loss", 0.5});
+  });
+  sink.reset();
+  for (const int end : left) ::close(end);
+  EXPECT_FALSE(test::was_killed(child));
+  EXPECT_EQ(log::read_run(path()).metrics.size(), 2u);
+}
+
+TEST_F(DirectoryTest, AForkedChildDoesNotWriteIntoItsParentsRun) {
+  const auto sink = log::directory(path());
+  sink->write(Metric{1, "loss", 0.5});
+  const std::string said = test::result_of([&] {
+    return message_of<IoError>([&] { sink->write(Metric{2, "loss", 0.5}); });
+  });
+  EXPECT_NE(said.find("another run"), std::string::npos) << said;
+  sink->write(Metric{3, "loss", 0.5});
+  const log::Run run = log::read_run(path());
+  ASSERT_EQ(run.metrics.size(), 2u);
+  EXPECT_EQ(run.metrics[1].step, 3);
 }
 
 TEST_F(DirectoryTest, LeavesAnotherRunAloneThatTookTheDeletedFoldersPlace) {
@@ -481,6 +542,50 @@ TEST_F(DirectoryTest, JsonThatIsDeepIsNoJson) {
   EXPECT_THROW(sink->describe("key", deep), InvalidArgument);
   EXPECT_NO_THROW(sink->describe("key", std::string(100, '[') + std::string(100, ']')));
   EXPECT_NO_THROW(sink->describe("text", "\"\\\"" + deep + "\""));
+}
+
+TEST_F(DirectoryTest, AnObjectOfManyKeysIsRefused) {
+  const auto object = [](int keys) {
+    std::string text = R"({"schema_version":2)";
+    for (int i = 1; i < keys; ++i) text += ",\"" + std::to_string(i) + "\":0";
+    return text + "}";
+  };
+  write_run(path());
+  test::put(path() / "run.json", object(200'000));
+  const std::string message = message_of<IoError>([&] { log::read_run(path()); });
+  EXPECT_NE(message.find("run.json: a JSON object has more than 4096 keys"), std::string::npos) << message;
+  EXPECT_THROW(log::directory(path(), {.resume = true}), IoError);
+  test::put(path() / "run.json", object(4096));
+  EXPECT_EQ(log::read_run(path()).description.size(), 4096u);
+
+  const auto sink = log::directory(path("other"));
+  EXPECT_THROW(sink->describe("key", object(4097)), InvalidArgument);
+  EXPECT_NO_THROW(sink->describe("several", "[" + object(4096) + "," + object(4096) + "]"));
+  EXPECT_NO_THROW(sink->describe("text", '"' + std::string(5000, ':') + '"'));
+}
+
+/// KiB that this process has taken at most so far.
+long most_memory() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss;
+}
+
+TEST_F(DirectoryTest, ACsvFileIsReadNoFurtherThanItsFirstError) {
+  write_run(path());
+  const std::string metrics = content(path() / "metrics.csv");
+  const auto said_of = [&](const std::string& text) {
+    test::put(path() / "metrics.csv", text);
+    return message_of<IoError>([&] { log::read_run(path()); });
+  };
+  // A misplaced quote stands at the end.
+  EXPECT_NE(said_of("\nb\"c\n").find("metrics.csv:1: column '' is not known"), std::string::npos);
+  EXPECT_NE(said_of(metrics + "40\nb\"c\n").find("metrics.csv:5: 1 fields, expected 3"), std::string::npos);
+  const long before = most_memory();
+  EXPECT_NE(said_of(std::string(20'000'000, '\n')).find("column ''"), std::string::npos);
+  EXPECT_NE(said_of(std::string(20'000'000, ',') + "\n").find("line 1: more than 1000 fields"), std::string::npos);
+  EXPECT_NE(said_of(metrics + "\n" + std::string(20'000'000, ',') + "\n").find(":5: 1 fields"), std::string::npos);
+  EXPECT_LT(most_memory() - before, 200'000) << "KiB, for files of 20 MB";
 }
 
 TEST_F(DirectoryTest, APipeOrADeviceInAFilesPlaceIsNotRead) {

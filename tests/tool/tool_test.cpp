@@ -473,6 +473,40 @@ TEST_F(ToolTest, WatchPrintsItsTableOnceIntoAPipe) {
   EXPECT_EQ(dds("watch --once " + file("run")).out, result.out);
 }
 
+TEST_F(ToolTest, NamesOutOfALogDoNotCommandTheTerminal) {
+  const std::string evil =
+                        "fc\x1b]52;c;AAAA\x07\xc2\x9b"
+                        "31m\x7f\u00e9\n",
+                    shown = "fc?]52;c;AAAA??31m?\u00e9?";
+  for (const char* run : {"run", "other"}) {
+    const auto sink = log::directory(path(run));
+    sink->write(signature(run[0] == 'r' ? 1 : 2, evil));
+    sink->write(signature(1, run + evil));
+    sink->write(Metric{1, run + evil, 0.5});
+    LlcEstimate refused = estimate(1);
+    refused.failures = {evil};
+    sink->write(refused);
+  }
+  const auto controls = [](const std::string& text) {
+    return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xE0) == 0 || c == 0x7F; }) -
+           std::count(text.begin(), text.end(), '\n') + (text.find("\xc2\x9b") == std::string::npos ? 0 : 1);
+  };
+  const Result watched = dds("watch " + file("run"));
+  EXPECT_EQ(controls(watched.out), 0) << watched.out;
+  EXPECT_EQ(row_with(watched.out, "fc"), shown + " activation read 1 0.1 -4.7 -3.1 10 10 0 ok");
+  EXPECT_NE(watched.out.find("run" + shown + " 0.5\nLLC at step 1: 10.75 +- 0.3 (" + shown + ")\n"), std::string::npos)
+      << watched.out;
+  const Result compared = dds("compare " + file("run") + " " + file("other"));
+  EXPECT_EQ(controls(compared.out), 0) << compared.out;
+  EXPECT_NE(compared.out.find("no step in common: " + shown), std::string::npos) << compared.out;
+  EXPECT_NE(compared.out.find("only in A: run" + shown), std::string::npos) << compared.out;
+
+  test::put(path("run") / "metrics.csv", "a\x1b]0;b\x07\n");
+  const Result refused = dds("watch " + file("run"));
+  EXPECT_EQ(controls(refused.error), 0) << refused.error;
+  EXPECT_NE(refused.error.find("column 'a?]0;b?' is not known"), std::string::npos) << refused.error;
+}
+
 TEST_F(ToolTest, WatchOnATerminalRunsUntilItIsInterrupted) {
   write_run("run");
   // `script` gives the tool a terminal; Ctrl-C comes as the byte that a key press is, once the table is there.
@@ -553,6 +587,28 @@ TEST_F(ToolTest, FiguresAreWholePicturesOfWhatThereIs) {
   EXPECT_EQ(dds("report " + file("a") + " --figures " + file("png") + " --format png").code, 0);
   for (const std::string name : names)
     EXPECT_TRUE(content(path("png") / (name + ".png")).starts_with("\x89PNG")) << name;
+}
+
+TEST_F(ToolTest, FiguresShowReadsBeforeStepsOfEveryLayer) {
+  {
+    const auto sink = log::directory(path("run"));
+    for (int i = 0; i < 3000; ++i) {  // seconds, were each layer looked for among all
+      Signature s = signature(10, "layer" + std::to_string(i));
+      s.source = "step";
+      s.sigma_min = 1e-3;
+      sink->write(s);
+      if (i % 2 != 0) continue;
+      s.source = "read";
+      s.sigma_min = 1e-5;
+      sink->write(s);
+    }
+  }
+  dds("report " + file("run") + " --figures " + file("figures"));  // the script is there without gnuplot too
+  const std::string script = content(path("figures") / "figures.gp");
+  EXPECT_NE(script.find("set title 'layer0'"), std::string::npos);
+  EXPECT_NE(script.find("<< EOD\n1 -5\nEOD"), std::string::npos) << "read";
+  EXPECT_NE(script.find("<< EOD\n1 -3\nEOD"), std::string::npos) << "step, where there is no read";
+  EXPECT_NE(script.find("\n0 2998 -5\n0 2999 -3\n"), std::string::npos) << "the heat map has all";
 }
 
 TEST_F(ToolTest, FiguresOfARunWithoutRowsAreNone) {
