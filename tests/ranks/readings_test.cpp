@@ -227,17 +227,20 @@ TEST(Merged, ARankWithoutSamplesAddsNothing) {
 /// The memory of tensors, of which a thread can have none any more.
 class Memory final : public c10::Allocator {
  public:
+  // NOLINTBEGIN(modernize-use-override)
   static inline thread_local bool exhausted = false;
 
   Memory() { c10::SetCPUAllocator(this); }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
-  ~Memory() override { c10::SetCPUAllocator(before_); }
+  ~Memory() { c10::SetCPUAllocator(before_); }
 
-  // One of the two is LibTorch's, which of them depends on its version.
+  // Which of these override LibTorch's depends on its version.
   c10::DataPtr allocate(std::size_t size) { return of_size(size); }
   c10::DataPtr allocate(std::size_t size) const { return of_size(size); }
   void copy_data(void* into, const void* from, std::size_t size) const { std::memcpy(into, from, size); }
+
+  // NOLINTEND(modernize-use-override)
 
  private:
   c10::DataPtr of_size(std::size_t size) const {
@@ -458,7 +461,8 @@ TEST(RanksFail, DifferentStepsAreNoticedAndStallNobody) {
 class NoMemory : public testing::TestWithParam<std::tuple<Worker, int>> {};
 
 TEST_P(NoMemory, CostsOneReadingOnly) {
-  const auto& [worker, poor] = GetParam();
+  const Worker worker = std::get<0>(GetParam());
+  const int poor = std::get<1>(GetParam());
   const Memory memory;
   const auto sink = std::make_shared<log::Memory>();
   std::vector<std::vector<std::string>> errors(3);

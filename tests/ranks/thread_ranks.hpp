@@ -84,6 +84,7 @@ inline std::vector<std::string> on_ranks(int size, const std::function<void(cons
   std::vector<std::string> thrown(static_cast<std::size_t>(size));
   {
     std::vector<std::jthread> threads;
+    threads.reserve(static_cast<std::size_t>(size));
     for (int rank = 0; rank < size; ++rank) {
       threads.emplace_back([&, rank] {
         torch::set_num_threads(1);
