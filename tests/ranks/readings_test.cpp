@@ -239,7 +239,6 @@ class Memory final : public c10::Allocator {
   c10::DataPtr allocate(std::size_t size) { return of_size(size); }
   c10::DataPtr allocate(std::size_t size) const { return of_size(size); }
   void copy_data(void* into, const void* from, std::size_t size) const { std::memcpy(into, from, size); }
-
   // NOLINTEND(modernize-use-override)
 
  private:
