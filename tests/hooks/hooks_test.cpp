@@ -571,6 +571,7 @@ TEST(HookRules, EveryThreadThatCallsIsHeard) {
   const auto backward = register_full_backward_hook(
       net, "block", [&](const Module&, const std::string&, const Tensors&, const Tensors&) { ++calls; });
   std::vector<std::thread> threads;
+  threads.reserve(3);
   for (int i = 0; i < 3; ++i) {
     threads.emplace_back([&] {
       for (int j = 0; j < 10; ++j) {
