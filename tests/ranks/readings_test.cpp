@@ -1,5 +1,4 @@
 // Readings of several ranks against that of one process on the same rows.
-#include <ATen/Context.h>
 #include <c10/core/CPUAllocator.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -271,6 +270,13 @@ class Messenger final : public Ranks {
   RanksPtr ranks_;
 };
 
+/// Keeps what a rank is told of in its place of `errors`.
+auto noted_in(std::vector<std::vector<std::string>>& errors, const Ranks& ranks) {
+  return [&own = errors[static_cast<std::size_t>(ranks.rank())]](const std::exception& error) {
+    own.emplace_back(error.what());
+  };
+}
+
 /// Everybody is there, and hears from everybody what was said last: nothing is left over from before.
 void expect_nothing_left(const RanksPtr& ranks) {
   Tree tree(*ranks);
@@ -393,7 +399,7 @@ TEST_P(LostLeaf, EndsTheReadingsOfAllAboveAtOnce) {
                         .every(1)
                         .worker(GetParam())
                         .reading(ReadingOptions().ranks(ranks))
-                        .on_error([&](const std::exception& error) { errors[self].emplace_back(error.what()); }),
+                        .on_error(noted_in(errors, *ranks)),
                     sink);
     for (int i = 0; i < 8; ++i) {
       if (ranks->rank() == 3 && i == 3) return monitor.flush();
@@ -436,14 +442,11 @@ TEST(RanksFail, DifferentStepsAreNoticedAndStallNobody) {
   const auto thrown = on_ranks(2, [&](const RanksPtr& ranks) {
     const auto model = network();
     const Data own = part(data(), *ranks);
-    const auto note = [&](const std::exception& error) {
-      errors[static_cast<std::size_t>(ranks->rank())].emplace_back(error.what());
-    };
     Monitor monitor(*model,
                     MonitorOptions()
                         .due([&](std::int64_t step) { return step == ranks->rank() || step >= 2; })
                         .reading(ReadingOptions().ranks(ranks))
-                        .on_error(note),
+                        .on_error(noted_in(errors, *ranks)),
                     std::make_shared<log::Memory>());
     for (int i = 0; i < 5; ++i) {
       auto step = monitor.step();
@@ -468,12 +471,13 @@ TEST_P(NoMemory, CostsOneReadingOnly) {
   const auto thrown = on_ranks(3, [&](const RanksPtr& ranks) {
     const auto model = network();
     const Data own = part(data(), *ranks);
-    const auto note = [&](const std::exception& error) {
-      errors[static_cast<std::size_t>(ranks->rank())].emplace_back(error.what());
-    };
     const auto messenger = std::make_shared<Messenger>(ranks);
     Monitor monitor(*model,
-                    MonitorOptions().every(1).worker(worker).reading(ReadingOptions().ranks(messenger)).on_error(note),
+                    MonitorOptions()
+                        .every(1)
+                        .worker(worker)
+                        .reading(ReadingOptions().ranks(messenger))
+                        .on_error(noted_in(errors, *ranks)),
                     sink);
     for (int i = 0; i < 3; ++i) {
       auto step = monitor.step();
