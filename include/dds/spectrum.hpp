@@ -65,8 +65,8 @@ Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors = 
 /// What it leaves out: the layers above hand their errors down, of which no number of the layer itself tells. The error
 /// stays below sum_m>=l floor_m |W_l+1| ... |W_m| (1 + T / |delta_out|), but 4 of 1,600 networks of 12 layers, and of
 /// 2,000 networks of 4 layers that fit their data by a squared or a Huber loss 7, exceeded 1.1 of the floor itself, by
-/// up to 2.2. And the gradient of a ReLU jumps at zero: a sample with a unit as near to zero
-/// as its rounding has another gradient in fp64 (seen in 1 of 480 networks of 12 layers, 380 floors).
+/// up to 2.2. And the gradient of a ReLU jumps at zero: a sample with a unit as near to zero as its rounding has
+/// another gradient in fp64 (seen in 1 of 480 networks of 12 layers, 380 floors).
 double noise_floor(c10::ScalarType dtype, std::int64_t rows, std::int64_t width, double sigma_max);
 
 /// Fills in the numbers of a signature: sigma_max ... stable_rank, rank, dead directions, floor, and Status::NonFinite,
