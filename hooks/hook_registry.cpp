@@ -12,6 +12,7 @@
 
 #include "hooks/hooked_call.hpp"
 #include "hooks/layers.hpp"
+#include "src/base/glob.hpp"
 
 namespace dds {
 
@@ -136,7 +137,7 @@ HookHandle HookRegistry::add(torch::nn::Module& module, const std::string* patte
       all.push_back(name);
       const bool known =
           std::any_of(chosen.begin(), chosen.end(), [&](const auto& entry) { return entry.second == &below; });
-      if (!known && hooks::glob_match(*pattern, name)) chosen.emplace_back(name, &below);
+      if (!known && glob_match(*pattern, name)) chosen.emplace_back(name, &below);
     });
     if (chosen.empty()) {
       throw InvalidArgument(

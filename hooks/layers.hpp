@@ -109,7 +109,4 @@ const void* storage_of(const at::Tensor& tensor);
 /// Number of in-place writes to a tensor and its views; 0 where they are not counted.
 std::uint32_t version_of(const at::Tensor& tensor);
 
-/// True if `text` matches the glob `pattern`: '*' any text, '?' one character.
-bool glob_match(std::string_view pattern, std::string_view text);
-
 }  // namespace dds::hooks

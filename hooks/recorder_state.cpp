@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "hooks/captured_operator.hpp"
+#include "src/base/glob.hpp"
 
 namespace dds {
 
@@ -51,8 +52,7 @@ namespace {
 
 bool selected_by(const std::vector<std::string>& patterns, std::string_view name) {
   if (patterns.empty()) return true;
-  return std::any_of(patterns.begin(), patterns.end(),
-                     [&](const std::string& p) { return hooks::glob_match(p, name); });
+  return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& p) { return glob_match(p, name); });
 }
 
 std::vector<std::int64_t> from_front(const std::vector<std::int64_t>& dims, std::int64_t rank) {
@@ -105,7 +105,7 @@ RecorderState::RecorderState(std::shared_ptr<hooks::ParameterSource> parameters,
   for (const hooks::Layer& layer : index_.layers()) {
     all.push_back(layer.name);
     for (std::size_t i = 0; i < used.size(); ++i) {
-      if (hooks::glob_match(options_.layers[i], layer.name)) used[i] = true;
+      if (glob_match(options_.layers[i], layer.name)) used[i] = true;
     }
   }
   if (all.empty()) {
@@ -614,7 +614,7 @@ void RecorderState::tapped(std::string_view name, const at::Tensor& tensor) {
   const std::string selector = fmt::format("tap:{}", name);
   const bool wanted = options_.layers.empty() ||
                       std::any_of(options_.layers.begin(), options_.layers.end(), [&](const std::string& pattern) {
-                        return pattern.starts_with("tap:") && hooks::glob_match(pattern, selector);
+                        return pattern.starts_with("tap:") && glob_match(pattern, selector);
                       });
   if (!wanted || !at::GradMode::is_enabled()) return;
   const at::NoGradGuard no_grad;

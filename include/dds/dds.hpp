@@ -2,6 +2,7 @@
 #pragma once
 
 #include <dds/correlation.hpp>
+#include <dds/dead_axes_tracker.hpp>
 #include <dds/decay.hpp>
 #include <dds/directions.hpp>
 #include <dds/error.hpp>

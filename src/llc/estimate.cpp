@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "hooks/layers.hpp"
+#include "src/base/glob.hpp"
 #include "src/llc/calibration.hpp"
 #include "src/llc/chain.hpp"
 #include "src/llc/objective.hpp"
@@ -127,7 +128,7 @@ std::vector<std::string> selected_parameters(const torch::nn::Module& model, con
   std::vector<std::string> selected;
   std::copy_if(all.begin(), all.end(), std::back_inserter(selected), [&](const std::string& name) {
     return std::any_of(patterns.begin(), patterns.end(),
-                       [&](const std::string& pattern) { return hooks::glob_match(pattern, name); });
+                       [&](const std::string& pattern) { return glob_match(pattern, name); });
   });
   if (selected.empty()) {
     throw InvalidArgument(fmt::format("LlcOptions: parameters {} select none; expected some of {}",

@@ -7,9 +7,9 @@
 #include <functional>
 #include <unordered_set>
 
+#include "src/base/logger.hpp"
 #include "src/log/file.hpp"
 #include "src/log/json.hpp"
-#include "src/log/logger.hpp"
 #include "src/log/record.hpp"
 #include "src/log/run.hpp"
 #include "src/log/tensorboard.hpp"

@@ -15,7 +15,7 @@
 #include <set>
 #include <system_error>
 
-#include "src/log/logger.hpp"
+#include "src/base/logger.hpp"
 
 namespace dds::log {
 namespace {

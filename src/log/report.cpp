@@ -6,13 +6,13 @@
 #include <string>
 #include <utility>
 
+#include "src/base/logger.hpp"
 #include "src/log/assets.hpp"
 #include "src/log/comparison.hpp"
 #include "src/log/counts.hpp"
 #include "src/log/file.hpp"
 #include "src/log/findings.hpp"
 #include "src/log/json.hpp"
-#include "src/log/logger.hpp"
 #include "src/log/record.hpp"
 #include "src/log/run.hpp"
 

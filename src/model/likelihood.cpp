@@ -19,8 +19,8 @@
 #include <dds/model.hpp>
 #include <tuple>
 
-#include "src/spectral/cancellation.hpp"
-#include "src/theory/landscape.hpp"
+#include "src/model/cancellation.hpp"
+#include "src/model/divergence.hpp"
 
 namespace dds {
 namespace {

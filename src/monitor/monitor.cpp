@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <dds/dead_axes_tracker.hpp>
 #include <dds/directions.hpp>
 #include <dds/error.hpp>
 #include <dds/monitor.hpp>
@@ -21,15 +22,15 @@
 #include <utility>
 
 #include "hooks/layers.hpp"
+#include "src/base/logger.hpp"
 #include "src/log/json.hpp"
-#include "src/log/logger.hpp"
-#include "src/monitor/layer_reading.hpp"
-#include "src/monitor/read.hpp"
+#include "src/model/cancellation.hpp"
 #include "src/monitor/reading_thread.hpp"
 #include "src/monitor/saved_state.hpp"
 #include "src/ranks/exchange.hpp"
 #include "src/ranks/tree.hpp"
-#include "src/spectral/cancellation.hpp"
+#include "src/reading/layer_reading.hpp"
+#include "src/reading/read.hpp"
 
 namespace dds {
 

@@ -75,41 +75,6 @@ PrincipalAngles principal_angles(const at::Tensor& a, const at::Tensor& b) {
   return result;
 }
 
-DeadAxesTracker::DeadAxesTracker(double threshold) : threshold_(threshold) {
-  if (!(threshold > 0 && threshold <= std::acos(0.0))) {
-    throw InvalidArgument(fmt::format("DeadAxesTracker: threshold is {}, expected within (0, pi/2]", threshold));
-  }
-}
-
-std::optional<DeadAxesChange> DeadAxesTracker::add(const Signature& signature) {
-  if (signature.status.no_numbers()) return std::nullopt;
-  const SeriesId series = series_of(signature);
-  if (!signature.dead_axes.defined()) {
-    throw InvalidArgument(
-        fmt::format("DeadAxesTracker: the reading of {} at step {} has no dead axes, expected one made "
-                    "with ReadingOptions::dead_axes",
-                    to_string(series), signature.step));
-  }
-  const auto known = last_.find(series);
-  const bool comparable = known != last_.end() && known->second.axes.size(1) == signature.dead_axes.size(1);
-  std::optional<DeadAxesChange> change;
-  if (comparable) {
-    const PrincipalAngles angles = principal_angles(known->second.axes, signature.dead_axes);
-    change.emplace();
-    change->series = series;
-    change->from = known->second.step;
-    change->to = signature.step;
-    change->angles = angles.angles;
-    change->kept = std::count_if(angles.angles.begin(), angles.angles.end(), [&](double x) { return x < threshold_; });
-    change->born = angles.second.size(0) - change->kept;
-    change->revived = angles.first.size(0) - change->kept;
-    change->born_axes = angles.second.narrow(0, change->kept, change->born);
-    change->revived_axes = angles.first.narrow(0, change->kept, change->revived);
-  }
-  last_.insert_or_assign(series, Last{signature.step, signature.dead_axes});
-  return change;
-}
-
 WeightImage::WeightImage(Side side, at::Tensor axes) : side_(side), axes_(checked_basis(axes, "WeightImage")) {
   if (side == Side::Activation) {
     throw InvalidArgument(

@@ -16,26 +16,11 @@
 #include <limits>
 #include <utility>
 
+#include "src/base/dtype.hpp"
 #include "src/spectral/solver.hpp"
 
 namespace dds {
 namespace {
-
-double machine_epsilon(c10::ScalarType dtype) {
-  switch (dtype) {
-    case c10::ScalarType::Double:
-      return 0x1p-52;
-    case c10::ScalarType::Float:
-      return 0x1p-23;
-    case c10::ScalarType::Half:
-      return 0x1p-10;
-    case c10::ScalarType::BFloat16:
-      return 0x1p-7;
-    default:
-      throw InvalidArgument(
-          fmt::format("noise_floor: dtype is {}, expected Double, Float, Half or BFloat16", c10::toString(dtype)));
-  }
-}
 
 /// Sums over the eigenvalues lambda = sigma^2 / n, which are kept as logarithms: sigma = s 2^exponent.
 class EigenvalueLogarithms {
@@ -219,7 +204,8 @@ Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors) {
 
 double noise_floor(c10::ScalarType dtype, std::int64_t rows, std::int64_t width, double sigma_max) {
   const double engine = 10 * 0x1p-53;
-  return std::sqrt(static_cast<double>(std::min(rows, width))) * (2 * machine_epsilon(dtype) + engine) * sigma_max;
+  return std::sqrt(static_cast<double>(std::min(rows, width))) * (2 * machine_epsilon(dtype, "noise_floor") + engine) *
+         sigma_max;
 }
 
 void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& signature) {

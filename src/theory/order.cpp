@@ -20,6 +20,7 @@
 #include <tuple>
 #include <utility>
 
+#include "src/model/divergence.hpp"
 #include "src/theory/landscape.hpp"
 
 namespace dds {
@@ -318,16 +319,6 @@ Excess categorical_excess(std::function<at::Tensor(const at::Tensor&)> output, c
     const at::Tensor terms = divergence_terms(frozen, at::log_softmax(output(weights), -1));
     return terms.sum().div(static_cast<double>(frozen.size(0)));
   };
-}
-
-at::Tensor divergence_terms(const at::Tensor& frozen_log_p, const at::Tensor& log_p) {
-  const at::Tensor d = log_p.sub(frozen_log_p);
-  // e^d - 1 - d: its Taylor series where the subtraction would cancel; both branches are finite for autograd's sake.
-  const at::Tensor near = d.abs().lt(1e-2);
-  const at::Tensor small = at::where(near, d, at::zeros_like(d)), large = at::where(near, at::ones_like(d), d);
-  const at::Tensor series = small.mul(small).mul(
-      small.mul(small.mul(small.mul(small.div(720).add(1.0 / 120)).add(1.0 / 24)).add(1.0 / 6)).add(0.5));
-  return frozen_log_p.exp().mul(at::where(near, series, at::expm1(large).sub(large)));
 }
 
 DirectionOrder direction_order(const Excess& excess, const at::Tensor& point, const at::Tensor& direction,

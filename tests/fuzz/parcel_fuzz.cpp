@@ -2,8 +2,8 @@
 // whose types are the next bytes up to one that is none. What was taken is put as the same bytes.
 #include <algorithm>
 
-#include "src/monitor/layer_reading.hpp"
 #include "src/ranks/parcel.hpp"
+#include "src/reading/layer_reading.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 namespace {

@@ -6,7 +6,7 @@
 #include "experiments/harness/finished.hpp"
 #include "src/log/file.hpp"
 #include "src/log/run.hpp"
-#include "src/monitor/layer_reading.hpp"
+#include "src/reading/layer_reading.hpp"
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/fuzz/samples.hpp"
 

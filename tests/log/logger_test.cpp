@@ -1,5 +1,5 @@
 // Messages reach the logger that was set, and nobody where none was.
-#include "src/log/logger.hpp"
+#include "src/base/logger.hpp"
 
 #include <dds/logger.hpp>
 #include <dds/report.hpp>

@@ -12,7 +12,7 @@
 #include <random>
 
 #include "src/llc/chain.hpp"
-#include "src/monitor/layer_reading.hpp"
+#include "src/reading/layer_reading.hpp"
 
 namespace dds {
 namespace {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <dds/dead_axes_tracker.hpp>
 #include <dds/directions.hpp>
 #include <dds/spectrum.hpp>
 

@@ -14,7 +14,7 @@
 #include <utility>
 
 #include "hooks/arguments.hpp"
-#include "hooks/per_sample/uses.hpp"
+#include "src/per_sample/uses.hpp"
 
 namespace dds::hooks {
 namespace {

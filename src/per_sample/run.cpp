@@ -17,8 +17,8 @@
 #include <dds/per_sample.hpp>
 #include <limits>
 
-#include "hooks/per_sample/gradients.hpp"
 #include "src/model/guard.hpp"
+#include "src/per_sample/gradients.hpp"
 
 namespace dds {
 namespace {

@@ -12,9 +12,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "hooks/per_sample/samples.hpp"
-#include "hooks/per_sample/terms.hpp"
-#include "hooks/per_sample/uses.hpp"
+#include "src/per_sample/samples.hpp"
+#include "src/per_sample/terms.hpp"
+#include "src/per_sample/uses.hpp"
 
 namespace dds {
 

@@ -1,4 +1,4 @@
-#include "hooks/per_sample/uses.hpp"
+#include "src/per_sample/uses.hpp"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_embedding_bag.h>

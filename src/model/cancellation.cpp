@@ -1,4 +1,4 @@
-#include "src/spectral/cancellation.hpp"
+#include "src/model/cancellation.hpp"
 
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones_like.h>

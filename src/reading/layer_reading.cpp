@@ -1,4 +1,4 @@
-#include "src/monitor/layer_reading.hpp"
+#include "src/reading/layer_reading.hpp"
 
 #include <ATen/ops/randperm.h>
 #include <ATen/ops/scalar_tensor.h>

@@ -15,8 +15,8 @@
 #include <optional>
 #include <vector>
 
+#include "src/model/cancellation.hpp"
 #include "src/ranks/parcel.hpp"
-#include "src/spectral/cancellation.hpp"
 
 namespace dds {
 

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "hooks/captured_operator.hpp"
-#include "hooks/per_sample/samples.hpp"
-#include "hooks/per_sample/terms.hpp"
+#include "src/per_sample/samples.hpp"
+#include "src/per_sample/terms.hpp"
 
 namespace dds::hooks {
 

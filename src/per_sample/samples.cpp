@@ -1,4 +1,4 @@
-#include "hooks/per_sample/samples.hpp"
+#include "src/per_sample/samples.hpp"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>

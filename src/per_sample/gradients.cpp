@@ -1,4 +1,4 @@
-#include "hooks/per_sample/gradients.hpp"
+#include "src/per_sample/gradients.hpp"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -20,6 +20,7 @@
 #include <limits>
 
 #include "hooks/layers.hpp"
+#include "src/base/glob.hpp"
 #include "src/spectral/solver.hpp"
 
 namespace dds {
@@ -43,9 +44,8 @@ PerSampleGradients::Impl::Impl(const torch::nn::Module& model, std::int64_t samp
   }
   const auto selected = [&](const std::string& layer) {
     const auto& patterns = options_.layers();
-    return patterns.empty() || std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
-             return hooks::glob_match(pattern, layer);
-           });
+    return patterns.empty() || std::any_of(patterns.begin(), patterns.end(),
+                                           [&](const std::string& pattern) { return glob_match(pattern, layer); });
   };
   hooks::for_each_parameter(model, [&](const hooks::FoundParameter& found) {
     if (!selected(found.layer)) return;
@@ -72,7 +72,7 @@ PerSampleGradients::Impl::Impl(const torch::nn::Module& model, std::int64_t samp
   });
   for (const auto& [pattern, rule] : options_.samples()) {
     if (std::none_of(layers_.begin(), layers_.end(), [&, &pattern = pattern](const PerSampleLayer& layer) {
-          return hooks::glob_match(pattern, layer.name);
+          return glob_match(pattern, layer.name);
         })) {
       throw InvalidArgument(
           fmt::format("per_sample_gradients: the pattern '{}' of samples() matches no layer", pattern));
@@ -119,7 +119,7 @@ std::optional<SampleRows> PerSampleGradients::Impl::told_rows(const CapturedLaye
   if (!layer) return std::nullopt;
   const std::string& name = layers_[*layer].name;
   for (const auto& [pattern, rule] : options_.samples()) {
-    if (!hooks::glob_match(pattern, name)) continue;
+    if (!glob_match(pattern, name)) continue;
     const std::int64_t dims = call.output.dim(), dim = rule.dim < 0 ? rule.dim + dims : rule.dim;
     if (dim < 0 || dim >= dims || call.output.size(dim) % n != 0) {
       throw InvalidArgument(

@@ -1,4 +1,4 @@
-#include "src/monitor/read.hpp"
+#include "src/reading/read.hpp"
 
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
@@ -17,13 +17,13 @@
 #include <optional>
 #include <utility>
 
-#include "src/log/logger.hpp"
+#include "src/base/logger.hpp"
+#include "src/model/cancellation.hpp"
 #include "src/model/guard.hpp"
 #include "src/model/random.hpp"
-#include "src/monitor/layer_reading.hpp"
 #include "src/ranks/exchange.hpp"
 #include "src/ranks/tree.hpp"
-#include "src/spectral/cancellation.hpp"
+#include "src/reading/layer_reading.hpp"
 
 namespace dds {
 namespace {

@@ -1,4 +1,4 @@
-#include "src/log/logger.hpp"
+#include "src/base/logger.hpp"
 
 #include <mutex>
 #include <utility>

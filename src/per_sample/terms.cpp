@@ -1,4 +1,4 @@
-#include "hooks/per_sample/terms.hpp"
+#include "src/per_sample/terms.hpp"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>

@@ -1,0 +1,22 @@
+#include "src/base/dtype.hpp"
+
+#include "src/base/check.hpp"
+
+namespace dds {
+
+double machine_epsilon(c10::ScalarType dtype, const char* function) {
+  switch (dtype) {
+    case c10::ScalarType::Double:
+      return 0x1p-52;
+    case c10::ScalarType::Float:
+      return 0x1p-23;
+    case c10::ScalarType::Half:
+      return 0x1p-10;
+    case c10::ScalarType::BFloat16:
+      return 0x1p-7;
+    default:
+      throw_invalid(function, "dtype", c10::toString(dtype), "Double, Float, Half or BFloat16");
+  }
+}
+
+}  // namespace dds

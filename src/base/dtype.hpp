@@ -1,0 +1,12 @@
+// Facts about the floating-point types of tensors.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+namespace dds {
+
+/// The distance from 1 to the next larger number of `dtype`: 2^-52 for Double, 2^-23 for Float, 2^-10 for Half, 2^-7
+/// for BFloat16. Throws InvalidArgument, which names `function`, for any other type.
+double machine_epsilon(c10::ScalarType dtype, const char* function);
+
+}  // namespace dds
