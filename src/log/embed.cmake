@@ -20,7 +20,7 @@ function(dds_embed_asset target name)
   list(JOIN DDS_ASSET_LINES "\"\n    \"" DDS_ASSET_INCBIN)
   set(source ${CMAKE_CURRENT_BINARY_DIR}/asset_${name}.cpp)
   configure_file(${DDS_ASSET_TEMPLATE} ${source} @ONLY)
-  set_source_files_properties(${source} PROPERTIES OBJECT_DEPENDS "${ARGN}")
+  set_source_files_properties(${source} PROPERTIES OBJECT_DEPENDS "${ARGN}" SKIP_UNITY_BUILD_INCLUSION ON)
   target_sources(${target} PRIVATE ${source})
 endfunction()
 
