@@ -25,14 +25,15 @@ function(dds_embed_asset target name)
 endfunction()
 
 function(dds_embed target)
-  if(DDS_PLOTLY_JS STREQUAL DDS_PLOTLY_OWN AND NOT EXISTS ${DDS_PLOTLY_JS})
-    # In a project that takes the library in as a folder nobody ran its scripts before.
+  if(DDS_DOWNLOAD AND DDS_PLOTLY_JS STREQUAL DDS_PLOTLY_OWN AND NOT EXISTS ${DDS_PLOTLY_JS})
     execute_process(COMMAND bash -euo pipefail -c [[. "$0"; mkdir -p "$deps"; choose_plotly]]
       ${PROJECT_SOURCE_DIR}/src/setup/setup.sh)
   endif()
   if(NOT EXISTS ${DDS_PLOTLY_JS})
-    message(FATAL_ERROR "DDS_PLOTLY_JS=${DDS_PLOTLY_JS} does not exist: give the path of plotly.min.js; after "
-      "`pip install --no-deps --target DIR plotly` it is DIR/plotly/package_data/plotly.min.js")
+    message(FATAL_ERROR "There is no ${DDS_PLOTLY_JS}, the chart library that goes into the library's reports. Either\n"
+      "  -DDDS_DOWNLOAD=ON lets this configuration fetch it once, with pip, or\n"
+      "  -DDDS_PLOTLY_JS=/path/to/plotly.min.js names one: after `pip install --no-deps --target DIR plotly` it is "
+      "DIR/plotly/package_data/plotly.min.js.\n")
   endif()
   dds_embed_asset(${target} page ${DDS_REPORT_SOURCES}/page.html)
   dds_embed_asset(${target} style ${DDS_REPORT_SOURCES}/style.css)
