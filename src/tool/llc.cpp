@@ -22,6 +22,7 @@
 #include <string>
 #include <vector>
 
+#include "src/attach/names.hpp"
 #include "src/log/json.hpp"
 #include "src/log/run.hpp"
 #include "src/tool/command.hpp"
@@ -54,7 +55,7 @@ struct Snapshot {
 
 /// What was asked for of the files STEP.pt of a run, in order of their steps.
 std::vector<Snapshot> snapshots_of(const Options& options) {
-  const fs::path folder = fs::path(options.run) / "snapshots";
+  const fs::path folder = fs::path(options.run) / attach::kSnapshotFolder;
   log::read_description(options.run);  // throws if it is no run
   std::vector<Snapshot> all, chosen;
   std::error_code missing;
@@ -62,7 +63,7 @@ std::vector<Snapshot> snapshots_of(const Options& options) {
     const std::string name = entry.path().stem().string();
     std::int64_t step = 0;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
-    if (error == std::errc() && end == name.data() + name.size() && entry.path().extension() == ".pt")
+    if (error == std::errc() && end == name.data() + name.size() && entry.path().extension() == attach::kTensorFile)
       all.push_back({step, entry.path()});
   }
   if (all.empty()) throw IoError(fmt::format("{} has no snapshots, which dds attach --snapshots writes", options.run));
@@ -94,18 +95,19 @@ Options with_defaults(Options options) {
       throw CLI::ValidationError("llc", "--steps and --every are for the snapshots of a RUN");
     return options;
   }
-  const fs::path folder = fs::path(options.run) / "snapshots";
+  const fs::path folder = fs::path(options.run) / attach::kSnapshotFolder;
   const auto recorded = [&](const char* file, const char* option, const char* what) {
     if (fs::exists(folder / file)) return (folder / file).string();
     throw IoError(fmt::format("{} has no {}, {}: give one with {} (the notes under 'attach' in run.json say why)",
                               options.run, file, what, option));
   };
-  if (options.model.empty()) options.model = recorded("model.pt", "--model", "the network as TorchScript");
+  if (options.model.empty()) options.model = recorded(attach::kModelFile, "--model", "the network as TorchScript");
   if (!options.samples.data.empty()) return options;
-  options.samples.data = recorded("probe.pt", "--data", "the probe batch");
+  options.samples.data = recorded(attach::kProbeFile, "--data", "the probe batch");
   if (!options.samples.likelihood.empty()) return options;
   const nlohmann::ordered_json run = log::read_description(options.run);
-  const auto likelihood = nlohmann::ordered_json::json_pointer("/attach/snapshots/likelihood");
+  const auto likelihood = nlohmann::ordered_json::json_pointer() / attach::kDescription / attach::kSnapshotDescription /
+                          attach::kLikelihood;
   if (run.contains(likelihood) && run[likelihood].is_string())
     options.samples.likelihood = run[likelihood].get<std::string>();
   return options;
