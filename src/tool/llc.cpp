@@ -249,13 +249,13 @@ void estimate(const Options& given) {
     if (interrupted()) break;
     if (done > 0) restore(tensors, snapshot);
     if (options.read) {
-      for (Signature& signature : read(*model.module, likelihood, data, model.forward)) {
+      for (Signature& signature : read({*model.module, likelihood, data, model.forward})) {
         signature.step = snapshot.step;
         sink->write(signature);
       }
     }
     Progress progress(snapshot.step);
-    LlcEstimate estimate = estimate_llc(*model.module, likelihood, data, model.forward,
+    LlcEstimate estimate = estimate_llc({*model.module, likelihood, data, model.forward},
                                         llc.progress([&](double share) { progress(share); }));
     estimate.step = snapshot.step;
     if (sink) sink->write(estimate);

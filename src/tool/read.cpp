@@ -85,7 +85,7 @@ void read_model(const Options& options) {
                                 .batch_size(options.batch_size)
                                 .fp64(!options.own_dtype);
   std::vector<Signature> signatures =
-      read(*model.module, likelihood ? likelihood : no_likelihood(), data, model.forward, read_options);
+      read({*model.module, likelihood ? likelihood : no_likelihood(), data, model.forward}, read_options);
   for (Signature& signature : signatures) signature.step = options.step;
   if (!options.out.empty()) {
     const log::SinkPtr run = log::directory(options.out);

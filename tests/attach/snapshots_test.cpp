@@ -120,7 +120,7 @@ TEST_F(SnapshotsInPython, GiveTheLlcOfTheSameWeightsAndData) {
     for (const auto& parameter : model.module->named_parameters()) parameter.value().copy_(weights.at(parameter.key()));
     for (const auto& buffer : model.module->named_buffers()) buffer.value().copy_(weights.at(buffer.key()));
   }
-  const LlcEstimate expected = estimate_llc(*model.module, categorical(), Data(batch["x"], batch["y"]), model.forward,
+  const LlcEstimate expected = estimate_llc({*model.module, categorical(), Data(batch["x"], batch["y"]), model.forward},
                                             LlcOptions().max_gradients(3000).seed(5));
   const log::Run log = run();
   ASSERT_EQ(log.estimates.size(), 1U);

@@ -61,11 +61,11 @@ TEST(WeightDirection, RescalingAReluUnitIsAGaugeAmongAHundredWeights) {
   tangent["first.weight"][5] = -net.first->weight[5].detach();
   tangent["first.bias"][5] = -net.first->bias[5].detach();
   tangent["second.weight"].select(1, 5) = net.second->weight.select(1, 5).detach();
-  const DirectionOrder found = direction_order(net, gaussian(), probe(), tangent);
+  const DirectionOrder found = direction_order({net, gaussian(), probe()}, tangent);
   EXPECT_EQ(to_string(found.kind), "gauge") << found.reason << found.order.value_or(0);
   EXPECT_TRUE(found.followed);
   EXPECT_NEAR(found.straight_order.value_or(0), 2, 0.2);
-  EXPECT_EQ(to_string(direction_order(net, gaussian(), probe(), random_direction(net)).kind), "regular");
+  EXPECT_EQ(to_string(direction_order({net, gaussian(), probe()}, random_direction(net)).kind), "regular");
 }
 
 class Networks : public testing::TestWithParam<int> {};
@@ -79,9 +79,9 @@ TEST_P(Networks, ADeadInputAxisLeavesItsWeightsFree) {
   const WeightImage image(Side::Input, axis);
   for (const LikelihoodPtr& likelihood : {categorical(), bernoulli(), gaussian(0.3)}) {
     const WeightDirection direction{{"first.weight", image.project(torch::randn({7, 6}))}};
-    const DirectionOrder found = direction_order(net, likelihood, data, direction);
+    const DirectionOrder found = direction_order({net, likelihood, data}, direction);
     EXPECT_EQ(to_string(found.kind), "gauge") << likelihood->name() << found.reason;
-    EXPECT_EQ(to_string(direction_order(net, likelihood, data, {{"first.weight", torch::randn({7, 6})}}).kind),
+    EXPECT_EQ(to_string(direction_order({net, likelihood, data}, {{"first.weight", torch::randn({7, 6})}}).kind),
               "regular");
   }
 }
@@ -95,15 +95,15 @@ TEST_P(Networks, AnUnreadUnitLeavesItsWeightsFree) {
   }
   WeightDirection direction{{"first.weight", torch::zeros({7, 6})}};
   direction["first.weight"][3] = torch::randn({6});
-  EXPECT_EQ(to_string(direction_order(net, gaussian(0.1), probe(), direction).kind), "gauge");
+  EXPECT_EQ(to_string(direction_order({net, gaussian(0.1), probe()}, direction).kind), "gauge");
 }
 
 TEST_P(Networks, ShiftsOfLogitsAreAGaugeOfTheSoftmaxOnly) {
   TanhMlp net(GetParam());
   const WeightDirection shift{{"third.bias", torch::ones({3})}};
-  EXPECT_EQ(to_string(direction_order(net, categorical(), probe(), shift).kind), "gauge");
-  EXPECT_EQ(to_string(direction_order(net, gaussian(), probe(), shift).kind), "regular");
-  EXPECT_EQ(to_string(direction_order(net, bernoulli(), probe(), shift).kind), "regular");
+  EXPECT_EQ(to_string(direction_order({net, categorical(), probe()}, shift).kind), "gauge");
+  EXPECT_EQ(to_string(direction_order({net, gaussian(), probe()}, shift).kind), "regular");
+  EXPECT_EQ(to_string(direction_order({net, bernoulli(), probe()}, shift).kind), "regular");
 }
 
 INSTANTIATE_TEST_SUITE_P(StepsTrained, Networks, testing::Values(0, 300));
@@ -131,7 +131,7 @@ TEST(WeightDirection, IsDirectionOrderOfTheFlatNetwork) {
   for (const bool softmax : {false, true}) {
     const DirectionOrder expected = direction_order(
         softmax ? categorical_excess(output, point) : gaussian_excess(output, point), point, flat(parts));
-    const DirectionOrder found = direction_order(net, softmax ? categorical() : gaussian(), data, direction);
+    const DirectionOrder found = direction_order({net, softmax ? categorical() : gaussian(), data}, direction);
     EXPECT_EQ(to_string(found.kind), to_string(expected.kind));
     ASSERT_EQ(found.points.size(), expected.points.size());
     for (std::size_t i = 0; i < found.points.size(); ++i) {
@@ -156,7 +156,7 @@ TEST(WeightDirection, LeavesTheModelAsItWas) {
   torch::manual_seed(test::seed(5));
   Recorder recorder(net);
   recorder.start();
-  direction_order(net, gaussian(), data, {{"second.weight", torch::ones({5, 7})}}, OrderOptions().points(6));
+  direction_order({net, gaussian(), data}, {{"second.weight", torch::ones({5, 7})}}, OrderOptions().points(6));
   for (const CapturedLayer& layer : recorder.take().layers) EXPECT_TRUE(layer.calls.empty()) << layer.layer;
   EXPECT_TRUE(torch::equal(torch::rand({3}), next));
   EXPECT_TRUE(net.is_training());
@@ -174,7 +174,7 @@ TEST(WeightDirection, NamesWhatIsWrong) {
   TanhMlp net(0);
   net.third->bias.set_requires_grad(false);
   const auto message = [&](const LikelihoodPtr& likelihood, const WeightDirection& direction) {
-    return message_of([&] { direction_order(net, likelihood, probe(5), direction); });
+    return message_of([&] { direction_order({net, likelihood, probe(5)}, direction); });
   };
   EXPECT_THAT(message(gaussian(), {{"fourth.weight", torch::ones({3})}}), HasSubstr("\"fourth.weight\", expected of"));
   EXPECT_THAT(message(gaussian(), {{"third.bias", torch::ones({3})}}), HasSubstr("\"third.bias\", expected of"));

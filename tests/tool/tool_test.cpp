@@ -237,7 +237,7 @@ TEST_P(ToolReads, WhatTheLibraryReads) {
   ASSERT_EQ(result.code, 0) << result.error;
   const log::Run run = log::read_run(path());
   const ScriptModel model = script_model(script);
-  const auto expected = read(*model.module, categorical(), Data(x, y), model.forward,
+  const auto expected = read({*model.module, categorical(), Data(x, y), model.forward},
                              ReadOptions().reading(ReadingOptions().spectra(true)));
   ASSERT_EQ(run.signatures.size(), 4u) << result.out;
   for (std::size_t i = 0; i < expected.size(); ++i) {
@@ -330,7 +330,7 @@ class ToolLlc : public ToolTest {
       script.attr("first").toTensor().copy_(first);
     }
     const ScriptModel model = script_model(script);
-    return estimate_llc(*model.module, categorical(), Data(x_, y_), model.forward, options);
+    return estimate_llc({*model.module, categorical(), Data(x_, y_), model.forward}, options);
   }
   std::string model_and_data() const { return "--model " + file("model.pt") + " --data " + file("data.pt"); }
 
