@@ -37,8 +37,8 @@ struct Options {
 
 void check_out(const fs::path& out) {
   if (!fs::exists(out)) return;
-  if (!fs::is_directory(out)) throw IoError(fmt::format("attach: {} is a file, expected a directory", out.string()));
-  if (!fs::is_empty(out)) throw IoError(fmt::format("attach: {} is not empty: choose another directory", out.string()));
+  check(fs::is_directory(out), "attach", "--out", out.string(), "a directory");
+  check(fs::is_empty(out), "attach", "--out", out.string(), "an empty directory, or one that is not there yet");
 }
 
 /// `list`: file for the layers; empty: they are read.

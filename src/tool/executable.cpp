@@ -19,6 +19,7 @@
 #include <sstream>
 
 #include "src/attach/names.hpp"
+#include "src/base/check.hpp"
 #include "src/log/file.hpp"
 #include "src/tool/program_file.hpp"
 
@@ -177,8 +178,8 @@ Torch torch_at(const fs::path& folder_or_library) {
   fs::path library = folder_or_library;
   if (fs::is_directory(library)) library = library / "lib" / attach::kTorchLibrary;
   if (!fs::exists(library)) {
-    refuse(fmt::format("{} holds no lib/{}: expected the torch folder of a wheel", folder_or_library.string(),
-                       attach::kTorchLibrary));
+    throw_invalid("attach", "LibTorch", folder_or_library.string(),
+                  fmt::format("the torch folder of a wheel, with lib/{} in it", attach::kTorchLibrary));
   }
   Torch torch{fs::canonical(library), ""};
   torch.version = version_of(torch.library);

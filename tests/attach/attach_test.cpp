@@ -290,9 +290,9 @@ INSTANTIATE_TEST_SUITE_P(
            Refused{"torn", "", "./torn", "ends before its last segment"},
            Refused{"set_uid", "", "/usr/bin/passwd", "runs with other rights than yours"},
            Refused{"no_package", "", "/usr/bin/python3 -c 1", "has no package torch"},
-           Refused{"no_folder", "--torch /nowhere", "ls", "/nowhere holds no lib/libtorch_cpu.so"},
+           Refused{"no_folder", "--torch /nowhere", "ls", "LibTorch is /nowhere, expected the torch folder of a wheel"},
            Refused{"old_abi", "--torch old", "ls", "has the C++ ABI from before C++11"},
-           Refused{"full", "--out full", std::string(test::kPrograms) + "/endings", "full is not empty"},
+           Refused{"full", "--out full", std::string(test::kPrograms) + "/endings", "full, expected an empty directory"},
            Refused{"colon", "--out a:b", std::string(test::kPrograms) + "/endings", "expected no colon"}),
     [](const auto& info) { return info.param.name; });
 
