@@ -81,7 +81,7 @@ std::vector<Snapshot> snapshots_of(const Options& options) {
     return std::find(steps.begin(), steps.end(), step) != steps.end();
   };
   for (const std::int64_t step : options.steps)
-    check(is_among(step, there), "llc", "--steps", step, "one of {}", fmt::join(there, ", "));
+    check(is_among(step, there), "llc", "--steps", step, fmt::format("one of {}", fmt::join(there, ", ")));
   std::vector<Snapshot> chosen;
   for (std::size_t i = 0; i < all.size(); ++i) {
     const bool wanted = options.steps.empty() ? static_cast<std::int64_t>(i) % options.every == 0
