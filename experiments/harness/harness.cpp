@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <dds/error.hpp>
 #include <dds/fit.hpp>
 #include <iostream>
 #include <numeric>
@@ -157,11 +156,7 @@ Interval wilson(std::int64_t hits, std::int64_t of) {
   return {p, std::max(0.0, centre - half), std::min(1.0, centre + half)};
 }
 
-Summary::Summary(const RunOptions& options) : options_(options) {
-  std::error_code error;
-  std::filesystem::create_directories(options_.out, error);
-  if (error) throw IoError(fmt::format("{}: cannot be made: {}", options_.out.string(), error.message()));
-}
+Summary::Summary(const RunOptions& options) : options_(options) { log::make_folder(options_.out); }
 
 void Summary::add(Claim claim) { claims_.push_back(std::move(claim)); }
 

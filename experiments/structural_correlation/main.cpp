@@ -73,7 +73,7 @@ std::vector<Track> follow(const std::string& family, std::uint64_t seed, torch::
   for (const double tau : taus) {
     place(tau);
     const auto signatures =
-        dds::read(model, dds::gaussian(kNoise), dds::Data(x), forward,
+        dds::read({model, dds::gaussian(kNoise), dds::Data(x), forward},
                   dds::ReadOptions().fp64(reading.fp64).reading(dds::ReadingOptions().layers(layers)));
     for (const dds::Signature& s : signatures) {
       Track& track = *std::find_if(tracks.begin(), tracks.end(), [&](const Track& t) { return t.layer == s.layer; });

@@ -11,6 +11,7 @@
 
 #include "hooks/arguments.hpp"
 #include "hooks/observer.hpp"
+#include "src/attach/names.hpp"
 #include "src/attach/tensor_file.hpp"
 #include "src/log/file.hpp"
 
@@ -171,7 +172,7 @@ void Probe::write(const std::filesystem::path& folder) {
   tensors.emplace_back("targets", targets_);
   inputs_.clear();
   targets_.reset();
-  save_tensors(folder / "probe.pt", tensors);
+  save_tensors(folder / kProbeFile, tensors);
   written_ = true;
   const hooks::Unseen unseen;
   const std::string archive = PythonModel::trace();
@@ -179,15 +180,15 @@ void Probe::write(const std::filesystem::path& folder) {
     why_ = PythonModel::error();
     return;
   }
-  log::replace_file(folder / "model.pt", archive);
+  log::replace_file(folder / kModelFile, archive);
   traced_ = true;
 }
 
 nlohmann::ordered_json Probe::description() const {
-  return {{"probe", written_ ? nlohmann::ordered_json("probe.pt") : nullptr},
+  return {{"probe", written_ ? nlohmann::ordered_json(kProbeFile) : nullptr},
           {"probe_step", written_ ? nlohmann::ordered_json(step_) : nullptr},
-          {"likelihood", written_ ? nlohmann::ordered_json(likelihood_) : nullptr},
-          {"model", traced_ ? nlohmann::ordered_json("model.pt") : nullptr}};
+          {kLikelihood, written_ ? nlohmann::ordered_json(likelihood_) : nullptr},
+          {"model", traced_ ? nlohmann::ordered_json(kModelFile) : nullptr}};
 }
 
 std::string Probe::why_not(bool at_the_end) const {

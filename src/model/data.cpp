@@ -59,9 +59,4 @@ Data Data::select(const at::Tensor& indices) const {
   return each(*this, [&](const at::Tensor& tensor) { return at::index_select(tensor, 0, indices); });
 }
 
-void throw_no_forward(std::size_t inputs) {
-  throw InvalidArgument(c10::str("the model has no forward from ", inputs,
-                                 " input tensors to one output tensor; write a dds::Forward for it"));
-}
-
 }  // namespace dds

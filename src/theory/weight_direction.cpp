@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "src/model/guard.hpp"
+#include "src/model/problem.hpp"
 #include "src/model/replica.hpp"
 #include "src/theory/landscape.hpp"
 
@@ -100,15 +101,13 @@ class ModelLandscape final : public Landscape {
 
 }  // namespace
 
-DirectionOrder direction_order(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
-                               const Forward& forward, const WeightDirection& direction, const OrderOptions& options) {
-  if (!likelihood)
-    throw InvalidArgument("direction_order: likelihood is null, expected categorical(), gaussian(), ...");
-  probe.size();  // throws if there is nothing to run on
+DirectionOrder direction_order(const Problem& problem, const WeightDirection& direction, const OrderOptions& options) {
+  check(problem, "direction_order");
+  torch::nn::Module& model = problem.model;
   const std::vector<std::string> names = trainable_parameters(model);
   if (names.empty()) throw InvalidArgument("direction_order: the model has no floating parameter that requires grad");
   const at::Tensor flat = flattened(model, names, direction);
-  std::vector<at::Tensor> inputs = probe.inputs;
+  std::vector<at::Tensor> inputs = problem.data.inputs;
   for (at::Tensor& input : inputs) {
     if (input.is_floating_point()) input = input.to(at::kDouble);
   }
@@ -118,9 +117,9 @@ DirectionOrder direction_order(torch::nn::Module& model, const LikelihoodPtr& li
   guard_options.require_grad = false;
   const ModelGuard guard(model, guard_options);
   const SuspendRecording unseen;
-  // The caller keeps the model; the guard puts back what the replica does to its parameters.
-  Replica replica(std::shared_ptr<torch::nn::Module>(std::shared_ptr<void>(), &model), forward, names);
-  ModelLandscape landscape(replica, *likelihood, inputs);
+  // The guard puts back what the replica does to the model's parameters.
+  Replica replica(borrowed(model), problem.forward, names);
+  ModelLandscape landscape(replica, *problem.likelihood, inputs);
   return direction_order(landscape, replica.weights().detach().to(at::kCPU).clone(), flat, options);
 }
 

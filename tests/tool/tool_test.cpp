@@ -111,7 +111,7 @@ INSTANTIATE_TEST_SUITE_P(CommandLines, ToolRefuses,
                                 Refused{"interval_nan", "watch %run --interval nan", 2, "nan is no number of seconds"},
                                 Refused{"no_run", "report %nowhere", 1, "nowhere holds no run"},
                                 Refused{"twice", "report %run %run/../run --out %page.html", 1, "twice"},
-                                Refused{"over_the_run", "export %run --to csv --out %run", 1, "is a run"},
+                                Refused{"over_the_run", "export %run --to csv --out %run", 1, "expected a folder that is no run"},
                                 Refused{"no_archive", "read %text %text", 1, "no TorchScript archive"},
                                 Refused{"llc_of_nothing", "llc", 2, "RUN is missing"},
                                 Refused{"llc_steps", "llc --model m --data d --steps 3", 2, "--steps"},
@@ -237,7 +237,7 @@ TEST_P(ToolReads, WhatTheLibraryReads) {
   ASSERT_EQ(result.code, 0) << result.error;
   const log::Run run = log::read_run(path());
   const ScriptModel model = script_model(script);
-  const auto expected = read(*model.module, categorical(), Data(x, y), model.forward,
+  const auto expected = read({*model.module, categorical(), Data(x, y), model.forward},
                              ReadOptions().reading(ReadingOptions().spectra(true)));
   ASSERT_EQ(run.signatures.size(), 4u) << result.out;
   for (std::size_t i = 0; i < expected.size(); ++i) {
@@ -330,7 +330,7 @@ class ToolLlc : public ToolTest {
       script.attr("first").toTensor().copy_(first);
     }
     const ScriptModel model = script_model(script);
-    return estimate_llc(*model.module, categorical(), Data(x_, y_), model.forward, options);
+    return estimate_llc({*model.module, categorical(), Data(x_, y_), model.forward}, options);
   }
   std::string model_and_data() const { return "--model " + file("model.pt") + " --data " + file("data.pt"); }
 
@@ -419,7 +419,7 @@ TEST_F(ToolLlc, SaysWhatDoesNotFit) {
     EXPECT_EQ(log::read_run(path("run")).estimates.size(), rows);
   };
   snapshot(1);
-  says("--steps 2", "has no snapshot of step 2; there are: 1");
+  says("--steps 2", "--steps is 2, expected one of 1");
   snapshot(0, "", 3);
   says("", "0.pt does not fit the model: 'first' is Float [5x3], the model's Float [5x4]");
   snapshot(0, "net.", 3);
