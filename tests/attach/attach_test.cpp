@@ -325,13 +325,13 @@ TEST_P(AttachPython, IsReadAsByHooksInPython) {
     double squares = 0, logarithms = 0;
     for (std::size_t i = 0; i < sigma.size(); ++i) {
       squares += sigma[i] * sigma[i];
-      if (static_cast<std::int64_t>(i) < s.rank)
-        logarithms += std::log(sigma[i] * sigma[i] / static_cast<double>(s.rows));
+      if (static_cast<std::int64_t>(i) < *s.rank)
+        logarithms += std::log(sigma[i] * sigma[i] / static_cast<double>(*s.rows));
     }
     const std::string what = line["layer"].get<std::string>() + " " + line["side"].get<std::string>();
     EXPECT_EQ(s.rows, line["rows"].get<std::int64_t>()) << what;
     EXPECT_NEAR(*s.sigma_max / sigma.front(), 1, 1e-10) << what;
-    EXPECT_NEAR(*s.log10_trace, std::log10(squares / static_cast<double>(s.rows)), 1e-10) << what;
+    EXPECT_NEAR(*s.log10_trace, std::log10(squares / static_cast<double>(*s.rows)), 1e-10) << what;
     EXPECT_NEAR(*s.logdet_plus, logarithms, 1e-10 * std::max(1.0, std::abs(logarithms))) << what;
   }
   // Every layer is named as in named_modules(), which is where the reference has its names from.
