@@ -123,7 +123,7 @@ Outcome train(const Job& job, const Split& split, const std::optional<Groups>& g
   if (job.probe == 0) return outcome;
   const dds::Data probe(part(split.images.slice(0, 0, job.probe), rank, size),
                         part(split.labels.slice(0, 0, job.probe), rank, size));
-  monitor.read(dds::categorical(), probe, dds::forward_of<fashion_mnist::NetworkImpl>(),
+  monitor.read({*network, dds::categorical(), probe},
                dds::ReadOptions().reading(dds::ReadingOptions().spectra(true).max_rows(kAllRows)));
   return outcome;
 }

@@ -21,7 +21,7 @@ nn::Linear layer(std::int64_t in, std::int64_t out) {
 void print(const char* name, nn::Sequential& model, const dds::LlcOptions& options, double exact) {
   const torch::Tensor x = torch::randn({kSamples, kInputs});
   const dds::LlcEstimate estimate =
-      dds::estimate_llc(*model, dds::gaussian(), dds::Data(x, model->forward(x).detach()), options);
+      dds::estimate_llc({*model, dds::gaussian(), dds::Data(x, model->forward(x).detach())}, options);
   std::cout << name << ": lambda_hat " << estimate.lambda.value_or(0) << ", 95 % interval [" << estimate.low.value_or(0)
             << ", " << estimate.high.value_or(0) << "] at gamma " << estimate.gamma << "; in closed form " << exact
             << "; " << estimate.parameters << " parameters; " << estimate.verdict() << '\n';

@@ -23,7 +23,7 @@ int main(int argc, char** argv) {
   torch::load(model, path);  // throws c10::Error where the file holds other names or shapes than the class
   torch::manual_seed(0);
   const torch::Tensor probe = torch::randn({512, 8});
-  for (const dds::Signature& s : dds::read(*model, dds::categorical(), dds::Data(probe))) {
+  for (const dds::Signature& s : dds::read({*model, dds::categorical(), dds::Data(probe)})) {
     std::cout << s.layer << ' ' << to_string(s.side) << "  rank " << s.rank << " of " << s.width << "  sigma_min+ "
               << s.sigma_min_plus.value_or(0) << "  floor " << s.floor.value_or(0) << "  " << to_string(s.status)
               << '\n';

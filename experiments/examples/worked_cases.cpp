@@ -49,7 +49,7 @@ void header(std::initializer_list<std::string> cells) {
 
 void print_readings(nn::Sequential& model, const torch::Tensor& x, const dds::LikelihoodPtr& likelihood) {
   header({"layer", "side", "width", "structural_bound", "rank", "dead_directions", "sigma_min", "sigma_min_plus"});
-  for (const dds::Signature& s : dds::read(*model, likelihood, dds::Data(x))) {
+  for (const dds::Signature& s : dds::read({*model, likelihood, dds::Data(x)})) {
     row({s.layer, std::string(to_string(s.side)), std::to_string(s.width), std::to_string(s.structural_bound),
          std::to_string(s.rank), std::to_string(s.dead_directions), sigma_of(s.sigma_min, s.floor),
          sigma_of(s.sigma_min_plus, s.floor)});
@@ -77,7 +77,7 @@ void dying() {
       const torch::NoGradGuard no_grad;
       model[i]->as<nn::Linear>()->weight.copy_(scales.diag());
     }
-    const auto readings = dds::read(*model, dds::gaussian(), dds::Data(x),
+    const auto readings = dds::read({*model, dds::gaussian(), dds::Data(x)},
                                     dds::ReadOptions().reading(dds::ReadingOptions().layers({"0"}).spectra(true)));
     const dds::Signature& activation = readings.at(0);
     dds::Signature fisher = readings.at(1);
@@ -122,7 +122,7 @@ void at_floor() {
     for (const bool fp64 : {false, true}) {
       if (!fp64) model->to(torch::kFloat);
       const auto readings =
-          dds::read(*model, dds::gaussian(), dds::Data(x.to(fp64 ? torch::kDouble : torch::kFloat)),
+          dds::read({*model, dds::gaussian(), dds::Data(x.to(fp64 ? torch::kDouble : torch::kFloat))},
                     dds::ReadOptions().fp64(fp64).reading(dds::ReadingOptions().sides({dds::Side::Activation})));
       const dds::Signature& s = readings.at(0);
       row({fmt::format("{}", size), s.dtype, std::to_string(s.rank), s.at_floor ? "yes" : "no",

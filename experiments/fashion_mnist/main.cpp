@@ -136,15 +136,14 @@ Checkpoint read_checkpoint(dds::Monitor& monitor, Network& network, const dds::D
                            std::uint64_t seed, const std::function<void(double)>& progress) {
   Checkpoint checkpoint;
   checkpoint.step = monitor.steps();
-  const auto forward = dds::forward_of<fashion_mnist::NetworkImpl>();
   const auto start = std::chrono::steady_clock::now();
-  checkpoint.signatures =
-      monitor.read(dds::categorical(), probe, forward, dds::ReadOptions().reading(dds::ReadingOptions().spectra(true)));
+  const dds::Problem problem(*network, dds::categorical(), probe);
+  checkpoint.signatures = monitor.read(problem, dds::ReadOptions().reading(dds::ReadingOptions().spectra(true)));
   checkpoint.read_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   progress(0.2);
   double done = 0.2;
   for (const dds::LlcKind kind : {dds::LlcKind::Plain, dds::LlcKind::Tilted}) {
-    dds::LlcEstimate estimate = dds::estimate_llc(*network, dds::categorical(), probe, llc_options(plan, kind, seed));
+    dds::LlcEstimate estimate = dds::estimate_llc(problem, llc_options(plan, kind, seed));
     estimate.step = checkpoint.step;
     monitor.log(estimate);
     checkpoint.estimates.emplace(kind, std::move(estimate));

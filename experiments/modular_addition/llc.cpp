@@ -25,7 +25,7 @@ LlcResult estimate(const LlcTask& task, const std::filesystem::path& weights) {
                            .seed(task.cell.seed)
                            .threads(1);
   const dds::LlcEstimate e =
-      dds::estimate_llc(*model, dds::categorical(), pairs_of(*task.cell.arm, task.cell.seed).training(), options);
+      dds::estimate_llc({*model, dds::categorical(), pairs_of(*task.cell.arm, task.cell.seed).training()}, options);
   return {e.lambda,           e.low,       e.high,       e.converged(),
           e.verdict(),        e.gamma,     e.resolution, e.relative_distance,
           e.draws * e.chains, e.gradients, e.seconds};

@@ -56,7 +56,7 @@ Checkpoint read_checkpoint(const std::string& name, std::int64_t step, double lo
   Checkpoint checkpoint{name, step, loss, {}, 0, 0, {}};
   const dds::Data data = pairs.training();
   const auto read = [&](std::vector<std::string> layers, dds::Fisher fisher) {
-    return dds::read(*model, dds::categorical(), data,
+    return dds::read({*model, dds::categorical(), data},
                      dds::ReadOptions()
                          .fisher(fisher)
                          .batch_size(data.size())
@@ -188,7 +188,7 @@ Followed follow(const Cell& cell, const std::vector<std::int64_t>& steps, const 
   Followed followed;
   for (const std::int64_t step : steps) {
     Transformer model = kept(cell, step, weights);
-    const dds::Signature s = dds::read(*model, dds::categorical(), data, options).front();
+    const dds::Signature s = dds::read({*model, dds::categorical(), data}, options).front();
     followed.step.push_back(step);
     followed.lambda_min.push_back(s.log10_lambda_min_plus.value_or(NAN));
     followed.trace.push_back(s.log10_trace.value_or(NAN));

@@ -38,7 +38,7 @@ dds::LlcOptions options(const Task& task) {
 /// The one call of the estimator.
 template <class Model>
 Estimate ask(const Task& task, Model& model, const dds::Data& data) {
-  const dds::LlcEstimate e = dds::estimate_llc(model, dds::gaussian(), data, options(task));
+  const dds::LlcEstimate e = dds::estimate_llc({model, dds::gaussian(), data}, options(task));
   return {task,    e.lambda, e.low,       e.high,      e.converged(),      e.verdict(),
           e.gamma, e.n_beta, e.step_size, e.gradients, e.draws * e.chains, e.seconds};
 }

@@ -20,7 +20,7 @@ constexpr std::int64_t kFixedRank = 2;
 
 std::map<std::string, double> numbers(const Cell& cell, const Weights& weights, const Samples& samples) {
   ex::DeepLinear model = network(cell, weights);
-  const auto signatures = dds::read(*model, dds::gaussian(), dds::Data(samples.x, samples.y),
+  const auto signatures = dds::read({*model, dds::gaussian(), dds::Data(samples.x, samples.y)},
                                     dds::ReadOptions()
                                         .fisher(dds::Fisher::Empirical)
                                         .batch_size(kSamples)

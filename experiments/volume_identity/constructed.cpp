@@ -55,11 +55,10 @@ Path constructed(Scales scales, std::int64_t depth, std::int64_t dead, std::uint
         model->parameters()[l].copy_((rotations[l + 1] * s).matmul(rotations[l].t()));
       }
     }
-    const auto forward = dds::forward_of<ex::DeepLinearImpl>();
     const dds::ReadingOptions spectra = dds::ReadingOptions().spectra(true);
-    monitor.read(dds::gaussian(kNoise), data, forward,
+    monitor.read({*model, dds::gaussian(kNoise), data},
                  dds::ReadOptions().fisher(dds::Fisher::Empirical).reading(spectra));
-    monitor.read(dds::gaussian(kNoise), few, forward,
+    monitor.read({*model, dds::gaussian(kNoise), few},
                  dds::ReadOptions().reading(dds::ReadingOptions(spectra).sides({dds::Side::Fisher})));
     monitor.step().finish();  // a point of the path is a step of the log
   }

@@ -109,7 +109,8 @@ Path planted(const PlantOptions& options, std::int64_t dead, std::uint64_t seed)
   const auto read = [&](double scale) {
     path.scale.resize(static_cast<std::size_t>(monitor.steps()) + 1);
     path.scale.back() = scale;
-    monitor.read(dds::gaussian(kNoise), dds::Data(x.slice(0, 0, options.trained ? kProbe : kSamples)), subject.forward);
+    monitor.read(
+        {subject.module(), dds::gaussian(kNoise), x.slice(0, 0, options.trained ? kProbe : kSamples), subject.forward});
   };
 
   if (options.trained) {

@@ -84,7 +84,6 @@ Path trained(Training training, std::int64_t depth, std::int64_t dead, std::uint
   {
     torch::optim::SGD optimizer(model->parameters(), kLearningRate);
     dds::Monitor monitor(*model, dds::MonitorOptions().every(0), dds::log::directory(log));
-    const auto forward = dds::forward_of<ex::DeepLinearImpl>();
     const dds::Data probe(x.slice(0, 0, kProbe), y.slice(0, 0, kProbe)), few(x.slice(0, 0, kExactProbe));
     const auto read = [&] {
       if (!checkpoints.contains(monitor.steps())) return;
@@ -94,9 +93,9 @@ Path trained(Training training, std::int64_t depth, std::int64_t dead, std::uint
       path.scale.resize(static_cast<std::size_t>(monitor.steps()) + 1);
       path.scale.back() = d / std::sqrt(static_cast<double>(dead));  // tau^L
       for (auto& signatures :
-           {monitor.read(dds::gaussian(kNoise), probe, forward,
+           {monitor.read({*model, dds::gaussian(kNoise), probe},
                          dds::ReadOptions().fisher(dds::Fisher::Empirical).reading(spectra)),
-            monitor.read(dds::gaussian(kNoise), few, forward,
+            monitor.read({*model, dds::gaussian(kNoise), few},
                          dds::ReadOptions().reading(dds::ReadingOptions(spectra).sides({dds::Side::Fisher})))}) {
         path.signatures.insert(path.signatures.end(), signatures.begin(), signatures.end());
       }

@@ -18,6 +18,7 @@
 #include <dds/monitor.hpp>
 #include <dds/order.hpp>
 #include <dds/per_sample.hpp>
+#include <dds/problem.hpp>
 #include <dds/ranks.hpp>
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>

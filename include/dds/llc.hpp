@@ -20,7 +20,7 @@
 
 #include <cstdint>
 #include <dds/export.hpp>
-#include <dds/model.hpp>
+#include <dds/problem.hpp>
 #include <dds/ranks.hpp>
 #include <functional>
 #include <memory>
@@ -237,22 +237,15 @@ struct LlcEstimate {
   at::Tensor weights;
 };
 
-/// Estimates the LLC of `model` at its present weights over `data`. Runs in eval mode, so that dropout is off and batch
-/// norm uses its running statistics, in the model's own dtype (or fp64) and on its own device; leaves mode, weights,
-/// buffers, gradients and the default generator as they were, also when it ends by an exception, and no recorder sees
-/// it. Not while another thread trains the model. Parameters that do not require grad stay where they are; those that
-/// the loss does not depend on are held by gamma alone.
+/// Estimates the LLC of the model at its present weights over the data. Runs in eval mode, so that dropout is off and
+/// batch norm uses its running statistics, in the model's own dtype (or fp64) and on its own device; leaves mode,
+/// weights, buffers, gradients and the default generator as they were, also when it ends by an exception, and no
+/// recorder sees it. Not while another thread trains the model. Parameters that do not require grad stay where they
+/// are; those that the loss does not depend on are held by gamma alone.
 ///
 /// Throws InvalidArgument for a model without parameters, patterns that select none, data without targets, fewer
 /// samples than a batch, or options out of range, and what `forward` throws. A chain that diverges, a loss that is not
 /// finite at w*, a budget that ends or a cancelled run is a verdict, not an exception.
-LlcEstimate estimate_llc(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& data,
-                         const Forward& forward, const LlcOptions& options = {});
-
-template <class Model>
-LlcEstimate estimate_llc(Model& model, const LikelihoodPtr& likelihood, const Data& data,
-                         const LlcOptions& options = {}) {
-  return estimate_llc(model, likelihood, data, forward_of<Model>(), options);
-}
+LlcEstimate estimate_llc(const Problem& problem, const LlcOptions& options = {});
 
 }  // namespace dds

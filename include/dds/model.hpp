@@ -1,10 +1,9 @@
-// What a checkpoint read and a sampler need to know of a model: its data, how to run it, and its likelihood.
+// Data, and the likelihood of a model: with the model itself they make a Problem (<dds/problem.hpp>).
 #pragma once
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
-#include <concepts>
 #include <cstdint>
 #include <dds/export.hpp>
 #include <functional>
@@ -12,10 +11,6 @@
 #include <string>
 #include <utility>
 #include <vector>
-
-namespace torch::nn {
-class Module;
-}
 
 namespace DDS_EXPORT dds {
 
@@ -36,42 +31,6 @@ struct Data {
   /// Samples at the given indices (1-d, int64, on the tensors' device), as copies.
   Data select(const at::Tensor& indices) const;
 };
-
-/// Runs a model: (model, inputs) -> output, the first dimension counting the samples.
-using Forward = std::function<at::Tensor(torch::nn::Module&, const std::vector<at::Tensor>&)>;
-
-/// Throws InvalidArgument: the model has no `forward` from so many tensors to one.
-[[noreturn]] void throw_no_forward(std::size_t inputs);
-
-/// The model's own `forward`, called with its one to four inputs. For a model of another shape (several outputs,
-/// options), write the Forward by hand.
-template <class Model>
-Forward forward_of() {
-  return [](torch::nn::Module& module, const std::vector<at::Tensor>& x) -> at::Tensor {
-    auto& model = dynamic_cast<Model&>(module);
-    if constexpr (requires {
-                    { model.forward(x[0], x[0], x[0], x[0]) } -> std::convertible_to<at::Tensor>;
-                  }) {
-      if (x.size() == 4) return model.forward(x[0], x[1], x[2], x[3]);
-    }
-    if constexpr (requires {
-                    { model.forward(x[0], x[0], x[0]) } -> std::convertible_to<at::Tensor>;
-                  }) {
-      if (x.size() == 3) return model.forward(x[0], x[1], x[2]);
-    }
-    if constexpr (requires {
-                    { model.forward(x[0], x[0]) } -> std::convertible_to<at::Tensor>;
-                  }) {
-      if (x.size() == 2) return model.forward(x[0], x[1]);
-    }
-    if constexpr (requires {
-                    { model.forward(x[0]) } -> std::convertible_to<at::Tensor>;
-                  }) {
-      if (x.size() == 1) return model.forward(x[0]);
-    }
-    throw_no_forward(x.size());
-  };
-}
 
 /// A likelihood p(y | f(x, w)): the per-sample loss, and what the true Fisher needs of it.
 class Likelihood {

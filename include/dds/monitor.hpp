@@ -16,6 +16,7 @@
 #include <dds/export.hpp>
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
+#include <dds/problem.hpp>
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
 #include <dds/signature.hpp>
@@ -156,8 +157,8 @@ class Monitor {
 
   /// A checkpoint read (dds::read) at the present step, logged and returned. `options.reading().layers` empty: the
   /// monitor's; `ranks` null: the monitor's too, and then for all ranks to call at once.
-  std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
-                              ReadOptions options = {});
+  /// Throws InvalidArgument if the problem is of another model.
+  std::vector<Signature> read(const Problem& problem, ReadOptions options = {});
 
   /// Logs an estimate, or a number of the caller's, at the present step. With a worker it is handed over, whatever
   /// waits there.

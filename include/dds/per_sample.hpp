@@ -27,7 +27,7 @@
 
 #include <cstdint>
 #include <dds/export.hpp>
-#include <dds/model.hpp>
+#include <dds/problem.hpp>
 #include <dds/recorder.hpp>
 #include <dds/signature.hpp>
 #include <memory>
@@ -135,8 +135,9 @@ class PerSampleGradients {
   std::shared_ptr<const Impl> impl_;
 };
 
-/// Of one forward and backward pass over `data` that the library runs itself: in eval mode, in the model's own dtype,
-/// with the likelihood's per-sample losses. The caller's gradients, mode and generators are left as they were.
+/// Of one forward and backward pass over the data of `problem` that the library runs itself: in eval mode, in the
+/// model's own dtype, with the likelihood's per-sample losses. The caller's gradients, mode and generators are left as
+/// they were.
 ///
 /// Which rows belong to which sample is *measured*, layer by layer, by a second backward pass with the losses weighted
 /// by numbers that tell the samples apart: any order, folding, selection or routing of rows is found, and what mixes
@@ -145,14 +146,7 @@ class PerSampleGradients {
 ///
 /// Throws InvalidArgument for a null likelihood, missing targets, a loss that is not of shape (n), a pattern or
 /// SampleDim that does not fit, max_bytes < 1; CaptureError if rows were lost; and what `forward` throws.
-PerSampleGradients per_sample_gradients(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& data,
-                                        const Forward& forward, const PerSampleOptions& options = {});
-
-template <class Model>
-PerSampleGradients per_sample_gradients(Model& model, const LikelihoodPtr& likelihood, const Data& data,
-                                        const PerSampleOptions& options = {}) {
-  return per_sample_gradients(model, likelihood, data, forward_of<Model>(), options);
-}
+PerSampleGradients per_sample_gradients(const Problem& problem, const PerSampleOptions& options = {});
 
 /// Of a step of the user's own: `captured` by a Recorder of this model with RecorderOptions::operators, after the
 /// backward pass and before the optimiser's step. `samples` is n.

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 #include <dds/export.hpp>
-#include <dds/model.hpp>
+#include <dds/problem.hpp>
 #include <dds/ranks.hpp>
 #include <dds/signature.hpp>
 #include <functional>
@@ -57,10 +57,10 @@ struct ReadOptions {
   TORCH_ARG(bool, fp64) = true;
 };
 
-/// Reads every selected layer of `model` over the samples of `probe`, in eval mode. With a likelihood that cannot draw
-/// labels the Fisher side is empirical, and says so. The caller's weights, buffers, gradients, mode and default
-/// generator are left as they were, and other recorders of this thread do not see the passes. Not while another thread
-/// trains the model.
+/// Reads every selected layer of the model over the samples of the data (the *probe*), in eval mode. With a likelihood
+/// that cannot draw labels the Fisher side is empirical, and says so. The caller's weights, buffers, gradients, mode
+/// and default generator are left as they were, and other recorders of this thread do not see the passes. Not while
+/// another thread trains the model.
 ///
 /// Every position counts in the true Fisher, also one that the data's targets mask: leave padding out of the probe.
 /// A layer that did not run, NaN or Inf, and what else is no ordinary reading, comes as a status in its signature. A
@@ -73,13 +73,6 @@ struct ReadOptions {
 /// returns the signatures of all rows together, the others none. What one rank throws ends the call on all of them,
 /// with a RankError on those that had nothing to throw; so does a rank that is gone, once the transport has waited long
 /// enough.
-std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
-                            const Forward& forward, const ReadOptions& options = {});
-
-template <class Model>
-std::vector<Signature> read(Model& model, const LikelihoodPtr& likelihood, const Data& probe,
-                            const ReadOptions& options = {}) {
-  return read(model, likelihood, probe, forward_of<Model>(), options);
-}
+std::vector<Signature> read(const Problem& problem, const ReadOptions& options = {});
 
 }  // namespace dds

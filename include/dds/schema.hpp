@@ -32,6 +32,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -44,15 +46,46 @@ inline constexpr std::int64_t kVersion = 2;
 /// Columns of earlier versions that there are no more.
 inline constexpr auto retired_columns = std::to_array<std::string_view>({"distance_r_hat", "distance_drift"});
 
-/// The member of a row that a column holds. How each type is written:
+/// The way to one member of a row, which may lie in a struct within the row.
+template <class Row, class T>
+struct Access {
+  const T& (*of)(const Row&);
+  T& (*in)(Row&);  ///< for writing
+};
+
+namespace detail {
+template <class Class, class T>
+Class class_of(T Class::*);
+
+template <class Object, class Member, class... Members>
+constexpr auto& follow(Object& object, Member member, Members... members) {
+  if constexpr (sizeof...(members) == 0) {
+    return object.*member;
+  } else {
+    return follow(object.*member, members...);
+  }
+}
+}  // namespace detail
+
+/// `member<&LlcEstimate::lambda>`, or through nested structs `member<&Outer::inner, &Inner::field>`.
+template <auto First, auto... Rest>
+inline constexpr auto member = [] {
+  using Row = decltype(detail::class_of(First));
+  using T = std::remove_reference_t<decltype(detail::follow(std::declval<Row&>(), First, Rest...))>;
+  return Access<Row, T>{[](const Row& row) -> const T& { return detail::follow(row, First, Rest...); },
+                        [](Row& row) -> T& { return detail::follow(row, First, Rest...); }};
+}();
+
+/// What a column holds. How each type is written:
 ///   bool          true or false
 ///   Side, LlcKind "activation", "input", "fisher"; "plain", "tilted"
 ///   StatusSet     "ok", or names joined by '+'
 ///   vector        the failures of an LLC joined by "; ", or "converged"
 template <class Row>
-using Field = std::variant<std::int64_t Row::*, std::uint64_t Row::*, double Row::*, bool Row::*, std::string Row::*,
-                           std::optional<double> Row::*, std::optional<std::int64_t> Row::*, Side Row::*,
-                           StatusSet Row::*, LlcKind Row::*, std::vector<std::string> Row::*>;
+using Field = std::variant<Access<Row, std::int64_t>, Access<Row, std::uint64_t>, Access<Row, double>,
+                           Access<Row, bool>, Access<Row, std::string>, Access<Row, std::optional<double>>,
+                           Access<Row, std::optional<std::int64_t>>, Access<Row, Side>, Access<Row, StatusSet>,
+                           Access<Row, LlcKind>, Access<Row, std::vector<std::string>>>;
 
 /// One column of a file.
 template <class Row>
@@ -66,125 +99,133 @@ struct Column {
 /// The columns of signatures.csv. Singular values sigma are those of the raw rows, in the rows' own unit; the
 /// eigenvalues lambda = sigma^2 / n are kept as logarithms, since they leave the range of double.
 inline constexpr auto signature_columns = std::to_array<Column<Signature>>({
-    {"step", "step", "training step that the reading belongs to", &Signature::step},
+    {"step", "step", "training step that the reading belongs to", member<&Signature::step>},
     {"layer", "", "name as named_modules() gives it; a raw parameter's full name; name#2 for a further site",
-     &Signature::layer},
-    {"kind", "", "what ran: Linear, Conv2d, Embedding, ..., Raw, Tap", &Signature::kind},
+     member<&Signature::layer>},
+    {"kind", "", "what ran: Linear, Conv2d, Embedding, ..., Raw, Tap", member<&Signature::kind>},
     {"side", "", "activation: the layer's output; input: its input; fisher: the per-sample gradient at its output",
-     &Signature::side},
+     member<&Signature::side>},
     {"source", "", "step: inside a training step; read: a checkpoint read. The two are different series",
-     &Signature::source},
+     member<&Signature::source>},
     {"fisher_kind", "", "fisher side: empirical, exact or sampled:K; one series never mixes them",
-     &Signature::fisher_kind},
+     member<&Signature::fisher_kind>},
     {"reduction", "", "fisher side: how gradients were put back to the per-sample loss: sum, mean:N or scale:S",
-     &Signature::reduction},
-    {"row_mode", "", "sample: a row is a sample; expand: a row is a sample and a position", &Signature::row_mode},
-    {"dtype", "", "of the captured rows: Float, Double, Half or BFloat16", &Signature::dtype},
-    {"calls", "1", "times that the layer ran in this reading", &Signature::calls},
-    {"backwards", "1", "times that a backward pass came through it", &Signature::backwards},
-    {"rows", "1", "n, the divisor in lambda = sigma^2 / n", &Signature::rows},
-    {"width", "1", "d, the columns of the matrix", &Signature::width},
-    {"sigma_max", "rows' unit", "largest singular value", &Signature::sigma_max},
-    {"sigma_min", "rows' unit", "smallest of the min(n, d) singular values", &Signature::sigma_min},
-    {"sigma_min_plus", "rows' unit", "smallest singular value above the floor", &Signature::sigma_min_plus},
+     member<&Signature::reduction>},
+    {"row_mode", "", "sample: a row is a sample; expand: a row is a sample and a position",
+     member<&Signature::row_mode>},
+    {"dtype", "", "of the captured rows: Float, Double, Half or BFloat16", member<&Signature::dtype>},
+    {"calls", "1", "times that the layer ran in this reading", member<&Signature::calls>},
+    {"backwards", "1", "times that a backward pass came through it", member<&Signature::backwards>},
+    {"rows", "1", "n, the divisor in lambda = sigma^2 / n", member<&Signature::rows>},
+    {"width", "1", "d, the columns of the matrix", member<&Signature::width>},
+    {"sigma_max", "rows' unit", "largest singular value", member<&Signature::sigma_max>},
+    {"sigma_min", "rows' unit", "smallest of the min(n, d) singular values", member<&Signature::sigma_min>},
+    {"sigma_min_plus", "rows' unit", "smallest singular value above the floor", member<&Signature::sigma_min_plus>},
     {"log10_lambda_min_plus", "log10 of rows' unit^2",
-     "smallest positive eigenvalue, sigma_min_plus^2 / n: the rate observable", &Signature::log10_lambda_min_plus},
+     "smallest positive eigenvalue, sigma_min_plus^2 / n: the rate observable",
+     member<&Signature::log10_lambda_min_plus>},
     {"log10_trace", "log10 of rows' unit^2", "trace of (1/n) M^T M, the sum of the eigenvalues",
-     &Signature::log10_trace},
+     member<&Signature::log10_trace>},
     {"logdet_plus", "nat",
      "sum of the natural logarithms of the positive eigenvalues, over `rank` of them: the volume observable",
-     &Signature::logdet_plus},
-    {"rank", "1", "singular values above the floor", &Signature::rank},
+     member<&Signature::logdet_plus>},
+    {"rank", "1", "singular values above the floor", member<&Signature::rank>},
     {"fixed_rank", "1", "number of eigenvalues that logdet_fixed_rank is taken over, the same for the whole run",
-     &Signature::fixed_rank},
+     member<&Signature::fixed_rank>},
     {"logdet_fixed_rank", "nat", "sum of the natural logarithms of the first fixed_rank eigenvalues",
-     &Signature::logdet_fixed_rank},
-    {"structural_bound", "1", "the rank cannot be larger, by the shapes of the network", &Signature::structural_bound},
-    {"dead_directions", "1", "structural_bound - rank", &Signature::dead_directions},
+     member<&Signature::logdet_fixed_rank>},
+    {"structural_bound", "1", "the rank cannot be larger, by the shapes of the network",
+     member<&Signature::structural_bound>},
+    {"dead_directions", "1", "structural_bound - rank", member<&Signature::dead_directions>},
     {"born", "1",
      "dead dimensions that were alive at the series' last reading, matched by angle; empty without dead axes",
-     &Signature::born},
+     member<&Signature::born>},
     {"revived", "1", "dimensions that were dead at the series' last reading and are alive; empty without dead axes",
-     &Signature::revived},
-    {"floor", "rows' unit", "singular values at or below are rounding noise of `dtype`", &Signature::floor},
+     member<&Signature::revived>},
+    {"floor", "rows' unit", "singular values at or below are rounding noise of `dtype`", member<&Signature::floor>},
     {"cancellation", "1", "fisher side: the factor in the floor for what cancels in the loss; empty: not known",
-     &Signature::cancellation},
-    {"at_floor", "", "sigma_min is at or below the floor", &Signature::at_floor},
-    {"condition", "1", "sigma_max / sigma_min_plus", &Signature::condition},
+     member<&Signature::cancellation>},
+    {"at_floor", "", "sigma_min is at or below the floor", member<&Signature::at_floor>},
+    {"condition", "1", "sigma_max / sigma_min_plus", member<&Signature::condition>},
     {"effective_rank", "1", "exponential of the entropy of sigma / sum sigma (Roy and Vetterli 2007)",
-     &Signature::effective_rank},
-    {"stable_rank", "1", "sum sigma^2 / sigma_max^2", &Signature::stable_rank},
-    {"status", "", "ok, or why the reading is not an ordinary one, names joined by '+'", &Signature::status},
-    {"seconds", "s", "time that the spectral work of this reading took", &Signature::seconds},
+     member<&Signature::effective_rank>},
+    {"stable_rank", "1", "sum sigma^2 / sigma_max^2", member<&Signature::stable_rank>},
+    {"status", "", "ok, or why the reading is not an ordinary one, names joined by '+'", member<&Signature::status>},
+    {"seconds", "s", "time that the spectral work of this reading took", member<&Signature::seconds>},
 });
 
 /// The columns of llc.csv.
 inline constexpr auto llc_columns = std::to_array<Column<LlcEstimate>>({
-    {"step", "step", "training step that the estimate belongs to", &LlcEstimate::step},
+    {"step", "step", "training step that the estimate belongs to", member<&LlcEstimate::step>},
     {"kind", "", "plain: the published estimator; tilted: the gradient at w* taken out, not the published one",
-     &LlcEstimate::kind},
-    {"lambda", "1", "localised learning coefficient lambda_hat(gamma, n beta)", &LlcEstimate::lambda},
-    {"standard_error", "1", "Monte Carlo error of lambda, baseline included", &LlcEstimate::standard_error},
-    {"low", "1", "lower end of the stated 95 % interval, with terms for gamma and the step size", &LlcEstimate::low},
-    {"high", "1", "upper end of it", &LlcEstimate::high},
-    {"verdict", "", "converged, or what failed with its number, joined by '; '", &LlcEstimate::failures},
-    {"sampler", "", "sgld, rmsprop_sgld, mala or averaged_noise", &LlcEstimate::sampler},
-    {"r_hat", "1", "rank-normalised split R-hat of the loss over the chains", &LlcEstimate::r_hat},
-    {"ess", "draws", "effective sample size of the loss, all chains together", &LlcEstimate::ess},
-    {"acceptance", "1", "MALA: mean acceptance probability", &LlcEstimate::acceptance},
+     member<&LlcEstimate::kind>},
+    {"lambda", "1", "localised learning coefficient lambda_hat(gamma, n beta)", member<&LlcEstimate::lambda>},
+    {"standard_error", "1", "Monte Carlo error of lambda, baseline included", member<&LlcEstimate::standard_error>},
+    {"low", "1", "lower end of the stated 95 % interval, with terms for gamma and the step size",
+     member<&LlcEstimate::low>},
+    {"high", "1", "upper end of it", member<&LlcEstimate::high>},
+    {"verdict", "", "converged, or what failed with its number, joined by '; '", member<&LlcEstimate::failures>},
+    {"sampler", "", "sgld, rmsprop_sgld, mala or averaged_noise", member<&LlcEstimate::sampler>},
+    {"r_hat", "1", "rank-normalised split R-hat of the loss over the chains", member<&LlcEstimate::r_hat>},
+    {"ess", "draws", "effective sample size of the loss, all chains together", member<&LlcEstimate::ess>},
+    {"acceptance", "1", "MALA: mean acceptance probability", member<&LlcEstimate::acceptance>},
     {"discretisation", "1", "bias of the finite step, estimated along the chains and taken off lambda",
-     &LlcEstimate::discretisation},
-    {"drift", "standard errors", "Geweke: first fifth against last half of the draws", &LlcEstimate::drift},
-    {"below_baseline", "1", "share of the draws whose loss is below that at w*", &LlcEstimate::below_baseline},
-    {"distance", "weights' unit", "root mean square of |w - w*| over the draws", &LlcEstimate::distance},
-    {"relative_distance", "1", "distance / |w*|", &LlcEstimate::relative_distance},
-    {"distance_ratio", "1", "E|w - w*|^2 over what it must be in the stationary state", &LlcEstimate::distance_ratio},
-    {"distance_ratio_error", "1", "Monte Carlo error of distance_ratio", &LlcEstimate::distance_ratio_error},
+     member<&LlcEstimate::discretisation>},
+    {"drift", "standard errors", "Geweke: first fifth against last half of the draws", member<&LlcEstimate::drift>},
+    {"below_baseline", "1", "share of the draws whose loss is below that at w*", member<&LlcEstimate::below_baseline>},
+    {"distance", "weights' unit", "root mean square of |w - w*| over the draws", member<&LlcEstimate::distance>},
+    {"relative_distance", "1", "distance / |w*|", member<&LlcEstimate::relative_distance>},
+    {"distance_ratio", "1", "E|w - w*|^2 over what it must be in the stationary state",
+     member<&LlcEstimate::distance_ratio>},
+    {"distance_ratio_error", "1", "Monte Carlo error of distance_ratio", member<&LlcEstimate::distance_ratio_error>},
     {"descent", "1", "(n beta |grad L(w*)|)^2 / gamma: small against lambda where w* is a minimum",
-     &LlcEstimate::descent},
+     member<&LlcEstimate::descent>},
     {"batch_noise", "1", "eps h_max n beta / (4 batch_size): heat of the mini-batches' noise; empty for full batches",
-     &LlcEstimate::batch_noise},
-    {"step_change", "1", "lambda at half the step size less lambda", &LlcEstimate::step_change},
-    {"step_change_error", "1", "Monte Carlo error of step_change", &LlcEstimate::step_change_error},
-    {"richardson", "1", "lambda extrapolated to step size 0", &LlcEstimate::richardson},
+     member<&LlcEstimate::batch_noise>},
+    {"step_change", "1", "lambda at half the step size less lambda", member<&LlcEstimate::step_change>},
+    {"step_change_error", "1", "Monte Carlo error of step_change", member<&LlcEstimate::step_change_error>},
+    {"richardson", "1", "lambda extrapolated to step size 0", member<&LlcEstimate::richardson>},
     {"gamma_change", "1", "lambda less lambda at four times gamma, where gamma was searched for",
-     &LlcEstimate::gamma_change},
-    {"gamma_change_error", "1", "Monte Carlo error of gamma_change", &LlcEstimate::gamma_change_error},
-    {"gamma_bias", "1", "what of gamma's bias is left, extrapolated from such changes", &LlcEstimate::gamma_bias},
-    {"gamma_response", "1", "what halving gamma would add to lambda, by linear response", &LlcEstimate::gamma_response},
-    {"gamma_response_error", "1", "Monte Carlo error of gamma_response", &LlcEstimate::gamma_response_error},
-    {"wbic", "nat", "n E[L_n(w)] at beta = 1 / log n, localised (Watanabe 2013)", &LlcEstimate::wbic},
+     member<&LlcEstimate::gamma_change>},
+    {"gamma_change_error", "1", "Monte Carlo error of gamma_change", member<&LlcEstimate::gamma_change_error>},
+    {"gamma_bias", "1", "what of gamma's bias is left, extrapolated from such changes",
+     member<&LlcEstimate::gamma_bias>},
+    {"gamma_response", "1", "what halving gamma would add to lambda, by linear response",
+     member<&LlcEstimate::gamma_response>},
+    {"gamma_response_error", "1", "Monte Carlo error of gamma_response", member<&LlcEstimate::gamma_response_error>},
+    {"wbic", "nat", "n E[L_n(w)] at beta = 1 / log n, localised (Watanabe 2013)", member<&LlcEstimate::wbic>},
     {"functional_variance", "nat^2", "sum over the samples of the variance of log p over the draws",
-     &LlcEstimate::functional_variance},
-    {"singular_fluctuation", "1", "n_beta / (2 n) times functional_variance", &LlcEstimate::singular_fluctuation},
-    {"n_beta", "1 / loss", "inverse temperature times n", &LlcEstimate::n_beta},
-    {"gamma", "1 / weights' unit^2", "localisation", &LlcEstimate::gamma},
+     member<&LlcEstimate::functional_variance>},
+    {"singular_fluctuation", "1", "n_beta / (2 n) times functional_variance",
+     member<&LlcEstimate::singular_fluctuation>},
+    {"n_beta", "1 / loss", "inverse temperature times n", member<&LlcEstimate::n_beta>},
+    {"gamma", "1 / weights' unit^2", "localisation", member<&LlcEstimate::gamma>},
     {"resolution", "loss / weights' unit^2", "gamma / n_beta: the curvature below which a direction hardly counts",
-     &LlcEstimate::resolution},
-    {"step_size", "weights' unit^2", "eps of the sampler", &LlcEstimate::step_size},
+     member<&LlcEstimate::resolution>},
+    {"step_size", "weights' unit^2", "eps of the sampler", member<&LlcEstimate::step_size>},
     {"relaxation", "steps", "2 / (eps gamma): time of a direction held by the localisation alone",
-     &LlcEstimate::relaxation},
+     member<&LlcEstimate::relaxation>},
     {"mu_max", "loss / weights' unit^2", "largest curvature that was found; 0 where step_size was given",
-     &LlcEstimate::mu_max},
-    {"baseline", "loss", "L_n(w*) over the chain's data", &LlcEstimate::baseline},
-    {"samples", "1", "n", &LlcEstimate::samples},
-    {"parameters", "1", "dimension of the chain", &LlcEstimate::parameters},
-    {"batch_size", "1", "samples per step of the chain", &LlcEstimate::batch_size},
-    {"chains", "1", "chains, each from w* with its own draws", &LlcEstimate::chains},
-    {"diverged", "1", "chains that left the finite numbers", &LlcEstimate::diverged},
-    {"draws", "1", "draws kept per chain", &LlcEstimate::draws},
-    {"burn_in", "1", "steps per chain before the first draw that counts", &LlcEstimate::burn_in},
-    {"gradients", "1", "forward and backward passes spent, calibration included", &LlcEstimate::gradients},
-    {"seed", "", "seed of the draws", &LlcEstimate::seed},
-    {"replicas", "", "how the chains got their models: clone, factory or in turn", &LlcEstimate::replicas},
-    {"seconds", "s", "wall time of the estimate", &LlcEstimate::seconds},
+     member<&LlcEstimate::mu_max>},
+    {"baseline", "loss", "L_n(w*) over the chain's data", member<&LlcEstimate::baseline>},
+    {"samples", "1", "n", member<&LlcEstimate::samples>},
+    {"parameters", "1", "dimension of the chain", member<&LlcEstimate::parameters>},
+    {"batch_size", "1", "samples per step of the chain", member<&LlcEstimate::batch_size>},
+    {"chains", "1", "chains, each from w* with its own draws", member<&LlcEstimate::chains>},
+    {"diverged", "1", "chains that left the finite numbers", member<&LlcEstimate::diverged>},
+    {"draws", "1", "draws kept per chain", member<&LlcEstimate::draws>},
+    {"burn_in", "1", "steps per chain before the first draw that counts", member<&LlcEstimate::burn_in>},
+    {"gradients", "1", "forward and backward passes spent, calibration included", member<&LlcEstimate::gradients>},
+    {"seed", "", "seed of the draws", member<&LlcEstimate::seed>},
+    {"replicas", "", "how the chains got their models: clone, factory or in turn", member<&LlcEstimate::replicas>},
+    {"seconds", "s", "wall time of the estimate", member<&LlcEstimate::seconds>},
 });
 
 /// The columns of metrics.csv.
 inline constexpr auto metric_columns = std::to_array<Column<Metric>>({
-    {"step", "step", "training step", &Metric::step},
-    {"name", "", "the user's own name", &Metric::name},
-    {"value", "", "its value; empty where it was not finite", &Metric::value},
+    {"step", "step", "training step", member<&Metric::step>},
+    {"name", "", "the user's own name", member<&Metric::name>},
+    {"value", "", "its value; empty where it was not finite", member<&Metric::value>},
 });
 
 /// The columns of the file that holds rows of this type.

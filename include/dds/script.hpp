@@ -2,7 +2,7 @@
 #pragma once
 
 #include <dds/export.hpp>
-#include <dds/model.hpp>
+#include <dds/problem.hpp>
 #include <filesystem>
 #include <memory>
 
@@ -16,7 +16,7 @@ namespace DDS_EXPORT dds {
 /// flags, and shares them with it; `forward` runs its code.
 ///
 ///   auto model = dds::load_script("model.pt");
-///   auto signatures = dds::read(*model.module, dds::categorical(), probe, model.forward);
+///   auto signatures = dds::read({*model.module, dds::categorical(), probe, model.forward});
 ///
 /// Names are those of the archive. What was a Linear, a convolution, an Embedding, a norm, a recurrence, a Bilinear or
 /// a PReLU of torch.nn is a layer of that kind; parameters of any other class are raw, under their full names.

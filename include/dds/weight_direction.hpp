@@ -4,14 +4,14 @@
 //   auto signature = ...;  // ReadingOptions().sides({dds::Side::Input}).dead_axes(true)
 //   dds::WeightImage image(dds::Side::Input, signature.dead_axes);
 //   dds::WeightDirection direction{{"fc2.weight", image.project(torch::randn({10, 64}))}};
-//   auto order = dds::direction_order(*model, dds::categorical(), probe, direction);   // a gauge: K stays zero
+//   auto order = dds::direction_order({*model, dds::categorical(), probe}, direction);   // a gauge: K stays zero
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <dds/export.hpp>
-#include <dds/model.hpp>
 #include <dds/order.hpp>
+#include <dds/problem.hpp>
 #include <map>
 #include <string>
 
@@ -21,24 +21,17 @@ namespace DDS_EXPORT dds {
 /// counts, not its length. Tied weights are one parameter under any of their names.
 using WeightDirection = std::map<std::string, at::Tensor>;
 
-/// direction_order of K(w) = the mean over the samples of `probe` of KL(p(. | x, w*) || p(. | x, w)), w* the model's
-/// present weights: Likelihood::divergence. The search moves all parameters that require grad; frozen ones stay, and so
-/// does the direction's distance t count in the norm of the weights that move. Runs in fp64 and eval mode on the
-/// model's own device, all of the probe in one pass with its double backward, so a few hundred samples are a good
-/// probe. The caller's weights, buffers, gradients, mode and default generator are left as they were, and recorders of
-/// this thread do not see the passes. Not while another thread trains the model.
+/// direction_order of K(w) = the mean over the samples of the data (the *probe*) of KL(p(. | x, w*) || p(. | x, w)), w*
+/// the model's present weights: Likelihood::divergence. The search moves all parameters that require grad; frozen ones
+/// stay, and so does the direction's distance t count in the norm of the weights that move. Runs in fp64 and eval mode
+/// on the model's own device, all of the probe in one pass with its double backward, so a few hundred samples are a
+/// good probe. The caller's weights, buffers, gradients, mode and default generator are left as they were, and
+/// recorders of this thread do not see the passes. Not while another thread trains the model.
 ///
 /// Throws InvalidArgument for a likelihood without a divergence (one of the user's own), a direction that names no such
 /// parameter, one that does not require grad or is of another shape, and as direction_order does; and what `forward`
 /// throws, which must be able to run in fp64 and be twice differentiable.
-DirectionOrder direction_order(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
-                               const Forward& forward, const WeightDirection& direction,
+DirectionOrder direction_order(const Problem& problem, const WeightDirection& direction,
                                const OrderOptions& options = {});
-
-template <class Model>
-DirectionOrder direction_order(Model& model, const LikelihoodPtr& likelihood, const Data& probe,
-                               const WeightDirection& direction, const OrderOptions& options = {}) {
-  return direction_order(model, likelihood, probe, forward_of<Model>(), direction, options);
-}
 
 }  // namespace dds

@@ -27,6 +27,7 @@
 #include "src/llc/verdict.hpp"
 #include "src/llc/workers.hpp"
 #include "src/model/guard.hpp"
+#include "src/model/problem.hpp"
 #include "src/model/random.hpp"
 #include "src/model/replica.hpp"
 #include "src/ranks/exchange.hpp"
@@ -98,12 +99,10 @@ void check(const LlcOptions& o) {
   require(zero_or_positive(o.max_seconds()), "max_seconds", o.max_seconds(), "0 (no limit) or a positive number");
 }
 
-void check(const LikelihoodPtr& likelihood, const Data& data, const Forward& forward, const LlcOptions& options) {
+void check(const Problem& problem, const LlcOptions& options) {
   check(options);
-  if (!likelihood) throw InvalidArgument("estimate_llc: no likelihood");
-  if (!forward) throw InvalidArgument("estimate_llc: no forward");
-  const auto samples = data.size();
-  if (!data.targets.defined()) throw InvalidArgument("estimate_llc: the data has no targets");
+  check_with_targets(problem, "estimate_llc");
+  const auto samples = problem.data.size();
   if (samples < options.batch_size()) {
     throw InvalidArgument(
         fmt::format("estimate_llc: {} samples; expected at least batch_size = {}", samples, options.batch_size()));
@@ -117,9 +116,6 @@ void check(const LikelihoodPtr& likelihood, const Data& data, const Forward& for
         options.batch_size()));
   }
 }
-
-/// The model itself, not owned: the caller keeps it.
-std::shared_ptr<torch::nn::Module> borrow(torch::nn::Module& model) { return {std::shared_ptr<void>(), &model}; }
 
 /// Names of the parameters that move. Throws InvalidArgument if the patterns select none.
 std::vector<std::string> selected_parameters(const torch::nn::Module& model, const std::vector<std::string>& patterns) {
@@ -148,19 +144,19 @@ Data in_fp64(const Data& data) {
 /// One call of estimate_llc.
 class Estimation {
  public:
-  Estimation(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& data, const Forward& forward,
-             const LlcOptions& options)
+  Estimation(const Problem& problem, const LlcOptions& options)
       : options_(options),
         watch_(options.max_seconds(), options.cancelled(), options.progress()),
-        names_(selected_parameters(model, options.parameters())),
-        guard_(model, {.dtype = options.fp64() ? std::optional(at::kDouble) : std::nullopt, .require_grad = false}),
-        replicas_{Replica(borrow(model), forward, names_)},
-        objective_(likelihood, options.fp64() ? in_fp64(data) : data, options.kind(), options.batch_size(),
-                   replicas_[0]),
+        names_(selected_parameters(problem.model, options.parameters())),
+        guard_(problem.model,
+               {.dtype = options.fp64() ? std::optional(at::kDouble) : std::nullopt, .require_grad = false}),
+        replicas_{Replica(borrowed(problem.model), problem.forward, names_)},
+        objective_(problem.likelihood, options.fp64() ? in_fp64(problem.data) : problem.data, options.kind(),
+                   options.batch_size(), replicas_[0]),
         probe_(objective_, probe_batch(),
                generator_for(objective_.start().device(), options.seed(), kProbeStream + 1)) {
     describe();
-    add_replicas(model, forward);
+    add_replicas(problem.model, problem.forward);
     for (std::int64_t i = 0; i < options_.chains(); ++i) {
       chains_.emplace_back(objective_, options_.seed(), static_cast<std::uint64_t>(i))
           .keep_weights(options_.keep_weights());
@@ -711,11 +707,10 @@ std::string_view to_string(Sampler sampler) {
   throw InvalidArgument(fmt::format("Sampler {}; expected a member of the enumeration", static_cast<int>(sampler)));
 }
 
-LlcEstimate estimate_llc(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& data,
-                         const Forward& forward, const LlcOptions& options) {
+LlcEstimate estimate_llc(const Problem& problem, const LlcOptions& options) {
   const auto begin = [&] {
-    check(likelihood, data, forward, options);
-    return std::make_unique<Estimation>(model, likelihood, data, forward, options);
+    check(problem, options);
+    return std::make_unique<Estimation>(problem, options);
   };
   const SuspendRecording unseen;
   const RanksPtr& ranks = options.ranks();

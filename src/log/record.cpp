@@ -109,7 +109,7 @@ void parse(std::string_view text, std::optional<T>& value) {
 template <class Row>
 void assign(Row& row, const schema::Column<Row>& column, std::string_view text) {
   try {
-    std::visit([&](auto member) { parse(text, row.*member); }, column.field);
+    std::visit([&](auto member) { parse(text, member.in(row)); }, column.field);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(fmt::format("column {}: {}", column.name, error.what()));
   }
@@ -119,7 +119,7 @@ void assign(Row& row, const schema::Column<Row>& column, std::string_view text) 
 
 template <class Row>
 json cell(const Row& row, const schema::Column<Row>& column) {
-  return std::visit([&](auto member) { return cell_of(row.*member); }, column.field);
+  return std::visit([&](auto member) { return cell_of(member.of(row)); }, column.field);
 }
 
 std::string field_text(const json& cell) {

@@ -51,10 +51,4 @@ Data Data::select(const at::Tensor& indices) const {
   return each(*this, [&](const at::Tensor& tensor) { return at::index_select(tensor, 0, indices); });
 }
 
-void throw_no_forward(std::size_t inputs) {
-  throw_invalid(
-      "forward_of", "the number of inputs", fmt::format("{}", inputs),
-      "as many as the model's forward takes, which must give one tensor: write a dds::Forward for other models");
-}
-
 }  // namespace dds

@@ -4,7 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <dds/model.hpp>
+#include <dds/problem.hpp>
 #include <functional>
 #include <memory>
 #include <string>

@@ -248,9 +248,11 @@ class Monitor::State {
   std::int64_t skipped() const { return skipped_; }
   std::int64_t errors() const { return errors_; }
 
-  std::vector<Signature> read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
-                              ReadOptions options) {
+  std::vector<Signature> read(const Problem& problem, ReadOptions options) {
     if (!model_) throw InvalidArgument("Monitor::read: there is no model, expected a monitor of one");
+    if (&problem.model != model_) {
+      throw InvalidArgument("Monitor::read: the problem is of another model, expected the one that is monitored");
+    }
     drain();
     const std::exception_ptr pending = taken(error_);
     if (options.reading().layers().empty()) options.reading().layers(options_.reading().layers());
@@ -258,7 +260,7 @@ class Monitor::State {
     const bool spectra = options.reading().spectra() || options_.reading().spectra();
     options.reading(counted(std::move(options.reading())));
     const auto start = std::chrono::steady_clock::now();
-    std::vector<Signature> signatures = read_over_ranks(likelihood, probe, forward, options, pending);
+    std::vector<Signature> signatures = read_over_ranks(problem, options, pending);
     for (Signature& signature : signatures) {
       signature.step = steps_;
       write(signature, spectra);
@@ -663,17 +665,17 @@ class Monitor::State {
     tree_->gather([] { return Parcel(); }, [](Parcel) {});
   }
 
-  std::vector<Signature> read_over_ranks(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
-                                         const ReadOptions& options, const std::exception_ptr& pending) {
+  std::vector<Signature> read_over_ranks(const Problem& problem, const ReadOptions& options,
+                                         const std::exception_ptr& pending) {
     const RanksPtr& ranks = options.reading().ranks();
     if (!ranks || ranks != ranks_) {
       if (pending) std::rethrow_exception(pending);
-      return dds::read(*model_, likelihood, probe, forward, options);
+      return dds::read(problem, options);
     }
     const bool known = alone_;
     const auto lost_here = [&] { return !known && !tree_->loss().empty(); };
     try {
-      return dds::read(*tree_, *model_, likelihood, probe, forward, options, pending);
+      return dds::read(*tree_, problem, options, pending);
     } catch (const RankError&) {
       if (!lost_here()) throw;
     } catch (...) {  // of this rank's own, beside which there may be a loss
@@ -825,9 +827,8 @@ std::int64_t Monitor::steps() const { return state_->steps(); }
 const std::vector<std::string>& Monitor::layers() const { return state_->layers(); }
 const std::vector<Attribution>& Monitor::attribution() const { return state_->attribution(); }
 
-std::vector<Signature> Monitor::read(const LikelihoodPtr& likelihood, const Data& probe, const Forward& forward,
-                                     ReadOptions options) {
-  return state_->read(likelihood, probe, forward, std::move(options));
+std::vector<Signature> Monitor::read(const Problem& problem, ReadOptions options) {
+  return state_->read(problem, std::move(options));
 }
 
 void Monitor::log(LlcEstimate estimate) { state_->log(std::move(estimate)); }

@@ -18,6 +18,7 @@
 #include <limits>
 
 #include "src/model/guard.hpp"
+#include "src/model/problem.hpp"
 #include "src/per_sample/gradients.hpp"
 
 namespace dds {
@@ -47,10 +48,14 @@ struct Asked {
 /// The pass that the library runs itself.
 class OwnPass {
  public:
-  OwnPass(torch::nn::Module& model, const Likelihood& likelihood, const Data& data, const PerSampleOptions& options)
-      : model_(model), likelihood_(likelihood), data_(data), options_(options) {}
+  OwnPass(const Problem& problem, const PerSampleOptions& options)
+      : model_(problem.model),
+        likelihood_(*problem.likelihood),
+        data_(problem.data),
+        forward_(problem.forward),
+        options_(options) {}
 
-  std::shared_ptr<PerSampleGradients::Impl> run(const Forward& forward) {
+  std::shared_ptr<PerSampleGradients::Impl> run() {
     const at::AutoGradMode grad(true);
     auto impl = std::make_shared<PerSampleGradients::Impl>(model_, data_.size(), options_);
     RecorderOptions recorder_options;
@@ -60,7 +65,7 @@ class OwnPass {
     recorder_options.graph = true;
     Recorder recorder(model_, std::move(recorder_options));
     recorder.start();
-    const at::Tensor output = forward(model_, data_.inputs);
+    const at::Tensor output = forward_(model_, data_.inputs);
     Captured captured = recorder.take();
     if (!captured.errors.empty()) {
       throw CaptureError(fmt::format("per_sample_gradients: rows were lost: {}", captured.errors.front()));
@@ -224,29 +229,22 @@ class OwnPass {
   torch::nn::Module& model_;
   const Likelihood& likelihood_;
   const Data& data_;
+  const Forward& forward_;
   const PerSampleOptions& options_;
   at::Tensor losses_;
 };
 
 }  // namespace
 
-PerSampleGradients per_sample_gradients(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& data,
-                                        const Forward& forward, const PerSampleOptions& options) {
-  if (!likelihood) {
-    throw InvalidArgument("per_sample_gradients: likelihood is null, expected categorical(), gaussian(), ...");
-  }
+PerSampleGradients per_sample_gradients(const Problem& problem, const PerSampleOptions& options) {
+  check_with_targets(problem, "per_sample_gradients");
   if (options.scale() != 1) {
     throw InvalidArgument(fmt::format(
         "per_sample_gradients: scale is {}, expected 1 where the library runs the model on per-sample losses",
         options.scale()));
   }
-  data.size();  // throws if there is nothing to run
-  if (!data.targets.defined()) {
-    throw InvalidArgument(
-        fmt::format("per_sample_gradients: the data has no targets, which the loss of {} needs", likelihood->name()));
-  }
-  const ModelGuard guard(model);
-  return PerSampleGradients(OwnPass(model, *likelihood, data, options).run(forward));
+  const ModelGuard guard(problem.model);
+  return PerSampleGradients(OwnPass(problem, options).run());
 }
 
 PerSampleGradients per_sample_gradients(torch::nn::Module& model, const Captured& captured, std::int64_t samples,

@@ -20,6 +20,7 @@
 #include "src/base/logger.hpp"
 #include "src/model/cancellation.hpp"
 #include "src/model/guard.hpp"
+#include "src/model/problem.hpp"
 #include "src/model/random.hpp"
 #include "src/ranks/exchange.hpp"
 #include "src/ranks/tree.hpp"
@@ -62,14 +63,17 @@ struct ProbeRows {
 /// One checkpoint read: the probe in batches through the model, rows into a LayerReading for each layer.
 class CheckpointRead {
  public:
-  CheckpointRead(torch::nn::Module& model, const Likelihood& likelihood, const Data& probe, const Forward& forward,
-                 const ReadOptions& options)
-      : model_(model), likelihood_(likelihood), probe_(probe), forward_(forward), options_(options) {
+  CheckpointRead(const Problem& problem, const ReadOptions& options)
+      : model_(problem.model),
+        likelihood_(*problem.likelihood),
+        probe_(problem.data),
+        forward_(problem.forward),
+        options_(options) {
     RecorderOptions recorder;
     recorder.layers = options.reading().layers();
     recorder.exclusive = true;
-    recorder_.emplace(model, std::move(recorder));
-    for (const at::Tensor& parameter : model.parameters()) {
+    recorder_.emplace(model_, std::move(recorder));
+    for (const at::Tensor& parameter : model_.parameters()) {
       if (parameter.is_floating_point()) parameters_.push_back(parameter);
     }
   }
@@ -207,19 +211,17 @@ class CheckpointRead {
   ProbeRows rows_;
 };
 
-ProbeRows rows_in(std::optional<at::ScalarType> dtype, torch::nn::Module& model, const Likelihood& likelihood,
-                  const Data& probe, const Forward& forward, const ReadOptions& options) {
+ProbeRows rows_in(std::optional<at::ScalarType> dtype, const Problem& problem, const ReadOptions& options) {
   GuardOptions guard_options;
   guard_options.dtype = dtype;
-  const ModelGuard guard(model, guard_options);
-  return CheckpointRead(model, likelihood, probe, forward, options).run(dtype);
+  const ModelGuard guard(problem.model, guard_options);
+  return CheckpointRead(problem, options).run(dtype);
 }
 
-ProbeRows rows_of(torch::nn::Module& model, const Likelihood& likelihood, const Data& probe, const Forward& forward,
-                  const ReadOptions& options) {
+ProbeRows rows_of(const Problem& problem, const ReadOptions& options) {
   if (options.fp64()) {
     try {
-      return rows_in(at::kDouble, model, likelihood, probe, forward, options);
+      return rows_in(at::kDouble, problem, options);
     } catch (const c10::OutOfMemoryError&) {
       throw;
     } catch (const c10::Error& error) {
@@ -229,7 +231,7 @@ ProbeRows rows_of(torch::nn::Module& model, const Likelihood& likelihood, const 
                                             what.substr(0, what.find('\n'))));
     }
   }
-  return rows_in(std::nullopt, model, likelihood, probe, forward, options);
+  return rows_in(std::nullopt, problem, options);
 }
 
 std::vector<Signature> signatures_of(const ProbeRows& rows, const ReadOptions& options) {
@@ -327,31 +329,28 @@ bool collect(Tree& tree, const Ranks& ranks, std::optional<ProbeRows>& rows, con
   return first;
 }
 
-void check(const LikelihoodPtr& likelihood, const Data& probe, const ReadOptions& options) {
+void check(const Problem& problem, const ReadOptions& options) {
   check(options);
-  if (!likelihood) throw InvalidArgument("read: likelihood is null, expected categorical(), gaussian(), ...");
-  probe.size();  // throws if there is nothing to read
+  check(problem, "read");
 }
 
 }  // namespace
 
-std::vector<Signature> read(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
-                            const Forward& forward, const ReadOptions& options) {
+std::vector<Signature> read(const Problem& problem, const ReadOptions& options) {
   if (const RanksPtr& ranks = options.reading().ranks()) {
     Tree tree(*ranks);
-    return read(tree, model, likelihood, probe, forward, options);
+    return read(tree, problem, options);
   }
-  check(likelihood, probe, options);
-  return signatures_of(rows_of(model, *likelihood, probe, forward, options), options);
+  check(problem, options);
+  return signatures_of(rows_of(problem, options), options);
 }
 
-std::vector<Signature> read(Tree& tree, torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
-                            const Forward& forward, const ReadOptions& options, std::exception_ptr error) {
+std::vector<Signature> read(Tree& tree, const Problem& problem, const ReadOptions& options, std::exception_ptr error) {
   std::optional<ProbeRows> rows;
   try {
     if (error) std::rethrow_exception(error);
-    check(likelihood, probe, options);
-    if (tree.loss().empty()) rows = rows_of(model, *likelihood, probe, forward, options);
+    check(problem, options);
+    if (tree.loss().empty()) rows = rows_of(problem, options);
   } catch (...) {
     error = std::current_exception();
   }

@@ -11,7 +11,7 @@ namespace dds {
 
 /// As dds::read with options.reading().ranks(), which `tree` is of. After a loss nothing is computed: it is passed on,
 /// and thrown as the RankError that it was. So is `error`, which keeps this rank from reading.
-std::vector<Signature> read(Tree& tree, torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
-                            const Forward& forward, const ReadOptions& options, std::exception_ptr error = nullptr);
+std::vector<Signature> read(Tree& tree, const Problem& problem, const ReadOptions& options,
+                            std::exception_ptr error = nullptr);
 
 }  // namespace dds

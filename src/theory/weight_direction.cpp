@@ -13,6 +13,7 @@
 
 #include "src/base/check.hpp"
 #include "src/model/guard.hpp"
+#include "src/model/problem.hpp"
 #include "src/model/replica.hpp"
 #include "src/theory/landscape.hpp"
 
@@ -94,14 +95,13 @@ class ModelLandscape final : public Landscape {
 
 }  // namespace
 
-DirectionOrder direction_order(torch::nn::Module& model, const LikelihoodPtr& likelihood, const Data& probe,
-                               const Forward& forward, const WeightDirection& direction, const OrderOptions& options) {
-  check_given("direction_order", "likelihood", likelihood, "categorical(), gaussian(), ...");
-  probe.size();  // throws if there is nothing to run on
+DirectionOrder direction_order(const Problem& problem, const WeightDirection& direction, const OrderOptions& options) {
+  check(problem, "direction_order");
+  torch::nn::Module& model = problem.model;
   const std::vector<std::string> names = trainable_parameters(model);
   check_not_empty("direction_order", "the set of parameters that require grad", names, "at least one");
   const at::Tensor flat = flattened(model, names, direction);
-  std::vector<at::Tensor> inputs = probe.inputs;
+  std::vector<at::Tensor> inputs = problem.data.inputs;
   for (at::Tensor& input : inputs) {
     if (input.is_floating_point()) input = input.to(at::kDouble);
   }
@@ -111,9 +111,9 @@ DirectionOrder direction_order(torch::nn::Module& model, const LikelihoodPtr& li
   guard_options.require_grad = false;
   const ModelGuard guard(model, guard_options);
   const SuspendRecording unseen;
-  // The caller keeps the model; the guard puts back what the replica does to its parameters.
-  Replica replica(std::shared_ptr<torch::nn::Module>(std::shared_ptr<void>(), &model), forward, names);
-  ModelLandscape landscape(replica, *likelihood, inputs);
+  // The guard puts back what the replica does to the model's parameters.
+  Replica replica(borrowed(model), problem.forward, names);
+  ModelLandscape landscape(replica, *problem.likelihood, inputs);
   return direction_order(landscape, replica.weights().detach().to(at::kCPU).clone(), flat, options);
 }
 

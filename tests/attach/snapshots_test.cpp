@@ -29,6 +29,7 @@ std::map<std::string, at::Tensor> tensors_in(const fs::path& file) {
 }
 
 void expect_same(const std::map<std::string, at::Tensor>& found, const std::map<std::string, at::Tensor>& expected) {
+  ASSERT_FALSE(expected.empty());
   ASSERT_EQ(found.size(), expected.size());
   for (const auto& [name, tensor] : expected) {
     ASSERT_TRUE(found.contains(name)) << name;
@@ -120,7 +121,7 @@ TEST_F(SnapshotsInPython, GiveTheLlcOfTheSameWeightsAndData) {
     for (const auto& parameter : model.module->named_parameters()) parameter.value().copy_(weights.at(parameter.key()));
     for (const auto& buffer : model.module->named_buffers()) buffer.value().copy_(weights.at(buffer.key()));
   }
-  const LlcEstimate expected = estimate_llc(*model.module, categorical(), Data(batch["x"], batch["y"]), model.forward,
+  const LlcEstimate expected = estimate_llc({*model.module, categorical(), Data(batch["x"], batch["y"]), model.forward},
                                             LlcOptions().max_gradients(3000).seed(5));
   const log::Run log = run();
   ASSERT_EQ(log.estimates.size(), 1U);

@@ -154,7 +154,7 @@ struct ReducedRank {
     data = dds::Data(x, model->forward(x) + torch::randn({1000, 5}));
   }
   dds::LlcEstimate estimate(const dds::LlcOptions& options) {
-    return dds::estimate_llc(*model, dds::gaussian(), data, options);
+    return dds::estimate_llc({*model, dds::gaussian(), data}, options);
   }
 };
 

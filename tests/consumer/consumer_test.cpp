@@ -42,7 +42,7 @@ int main() {
     expect(signature.sigma_max.has_value(), "every reading has its numbers");
   }
 
-  const auto signatures = dds::read(*model, dds::categorical(), dds::Data(x));
+  const auto signatures = dds::read({*model, dds::categorical(), dds::Data(x)});
   expect(signatures.size() == 4, "a checkpoint read has every layer and side");
   for (const dds::Signature& signature : signatures)
     expect(signature.dtype == "Double", "a checkpoint is read in fp64");

@@ -266,9 +266,9 @@ TEST_P(Coverage, PerSampleGradientsAreThoseOfOneByOneBackward) {
   net->to(torch::kDouble);
   at::Tensor x = GetParam().input();
   if (x.is_floating_point()) x = x.to(torch::kDouble);
-  const auto gradients = per_sample_gradients(*net, test::some_likelihood(), test::data_of(x));
+  const auto gradients = per_sample_gradients({*net, test::some_likelihood(), test::data_of(x)});
   const auto exact =
-      per_sample_gradients(*net, test::some_likelihood(), test::data_of(x), PerSampleOptions().one_by_one(true));
+      per_sample_gradients({*net, test::some_likelihood(), test::data_of(x)}, PerSampleOptions().one_by_one(true));
   net->eval();
   const auto reference = one_by_one(*net, test::losses_of(net->forward(x)));
 

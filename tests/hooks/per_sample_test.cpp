@@ -82,7 +82,7 @@ class PerSample : public testing::TestWithParam<LayerKind> {
 };
 
 TEST_P(PerSample, GradientsAreThoseOfOneByOneBackward) {
-  const auto gradients = per_sample_gradients(*net, some_likelihood(), data_of(x), forward);
+  const auto gradients = per_sample_gradients({*net, some_likelihood(), data_of(x), forward});
   for (const PerSampleLayer& layer : gradients.layers()) {
     ASSERT_EQ(to_string(layer.status), "ok") << layer.name << ": " << layer.detail;
   }
@@ -93,7 +93,7 @@ TEST_P(PerSample, GradientsAreThoseOfOneByOneBackward) {
 // In small blocks, every contraction takes several.
 TEST_P(PerSample, BlocksDoNotMatter) {
   const auto gradients =
-      per_sample_gradients(*net, some_likelihood(), data_of(x), forward, PerSampleOptions().max_bytes(1));
+      per_sample_gradients({*net, some_likelihood(), data_of(x), forward}, PerSampleOptions().max_bytes(1));
   net->eval();
   expect_agrees(gradients, one_by_one(*net, losses_of(forward(*net, {x}))));
 }
@@ -211,7 +211,7 @@ class RecurrentLayer : public testing::TestWithParam<Recurrent> {
 };
 
 TEST_P(RecurrentLayer, GatesAreRecoveredWhateverIsUsedOfTheOutput) {
-  const auto gradients = per_sample_gradients(*net, some_likelihood(), data_of(x));
+  const auto gradients = per_sample_gradients({*net, some_likelihood(), data_of(x)});
   ASSERT_EQ(to_string(gradients.layers().at(0).status), "ok") << gradients.layers().at(0).detail;
   const auto reference = one_by_one(*net, losses_of(net->forward(x)));
   ASSERT_EQ(gradients.parameters().size(), net->parameters().size());
@@ -226,7 +226,7 @@ TEST_P(RecurrentLayer, GatesAreRecoveredWhateverIsUsedOfTheOutput) {
 TEST_P(RecurrentLayer, InFp32Too) {
   const auto reference = one_by_one(*net, losses_of(net->forward(x)));
   net->to(torch::kFloat);
-  const auto gradients = per_sample_gradients(*net, some_likelihood(), data_of(x.to(torch::kFloat)));
+  const auto gradients = per_sample_gradients({*net, some_likelihood(), data_of(x.to(torch::kFloat))});
   for (const std::string& name : gradients.parameters()) {
     EXPECT_EQ(gradients.gradient(name).scalar_type(), torch::kFloat);
     EXPECT_LE(relative_difference(gradients.gradient(name).to(torch::kDouble), reference.at(name)), 1e-4) << name;
@@ -322,7 +322,7 @@ TEST_P(SampleRowsOf, AreMeasuredWhereShapesDoNotTell) {
   const auto net = std::make_shared<Net>(GetParam().build);
   net->to(torch::kDouble);
   const at::Tensor x = torch::randn({5, 5, 3}, torch::kDouble);  // as many positions as samples
-  const auto gradients = per_sample_gradients(*net, some_likelihood(), data_of(x));
+  const auto gradients = per_sample_gradients({*net, some_likelihood(), data_of(x)});
   ASSERT_EQ(to_string(gradients.layers().at(0).status), "ok") << gradients.layers().at(0).detail;
   expect_agrees(gradients, one_by_one(*net, losses_of(net->forward(x))));
 }
@@ -381,12 +381,12 @@ TEST(SampleRows, WhatMixesSamplesSaysSo) {
   });
   net->to(torch::kDouble);
   const at::Tensor x = torch::randn({4, 6, 3}, torch::kDouble);
-  const auto gradients = per_sample_gradients(*net, some_likelihood(), data_of(x));
+  const auto gradients = per_sample_gradients({*net, some_likelihood(), data_of(x)});
   EXPECT_EQ(to_string(gradients.layers()[0].status), "samples_unknown");
   EXPECT_EQ(to_string(gradients.layers()[1].status), "ok");
   EXPECT_THAT(gradients.parameters(), testing::ElementsAre("head.weight", "head.bias"));
   // One backward pass for each sample needs no rows.
-  const auto exact = per_sample_gradients(*net, some_likelihood(), data_of(x), PerSampleOptions().one_by_one(true));
+  const auto exact = per_sample_gradients({*net, some_likelihood(), data_of(x)}, PerSampleOptions().one_by_one(true));
   EXPECT_EQ(to_string(exact.layers()[0].status), "ok");
   expect_agrees(exact, one_by_one(*net, losses_of(net->forward(x))));
 }
@@ -413,7 +413,7 @@ TEST(TiedWeights, GradientsAddOverTheUsesAndTheirGramHasCrossTerms) {
   torch::manual_seed(0);
   const auto model = std::make_shared<TiedModel>(/*ghost=*/true);
   const at::Tensor x = torch::randint(0, 7, {6, 3}, torch::kLong);
-  const auto gradients = per_sample_gradients(*model, some_likelihood(), data_of(x));
+  const auto gradients = per_sample_gradients({*model, some_likelihood(), data_of(x)});
   const at::Tensor rows = one_by_one(*model, losses_of(model->forward(x))).at("embedding.weight");
   EXPECT_LE(relative_difference(gradients.gradient("embedding.weight"), rows), test::kPerSampleTolerance);
   const at::Tensor gram = rows.flatten(1).mm(rows.flatten(1).t()) / 6;
@@ -443,7 +443,7 @@ TEST(TiedWeights, ThatAreRegisteredTwiceAreOneParameterOfTwoLayers) {
   torch::manual_seed(0);
   const auto model = std::make_shared<TiedModel>(/*ghost=*/false);
   const at::Tensor x = torch::randint(0, 7, {6, 3}, torch::kLong);
-  const auto gradients = per_sample_gradients(*model, some_likelihood(), data_of(x));
+  const auto gradients = per_sample_gradients({*model, some_likelihood(), data_of(x)});
   EXPECT_THAT(gradients.parameters(), testing::ElementsAre("embedding.weight", "head.bias"));
   const auto reference = one_by_one(*model, losses_of(model->forward(x)));
   const at::Tensor weight = reference.at("embedding.weight") + reference.at("head.weight");  // autograd: two leaves
@@ -541,7 +541,7 @@ TEST_P(ParameterLayout, GradientsLieWhereTheParameterHasThem) {
   const at::Tensor x = torch::randn({5, 6}, torch::kDouble);
   for (const std::int64_t max_bytes : {std::int64_t{1} << 20, std::int64_t{1}}) {
     const auto gradients =
-        per_sample_gradients(*net, some_likelihood(), data_of(x), PerSampleOptions().max_bytes(max_bytes));
+        per_sample_gradients({*net, some_likelihood(), data_of(x)}, PerSampleOptions().max_bytes(max_bytes));
     ASSERT_EQ(gradients.parameters().size(), net->parameters().size()) << gradients.layers()[0].detail;
     expect_agrees(gradients, one_by_one(*net, losses_of(net->forward(x))));
   }
@@ -561,7 +561,7 @@ TEST_P(Contraction, BothOrdersGiveTheSame) {
   const at::Tensor x = torch::randn({6, positions, in}, torch::kDouble);
   for (const std::int64_t max_bytes : {std::int64_t{1} << 20, std::int64_t{5000}}) {
     const auto gradients =
-        per_sample_gradients(*layer, some_likelihood(), data_of(x), PerSampleOptions().max_bytes(max_bytes));
+        per_sample_gradients({*layer, some_likelihood(), data_of(x)}, PerSampleOptions().max_bytes(max_bytes));
     expect_agrees(gradients, one_by_one(*layer, losses_of(layer->forward(x))));
   }
 }
@@ -576,7 +576,7 @@ TEST(Contractions, OfManySamples) {
   layer->to(torch::kDouble);
   for (const std::int64_t positions : {1, 40}) {
     const at::Tensor x = torch::randn({150, positions, 5}, torch::kDouble);
-    const auto gradients = per_sample_gradients(*layer, some_likelihood(), data_of(x));
+    const auto gradients = per_sample_gradients({*layer, some_likelihood(), data_of(x)});
     expect_agrees(gradients, one_by_one(*layer, losses_of(layer->forward(x))));
   }
 }
@@ -634,7 +634,7 @@ TEST(GramSpectra, RowsReachWhereTheGramMatrixIsNoise) {
   const at::Tensor scales = torch::pow(10.0, -2 * torch::arange(n, torch::kDouble));
   const at::Tensor x = test::orthonormal(n, n) * scales;  // columns scaled: x x^T has eigenvalues scales^2
   const auto sum = likelihood("sum", [](const at::Tensor& output, const at::Tensor&) { return output.sum(1); });
-  const auto gradients = per_sample_gradients(*layer, sum, data_of(x));
+  const auto gradients = per_sample_gradients({*layer, sum, data_of(x)});
   const at::Tensor expected = scales.square() / n;
   const GramSpectrum rows = gradients.spectra({}, GramRange::Rows).at(0);
   EXPECT_LE(relative_difference(torch::tensor(rows.eigenvalues, torch::kDouble).log(), expected.log()), 1e-3);
@@ -655,7 +655,7 @@ TEST_P(GramFloor, HoldsWhatIsZero) {
   model->to(GetParam());
   const at::Tensor x = torch::randn({40, 20}).to(GetParam()).repeat({2, 1});
   const Data data(x, torch::randint(0, 10, {40}, torch::kLong).repeat({2}));
-  const auto gradients = per_sample_gradients(*model, categorical(), data);
+  const auto gradients = per_sample_gradients({*model, categorical(), data});
   for (const GramRange range : {GramRange::Gram, GramRange::Rows}) {
     for (const GramSpectrum& spectrum : gradients.spectra({}, range)) {
       const auto above = std::count_if(spectrum.eigenvalues.begin(), spectrum.eigenvalues.end(),
@@ -672,7 +672,8 @@ TEST(GramSpectra, NoNumbersFromNaN) {
   torch::nn::Sequential model(torch::nn::Linear(3, 4), torch::nn::Linear(4, 2));
   at::Tensor x = torch::randn({6, 3});
   x[2][1] = std::nan("");
-  const auto spectra = per_sample_gradients(*model, categorical(), Data(x, torch::zeros({6}, torch::kLong))).spectra();
+  const auto spectra =
+      per_sample_gradients({*model, categorical(), Data(x, torch::zeros({6}, torch::kLong))}).spectra();
   ASSERT_EQ(spectra.size(), 2u);
   for (const GramSpectrum& spectrum : spectra) {
     EXPECT_EQ(to_string(spectrum.status), "non_finite");
@@ -713,15 +714,16 @@ TEST(UsesThatAreNotCaptured, AreNoticedByTheSum) {
   for (const at::ScalarType type : {torch::kDouble, torch::kFloat}) {
     net->to(type);
     const at::Tensor x = torch::randn({5, 3}).to(type);
-    const auto gradients = per_sample_gradients(*net, some_likelihood(), data_of(x));
+    const auto gradients = per_sample_gradients({*net, some_likelihood(), data_of(x)});
     std::map<std::string, std::string> status;
     for (const PerSampleLayer& layer : gradients.layers()) status[layer.name] = to_string(layer.status);
     EXPECT_EQ(status, (std::map<std::string, std::string>{{"p", "not_observable"}, {"layer", "ok"}}));
     EXPECT_THAT(message_of([&] { gradients.gradient("p"); }), HasSubstr("uses beside"));
-    EXPECT_EQ(
-        per_sample_gradients(*net, some_likelihood(), data_of(x), PerSampleOptions().verify(false)).parameters().size(),
-        3u);
-    const auto exact = per_sample_gradients(*net, some_likelihood(), data_of(x), PerSampleOptions().one_by_one(true));
+    EXPECT_EQ(per_sample_gradients({*net, some_likelihood(), data_of(x)}, PerSampleOptions().verify(false))
+                  .parameters()
+                  .size(),
+              3u);
+    const auto exact = per_sample_gradients({*net, some_likelihood(), data_of(x)}, PerSampleOptions().one_by_one(true));
     EXPECT_LE(relative_difference(exact.gradient("p"), one_by_one(*net, losses_of(net->forward(x))).at("p")),
               type == torch::kDouble ? 1e-10 : 1e-5);
   }
@@ -735,7 +737,7 @@ TEST(UsesThatAreNotCaptured, AreNotSeenInRounding) {
       likelihood("signed", [](const at::Tensor& output, const at::Tensor& sign) { return output.squeeze(1) * sign; });
   const at::Tensor half = torch::randn({100, 30});
   const Data data(torch::cat({half, half}), torch::cat({torch::ones({100}), -torch::ones({100})}));
-  const auto gradients = per_sample_gradients(*layer, signed_sum, data);
+  const auto gradients = per_sample_gradients({*layer, signed_sum, data});
   EXPECT_EQ(to_string(gradients.layers()[0].status), "ok") << gradients.layers()[0].detail;
 }
 
@@ -748,7 +750,7 @@ TEST(PerSampleGradientsOf, AModelLeaveItAsItWas) {
   const Data data(torch::randn({6, 3}), torch::zeros({6}, torch::kLong));
   const auto norm = std::dynamic_pointer_cast<torch::nn::BatchNorm1dImpl>(model->ptr(1));
   const at::Tensor mean = norm->running_mean.clone();
-  const auto gradients = per_sample_gradients(*model, categorical(), data);
+  const auto gradients = per_sample_gradients({*model, categorical(), data});
   EXPECT_EQ(gradients.parameters().size(), 6u);
   EXPECT_TRUE(model->is_training());
   EXPECT_TRUE(torch::equal(norm->running_mean, mean));
@@ -759,7 +761,7 @@ TEST(PerSampleGradientsOf, SomeLayersOnly) {
   torch::manual_seed(0);
   torch::nn::Sequential model(torch::nn::Linear(3, 4), torch::nn::Tanh(), torch::nn::Linear(4, 2));
   const Data data(torch::randn({6, 3}), torch::zeros({6}, torch::kLong));
-  const auto gradients = per_sample_gradients(*model, categorical(), data, PerSampleOptions().layers({"2"}));
+  const auto gradients = per_sample_gradients({*model, categorical(), data}, PerSampleOptions().layers({"2"}));
   ASSERT_EQ(gradients.layers().size(), 1u);
   EXPECT_THAT(gradients.parameters(), testing::ElementsAre("2.weight", "2.bias"));
   EXPECT_THAT(message_of([&] { gradients.gram("0"); }), testing::AllOf(HasSubstr("'0'"), HasSubstr("2")));
@@ -770,18 +772,22 @@ TEST(PerSampleGradientsOf, BadArgumentsAreNamed) {
   torch::nn::Sequential model(torch::nn::Linear(3, 4), torch::nn::Tanh(), torch::nn::Linear(4, 2));
   const Data data(torch::randn({6, 3}), torch::zeros({6}, torch::kLong));
   const auto with = [&](const PerSampleOptions& options) {
-    return message_of([&] { per_sample_gradients(*model, categorical(), data, options); });
+    return message_of([&] { per_sample_gradients({*model, categorical(), data}, options); });
   };
-  EXPECT_THAT(message_of([&] { per_sample_gradients(*model, nullptr, data); }), HasSubstr("likelihood is null"));
-  EXPECT_THAT(message_of([&] { per_sample_gradients(*model, categorical(), Data(data.inputs[0])); }),
-              HasSubstr("no targets"));
+  EXPECT_THAT(message_of([&] { per_sample_gradients({*model, nullptr, data}); }), HasSubstr("likelihood is null"));
+  EXPECT_THAT(message_of([&] {
+                per_sample_gradients({*model, categorical(), Data(data.inputs[0])});
+              }),
+              HasSubstr("data.targets is undefined"));
   EXPECT_THAT(with(PerSampleOptions().max_bytes(0)), HasSubstr("max_bytes is 0"));
   EXPECT_THAT(with(PerSampleOptions().scale(2)), HasSubstr("scale is 2"));
   EXPECT_THAT(with(PerSampleOptions().layers({"third"})), HasSubstr("'third'"));
   const auto mean = likelihood("mean", [](const at::Tensor& output, const at::Tensor&) { return output.mean(); });
-  EXPECT_THAT(message_of([&] { per_sample_gradients(*model, mean, data); }),
+  EXPECT_THAT(message_of([&] {
+                per_sample_gradients({*model, mean, data});
+              }),
               testing::AllOf(HasSubstr("mean"), HasSubstr("[6]")));
-  const auto gradients = per_sample_gradients(*model, categorical(), data);
+  const auto gradients = per_sample_gradients({*model, categorical(), data});
   EXPECT_THAT(message_of([&] { gradients.gradient("0.weigth"); }),
               testing::AllOf(HasSubstr("'0.weigth'"), HasSubstr("0.weight, 0.bias")));
 
@@ -823,14 +829,14 @@ TEST(PerSampleGradientsOf, ALayerThatDidNotRunSaySo) {
   };
   const auto model = std::make_shared<Skipping>();
   const at::Tensor x = torch::randn({3, 4});
-  const auto gradients = per_sample_gradients(*model, some_likelihood(), data_of(x));
+  const auto gradients = per_sample_gradients({*model, some_likelihood(), data_of(x)});
   std::map<std::string, std::string> status;
   for (const PerSampleLayer& layer : gradients.layers()) status[layer.name] = to_string(layer.status);
   EXPECT_EQ(status,
             (std::map<std::string, std::string>{
                 {"used", "ok"}, {"skipped", "not_run"}, {"unused", "no_gradient"}, {"position", "not_observable"}}));
   // x + position is no product, but its gradients can be had sample by sample.
-  const auto exact = per_sample_gradients(*model, some_likelihood(), data_of(x), PerSampleOptions().one_by_one(true));
+  const auto exact = per_sample_gradients({*model, some_likelihood(), data_of(x)}, PerSampleOptions().one_by_one(true));
   const auto reference = one_by_one(*model, losses_of(model->forward(x)));
   EXPECT_LE(relative_difference(exact.gradient("position"), reference.at("position")), 1e-6);
 }

@@ -70,7 +70,7 @@ TEST_P(QuadraticLoss, MatchesItsClosedFormAtTheSameGamma) {
   const auto& [mu, sampler] = GetParam();
   Quadratic problem(mu);
   const double n_beta = 200, gamma = 20;
-  const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data,
+  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
                                      quick().n_beta(n_beta).localization(gamma).sampler(sampler));
   ASSERT_TRUE(estimate.lambda);
   test::expect_near(*estimate.lambda, problem.lambda(n_beta, gamma), *estimate.standard_error);
@@ -99,7 +99,7 @@ TEST(LlcQuadratic, TheStepIsTheShareOfTheLargestCurvatureThatWasAskedFor) {
   const double n_beta = 200, gamma = 20;
   for (const double c : {0.2, 0.5}) {
     const auto estimate =
-        estimate_llc(*problem.model, gaussian(), problem.data,
+        estimate_llc({*problem.model, gaussian(), problem.data},
                      quick().n_beta(n_beta).localization(gamma).sampler(Sampler::AveragedNoise).relative_step(c));
     EXPECT_NEAR(estimate.mu_max, 2, 0.1);
     EXPECT_NEAR(estimate.step_size * (n_beta * estimate.mu_max + gamma), c, 1e-12);
@@ -109,7 +109,7 @@ TEST(LlcQuadratic, TheStepIsTheShareOfTheLargestCurvatureThatWasAskedFor) {
 TEST(LlcQuadratic, MalaFindsTheStepOfItsAcceptance) {
   Quadratic problem(std::vector<double>(40, 1.0));
   const auto estimate =
-      estimate_llc(*problem.model, gaussian(), problem.data,
+      estimate_llc({*problem.model, gaussian(), problem.data},
                    quick().n_beta(200).localization(20).sampler(Sampler::Mala).max_relative_distance(kInfinity));
   EXPECT_NEAR(*estimate.acceptance, 0.8, 0.06);
   EXPECT_EQ(*estimate.discretisation, 0);
@@ -120,13 +120,14 @@ TEST(LlcQuadratic, TheDiscretisationTakenOffIsThatOfTheChain) {
   Quadratic problem({1, 1, 1, 1, 1, 1});
   const double n_beta = 1000, gamma = 1, c = 0.5;
   const auto settings = quick().n_beta(n_beta).localization(gamma).relative_step(c);
-  const auto sgld = estimate_llc(*problem.model, gaussian(), problem.data, LlcOptions(settings).sampler(Sampler::Sgld));
+  const auto sgld =
+      estimate_llc({*problem.model, gaussian(), problem.data}, LlcOptions(settings).sampler(Sampler::Sgld));
   // The variance 1/h becomes 1/(h (1 - c/4)): lambda c/(4 - c) too much.
   EXPECT_NEAR(*sgld.discretisation / (3.0 * c / (4 - c)), 1.0, 0.05);
   test::expect_near(*sgld.lambda, problem.lambda(n_beta, gamma), *sgld.standard_error);
   // Averaged noise has none to take off.
   const auto averaged =
-      estimate_llc(*problem.model, gaussian(), problem.data, LlcOptions(settings).sampler(Sampler::AveragedNoise));
+      estimate_llc({*problem.model, gaussian(), problem.data}, LlcOptions(settings).sampler(Sampler::AveragedNoise));
   EXPECT_EQ(*averaged.discretisation, 0);
   test::expect_near(*averaged.lambda, problem.lambda(n_beta, gamma), *averaged.standard_error);
   test::expect_near(*averaged.step_change, 0, *averaged.step_change_error);
@@ -144,19 +145,19 @@ TEST(LlcQuadratic, IsThatOfARegularModelWithItsFluctuationAndWbic) {
   model->to(torch::kDouble);
   const Data data(x, (model->forward(x) + noise).detach());
   const auto estimate =
-      estimate_llc(*model, gaussian(), data, quick().localization(0.1).max_relative_distance(kInfinity));
+      estimate_llc({*model, gaussian(), data}, quick().localization(0.1).max_relative_distance(kInfinity));
   const double n_beta = double(n) / std::log(double(n)), held = n_beta / (n_beta + 0.1);
   test::expect_near(*estimate.lambda, held * d / 2, *estimate.standard_error);
   EXPECT_NEAR(*estimate.singular_fluctuation, held * d / 2, 0.25);
   EXPECT_NEAR(*estimate.wbic, n * 0.5 + std::log(double(n)) * *estimate.lambda, 1e-6 * n);
   const auto at_another_temperature =
-      estimate_llc(*model, gaussian(), data, quick().draws(100).localization(0.1).n_beta(100));
+      estimate_llc({*model, gaussian(), data}, quick().draws(100).localization(0.1).n_beta(100));
   EXPECT_FALSE(at_another_temperature.wbic);
 }
 
 TEST(LlcQuadratic, DistanceIsThatOfTheGaussian) {
   Quadratic problem({1, 0.5, 0});
-  const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data,
+  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
                                      quick().n_beta(100).localization(20).max_relative_distance(kInfinity));
   test::expect_near(*estimate.distance_ratio, 1, *estimate.distance_ratio_error);
   EXPECT_NEAR(*estimate.distance, std::sqrt(1.0 / 120 + 1.0 / 70 + 1.0 / 20), 0.02);
@@ -168,13 +169,13 @@ TEST(LlcQuadratic, TiltingLeavesTheCurvatureAlone) {
   const double n_beta = 200, gamma = 20;
   const auto settings = quick().n_beta(n_beta).localization(gamma).max_relative_distance(kInfinity);
   const auto tilted =
-      estimate_llc(*problem.model, gaussian(), problem.data, LlcOptions(settings).kind(LlcKind::Tilted));
+      estimate_llc({*problem.model, gaussian(), problem.data}, LlcOptions(settings).kind(LlcKind::Tilted));
   test::expect_near(*tilted.lambda, problem.lambda(n_beta, gamma), *tilted.standard_error);
   EXPECT_TRUE(tilted.converged()) << tilted.verdict();
   EXPECT_EQ(tilted.kind, LlcKind::Tilted);
   EXPECT_FALSE(tilted.wbic);
 
-  const auto plain = estimate_llc(*problem.model, gaussian(), problem.data, settings);
+  const auto plain = estimate_llc({*problem.model, gaussian(), problem.data}, settings);
   double expected = problem.lambda(n_beta, gamma), descent = 0;
   const std::vector<double> g = {0.3, 0.2, 0, 0.1};
   for (std::size_t i = 0; i < g.size(); ++i) {
@@ -190,7 +191,7 @@ TEST(LlcQuadratic, TiltingLeavesTheCurvatureAlone) {
 
 TEST(LlcQuadratic, APointThatIsNoMinimumIsNotConvergedAndANegativeEstimateNeitherShown) {
   Quadratic problem({1, 1, 1}, {2, 2, 2});
-  const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data, quick().n_beta(100).localization(5));
+  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data}, quick().n_beta(100).localization(5));
   EXPECT_LT(*estimate.lambda, 0);
   expect_failure(estimate, "is not positive");
   expect_failure(estimate, "below_baseline");
@@ -208,8 +209,9 @@ TEST(LlcMiniBatch, MatchesTheClosedFormAndCountsAllSamples) {
   model->to(torch::kDouble);
   const Data data(inputs, (model->forward(inputs) + noise).detach());
   for (const auto kind : {LlcKind::Plain, LlcKind::Tilted}) {
-    const auto estimate = estimate_llc(
-        *model, gaussian(), data, quick().kind(kind).batch_size(100).localization(5).max_relative_distance(kInfinity));
+    const auto estimate =
+        estimate_llc({*model, gaussian(), data},
+                     quick().kind(kind).batch_size(100).localization(5).max_relative_distance(kInfinity));
     const double n_beta = static_cast<double>(n) / std::log(static_cast<double>(n));
     EXPECT_DOUBLE_EQ(estimate.n_beta, n_beta);
     EXPECT_EQ(estimate.batch_size, 100);
@@ -222,7 +224,7 @@ TEST(LlcMiniBatch, MatchesTheClosedFormAndCountsAllSamples) {
 
 TEST(LlcMiniBatch, TooLargeAStepForTheNoiseOfTheBatchesIsCaught) {
   Quadratic problem(std::vector<double>(64, 1.0));
-  const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data,
+  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
                                      quick().draws(200).batch_size(4).n_beta(100).localization(50).step_size(0.002));
   expect_failure(estimate, "batch_noise");
 }
@@ -283,7 +285,7 @@ TEST_P(ReducedRankRegression, IsFoundWithoutASetting) {
   const auto x = torch::eye(c.inputs, torch::kDouble) * std::sqrt(static_cast<double>(c.inputs));
   const Data data(x, model->forward(x).detach());
   const auto estimate =
-      estimate_llc(*model, gaussian(), data,
+      estimate_llc({*model, gaussian(), data},
                    LlcOptions().threads(1).seed(test::seed(2)).n_beta(1e4 / std::log(1e4)).target_error(0.015));
   ASSERT_TRUE(estimate.lambda);
   EXPECT_TRUE(estimate.converged()) << estimate.verdict();
@@ -331,7 +333,7 @@ TEST_P(NormalCrossing, MatchesQuadratureAtTheSameGamma) {
   }
   Crossing model;
   const auto estimate =
-      estimate_llc(*model, gaussian(), ones(),
+      estimate_llc({*model, gaussian(), ones()},
                    quick().n_beta(n_beta).localization(gamma).burn_in(1000).draws(8000).sampler(GetParam()));
   EXPECT_EQ(estimate.diverged, 0);
   EXPECT_GT(estimate.mu_max, 0.5);
@@ -346,7 +348,7 @@ INSTANTIATE_TEST_SUITE_P(Samplers, NormalCrossing,
 TEST(LlcNormalCrossing, OfMultiplicityTwoIsLimitedByGammaAndSaysSo) {
   // lambda = 1/2 is reached like 1/log gamma only: no gamma will do.
   Crossing model;
-  const auto estimate = estimate_llc(*model, gaussian(), ones(),
+  const auto estimate = estimate_llc({*model, gaussian(), ones()},
                                      LlcOptions().threads(1).n_beta(1e3).target_error(0.03).max_gradients(60000));
   expect_failure(estimate, "gamma_limited");
   EXPECT_LT(*estimate.lambda, 0.47);
@@ -354,7 +356,7 @@ TEST(LlcNormalCrossing, OfMultiplicityTwoIsLimitedByGammaAndSaysSo) {
 
 TEST(LlcVerdict, DivergenceIsAVerdictAndLeavesNoNumber) {
   Quadratic problem({1, 1});
-  const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data,
+  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
                                      quick().n_beta(100).localization(1).sampler(Sampler::Sgld).step_size(1.0));
   EXPECT_FALSE(estimate.lambda);
   EXPECT_EQ(estimate.diverged, 4);
@@ -377,7 +379,7 @@ TEST_P(BadSettings, AreCaughtWhateverTheSeed) {
   for (std::uint64_t seed = 0; seed < 4; ++seed) {
     const auto good =
         LlcOptions().threads(1).seed(test::seed(seed)).burn_in(300).draws(1500).n_beta(500).localization(20);
-    const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data, bad.spoil(good));
+    const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data}, bad.spoil(good));
     EXPECT_FALSE(estimate.converged()) << "seed " << seed;
     EXPECT_NE(estimate.verdict().find(bad.said), std::string::npos) << "seed " << seed << ": " << estimate.verdict();
   }
@@ -416,15 +418,14 @@ TEST(LlcVerdict, GoodSettingsConvergeWhateverTheSeed) {
   Quadratic problem({1, 1, 0.5, 0.1, 0, 0});
   for (const auto sampler : {Sampler::Sgld, Sampler::Mala, Sampler::AveragedNoise}) {
     for (std::uint64_t seed = 0; seed < 6; ++seed) {
-      const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data,
-                                         LlcOptions()
-                                             .threads(1)
-                                             .seed(test::seed(seed))
-                                             .burn_in(300)
-                                             .draws(1500)
-                                             .n_beta(500)
-                                             .localization(20)
-                                             .sampler(sampler));
+      const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data}, LlcOptions()
+                                                                                         .threads(1)
+                                                                                         .seed(test::seed(seed))
+                                                                                         .burn_in(300)
+                                                                                         .draws(1500)
+                                                                                         .n_beta(500)
+                                                                                         .localization(20)
+                                                                                         .sampler(sampler));
       EXPECT_TRUE(estimate.converged()) << to_string(sampler) << ", seed " << seed << ": " << estimate.verdict();
       test::expect_near(*estimate.lambda, problem.lambda(500, 20), *estimate.standard_error);
     }
@@ -434,7 +435,7 @@ TEST(LlcVerdict, GoodSettingsConvergeWhateverTheSeed) {
 TEST(LlcVerdict, AChainTooShortForGammaIsCaughtThoughItsLossIsClean) {
   Quadratic problem({1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0});
   const auto estimate =
-      estimate_llc(*problem.model, gaussian(), problem.data,
+      estimate_llc({*problem.model, gaussian(), problem.data},
                    quick().n_beta(1000).localization(0.01).burn_in(100).draws(2000).max_relative_distance(kInfinity));
   EXPECT_LT(*estimate.r_hat, 1.05);
   EXPECT_LT(*estimate.distance_ratio, 0.5);
@@ -445,7 +446,7 @@ TEST(LlcVerdict, ABiasOfTheStepIsSeenAtHalfOfIt) {
   // On a quartic neither averaged noise nor the correction of SGLD is exact: at c near its limit half the step differs.
   Crossing model;
   const auto estimate =
-      estimate_llc(*model, gaussian(), ones(),
+      estimate_llc({*model, gaussian(), ones()},
                    quick().n_beta(1000).localization(30).sampler(Sampler::Sgld).step_size(0.012).draws(4000));
   ASSERT_TRUE(estimate.step_change);
   EXPECT_GT(std::abs(*estimate.step_change), 3 * *estimate.step_change_error);
@@ -456,7 +457,7 @@ TEST(LlcVerdict, ABiasOfTheStepIsSeenAtHalfOfIt) {
 
 TEST(LlcVerdict, TimeThatRunsOutIsSaid) {
   Quadratic problem({1, 1});
-  const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data,
+  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
                                      quick().n_beta(100).localization(1).draws(100000000).max_seconds(0.3));
   EXPECT_LT(estimate.seconds, 2);
   EXPECT_LT(estimate.draws, 100000000);
@@ -466,7 +467,7 @@ TEST(LlcVerdict, TimeThatRunsOutIsSaid) {
 TEST(LlcVerdict, ACancelledRunSaysSo) {
   Quadratic problem({1, 1});
   std::atomic<int> asked = 0;
-  const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data,
+  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
                                      quick().n_beta(100).localization(1).cancelled([&] { return ++asked > 5000; }));
   EXPECT_LT(estimate.draws, 3000);
   expect_failure(estimate, "cancelled after");
@@ -474,7 +475,7 @@ TEST(LlcVerdict, ACancelledRunSaysSo) {
 
 TEST(LlcVerdict, ABudgetIsRespected) {
   Quadratic problem({1, 0.3, 0.1});
-  const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data,
+  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
                                      LlcOptions().threads(1).n_beta(100).target_error(1e-4).max_gradients(20000));
   EXPECT_LT(estimate.gradients, 22000);
   EXPECT_GT(estimate.gradients, 10000);
@@ -484,7 +485,7 @@ TEST(LlcVerdict, ARunThatEndsInTheSearchForGammaKeepsTheEstimateThatItHas) {
   Quadratic problem({1, 0.3, 0.1});
   std::atomic<int> asked = 0;
   const auto estimate =
-      estimate_llc(*problem.model, gaussian(), problem.data,
+      estimate_llc({*problem.model, gaussian(), problem.data},
                    LlcOptions().threads(1).n_beta(1000).target_error(0.02).cancelled([&] { return ++asked > 12000; }));
   expect_failure(estimate, "cancelled after");
   ASSERT_TRUE(estimate.lambda);
@@ -500,8 +501,8 @@ TEST(LlcVerdict, NothingThatVariesEndsWithoutALimit) {
     const torch::NoGradGuard no_grad;
     model->w2.fill_(1.0);
   }
-  const auto estimate =
-      estimate_llc(*model, gaussian(), ones(), LlcOptions().threads(1).n_beta(100).parameters({"w2"}).max_gradients(0));
+  const auto estimate = estimate_llc({*model, gaussian(), ones()},
+                                     LlcOptions().threads(1).n_beta(100).parameters({"w2"}).max_gradients(0));
   EXPECT_EQ(*estimate.lambda, 0);
   EXPECT_FALSE(estimate.converged());
 }
@@ -510,7 +511,7 @@ TEST(LlcVerdict, AModelWithoutAFiniteLossIsAVerdict) {
   Quadratic problem({1, 1});
   const torch::NoGradGuard no_grad;
   problem.model->weight[0][0] = NAN;
-  const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data, quick().n_beta(10));
+  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data}, quick().n_beta(10));
   EXPECT_FALSE(estimate.lambda);
   expect_failure(estimate, "the loss at w* is nan");
 }
@@ -552,11 +553,11 @@ TEST(LlcReplicas, TheResultDoesNotDependOnThreadsOrOnHowTheyGotTheirModels) {
   const auto data = classes(1);
   const auto settings =
       LlcOptions().chains(3).draws(60).burn_in(20).batch_size(16).localization(50).seed(test::seed(4));
-  const auto inner = estimate_llc(*model->inner, categorical(), data, LlcOptions(settings).threads(1));
-  const auto cloned = estimate_llc(*model->inner, categorical(), data, LlcOptions(settings).threads(3));
-  const auto in_turn = estimate_llc(*model, categorical(), data, LlcOptions(settings).threads(3));
+  const auto inner = estimate_llc({*model->inner, categorical(), data}, LlcOptions(settings).threads(1));
+  const auto cloned = estimate_llc({*model->inner, categorical(), data}, LlcOptions(settings).threads(3));
+  const auto in_turn = estimate_llc({*model, categorical(), data}, LlcOptions(settings).threads(3));
   const auto built =
-      estimate_llc(*model, categorical(), data,
+      estimate_llc({*model, categorical(), data},
                    LlcOptions(settings).threads(2).factory([] { return std::make_shared<PlainMixed>(); }));
   EXPECT_EQ(inner.replicas, "in turn");
   EXPECT_EQ(cloned.replicas, "clone");
@@ -568,7 +569,7 @@ TEST(LlcReplicas, TheResultDoesNotDependOnThreadsOrOnHowTheyGotTheirModels) {
     EXPECT_EQ(*inner.distance, *other->distance);
     EXPECT_EQ(inner.gradients, other->gradients);
   }
-  const auto reseeded = estimate_llc(*model, categorical(), data, LlcOptions(settings).seed(test::seed(5)));
+  const auto reseeded = estimate_llc({*model, categorical(), data}, LlcOptions(settings).seed(test::seed(5)));
   EXPECT_NE(*inner.lambda, *reseeded.lambda);
 }
 
@@ -582,7 +583,7 @@ TEST(LlcQuadratic, TheFluctuationIsThatOfTheDrawsHoweverOftenProposalsAreRefused
   }
   const Data data(torch::tensor({{1.0}, {-1.0}}, torch::kDouble), torch::tensor({{5.0}, {3.0}}, torch::kDouble));
   const auto estimate =
-      estimate_llc(*model, gaussian(), data,
+      estimate_llc({*model, gaussian(), data},
                    quick().n_beta(10).localization(1).sampler(Sampler::Mala).step_size(1.2).keep_weights(2000));
   EXPECT_LT(*estimate.acceptance, 0.4);
   const auto w = estimate.weights.reshape({-1});
@@ -594,7 +595,7 @@ TEST(LlcQuadratic, TheFluctuationIsThatOfTheDrawsHoweverOftenProposalsAreRefused
 TEST(LlcReplicas, KeptWeightsAndTracesAreThoseOfTheChains) {
   Quadratic problem({1, 0.5});
   const auto settings = quick().n_beta(100).localization(10).draws(1000).keep_trace(true).keep_weights(64);
-  const auto estimate = estimate_llc(*problem.model, gaussian(), problem.data, settings);
+  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data}, settings);
   ASSERT_EQ(estimate.trace.size(), 4u);
   EXPECT_EQ(estimate.trace[0].size(), 1000u);
   ASSERT_EQ(estimate.weights.dim(), 3);
@@ -622,10 +623,10 @@ TEST(LlcReplicas, PartOfTheParametersGivesTheRefinedCoefficient) {
     model->w2.fill_(1.0);
   }
   const auto settings = quick().n_beta(1000).localization(1).max_relative_distance(kInfinity);
-  const auto first = estimate_llc(*model, gaussian(), ones(), LlcOptions(settings).parameters({"*1"}));
+  const auto first = estimate_llc({*model, gaussian(), ones()}, LlcOptions(settings).parameters({"*1"}));
   EXPECT_EQ(first.parameters, 1);
   test::expect_near(*first.lambda, 0.5 * 1000 / 1001, *first.standard_error);
-  const auto second = estimate_llc(*model, gaussian(), ones(), LlcOptions(settings).parameters({"w2"}));
+  const auto second = estimate_llc({*model, gaussian(), ones()}, LlcOptions(settings).parameters({"w2"}));
   EXPECT_EQ(*second.lambda, 0);
   expect_failure(second, "not positive");
   EXPECT_EQ(model->w2.item<double>(), 1.0);
@@ -635,7 +636,7 @@ TEST(LlcReplicas, ABoxIsNotLeft) {
   for (const auto sampler : {Sampler::Mala, Sampler::AveragedNoise, Sampler::Sgld}) {
     Quadratic problem({1, 0.01});
     const auto estimate =
-        estimate_llc(*problem.model, gaussian(), problem.data,
+        estimate_llc({*problem.model, gaussian(), problem.data},
                      quick().n_beta(100).localization(1).sampler(sampler).box(0.2).draws(1000).keep_weights(1000));
     EXPECT_LE((estimate.weights - 1).abs().max().item<double>(), 0.2 + 1e-12) << to_string(sampler);
     // The second direction, of curvature 2, is nearly uniform in the box.
@@ -652,8 +653,8 @@ TEST(LlcReplicas, Fp64IsSampledInCopiesOfAnFp32Model) {
   const auto x = torch::randn({50, 2}, g);
   const Data data(x, model->forward(x).detach());
   const auto settings = quick().localization(5).draws(200).keep_weights(4);
-  const auto wide = estimate_llc(*model, gaussian(), data, LlcOptions(settings).fp64(true));
-  const auto narrow = estimate_llc(*model, gaussian(), data, settings);
+  const auto wide = estimate_llc({*model, gaussian(), data}, LlcOptions(settings).fp64(true));
+  const auto narrow = estimate_llc({*model, gaussian(), data}, settings);
   EXPECT_EQ(wide.weights.scalar_type(), torch::kDouble);
   EXPECT_EQ(narrow.weights.scalar_type(), torch::kFloat);
   test::expect_near(*wide.lambda, *narrow.lambda, std::hypot(*wide.standard_error, *narrow.standard_error));
@@ -664,7 +665,7 @@ TEST(LlcReplicas, Fp64IsSampledInCopiesOfAnFp32Model) {
 TEST(LlcReplicas, AFactoryOfAnotherModelIsRefusedByName) {
   Mixed model;
   try {
-    estimate_llc(*model, categorical(), classes(1),
+    estimate_llc({*model, categorical(), classes(1)},
                  LlcOptions().threads(2).factory([] { return torch::nn::Linear(3, 8).ptr(); }));
     FAIL() << "no exception";
   } catch (const InvalidArgument& error) {
@@ -693,7 +694,7 @@ TEST(LlcCaller, ModelGradientsAndDefaultGeneratorAreLeftAsTheyWere) {
   const int threads = torch::get_num_threads();
 
   for (const int count : {1, 2}) {
-    const auto estimate = estimate_llc(*model, categorical(), data,
+    const auto estimate = estimate_llc({*model, categorical(), data},
                                        LlcOptions().threads(count).chains(2).draws(30).burn_in(10).localization(10));
     EXPECT_EQ(estimate.parameters, 24 + 8 + 16 + 32 + 2);  // the frozen bias does not move
   }
@@ -725,7 +726,7 @@ TEST(LlcCaller, ExceptionsOfTheForwardComeThroughAndLeaveTheModel) {
   const Data data(torch::randn({8, 2}), torch::randn({8, 1}));
   for (const int threads : {1, 2}) {
     calls = 0;
-    EXPECT_THROW(estimate_llc(*model, gaussian(), data, failing, LlcOptions().threads(threads)), std::domain_error);
+    EXPECT_THROW(estimate_llc({*model, gaussian(), data, failing}, LlcOptions().threads(threads)), std::domain_error);
   }
   EXPECT_TRUE(model->weight.equal(before));
 }
@@ -733,7 +734,7 @@ TEST(LlcCaller, ExceptionsOfTheForwardComeThroughAndLeaveTheModel) {
 TEST(LlcCaller, ProgressRisesToOne) {
   Quadratic problem({1, 1});
   std::vector<double> shares;
-  estimate_llc(*problem.model, gaussian(), problem.data,
+  estimate_llc({*problem.model, gaussian(), problem.data},
                quick().n_beta(10).burn_in(50).draws(150).threads(2).progress([&](double p) { shares.push_back(p); }));
   ASSERT_FALSE(shares.empty());
   EXPECT_NEAR(*std::max_element(shares.begin(), shares.end()), 1.0, 1e-12);
@@ -743,7 +744,7 @@ TEST(LlcArguments, AreRefusedByName) {
   Quadratic problem({1, 1});
   const auto message = [&](const LlcOptions& options, const Data& data) -> std::string {
     try {
-      estimate_llc(*problem.model, gaussian(), data, options);
+      estimate_llc({*problem.model, gaussian(), data}, options);
     } catch (const InvalidArgument& error) {
       return error.what();
     }
@@ -765,15 +766,15 @@ TEST(LlcArguments, AreRefusedByName) {
   EXPECT_TRUE(contains(message(LlcOptions().sampler(Sampler::Mala).batch_size(1), problem.data), "batch_size = 1"));
   EXPECT_TRUE(contains(message(LlcOptions().parameters({"head*"}), problem.data),
                        "head* select none; expected some of weight"));
-  EXPECT_TRUE(contains(message(LlcOptions(), Data(problem.data.inputs[0])), "no targets"));
+  EXPECT_TRUE(contains(message(LlcOptions(), Data(problem.data.inputs[0])), "data.targets is undefined"));
   EXPECT_TRUE(contains(message(LlcOptions(), problem.data.slice(0, 1)), "1 sample"));
 
   torch::nn::ReLU empty;
   torch::nn::Linear half(2, 1);
   half->to(torch::kBFloat16);
   const auto coarse = Data(torch::ones({4, 2}, torch::kBFloat16), torch::ones({4, 1}, torch::kBFloat16));
-  EXPECT_THROW(estimate_llc(*half, gaussian(), coarse), InvalidArgument);
-  EXPECT_THROW(estimate_llc(*empty, gaussian(), Data(torch::ones({2, 1}), torch::ones({2, 1}))), InvalidArgument);
+  EXPECT_THROW(estimate_llc({*half, gaussian(), coarse}), InvalidArgument);
+  EXPECT_THROW(estimate_llc({*empty, gaussian(), Data(torch::ones({2, 1}), torch::ones({2, 1}))}), InvalidArgument);
 }
 
 TEST(LlcCalibration, FiniteDifferencesStandInForAMissingDoubleBackward) {

@@ -174,13 +174,13 @@ TEST_F(ReadersTest, EventFilesAreAsTheLogWhereTheyCannotBeWritten) {
 
 /// The type that pandas gives a column, of which some field is filled.
 struct PandasType {
-  std::string operator()(std::int64_t Signature::*) const { return "int64"; }
-  std::string operator()(double Signature::*) const { return "float64"; }
-  std::string operator()(std::optional<double> Signature::*) const { return "float64"; }
-  std::string operator()(std::optional<std::int64_t> Signature::*) const { return "float64"; }  // for its missing ones
-  std::string operator()(bool Signature::*) const { return "bool"; }
+  std::string operator()(std::int64_t) const { return "int64"; }
+  std::string operator()(double) const { return "float64"; }
+  std::string operator()(std::optional<double>) const { return "float64"; }
+  std::string operator()(std::optional<std::int64_t>) const { return "float64"; }  // for its missing ones
+  std::string operator()(bool) const { return "bool"; }
   template <class Text>
-  std::string operator()(Text Signature::*) const {
+  std::string operator()(const Text&) const {
     return "str";
   }
 };
@@ -207,7 +207,9 @@ TEST_F(ReadersTest, PandasReadsTheTableOfSignaturesWithItsTypes) {
   ASSERT_EQ(frame["rows"].size(), memory.signatures.size());
   std::size_t place = 0;
   for (const auto& column : schema::signature_columns) {
-    EXPECT_EQ(frame["types"][std::string(column.name)], std::visit(PandasType(), column.field)) << column.name;
+    EXPECT_EQ(frame["types"][std::string(column.name)],
+              std::visit([](auto member) { return PandasType()(member.of(Signature())); }, column.field))
+        << column.name;
     for (std::size_t row = 0; row < memory.signatures.size(); ++row) {
       const json cell = log::cell(memory.signatures[row], column);
       EXPECT_EQ(frame["rows"][row][place], cell) << column.name << " of row " << row;

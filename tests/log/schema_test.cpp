@@ -19,7 +19,7 @@ template <class Row>
 std::multiset<const void*> covered(const Row& row) {
   std::multiset<const void*> members;
   for (const auto& column : schema::columns_of<Row>()) {
-    members.insert(std::visit([&](auto member) { return static_cast<const void*>(&(row.*member)); }, column.field));
+    members.insert(std::visit([&](auto member) { return static_cast<const void*>(&member.of(row)); }, column.field));
   }
   return members;
 }

@@ -302,7 +302,7 @@ TEST_P(ReadFloor, HoldsWhatSinglePrecisionDoes) {
     Fitted fitted(loss, steps);
     const at::Tensor targets = name == "categorical" ? fitted.y : F::one_hot(fitted.y, 10).to(torch::kFloat);
     const auto read_in = [&, &likelihood = likelihood, fisher = fisher](bool fp64) {
-      return read(*fitted.net, likelihood, Data(fitted.x, targets), forward_of<torch::nn::SequentialImpl>(),
+      return read({*fitted.net, likelihood, Data(fitted.x, targets), forward_of<torch::nn::SequentialImpl>()},
                   ReadOptions().fisher(fisher).fp64(fp64).batch_size(50).reading(
                       ReadingOptions().sides({Side::Fisher}).spectra(true)));
     };
@@ -332,7 +332,7 @@ TEST(Floor, OfALikelihoodOfTheUsersOwnSaysSo) {
   const auto own =
       likelihood("own", [](const at::Tensor& out, const at::Tensor& y) { return (out - y).pow(2).sum(1); });
   for (const Signature& s :
-       read(*net, own, Data(torch::randn({9, 5}), torch::randn({9, 10})), forward_of<torch::nn::SequentialImpl>())) {
+       read({*net, own, Data(torch::randn({9, 5}), torch::randn({9, 10})), forward_of<torch::nn::SequentialImpl>()})) {
     EXPECT_EQ(to_string(s.status), s.side == Side::Fisher ? "loss_unknown" : "ok");
   }
 }

@@ -112,7 +112,7 @@ struct FixedDtype : torch::nn::Module {
 
 TEST_F(MessagesTest, AReadThatIsNotInFp64IsTold) {
   FixedDtype model;
-  read(model, gaussian(), Data(torch::randn({8, 3})));
+  read({model, gaussian(), Data(torch::randn({8, 3}))});
   ASSERT_EQ(heard_.size(), 1u);
   EXPECT_TRUE(heard_[0].starts_with("warning: read: in the model's own dtype, since it does not run in fp64: "))
       << heard_[0];

@@ -290,7 +290,7 @@ TEST(Monitor, DoesNotSeeAnLlcEstimateInItsStep) {
   {
     auto step = monitor.step();
     F::cross_entropy(net->forward(data.inputs[0]), data.targets).backward();
-    estimate_llc(*net, categorical(), data, LlcOptions().chains(2).draws(20).burn_in(10).threads(2));
+    estimate_llc({*net, categorical(), data}, LlcOptions().chains(2).draws(20).burn_in(10).threads(2));
   }
   for (const Signature& s : sink->signatures) EXPECT_EQ(s.calls, 1) << s.layer;
 }
@@ -704,20 +704,19 @@ TEST(Monitor, CountsOnlineWhatTheLogSaysAfterwards) {
 TEST(Monitor, KeepsTheFixedRankOfEachFisherKindApart) {
   torch::manual_seed(0);
   torch::nn::Sequential net = small_net();
-  const auto forward = forward_of<torch::nn::SequentialImpl>();
   const Data one(torch::randn({1, 6}), torch::randn({1, 4})), many(torch::randn({50, 6}), torch::randn({50, 4}));
   const ReadOptions empirical = ReadOptions().fisher(Fisher::Empirical);
   Monitor first(*net, MonitorOptions().every(0), memory());
-  first.read(gaussian(), one, forward, empirical);  // one sample: rank one
-  first.read(gaussian(), many, forward);            // the true Fisher: full rank
+  first.read({*net, gaussian(), one}, empirical);  // one sample: rank one
+  first.read({*net, gaussian(), many});            // the true Fisher: full rank
   Monitor resumed(*net, MonitorOptions().every(0), memory());
   resumed.load_state(first.state());
-  for (const Signature& s : resumed.read(gaussian(), many, forward, empirical)) {
+  for (const Signature& s : resumed.read({*net, gaussian(), many}, empirical)) {
     if (s.side == Side::Fisher) {
       EXPECT_EQ(s.fixed_rank, 1) << s.layer;
     }
   }
-  for (const Signature& s : resumed.read(gaussian(), many, forward)) {
+  for (const Signature& s : resumed.read({*net, gaussian(), many})) {
     if (s.side == Side::Fisher) {
       EXPECT_EQ(s.fixed_rank, s.width) << s.layer;
     }
@@ -730,8 +729,12 @@ TEST(Monitor, LogsReadsEstimatesAndMetricsAtItsStep) {
   const auto sink = memory();
   Monitor monitor(*net, MonitorOptions().every(0), sink);
   for (int i = 0; i < 3; ++i) monitor.step().finish();
-  const auto signatures =
-      monitor.read(categorical(), Data(torch::randn({20, 6})), forward_of<torch::nn::SequentialImpl>());
+  const auto signatures = monitor.read({*net, categorical(), torch::randn({20, 6})});
+  torch::nn::Sequential other = small_net();
+  EXPECT_THAT(message_of([&] {
+                monitor.read({*other, categorical(), torch::randn({20, 6})});
+              }),
+              HasSubstr("another model"));
   ASSERT_EQ(sink->signatures.size(), signatures.size());
   EXPECT_EQ(sink->signatures[0].step, 3);
   EXPECT_EQ(sink->signatures[0].source, "read");

@@ -57,7 +57,7 @@ TEST(Read, TheExactTrueFisherIsItsExpectation) {
   Mlp net(5, 4, 3);
   const at::Tensor x = torch::randn({40, 5});
   const auto signatures =
-      read(net, categorical(), Data(x), ReadOptions().reading(ReadingOptions().spectra(true)).batch_size(16));
+      read({net, categorical(), Data(x)}, ReadOptions().reading(ReadingOptions().spectra(true)).batch_size(16));
   Mlp exact(5, 4, 3);
   {
     const torch::NoGradGuard no_grad;
@@ -89,7 +89,7 @@ TEST(Read, TheGaussianFisherIsThatOfTheJacobian) {
   net.to(torch::kDouble);
   const at::Tensor x = torch::randn({30, 5}, torch::kDouble);
   const double sigma = 0.3;
-  const auto signatures = read(net, gaussian(sigma), Data(x), ReadOptions().reading(ReadingOptions().spectra(true)));
+  const auto signatures = read({net, gaussian(sigma), Data(x)}, ReadOptions().reading(ReadingOptions().spectra(true)));
   // df/ds1 = W2 diag(1 - tanh^2): the rows of all samples, stacked.
   const at::Tensor slope = 1 - net.first(x).tanh().pow(2);
   const at::Tensor rows = (net.second->weight.unsqueeze(0) * slope.unsqueeze(1)).reshape({-1, 4}) / sigma;
@@ -106,13 +106,13 @@ TEST(Read, DrawnLabelsApproachTheExactExpectation) {
   torch::manual_seed(test::seed(0));
   Mlp net(5, 4, 3);
   const Data probe(torch::randn({200, 5}));
-  const auto exact = read(net, categorical(), probe);
+  const auto exact = read({net, categorical(), probe});
   // The same likelihood without its closed form: labels are drawn.
   const auto drawn_only = likelihood(
       "drawn", [](const at::Tensor& y, const at::Tensor& t) { return categorical()->loss(y, t); },
       [](const at::Tensor& y, at::Generator g) { return categorical()->sample(y, g); });
   const auto drawn =
-      read(net, drawn_only, probe, ReadOptions().draws(50).reading(ReadingOptions().seed(test::seed(0))));
+      read({net, drawn_only, probe}, ReadOptions().draws(50).reading(ReadingOptions().seed(test::seed(0))));
   const Signature &e = of(exact, "first", Side::Fisher), &d = of(drawn, "first", Side::Fisher);
   EXPECT_EQ(d.fisher_kind, "sampled:50");
   EXPECT_EQ(d.rows, 200 * 50);
@@ -125,7 +125,7 @@ TEST(Read, TheActivationSideIsTheForwardPassInDouble) {
   Mlp net(6, 4, 3);
   const at::Tensor x = torch::randn({50, 6});
   const auto signatures =
-      read(net, categorical(), Data(x),
+      read({net, categorical(), Data(x)},
            ReadOptions().batch_size(7).reading(ReadingOptions().spectra(true).sides({Side::Activation, Side::Input})));
   const auto in_double = [](const at::Tensor& t) { return t.to(torch::kDouble); };
   const at::Tensor rows =
@@ -145,9 +145,9 @@ TEST(Read, BatchesDoNotMatter) {
   torch::manual_seed(test::seed(0));
   Mlp net(6, 5, 4);
   const Data probe(torch::randn({101, 6}));
-  const auto whole = read(net, categorical(), probe, ReadOptions().batch_size(101));
+  const auto whole = read({net, categorical(), probe}, ReadOptions().batch_size(101));
   for (const std::int64_t batch : {1, 10, 64}) {
-    const auto parts = read(net, categorical(), probe, ReadOptions().batch_size(batch));
+    const auto parts = read({net, categorical(), probe}, ReadOptions().batch_size(batch));
     for (std::size_t i = 0; i < whole.size(); ++i) {
       EXPECT_NEAR(*parts[i].sigma_min, *whole[i].sigma_min, 1e-13 * *whole[i].sigma_max);
       EXPECT_NEAR(*parts[i].logdet_plus, *whole[i].logdet_plus, 1e-9);
@@ -166,7 +166,7 @@ TEST(Read, PlantedDeadDirectionsAreCounted) {
     net.second->weight.slice(1, 0, 2).zero_();  // two that nobody listens to
   }
   const auto signatures =
-      read(net, categorical(), Data(torch::randn({300, 6})), ReadOptions().reading(ReadingOptions().dead_axes(true)));
+      read({net, categorical(), Data(torch::randn({300, 6}))}, ReadOptions().reading(ReadingOptions().dead_axes(true)));
   const Signature& x = of(signatures, "first", Side::Activation);
   EXPECT_EQ(x.structural_bound, 7);  // six inputs and the bias
   EXPECT_EQ(x.rank, 5);
@@ -195,7 +195,7 @@ TEST(Read, LeavesEverythingAsItWas) {
     }
   }
   const at::Tensor generator = at::globalContext().defaultGenerator(at::kCPU).get_state();
-  read(*net, categorical(), Data(torch::randn({20, 4}, at::detail::createCPUGenerator(1))));
+  read({*net, categorical(), Data(torch::randn({20, 4}, at::detail::createCPUGenerator(1)))});
   EXPECT_TRUE(torch::equal(generator, at::globalContext().defaultGenerator(at::kCPU).get_state()));
   std::size_t place = 0, number = 0;
   for (const auto& list : {net->parameters(), net->buffers()}) {
@@ -216,7 +216,7 @@ TEST(Read, IsNotSeenByARecorderThatIsUnderWay) {
   Recorder recorder(net);
   recorder.start();
   net.forward(torch::randn({5, 4})).sum().backward();
-  read(net, categorical(), Data(torch::randn({6, 4})));
+  read({net, categorical(), Data(torch::randn({6, 4}))});
   EXPECT_EQ(recorder.take().layers[0].calls.size(), 1u);
 }
 
@@ -226,7 +226,7 @@ TEST(Read, AForwardWithATypeOfItsOwnIsReadInTheModels) {
     at::Tensor mix = torch::eye(4);
     at::Tensor forward(const at::Tensor& x) { return layer(x.mm(mix)); }
   } net;
-  const auto signatures = read(net, categorical(), Data(torch::randn({30, 4})));
+  const auto signatures = read({net, categorical(), Data(torch::randn({30, 4}))});
   for (const Signature& s : signatures) {
     EXPECT_TRUE(s.status.has(Status::Fp64Unavailable)) << to_string(s.status);
     EXPECT_EQ(s.dtype, "Float");
@@ -239,7 +239,7 @@ TEST(Read, NaNAndInfGiveAStatus) {
   for (const double bad : {NAN, INFINITY}) {
     at::Tensor x = torch::randn({30, 4});
     x[7][1] = bad;
-    for (const Signature& s : read(net, categorical(), Data(x))) {
+    for (const Signature& s : read({net, categorical(), Data(x)})) {
       if (s.layer != "first" || s.side != Side::Activation) continue;
       EXPECT_TRUE(s.status.has(Status::NonFinite));
       EXPECT_FALSE(s.sigma_max.has_value());
@@ -254,8 +254,8 @@ TEST(Read, RowsBeyondTheBudgetAreASeededSubset) {
   const auto options = [](std::uint64_t seed) {
     return ReadOptions().reading(ReadingOptions().max_rows(1000).seed(test::seed(seed)));
   };
-  const auto a = read(net, categorical(), probe, options(1)), b = read(net, categorical(), probe, options(1)),
-             c = read(net, categorical(), probe, options(2)), all = read(net, categorical(), probe);
+  const auto a = read({net, categorical(), probe}, options(1)), b = read({net, categorical(), probe}, options(1)),
+             c = read({net, categorical(), probe}, options(2)), all = read({net, categorical(), probe});
   for (std::size_t i = 0; i < a.size(); ++i) {
     EXPECT_TRUE(a[i].status.has(Status::Subsampled));
     EXPECT_LE(a[i].rows, 1000);
@@ -264,7 +264,7 @@ TEST(Read, RowsBeyondTheBudgetAreASeededSubset) {
     EXPECT_NE(*a[i].sigma_min, *c[i].sigma_min);
     EXPECT_NEAR(*a[i].log10_lambda_min_plus, *all[i].log10_lambda_min_plus, 0.1);
   }
-  for (const Signature& s : read(net, categorical(), probe, ReadOptions().reading(ReadingOptions().max_width(2)))) {
+  for (const Signature& s : read({net, categorical(), probe}, ReadOptions().reading(ReadingOptions().max_width(2)))) {
     EXPECT_EQ(s.status.has(Status::TooWide), s.layer == "first") << s.layer;
   }
 }
@@ -272,25 +272,30 @@ TEST(Read, RowsBeyondTheBudgetAreASeededSubset) {
 TEST(Read, SaysWhatIsWrong) {
   Mlp net(4, 3, 2);
   const Data probe(torch::randn({30, 4}));
-  EXPECT_THAT(message_of([&] { read(net, categorical(), Data(torch::randn({0, 4}))); }), HasSubstr("0"));
-  EXPECT_THAT(message_of([&] { read(net, categorical(), Data()); }), HasSubstr("input"));
-  EXPECT_THAT(message_of([&] { read(net, nullptr, probe); }), HasSubstr("likelihood"));
-  EXPECT_THAT(message_of([&] { read(net, categorical(), probe, ReadOptions().batch_size(0)); }),
+  EXPECT_THAT(message_of([&] { read({net, categorical(), Data(torch::randn({0, 4}))}); }), HasSubstr("0"));
+  EXPECT_THAT(message_of([&] { read({net, categorical(), Data()}); }), HasSubstr("input"));
+  EXPECT_THAT(message_of([&] { read({net, nullptr, probe}); }), HasSubstr("likelihood"));
+  EXPECT_THAT(message_of([&] {
+                read({net, categorical(), probe}, ReadOptions().batch_size(0));
+              }),
               HasSubstr("batch_size is 0"));
-  EXPECT_THAT(message_of([&] { read(net, categorical(), probe, ReadOptions().fisher(Fisher::Empirical)); }),
+  EXPECT_THAT(message_of([&] {
+                read({net, categorical(), probe}, ReadOptions().fisher(Fisher::Empirical));
+              }),
               HasSubstr("targets"));
-  EXPECT_THAT(
-      message_of([&] { read(net, categorical(), probe, ReadOptions().reading(ReadingOptions().layers({"third"}))); }),
-      HasSubstr("first, second"));
+  EXPECT_THAT(message_of([&] {
+                read({net, categorical(), probe}, ReadOptions().reading(ReadingOptions().layers({"third"})));
+              }),
+              HasSubstr("first, second"));
   torch::nn::Sequential empty{torch::nn::ReLU()};
-  EXPECT_THAT(message_of([&] { read(*empty, categorical(), probe); }), HasSubstr("no parameters"));
-  EXPECT_THROW(read(net, categorical(), Data(torch::randn({30, 5}))),
+  EXPECT_THAT(message_of([&] { read({*empty, categorical(), probe}); }), HasSubstr("no parameters"));
+  EXPECT_THROW(read({net, categorical(), Data(torch::randn({30, 5}))}),
                c10::Error);  // the forward's own error comes through
 }
 
 TEST(Read, SidesThatALayerDoesNotHaveSaySo) {
   torch::nn::Sequential net(torch::nn::Embedding(7, 4), torch::nn::Linear(4, 3));
-  const auto signatures = read(*net, categorical(), Data(torch::randint(0, 7, {20}, torch::kLong)),
+  const auto signatures = read({*net, categorical(), Data(torch::randint(0, 7, {20}, torch::kLong))},
                                ReadOptions().reading(ReadingOptions().sides({Side::Activation, Side::Input})));
   EXPECT_EQ(to_string(of(signatures, "0", Side::Input).status), "not_observable");
   EXPECT_EQ(to_string(of(signatures, "0", Side::Activation).status), "ok");
@@ -302,7 +307,7 @@ TEST(Read, TheEmpiricalFisherUsesTheDatasLabels) {
   Mlp net(5, 4, 3);
   net.to(torch::kDouble);
   const at::Tensor x = torch::randn({40, 5}, torch::kDouble), y = torch::randint(0, 3, {40}, torch::kLong);
-  const auto signatures = read(net, categorical(), Data(x, y), ReadOptions().fisher(Fisher::Empirical));
+  const auto signatures = read({net, categorical(), Data(x, y)}, ReadOptions().fisher(Fisher::Empirical));
   const at::Tensor delta = torch::softmax(net.forward(x), 1) - torch::one_hot(y, 3);
   const Signature& s = of(signatures, "second", Side::Fisher);
   EXPECT_EQ(s.fisher_kind, "empirical");

@@ -90,9 +90,9 @@ TEST_P(ScriptTest, SignaturesAreThoseOfTheModule) {
   };
   const ScriptModel model = script_model(scripted(*layer.ptr(), GetParam().python_class, GetParam().code));
   const auto expected =
-      read(*layer.ptr(), gaussian(), Data(x), forward, ReadOptions().reading(ReadingOptions().spectra(true)));
+      read({*layer.ptr(), gaussian(), Data(x), forward}, ReadOptions().reading(ReadingOptions().spectra(true)));
   const auto found =
-      read(*model.module, gaussian(), Data(x), model.forward, ReadOptions().reading(ReadingOptions().spectra(true)));
+      read({*model.module, gaussian(), Data(x), model.forward}, ReadOptions().reading(ReadingOptions().spectra(true)));
   ASSERT_EQ(found.size(), expected.size());
   for (std::size_t i = 0; i < expected.size(); ++i) {
     EXPECT_EQ(found[i].layer, expected[i].layer);
@@ -124,7 +124,7 @@ TEST(Script, OperandsThatWaitOnTheInterpretersStackAreNotTakenForArguments) {
   const torch::jit::Module script = sum_of_products();
   const ScriptModel model = script_model(script);
   const at::Tensor x = torch::randn({10, 4});
-  const auto found = read(*model.module, gaussian(), Data(x), model.forward,
+  const auto found = read({*model.module, gaussian(), Data(x), model.forward},
                           ReadOptions().reading(ReadingOptions().spectra(true).sides({Side::Activation})));
   ASSERT_EQ(found.size(), 2u);
   for (const Signature& s : found) {
@@ -140,7 +140,7 @@ TEST(Script, ALeftModelIsAsItWas) {
   const ScriptModel model = script_model(script);
   const at::Tensor before = script.attr("a").toTensor().clone();
   EXPECT_TRUE(model.module->is_training());
-  read(*model.module, gaussian(), Data(torch::randn({10, 4})), model.forward);
+  read({*model.module, gaussian(), Data(torch::randn({10, 4})), model.forward});
   EXPECT_TRUE(script.attr("training").toBool());
   EXPECT_TRUE(torch::equal(script.attr("a").toTensor(), before));
   model.module->eval();
@@ -150,8 +150,8 @@ TEST(Script, ALeftModelIsAsItWas) {
 TEST(Script, AnLlcIsThatOfTheWeights) {
   const ScriptModel model = script_model(sum_of_products());
   const auto options = LlcOptions().localization(1).draws(40).chains(2).seed(4);
-  const auto found = estimate_llc(*model.module, gaussian(), Data(torch::randn({30, 4}), torch::randn({30, 3})),
-                                  model.forward, options);
+  const auto found = estimate_llc(
+      {*model.module, gaussian(), Data(torch::randn({30, 4}), torch::randn({30, 3})), model.forward}, options);
   EXPECT_TRUE(found.lambda.has_value());
   EXPECT_EQ(found.parameters, 24);
 }
@@ -159,9 +159,10 @@ TEST(Script, AnLlcIsThatOfTheWeights) {
 TEST(Script, SaysWhatIsWrong) {
   const at::Tensor x = torch::randn({10, 4});
   const ScriptModel pair = script_model(sum_of_products("(torch.matmul(x, self.a), torch.matmul(x, self.b))"));
-  EXPECT_NE(
-      message_of([&] { read(*pair.module, gaussian(), Data(x), pair.forward); }).find("Tuple, expected one tensor"),
-      std::string::npos);
+  EXPECT_NE(message_of([&] {
+              read({*pair.module, gaussian(), Data(x), pair.forward});
+            }).find("Tuple, expected one tensor"),
+            std::string::npos);
   const ScriptModel model = script_model(sum_of_products());
   EXPECT_THROW(model.forward(*model.module, {torch::randn({10, 5})}), c10::Error);
   EXPECT_THROW(model.forward(*model.module, {x, x}), c10::Error);

@@ -17,8 +17,8 @@ using testing::HasSubstr;
 
 /// Three layers, 6-7-5-3: 107 weights. Trained for a while on a smooth target, so that it is no random network.
 template <class Activation>
-struct Mlp : torch::nn::Module {
-  explicit Mlp(int steps = 0, std::uint64_t seed = 1) {
+struct ThreeLayers : torch::nn::Module {
+  explicit ThreeLayers(int steps = 0, std::uint64_t seed = 1) {
     torch::manual_seed(test::seed(seed));
     first = register_module("first", torch::nn::Linear(6, 7));
     second = register_module("second", torch::nn::Linear(7, 5));
@@ -37,8 +37,8 @@ struct Mlp : torch::nn::Module {
   }
   torch::nn::Linear first{nullptr}, second{nullptr}, third{nullptr};
 };
-using ReluMlp = Mlp<torch::nn::ReLU>;
-using TanhMlp = Mlp<torch::nn::Tanh>;
+using ReluLayers = ThreeLayers<torch::nn::ReLU>;
+using TanhLayers = ThreeLayers<torch::nn::Tanh>;
 
 Data probe(std::int64_t n = 80) {
   torch::manual_seed(test::seed(77));
@@ -54,24 +54,24 @@ WeightDirection random_direction(const torch::nn::Module& net) {
 
 // w -> w e^-s, a -> a e^s for unit 5 of the first layer: the orbit bends, and its tangent is (-w, -b, a).
 TEST(WeightDirection, RescalingAReluUnitIsAGaugeAmongAHundredWeights) {
-  ReluMlp net(300);
+  ReluLayers net(300);
   WeightDirection tangent{{"first.weight", torch::zeros({7, 6})},
                           {"first.bias", torch::zeros({7})},
                           {"second.weight", torch::zeros({5, 7})}};
   tangent["first.weight"][5] = -net.first->weight[5].detach();
   tangent["first.bias"][5] = -net.first->bias[5].detach();
   tangent["second.weight"].select(1, 5) = net.second->weight.select(1, 5).detach();
-  const DirectionOrder found = direction_order(net, gaussian(), probe(), tangent);
+  const DirectionOrder found = direction_order({net, gaussian(), probe()}, tangent);
   EXPECT_EQ(to_string(found.kind), "gauge") << found.reason << found.order.value_or(0);
   EXPECT_TRUE(found.followed);
   EXPECT_NEAR(found.straight_order.value_or(0), 2, 0.2);
-  EXPECT_EQ(to_string(direction_order(net, gaussian(), probe(), random_direction(net)).kind), "regular");
+  EXPECT_EQ(to_string(direction_order({net, gaussian(), probe()}, random_direction(net)).kind), "regular");
 }
 
 class Networks : public testing::TestWithParam<int> {};
 
 TEST_P(Networks, ADeadInputAxisLeavesItsWeightsFree) {
-  TanhMlp net(GetParam());
+  TanhLayers net(GetParam());
   Data data = probe();
   data.inputs[0].select(1, 4).zero_();
   at::Tensor axis = torch::zeros({1, 6}, torch::kDouble);
@@ -79,38 +79,38 @@ TEST_P(Networks, ADeadInputAxisLeavesItsWeightsFree) {
   const WeightImage image(Side::Input, axis);
   for (const LikelihoodPtr& likelihood : {categorical(), bernoulli(), gaussian(0.3)}) {
     const WeightDirection direction{{"first.weight", image.project(torch::randn({7, 6}))}};
-    const DirectionOrder found = direction_order(net, likelihood, data, direction);
+    const DirectionOrder found = direction_order({net, likelihood, data}, direction);
     EXPECT_EQ(to_string(found.kind), "gauge") << likelihood->name() << found.reason;
-    EXPECT_EQ(to_string(direction_order(net, likelihood, data, {{"first.weight", torch::randn({7, 6})}}).kind),
+    EXPECT_EQ(to_string(direction_order({net, likelihood, data}, {{"first.weight", torch::randn({7, 6})}}).kind),
               "regular");
   }
 }
 
 // A unit without outgoing weights: its incoming ones move nothing.
 TEST_P(Networks, AnUnreadUnitLeavesItsWeightsFree) {
-  TanhMlp net(GetParam());
+  TanhLayers net(GetParam());
   {
     const torch::NoGradGuard no_grad;
     net.second->weight.select(1, 3).zero_();
   }
   WeightDirection direction{{"first.weight", torch::zeros({7, 6})}};
   direction["first.weight"][3] = torch::randn({6});
-  EXPECT_EQ(to_string(direction_order(net, gaussian(0.1), probe(), direction).kind), "gauge");
+  EXPECT_EQ(to_string(direction_order({net, gaussian(0.1), probe()}, direction).kind), "gauge");
 }
 
 TEST_P(Networks, ShiftsOfLogitsAreAGaugeOfTheSoftmaxOnly) {
-  TanhMlp net(GetParam());
+  TanhLayers net(GetParam());
   const WeightDirection shift{{"third.bias", torch::ones({3})}};
-  EXPECT_EQ(to_string(direction_order(net, categorical(), probe(), shift).kind), "gauge");
-  EXPECT_EQ(to_string(direction_order(net, gaussian(), probe(), shift).kind), "regular");
-  EXPECT_EQ(to_string(direction_order(net, bernoulli(), probe(), shift).kind), "regular");
+  EXPECT_EQ(to_string(direction_order({net, categorical(), probe()}, shift).kind), "gauge");
+  EXPECT_EQ(to_string(direction_order({net, gaussian(), probe()}, shift).kind), "regular");
+  EXPECT_EQ(to_string(direction_order({net, bernoulli(), probe()}, shift).kind), "regular");
 }
 
 INSTANTIATE_TEST_SUITE_P(StepsTrained, Networks, testing::Values(0, 300));
 
 // The same network written as a function of one vector.
 TEST(WeightDirection, IsDirectionOrderOfTheFlatNetwork) {
-  TanhMlp net(50);
+  TanhLayers net(50);
   const Data data = probe();
   const WeightDirection direction = random_direction(net);
   const at::Tensor x = data.inputs[0].to(torch::kDouble);
@@ -131,7 +131,7 @@ TEST(WeightDirection, IsDirectionOrderOfTheFlatNetwork) {
   for (const bool softmax : {false, true}) {
     const DirectionOrder expected = direction_order(
         softmax ? categorical_excess(output, point) : gaussian_excess(output, point), point, flat(parts));
-    const DirectionOrder found = direction_order(net, softmax ? categorical() : gaussian(), data, direction);
+    const DirectionOrder found = direction_order({net, softmax ? categorical() : gaussian(), data}, direction);
     EXPECT_EQ(to_string(found.kind), to_string(expected.kind));
     ASSERT_EQ(found.points.size(), expected.points.size());
     for (std::size_t i = 0; i < found.points.size(); ++i) {
@@ -141,7 +141,7 @@ TEST(WeightDirection, IsDirectionOrderOfTheFlatNetwork) {
 }
 
 TEST(WeightDirection, LeavesTheModelAsItWas) {
-  TanhMlp net(0);
+  TanhLayers net(0);
   net.first->weight.mutable_grad() = torch::ones({7, 6});
   net.third->bias.set_requires_grad(false);
   std::vector<at::Tensor> before;
@@ -156,7 +156,7 @@ TEST(WeightDirection, LeavesTheModelAsItWas) {
   torch::manual_seed(test::seed(5));
   Recorder recorder(net);
   recorder.start();
-  direction_order(net, gaussian(), data, {{"second.weight", torch::ones({5, 7})}}, OrderOptions().points(6));
+  direction_order({net, gaussian(), data}, {{"second.weight", torch::ones({5, 7})}}, OrderOptions().points(6));
   for (const CapturedLayer& layer : recorder.take().layers) EXPECT_TRUE(layer.calls.empty()) << layer.layer;
   EXPECT_TRUE(torch::equal(torch::rand({3}), next));
   EXPECT_TRUE(net.is_training());
@@ -171,10 +171,10 @@ TEST(WeightDirection, LeavesTheModelAsItWas) {
 }
 
 TEST(WeightDirection, NamesWhatIsWrong) {
-  TanhMlp net(0);
+  TanhLayers net(0);
   net.third->bias.set_requires_grad(false);
   const auto message = [&](const LikelihoodPtr& likelihood, const WeightDirection& direction) {
-    return message_of([&] { direction_order(net, likelihood, probe(5), direction); });
+    return message_of([&] { direction_order({net, likelihood, probe(5)}, direction); });
   };
   EXPECT_THAT(message(gaussian(), {{"fourth.weight", torch::ones({3})}}),
               HasSubstr("is 'fourth.weight', expected one of"));

@@ -100,12 +100,12 @@ class Merged : public testing::TestWithParam<int> {};
 TEST_P(Merged, ReadsAreThoseOfOneProcess) {
   for (const Fisher fisher : {Fisher::True, Fisher::Empirical}) {
     const ReadOptions options = ReadOptions().reading(kAllSides).fisher(fisher).batch_size(16);
-    const std::vector<Signature> single = read(*network(), categorical(), data(), options);
+    const std::vector<Signature> single = read({*network(), categorical(), data()}, options);
     std::vector<Signature> merged;
     const auto thrown = on_ranks(GetParam(), [&](const RanksPtr& ranks) {
       ReadOptions own = options;
       own.reading().ranks(ranks);
-      const auto signatures = read(*network(), categorical(), part(data(), *ranks), own);
+      const auto signatures = read({*network(), categorical(), part(data(), *ranks)}, own);
       if (ranks->rank() == 0) {
         merged = signatures;
       } else if (!signatures.empty()) {
@@ -167,7 +167,7 @@ LlcEstimate estimated(const RanksPtr& ranks, Sampler sampler) {
                                  .keep_trace(true)
                                  .keep_weights(4)
                                  .ranks(ranks);
-  return estimate_llc(*network(), categorical(), data(), options);
+  return estimate_llc({*network(), categorical(), data()}, options);
 }
 
 TEST_P(Merged, ChainsOverRanksGiveTheEstimateOfOneProcess) {
@@ -297,7 +297,7 @@ TEST(RanksFail, ReadThrowsOnAllWhereOneThrows) {
         if (ranks->rank() == failing) throw std::runtime_error("disk gone");
         return dynamic_cast<Network&>(model).forward(inputs[0]);
       };
-      read(*network(), categorical(), part(data(), *ranks), forward,
+      read({*network(), categorical(), part(data(), *ranks), forward},
            ReadOptions().reading(ReadingOptions().ranks(ranks)));
     });
     for (int rank = 0; rank < 4; ++rank) {
@@ -309,7 +309,7 @@ TEST(RanksFail, ReadThrowsOnAllWhereOneThrows) {
 
 TEST(RanksFail, ReadRefusesDifferentFishers) {
   const auto thrown = on_ranks(3, [&](const RanksPtr& ranks) {
-    read(*network(), categorical(), part(data(), *ranks),
+    read({*network(), categorical(), part(data(), *ranks)},
          ReadOptions()
              .reading(ReadingOptions().ranks(ranks))
              .fisher(ranks->rank() == 2 ? Fisher::Empirical : Fisher::True));
@@ -410,7 +410,7 @@ TEST_P(LostLeaf, EndsTheReadingsOfAllAboveAtOnce) {
     }
     for (int i = 0; i < 2; ++i) {
       try {
-        monitor.read(categorical(), own, forward_of<Network>());
+        monitor.read({*model, categorical(), own});
       } catch (const RankError& error) {
         reads[self].emplace_back(error.what());
       }
@@ -554,7 +554,7 @@ TEST(RanksFail, AnErrorThatWaitsEndsTheReadOfAll) {
     for (int i = 0; i < 2; ++i) {
       std::string& outcome = reads[static_cast<std::size_t>(ranks->rank())].emplace_back();
       try {
-        monitor.read(categorical(), own, forward_of<Network>());
+        monitor.read({*model, categorical(), own});
       } catch (const std::exception& error) {
         outcome = error.what();
       }
@@ -578,7 +578,7 @@ TEST(RanksFail, ALossBesideAnErrorOfOnesOwnIsInTheLog) {
     };
     for (int i = 0; i < 2; ++i) {
       try {
-        monitor.read(categorical(), own, failing);
+        monitor.read({*model, categorical(), own, failing});
       } catch (const std::exception& error) {
         outcomes.emplace_back(error.what());
       }
@@ -619,7 +619,7 @@ std::vector<std::string> chains_fail(const std::function<void(const RanksPtr&)>&
 TEST(RanksFail, ChainsNeedTheSameWeightsAndData) {
   const auto errors = chains_fail([](const RanksPtr& ranks) {
     const Data all = data();
-    estimate_llc(*network(), categorical(), ranks->rank() == 2 ? all.slice(0, 40) : all,
+    estimate_llc({*network(), categorical(), ranks->rank() == 2 ? all.slice(0, 40) : all},
                  LlcOptions().max_gradients(2000).ranks(ranks));
   });
   EXPECT_THAT(errors[0], HasSubstr("estimate_llc: rank 2: 323 weights, 40 samples"));
@@ -636,7 +636,7 @@ TEST(RanksFail, ChainsEndOnAllWhereOneThrows) {
           if (ranks->rank() == failing && ++calls > 40) number ? throw 42 : throw std::runtime_error("disk gone");
           return dynamic_cast<Network&>(model).forward(inputs[0]);
         };
-        estimate_llc(*network(), categorical(), data(), forward,
+        estimate_llc({*network(), categorical(), data(), forward},
                      LlcOptions().max_gradients(2000).threads(1).ranks(ranks));
       });
       for (int rank = 0; rank < 3; ++rank) {
@@ -654,9 +654,9 @@ TEST(RanksFail, ChainsOfARankThatCannotBeginEndTheOthers) {
     const auto errors = chains_fail([&](const RanksPtr& ranks) {
       Data own = data();
       if (ranks->rank() == failing) own.targets = at::Tensor();
-      estimate_llc(*network(), categorical(), own, LlcOptions().max_gradients(2000).ranks(ranks));
+      estimate_llc({*network(), categorical(), own}, LlcOptions().max_gradients(2000).ranks(ranks));
     });
-    EXPECT_THAT(errors, Each(HasSubstr("the data has no targets"))) << failing;
+    EXPECT_THAT(errors, Each(HasSubstr("data.targets is undefined"))) << failing;
   }
 }
 
@@ -666,7 +666,7 @@ LlcEstimate spread_estimate(const std::function<LlcOptions(int rank, LlcOptions)
   const auto thrown = on_ranks(3, [&](const RanksPtr& ranks) {
     const LlcOptions same =
         LlcOptions().sampler(Sampler::Mala).chains(3).threads(1).burn_in(20).draws(60).localization(5).ranks(ranks);
-    LlcEstimate own = estimate_llc(*network(), categorical(), data(), options_of(ranks->rank(), same));
+    LlcEstimate own = estimate_llc({*network(), categorical(), data()}, options_of(ranks->rank(), same));
     if (ranks->rank() == 0) estimate = std::move(own);
   });
   EXPECT_THAT(thrown, Each(IsEmpty()));
