@@ -1,5 +1,6 @@
 // What the weight-side Gram matrices K_l of all layers and their eigenvalues cost, from nothing to the numbers, beside
-// what libraries in Python take that write the per-sample gradients out: the work of DESIGN.md section 9.
+// what libraries in Python take that write the per-sample gradients out: the work of src/docs/the_method.md,
+// Benchmarks.
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
