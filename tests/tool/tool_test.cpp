@@ -10,6 +10,7 @@
 #include <dds/learning_coefficient.hpp>
 #include <dds/llc.hpp>
 #include <dds/read.hpp>
+#include <dds/run.hpp>
 #include <dds/script.hpp>
 #include <fstream>
 #include <map>
@@ -17,7 +18,6 @@
 #include <regex>
 
 #include "src/log/csv.hpp"
-#include "src/log/run.hpp"
 #include "tests/log/fixture.hpp"
 #include "tests/paths.hpp"
 
@@ -99,29 +99,29 @@ TEST_P(ToolRefuses, InOneLine) {
   EXPECT_NE(result.error.find(GetParam().says), std::string::npos) << result.error;
 }
 
-INSTANTIATE_TEST_SUITE_P(CommandLines, ToolRefuses,
-                         Values(Refused{"nothing", "", 2, "command"}, Refused{"unknown", "frobnicate", 2, "frobnicate"},
-                                Refused{"missing", "read model.pt", 2, "DATA"},
-                                Refused{"format", "export % --to xml --out %x", 2, "xml"},
-                                Refused{"interval", "watch %run --interval 0", 2, "--interval"},
-                                Refused{"interval_negative", "watch %run --interval -1", 2, "--interval"},
-                                Refused{"interval_long", "watch %run --interval 86401", 2, "--interval"},
-                                Refused{"interval_infinite", "watch %run --interval inf", 2, "--interval"},
-                                Refused{"interval_beyond_clocks", "watch %run --interval 1e300", 2, "--interval"},
-                                Refused{"interval_nan", "watch %run --interval nan", 2, "nan is no number of seconds"},
-                                Refused{"no_run", "report %nowhere", 1, "nowhere holds no run"},
-                                Refused{"twice", "report %run %run/../run --out %page.html", 1, "twice"},
-                                Refused{"over_the_run", "export %run --to csv --out %run", 1, "expected a folder that is no run"},
-                                Refused{"no_archive", "read %text %text", 1, "no TorchScript archive"},
-                                Refused{"llc_of_nothing", "llc", 2, "RUN is missing"},
-                                Refused{"llc_steps", "llc --model m --data d --steps 3", 2, "--steps"},
-                                Refused{"llc_kind", "llc %run --kind best", 2, "best"},
-                                Refused{"llc_unlogged", "llc --model m --data d --read", 2, "--read"},
-                                Refused{"no_model", "llc %run", 1, "has no model.pt"},
-                                Refused{"no_snapshots", "llc %run --model %text --data %text", 1, "has no snapshots"},
-                                Refused{"no_file", "read %nothing %text", 1, "there is no such file"},
-                                Refused{"rank", "lambda linear 4 4 --rank 5", 1, "5"}),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    CommandLines, ToolRefuses,
+    Values(Refused{"nothing", "", 2, "command"}, Refused{"unknown", "frobnicate", 2, "frobnicate"},
+           Refused{"missing", "read model.pt", 2, "DATA"}, Refused{"format", "export % --to xml --out %x", 2, "xml"},
+           Refused{"interval", "watch %run --interval 0", 2, "--interval"},
+           Refused{"interval_negative", "watch %run --interval -1", 2, "--interval"},
+           Refused{"interval_long", "watch %run --interval 86401", 2, "--interval"},
+           Refused{"interval_infinite", "watch %run --interval inf", 2, "--interval"},
+           Refused{"interval_beyond_clocks", "watch %run --interval 1e300", 2, "--interval"},
+           Refused{"interval_nan", "watch %run --interval nan", 2, "nan is no number of seconds"},
+           Refused{"no_run", "report %nowhere", 1, "nowhere holds no run"},
+           Refused{"twice", "report %run %run/../run --out %page.html", 1, "twice"},
+           Refused{"over_the_run", "export %run --to csv --out %run", 1, "expected a folder that is no run"},
+           Refused{"no_archive", "read %text %text", 1, "no TorchScript archive"},
+           Refused{"llc_of_nothing", "llc", 2, "RUN is missing"},
+           Refused{"llc_steps", "llc --model m --data d --steps 3", 2, "--steps"},
+           Refused{"llc_kind", "llc %run --kind best", 2, "best"},
+           Refused{"llc_unlogged", "llc --model m --data d --read", 2, "--read"},
+           Refused{"no_model", "llc %run", 1, "has no model.pt"},
+           Refused{"no_snapshots", "llc %run --model %text --data %text", 1, "has no snapshots"},
+           Refused{"no_file", "read %nothing %text", 1, "there is no such file"},
+           Refused{"rank", "lambda linear 4 4 --rank 5", 1, "5"}),
+    [](const auto& info) { return info.param.name; });
 
 TEST_F(ToolTest, AttachTakesNoMemoryForWhatAProgramOnlyTellsOf) {
   Elf64_Ehdr header = {};
@@ -248,7 +248,7 @@ TEST_P(ToolReads, WhatTheLibraryReads) {
     EXPECT_EQ(run.signatures[i].fisher_kind, expected[i].fisher_kind);
   }
   EXPECT_TRUE(row_with(result.out, "first Raw activation - 20 5 ").ends_with(" ok")) << result.out;
-  EXPECT_EQ(run.description["likelihood"], "categorical");
+  EXPECT_EQ(test::described(run, "likelihood"), "categorical");
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, ToolReads,
@@ -351,7 +351,7 @@ TEST_F(ToolLlc, OfAModelIsThatOfTheLibrary) {
   EXPECT_EQ(run.estimates[0].verdict(), own.verdict());
   EXPECT_EQ(run.estimates[0].parameters, 15);
   EXPECT_EQ(run.estimates[0].kind, LlcKind::Tilted);
-  EXPECT_EQ(run.description["llc"]["likelihood"], "categorical");
+  EXPECT_EQ(test::described(run, "llc")["likelihood"], "categorical");
   EXPECT_NE(result.out.find("40 samples, likelihood categorical, tilted estimator (ours"), std::string::npos);
 }
 
