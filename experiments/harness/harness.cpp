@@ -131,6 +131,10 @@ Claim at_most(Claim claim, double goal) {
   return claim;
 }
 
+double average(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
 std::optional<Interval> mean_of(const std::vector<double>& values) {
   if (values.size() < 4) return std::nullopt;
   const MeanEstimate mean = estimate_mean(values);
@@ -140,8 +144,7 @@ std::optional<Interval> mean_of(const std::vector<double>& values) {
 std::optional<Interval> range_of(const std::vector<double>& values) {
   if (values.empty()) return std::nullopt;
   const auto [least, largest] = std::minmax_element(values.begin(), values.end());
-  const double sum = std::accumulate(values.begin(), values.end(), 0.0);
-  return Interval{sum / static_cast<double>(values.size()), *least, *largest};
+  return Interval{average(values), *least, *largest};
 }
 
 std::optional<Interval> interval_of(const RankCorrelation& correlation) {

@@ -15,12 +15,6 @@ using nlohmann::json;
 
 namespace {
 
-double mean(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double value : values) sum += value;
-  return sum / static_cast<double>(values.size());
-}
-
 // ---- tables ----
 
 constexpr std::pair<const char*, Observable> kObservables[] = {{"log det+", log_volume},
@@ -160,7 +154,7 @@ ex::Table observables(const Study& study) {
             right += std::abs(*value - static_cast<double>(dead)) < 0.5;
             values.push_back(*value);
           }
-          row.push_back(values.empty() ? json() : json(mean(values)));
+          row.push_back(values.empty() ? json() : json(ex::average(values)));
         }
         row.push_back(runs);
         row.push_back(static_cast<double>(right) / static_cast<double>(runs));

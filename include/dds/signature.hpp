@@ -1,4 +1,4 @@
-// A signature: what is read from one layer, on one side, at one step. DESIGN of a reading:
+// A signature: what is read from one layer, on one side, at one step. The way of a reading:
 //
 //   rows M (n x d)  ->  triangular factor R  ->  singular values sigma_1 >= ... >= sigma_min(n,d)  ->  Signature
 //

@@ -50,7 +50,8 @@ std::vector<Side> sides_of(const Options& options, bool with_likelihood) {
   for (const std::string& side : options.sides) sides.push_back(side_from_string(side));
   if (sides.empty()) return with_likelihood ? ReadingOptions().sides() : std::vector<Side>{Side::Activation};
   if (!with_likelihood && std::find(sides.begin(), sides.end(), Side::Fisher) != sides.end())
-    throw_invalid("read", "--side", "fisher", "activation or input, where neither --likelihood nor targets tell more");
+    throw_invalid("read", "--side", value_text("fisher"),
+                  "activation or input, where neither --likelihood nor targets tell more");
   return sides;
 }
 

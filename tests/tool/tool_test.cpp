@@ -16,6 +16,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
+#include <set>
 
 #include "src/log/csv.hpp"
 #include "tests/log/fixture.hpp"
@@ -609,6 +610,13 @@ TEST_F(ToolTest, FiguresShowReadsBeforeStepsOfEveryLayer) {
   EXPECT_NE(script.find("<< EOD\n1 -5\nEOD"), std::string::npos) << "read";
   EXPECT_NE(script.find("<< EOD\n1 -3\nEOD"), std::string::npos) << "step, where there is no read";
   EXPECT_NE(script.find("\n0 2998 -5\n0 2999 -3\n"), std::string::npos) << "the heat map has all";
+
+  const std::string theme = content(fs::path(test::kSourceRoot) / "src/page/theme.js");
+  const std::regex color("'(#[0-9a-f]{6})'");
+  std::set<std::string> colors;
+  for (std::sregex_iterator at(script.begin(), script.end(), color), end; at != end; ++at) colors.insert((*at)[1]);
+  EXPECT_GE(colors.size(), 8u);
+  for (const std::string& one : colors) EXPECT_NE(theme.find(one), std::string::npos) << one << " is not of the pages";
 }
 
 TEST_F(ToolTest, FiguresOfARunWithoutRowsAreNone) {
