@@ -23,6 +23,7 @@
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
 #include <dds/report.hpp>
+#include <dds/run.hpp>
 #include <dds/script.hpp>
 #include <dds/signature.hpp>
 #include <dds/spectrum.hpp>
