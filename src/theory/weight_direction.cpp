@@ -7,7 +7,7 @@
 
 #include <algorithm>
 #include <dds/error.hpp>
-#include <dds/recorder.hpp>
+#include <dds/suspend_recording.hpp>
 #include <dds/weight_direction.hpp>
 #include <memory>
 #include <utility>
