@@ -27,6 +27,7 @@
 #include <dds/script.hpp>
 #include <dds/signature.hpp>
 #include <dds/spectrum.hpp>
+#include <dds/suspend_recording.hpp>
 #include <dds/triangular.hpp>
 #include <dds/weight_direction.hpp>
 #include <dds/window.hpp>
