@@ -545,9 +545,9 @@ class Monitor::State {
           if (options_.window() > 1) join(layer.reading, side, cancellation);
           Signature like;
           like.step = rows.step;
-          like.source = "step";
+          like.source = Source::Step;
           if (side == Side::Fisher) {
-            like.fisher_kind = "empirical";
+            like.fisher_kind = FisherKind::Empirical;
             like.reduction = layer.targets > 0 ? fmt::format("{}:{}", layer.reduction, layer.targets) : layer.reduction;
           }
           batch.add(layer.reading, side, std::move(like), /*terms=*/1, cancellation);

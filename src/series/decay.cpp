@@ -68,7 +68,8 @@ void DecayCounter::Series::push(Reading reading) {
 
 void DecayCounter::add(const Signature& signature) {
   if (signature.step < options_.first_step() || signature.step > options_.last_step()) return;
-  if (signature.spectrum.empty() || !signature.floor || signature.rank == 0 || signature.rows == 0) return;
+  if (signature.spectrum.empty() || !signature.floor) return;
+  if (signature.rank.value_or(0) == 0 || signature.rows.value_or(0) == 0) return;
   if (options_.relative() && !signature.log10_trace) return;
   Series& series = series_[series_of(signature)];
   // A resumed run repeats steps: the later reading counts.
@@ -76,8 +77,8 @@ void DecayCounter::add(const Signature& signature) {
   if (series.readings.empty()) {
     series = Series();
     // The rank of the run's first reading, but of the first one here if directions were lost before first_step.
-    series.fixed_rank = std::min(signature.fixed_rank.value_or(signature.rank), signature.rank);
-    series.dead_before = signature.dead_directions;
+    series.fixed_rank = std::min(signature.fixed_rank.value_or(*signature.rank), *signature.rank);
+    series.dead_before = signature.dead_directions.value_or(0);
   }
   const auto k = static_cast<std::size_t>(series.fixed_rank);
   if (signature.spectrum.size() < k) return;  // fewer rows than directions
@@ -85,7 +86,7 @@ void DecayCounter::add(const Signature& signature) {
   Reading reading;
   reading.step = signature.step;
   const double offset =
-      -std::log10(static_cast<double>(signature.rows)) - (options_.relative() ? *signature.log10_trace : 0);
+      -std::log10(static_cast<double>(*signature.rows)) - (options_.relative() ? *signature.log10_trace : 0);
   for (std::size_t j = 0; j < k; ++j) {
     reading.log10_lambda.push_back(2 * std::log10(signature.spectrum[j]) + offset);
     reading.above += signature.spectrum[j] > *signature.floor;

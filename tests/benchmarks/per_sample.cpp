@@ -84,7 +84,7 @@ std::int64_t peak(const std::function<void()>& body) {
   }
   close(ends[1]);
   std::int64_t kib = 0;
-  const bool whole = child > 0 && read({ends[0], &kib, sizeof kib}) == sizeof kib;
+  const bool whole = child > 0 && read(ends[0], &kib, sizeof kib) == sizeof kib;
   close(ends[0]);
   if (child > 0) waitpid(child, nullptr, 0);
   if (!whole) throw dds::Error("per_sample: the process that measures memory failed");
