@@ -14,6 +14,7 @@
 #include "src/log/file.hpp"
 #include "src/log/json.hpp"
 #include "src/log/record.hpp"
+#include "src/log/run_files.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/runs.hpp"
 

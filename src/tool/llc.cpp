@@ -25,7 +25,7 @@
 #include "src/attach/names.hpp"
 #include "src/base/check.hpp"
 #include "src/log/json.hpp"
-#include "src/log/run.hpp"
+#include "src/log/run_files.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/samples.hpp"
 #include "src/tool/table.hpp"

@@ -3,11 +3,11 @@
 
 #include <cstdio>
 #include <dds/report.hpp>
+#include <dds/run.hpp>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "src/log/run.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/figures.hpp"
 

@@ -12,6 +12,7 @@
 #include <thread>
 #include <tuple>
 
+#include "src/log/run_files.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/runs.hpp"
 #include "src/tool/table.hpp"
