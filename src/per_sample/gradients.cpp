@@ -23,8 +23,6 @@ using hooks::Terms;
 
 namespace {
 
-constexpr const char* kFunction = "per_sample_gradients";
-
 template <class Named>
 std::vector<std::string> names_of(const std::vector<Named>& all) {
   std::vector<std::string> names;
@@ -49,15 +47,15 @@ std::vector<std::string> names_of(const std::vector<Named>& all) {
 
 PerSampleGradients::Impl::Impl(const torch::nn::Module& model, std::int64_t samples, PerSampleOptions options)
     : samples_(samples), options_(std::move(options)) {
-  check_at_least<std::int64_t>(kFunction, "samples", samples, 1);
-  check_at_least<std::int64_t>(kFunction, "max_bytes", options_.max_bytes(), 1);
-  check(std::isfinite(options_.scale()) && options_.scale() != 0, kFunction, "scale", options_.scale(),
+  check_at_least<std::int64_t>(kPerSampleGradients, "samples", samples, 1);
+  check_at_least<std::int64_t>(kPerSampleGradients, "max_bytes", options_.max_bytes(), 1);
+  check(std::isfinite(options_.scale()) && options_.scale() != 0, kPerSampleGradients, "scale", options_.scale(),
         "a finite number other than 0");
   hooks::for_each_parameter(model, [this](const hooks::FoundParameter& found) { add_parameter(found); });
   for (const auto& rule : options_.samples()) {
     const auto matches = [&](const PerSampleLayer& layer) { return glob_match(rule.first, layer.name); };
     if (std::any_of(layers_.begin(), layers_.end(), matches)) continue;
-    throw_invalid(kFunction, "samples()", fmt::format("for the pattern '{}'", rule.first),
+    throw_invalid(kPerSampleGradients, "samples()", fmt::format("for the pattern '{}'", rule.first),
                   fmt::format("a pattern that matches one of {}", fmt::join(names_of(layers_), ", ")));
   }
 }
@@ -115,7 +113,7 @@ std::optional<SampleRows> PerSampleGradients::Impl::told_rows(const CapturedLaye
     const std::int64_t dims = call.output.dim(), dim = rule.dim < 0 ? rule.dim + dims : rule.dim;
     if (dim < 0 || dim >= dims || call.output.size(dim) % n != 0) {
       throw_invalid(
-          kFunction, fmt::format("samples() for '{}'", name), fmt::format("dimension {}", rule.dim),
+          kPerSampleGradients, fmt::format("samples() for '{}'", name), fmt::format("dimension {}", rule.dim),
           fmt::format("one of the output [{}] that counts {} samples", fmt::join(call.output.sizes(), ", "), n));
     }
     return SampleRows{

@@ -21,6 +21,9 @@
 
 namespace dds {
 
+/// The public function that errors name.
+inline constexpr const char* kPerSampleGradients = "per_sample_gradients";
+
 class PerSampleGradients::Impl {
  public:
   /// Throws InvalidArgument for options that do not fit the model.

@@ -29,12 +29,10 @@ namespace {
 using hooks::SampleRows;
 using Edges = torch::autograd::edge_list;
 
-constexpr const char* kFunction = "per_sample_gradients";
-
 /// Throws CaptureError if rows were lost.
 void check_whole(const Captured& captured) {
   if (captured.errors.empty()) return;
-  throw CaptureError(fmt::format("{}: rows were lost: {}", kFunction, captured.errors.front()));
+  throw CaptureError(fmt::format("{}: rows were lost: {}", kPerSampleGradients, captured.errors.front()));
 }
 
 /// Gradients of sum_i weights_i losses_i where `edges` come in; undefined where none does. Nothing else is computed:
@@ -79,7 +77,7 @@ class OwnPass {
     Captured captured = recorder.take();
     check_whole(captured);
     losses_ = likelihood_.loss(output, data_.targets);
-    check(losses_.dim() == 1 && losses_.size(0) == data_.size(), kFunction,
+    check(losses_.dim() == 1 && losses_.size(0) == data_.size(), kPerSampleGradients,
           fmt::format("the loss of {}", likelihood_.name()), text_of(losses_), fmt::format("shape [{}]", data_.size()));
     impl->mark_coupled(captured);
     if (losses_.requires_grad()) add_calls(captured, *impl);
@@ -202,7 +200,7 @@ class OwnPass {
       const auto& parameter = impl.parameters()[exact[i]];
       const at::Tensor sum = impl.sum(parameter);
       const at::Tensor whole = gradients[i].defined() ? gradients[i] : at::zeros_like(sum);
-      const double eps = machine_epsilon(parameter.tensor.scalar_type(), kFunction);
+      const double eps = machine_epsilon(parameter.tensor.scalar_type(), kPerSampleGradients);
       const double apart = (sum - whole).norm().item<double>(), size = whole.norm().item<double>();
       if (!(apart > 1e3 * eps * size)) continue;
       // Gradients of samples that cancel leave their rounding.
@@ -243,7 +241,7 @@ class OwnPass {
 
 PerSampleGradients per_sample_gradients(const Problem& problem, const PerSampleOptions& options) {
   check_with_targets(problem, "per_sample_gradients");
-  check(options.scale() == 1, kFunction, "scale", options.scale(),
+  check(options.scale() == 1, kPerSampleGradients, "scale", options.scale(),
         "1 where the library runs the model on per-sample losses");
   const ModelGuard guard(problem.model);
   return PerSampleGradients(OwnPass(problem, options).run());
@@ -251,7 +249,7 @@ PerSampleGradients per_sample_gradients(const Problem& problem, const PerSampleO
 
 PerSampleGradients per_sample_gradients(torch::nn::Module& model, const Captured& captured, std::int64_t samples,
                                         const PerSampleOptions& options) {
-  check(!options.one_by_one(), kFunction, "one_by_one", options.one_by_one(),
+  check(!options.one_by_one(), kPerSampleGradients, "one_by_one", options.one_by_one(),
         "false for a recording, whose backward pass is over");
   check_whole(captured);
   auto impl = std::make_shared<PerSampleGradients::Impl>(model, samples, options);
@@ -260,7 +258,9 @@ PerSampleGradients per_sample_gradients(torch::nn::Module& model, const Captured
     for (const CapturedCall& call : site.calls) {
       if (site.kind == "Tap") continue;
       const hooks::CapturedOperator* op = call.captured_operator().get();
-      if (!op) throw_invalid(kFunction, "captured", "without operators", "a recording with RecorderOptions::operators");
+      if (!op)
+        throw_invalid(kPerSampleGradients, "captured", "without operators",
+                      "a recording with RecorderOptions::operators");
       std::vector<at::Tensor> states;
       for (const CapturedCall& state : op->states) states.push_back(state.gradient());
       impl->add(site, call, impl->known_rows(site, call), call.gradient(), std::move(states));

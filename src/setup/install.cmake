@@ -39,7 +39,7 @@ if(TARGET dds_tool)
   list(APPEND components tools)
 endif()
 foreach(component IN LISTS components)
-  install(FILES LICENSE src/docs/third_party.md DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/dds-torch-${component} COMPONENT ${component})
+  install(FILES LICENSE CHANGELOG.md src/docs/third_party.md DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/dds-torch-${component} COMPONENT ${component})
 endforeach()
 
 set(CPACK_PACKAGE_NAME dds-torch)
