@@ -5,7 +5,7 @@
 #include <torch/nn/module.h>
 
 #include <algorithm>
-#include <dds/recorder.hpp>
+#include <dds/suspend_recording.hpp>
 #include <dds/weight_direction.hpp>
 #include <memory>
 #include <utility>
