@@ -22,7 +22,7 @@ TEST(Check, SaysWhatIsWrongAndWhatWasExpected) {
   EXPECT_EQ(message_of([] { check_between("f", "p", 1, 0, 1); }), "f: p is 1, expected a number between 0 and 1");
   EXPECT_EQ(message_of([] { check_positive("f", "x", INFINITY); }), "f: x is inf, expected a positive number");
   EXPECT_EQ(message_of([] {
-              check_finite("f", "y", std::vector{1.0, NAN});
+              check_finite("f", "y", std::vector<double>{1, NAN});
             }),
             "f: y[1] is nan, expected a finite number");
   EXPECT_EQ(message_of([] { check_as_many("f", "y", 2, "x", 3); }), "f: the size of y is 2, expected 3, the size of x");
