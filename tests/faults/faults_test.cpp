@@ -131,11 +131,13 @@ TEST_P(TrainingUnder, GoesOnAndSavesWhatItCan) {
       if (step == 10) fault.begins(run);
       if (step == 25 && !fault.to_the_end) fault.ends(run);
     };
-    const auto options = MonitorOptions().every(2).worker(worker).on_error([&](const std::exception& error) {
-      ++reports;
-      reported.insert(error.what());
-      told += std::string_view(error.what()).find(fault.told) != std::string_view::npos;
-    });
+    const auto reading = ReadingOptions().spectra(true);
+    const auto options =
+        MonitorOptions().every(2).reading(reading).worker(worker).on_error([&](const std::exception& error) {
+          ++reports;
+          reported.insert(error.what());
+          told += std::string_view(error.what()).find(fault.told) != std::string_view::npos;
+        });
     const at::Tensor attached = test::train(training, options, log::directory(run, {.tensorboard = true}));
     expect(torch::equal(weights, attached), "the weights are others");
     expect(reports == std::ssize(reported), fmt::format("{} reports of {} errors", reports, reported.size()));
@@ -158,6 +160,8 @@ TEST_P(TrainingUnder, GoesOnAndSavesWhatItCan) {
       expect(std::ssize(log.signatures) == 4 * readings, fmt::format("{} signatures", log.signatures.size()));
       expect(log.estimates.size() == 7, fmt::format("{} estimates", log.estimates.size()));
     }
+    for (const Signature& s : log.signatures)
+      expect(s.spectrum.empty() != s.has_numbers(), fmt::format("{} has no spectrum", s.layer));
     for (const char* file : {"signatures.csv", "spectra.jsonl", "llc.csv", "metrics.csv"})
       expect(content(run / file).ends_with('\n'), fmt::format("{} ends in part of a row", file));
     return wrong.empty() ? "right" : wrong;

@@ -1,6 +1,7 @@
 // spectra.jsonl: every spectrum finds its row again, and lines without a row count for nothing.
 #include "src/log/spectra.hpp"
 
+#include <cmath>
 #include <limits>
 
 #include "src/log/csv.hpp"
