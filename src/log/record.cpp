@@ -30,7 +30,7 @@ json cell_of(double value) { return std::isfinite(value) ? json(value) : json();
 json cell_of(const std::string& value) { return value.empty() ? json() : json(value); }
 json cell_of(Side value) { return std::string(to_string(value)); }
 json cell_of(StatusSet value) { return to_string(value); }
-json cell_of(LlcKind value) { return value == LlcKind::Plain ? "plain" : "tilted"; }
+json cell_of(LlcKind value) { return std::string(to_string(value)); }
 json cell_of(const std::vector<std::string>& failures) {
   return failures.empty() ? std::string(kConverged) : fmt::format("{}", fmt::join(failures, kFailureSeparator));
 }
@@ -65,10 +65,7 @@ void parse(std::string_view text, bool& value) {
 }
 void parse(std::string_view text, std::string& value) { value = text; }
 void parse(std::string_view text, Side& value) { value = side_from_string(text); }
-void parse(std::string_view text, LlcKind& value) {
-  if (text != "plain" && text != "tilted") refuse(text, "plain or tilted");
-  value = text == "plain" ? LlcKind::Plain : LlcKind::Tilted;
-}
+void parse(std::string_view text, LlcKind& value) { value = llc_kind_from_string(text); }
 
 /// The pieces of `text` between separators; one empty piece for an empty text.
 std::vector<std::string> split(std::string_view text, std::string_view separator) {
