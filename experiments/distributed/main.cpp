@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <dds/run.hpp>
 #include <fstream>
 #include <map>
 #include <memory>
@@ -16,7 +17,6 @@
 #include "experiments/distributed/processes.hpp"
 #include "experiments/distributed/training.hpp"
 #include "experiments/harness/harness.hpp"
-#include "src/log/run.hpp"
 
 namespace {
 
@@ -256,7 +256,8 @@ std::string trouble(const Loss& loss, const std::vector<std::optional<int>>& sta
   std::map<std::int64_t, int> rows;
   const dds::log::Run run = dds::log::read_run(out / "log");
   for (const dds::Signature& s : run.signatures) {
-    if (s.rows % loss.job.batch != 0) return fmt::format("step {} has a reading of {} rows", s.step, s.rows);
+    if (!s.rows || *s.rows % loss.job.batch != 0)
+      return fmt::format("step {} has a reading of {} rows", s.step, s.rows.value_or(0));
     ++rows[s.step];
   }
   constexpr int kSeries = 8;

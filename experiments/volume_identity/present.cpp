@@ -15,12 +15,6 @@ using nlohmann::json;
 
 namespace {
 
-double mean(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double value : values) sum += value;
-  return sum / static_cast<double>(values.size());
-}
-
 // ---- tables ----
 
 constexpr std::pair<const char*, Observable> kObservables[] = {{"log det+", log_volume},
@@ -45,7 +39,7 @@ ex::Table slopes(const Study& study) {
           predicted = one * (observable == log_volume ? static_cast<double>(path.dead) : 1.0) / (power ? depth : 1.0);
         }
         table.rows.push_back({path.family, path.depth, path.dead, path.seed, count.series.layer,
-                              std::string(to_string(count.series.side)), count.series.fisher_kind, name, fit->n,
+                              std::string(to_string(count.series.side)), fisher_text(count.series), name, fit->n,
                               fit->slope, fit->low, fit->high, predicted});
       }
     }
@@ -60,7 +54,7 @@ ex::Table counts(const Study& study) {
   for (const Path& path : study.paths()) {
     for (const dds::DecayCount& c : path.counts) {
       table.rows.push_back({path.family, path.depth, path.dead, path.seed, c.series.layer,
-                            std::string(to_string(c.series.side)), c.series.fisher_kind, applies(path, c.series),
+                            std::string(to_string(c.series.side)), fisher_text(c.series), applies(path, c.series),
                             std::string(to_string(c.status)), c.count ? json(*c.count) : json(), c.low, c.high, c.sunk,
                             number(c.volume_ratio), number(c.decades), c.first_step, c.last_step, c.statement()});
     }
@@ -139,7 +133,7 @@ const Reader kReaders[] = {
      [](const Study&, const Path& p, Series id) { return fall(p, id, [](const auto& s) { return *s.stable_rank; }); }},
     {"numerical rank: fall over the run",
      [](const Study&, const Path& p, Series id) {
-       return fall(p, id, [](const auto& s) { return static_cast<double>(s.rank); });
+       return fall(p, id, [](const auto& s) { return static_cast<double>(*s.rank); });
      }},
 };
 
@@ -160,7 +154,7 @@ ex::Table observables(const Study& study) {
             right += std::abs(*value - static_cast<double>(dead)) < 0.5;
             values.push_back(*value);
           }
-          row.push_back(values.empty() ? json() : json(mean(values)));
+          row.push_back(values.empty() ? json() : json(ex::average(values)));
         }
         row.push_back(runs);
         row.push_back(static_cast<double>(right) / static_cast<double>(runs));
@@ -173,8 +167,6 @@ ex::Table observables(const Study& study) {
 
 // ---- figures ----
 
-constexpr int kInk = 8;  // colour of what is fitted, over the dots
-
 /// Points of one series and the line fitted to those in the window.
 void add_curves(ex::Panel& panel, const Path& path, const dds::SeriesId& series, Observable observable,
                 const std::string& name, int colour) {
@@ -184,7 +176,7 @@ void add_curves(ex::Panel& panel, const Path& path, const dds::SeriesId& series,
   panel.curves.push_back(std::move(dots));
   const auto fit = slope(path, series, observable);
   if (!fit) return;
-  ex::Curve line{"", {}, {}, kInk, true, false, true};
+  ex::Curve line{"", {}, {}, ex::kInk, true, false, true};
   const auto [low, high] = std::minmax_element(all.x.begin(), all.x.end());
   for (const double x : {std::max(*low, std::log10(path.low)), std::min(*high, std::log10(path.high))}) {
     line.x.push_back(std::pow(10, x));
@@ -262,11 +254,11 @@ ex::Panel eigenvalues(const Path& path, const dds::SeriesId& series) {
   const std::size_t k = readings.empty() ? 0 : readings.front()->spectrum.size();
   for (std::size_t j = 0; j < k; ++j) {
     const bool lowest = count && static_cast<std::int64_t>(j) >= count->fixed_rank - path.dead;
-    ex::Curve curve{lowest ? "the r smallest" : "the others", {}, {}, lowest ? 1 : 6, true, false, false};
+    ex::Curve curve{lowest ? "the r smallest" : "the others", {}, {}, lowest ? 1 : ex::kGrey, true, false, false};
     for (const dds::Signature* signature : readings) {
       if (!(signature->spectrum[j] > *signature->floor)) continue;
       curve.x.push_back(static_cast<double>(signature->step));
-      curve.y.push_back(2 * std::log10(signature->spectrum[j]) - std::log10(static_cast<double>(signature->rows)));
+      curve.y.push_back(2 * std::log10(signature->spectrum[j]) - std::log10(static_cast<double>(*signature->rows)));
     }
     panel.curves.push_back(std::move(curve));
   }

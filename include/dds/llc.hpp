@@ -81,7 +81,7 @@ struct LlcOptions {
   /// c = eps h_max, between 0 and 2. With mini-batches of m samples at most 0.072 m / (n beta): see
   /// LlcDiagnostics::batch_noise.
   TORCH_ARG(double, relative_step) = 0.5;
-  /// gamma, positive. Empty: searched for, in steps of 4, around 0.03 sqrt(n beta).
+  /// gamma, positive. Empty: searched for, in steps of 4, around 0.03 sqrt(n beta) (src/docs/the_method.md).
   TORCH_ARG(std::optional<double>, gamma) = std::nullopt;
   /// n beta, positive. Empty: n / log n, which needs two samples.
   TORCH_ARG(std::optional<double>, n_beta) = std::nullopt;

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <dds/error.hpp>
 #include <dds/llc.hpp>
-#include <dds/recorder.hpp>
+#include <dds/suspend_recording.hpp>
 #include <memory>
 #include <optional>
 #include <utility>

@@ -10,7 +10,6 @@
 #include <limits>
 
 #include "src/log/csv.hpp"
-#include "src/log/json.hpp"
 
 namespace dds::log {
 namespace {
@@ -28,9 +27,11 @@ json cell_of(std::int64_t value) { return value; }
 json cell_of(std::uint64_t value) { return value; }
 json cell_of(double value) { return std::isfinite(value) ? json(value) : json(); }
 json cell_of(const std::string& value) { return value.empty() ? json() : json(value); }
-json cell_of(Side value) { return std::string(to_string(value)); }
-json cell_of(StatusSet value) { return to_string(value); }
-json cell_of(LlcKind value) { return std::string(to_string(value)); }
+template <class Enumeration>
+json cell_of(Enumeration value) {
+  return std::string(to_string(value));
+}
+json cell_of(c10::ScalarType value) { return c10::toString(value); }
 json cell_of(const std::vector<std::string>& failures) {
   return failures.empty() ? std::string(kConverged) : fmt::format("{}", fmt::join(failures, kFailureSeparator));
 }
@@ -65,6 +66,11 @@ void parse(std::string_view text, bool& value) {
 }
 void parse(std::string_view text, std::string& value) { value = text; }
 void parse(std::string_view text, Side& value) { value = side_from_string(text); }
+void parse(std::string_view text, Source& value) { value = source_from_string(text); }
+void parse(std::string_view text, FisherKind& value) { value = fisher_kind_from_string(text); }
+void parse(std::string_view text, RowMode& value) { value = row_mode_from_string(text); }
+void parse(std::string_view text, c10::ScalarType& value) { value = dtype_from_string(text); }
+void parse(std::string_view text, StatusSet& value) { value = status_from_string(text); }
 void parse(std::string_view text, LlcKind& value) { value = llc_kind_from_string(text); }
 
 /// The pieces of `text` between separators; one empty piece for an empty text.
@@ -80,20 +86,6 @@ std::vector<std::string> split(std::string_view text, std::string_view separator
 
 void parse(std::string_view text, std::vector<std::string>& failures) {
   failures = text == kConverged ? std::vector<std::string>{} : split(text, kFailureSeparator);
-}
-
-Status status_of(std::string_view name) {
-  for (int bit = 0; bit < std::numeric_limits<std::uint32_t>::digits; ++bit) {
-    const auto status = static_cast<Status>(1u << bit);
-    if (to_string(StatusSet(status)) == name) return status;
-  }
-  refuse(name, "a status");
-}
-
-void parse(std::string_view text, StatusSet& value) {
-  value = {};
-  if (text == to_string(StatusSet())) return;
-  for (const std::string& name : split(text, "+")) value |= status_of(name);
 }
 
 template <class T>
@@ -157,33 +149,6 @@ Row row_of(const std::vector<std::string>& fields, const Columns<Row>& columns) 
     if (columns[i]) assign(row, *columns[i], fields[i]);
   }
   return row;
-}
-
-std::string json_line(const Signature& signature, bool with_spectrum) {
-  nlohmann::ordered_json object;
-  for (const auto& column : schema::signature_columns) object[std::string(column.name)] = cell(signature, column);
-  if (with_spectrum && !signature.spectrum.empty()) object["spectrum"] = signature.spectrum;
-  // A layer's name may be any bytes; what is no UTF-8 is replaced rather than refused.
-  return json_text(object) + "\n";
-}
-
-Signature signature_of_json(std::string_view line, bool whole) {
-  const json object = parse_json<json>(line);
-  if (!object.is_object()) refuse(line.substr(0, 40), "a JSON object");
-  Signature signature;
-  for (const auto& column : schema::signature_columns) {
-    const auto found = object.find(std::string(column.name));
-    if (found == object.end() && !whole) continue;
-    if (found == object.end()) throw InvalidArgument(fmt::format("column {} is missing", column.name));
-    assign(signature, column, field_text(*found));
-  }
-  if (const auto found = object.find("spectrum"); found != object.end()) {
-    const bool numbers = found->is_array() && std::all_of(found->begin(), found->end(),
-                                                          [](const json& v) { return v.is_number() || v.is_null(); });
-    if (!numbers) refuse(found->dump().substr(0, 40), "a list of numbers as spectrum");
-    for (const json& value : *found) signature.spectrum.push_back(value.is_null() ? kNan : value.get<double>());
-  }
-  return signature;
 }
 
 template json cell(const Signature&, const schema::Column<Signature>&);

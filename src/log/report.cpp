@@ -1,8 +1,7 @@
-// report.html: the page of src/log/report/ with the runs' data, the scripts and the chart library put into it.
+// report.html: the runs' data on a page, and the scripts of src/log/report that draw them.
 #include <fmt/format.h>
 
 #include <dds/report.hpp>
-#include <map>
 #include <string>
 #include <utility>
 
@@ -14,13 +13,16 @@
 #include "src/log/findings.hpp"
 #include "src/log/json.hpp"
 #include "src/log/record.hpp"
-#include "src/log/run.hpp"
+#include "src/log/run_files.hpp"
+#include "src/page/page.hpp"
 
 namespace dds {
 namespace {
 
 using nlohmann::json;
 using nlohmann::ordered_json;
+
+json number(const std::optional<double>& value) { return value ? json(*value) : json(); }
 
 /// A table as the page takes it: {column: [value of row 0, value of row 1, ...]}.
 template <class Row>
@@ -31,6 +33,19 @@ ordered_json columns(const std::vector<Row>& rows) {
     for (const Row& row : rows) values.push_back(log::cell(row, column));
     table[std::string(column.name)] = values;
   }
+  return table;
+}
+
+/// The table of signatures with the quantities that follow from its columns.
+ordered_json signature_columns(const std::vector<Signature>& signatures) {
+  ordered_json table = columns(signatures);
+  json volumes = json::array(), shares = json::array();
+  for (const Signature& s : signatures) {
+    volumes.push_back(number(s.volume_per_dimension()));
+    shares.push_back(number(s.log10_lambda_share()));
+  }
+  table["volume_per_dimension"] = volumes;
+  table["log10_lambda_share"] = shares;
   return table;
 }
 
@@ -49,8 +64,6 @@ json spectra(const std::vector<Signature>& signatures) {
   }
   return out;
 }
-
-json number(const std::optional<double>& value) { return value ? json(*value) : json(); }
 
 json correlation(const RankCorrelation& c) {
   return {{"n", c.n}, {"rho", number(c.rho)}, {"low", number(c.low)}, {"high", number(c.high)}};
@@ -82,8 +95,8 @@ ordered_json count_json(const DecayCount& count) {
   }
   return {{"layer", count.series.layer},
           {"side", to_string(count.series.side)},
-          {"source", count.series.source},
-          {"fisher_kind", count.series.fisher_kind},
+          {"source", to_string(count.series.source)},
+          {"fisher_kind", count.series.fisher_kind ? json(to_string(*count.series.fisher_kind)) : json()},
           {"status", to_string(count.status)},
           {"count", count.count ? json(*count.count) : json()},
           {"low", count.low},
@@ -103,8 +116,8 @@ ordered_json run_data(const log::Run& run) {
   const auto comparisons = log::compare(run);
   const auto counts = log::decay_counts(run);
   ordered_json data{{"name", run.name},
-                    {"run", run.description},
-                    {"signatures", columns(run.signatures)},
+                    {"run", log::read_description(run.directory)},
+                    {"signatures", signature_columns(run.signatures)},
                     {"llc", columns(run.estimates)},
                     {"metrics", columns(run.metrics)},
                     {"spectra", spectra(run.signatures)},
@@ -130,40 +143,12 @@ ordered_json page_data(const std::vector<log::Run>& runs) {
   return data;
 }
 
-/// JSON that may stand within a <script> element: no "</script>" or "<!--" in it can end or swallow the element.
-std::string script_safe(const ordered_json& data) {
-  std::string text;
-  for (const char c : log::json_text(data)) {
-    if (c == '<')
-      text += "\\u003c";
-    else
-      text += c;
-  }
-  return text;
-}
-
-/// The page with every "{{name}}" of its own replaced once; what is put in is not searched again.
-std::string filled(std::string_view page, const std::map<std::string_view, std::string_view>& parts) {
-  std::string out;
-  for (;;) {
-    const std::size_t open = page.find("{{");
-    out += page.substr(0, open);
-    if (open == std::string_view::npos) return out;
-    const std::size_t close = page.find("}}", open);
-    out += parts.at(page.substr(open + 2, close - open - 2));
-    page.remove_prefix(close + 2);
-  }
-}
-
 }  // namespace
 
 std::filesystem::path write_report(const std::vector<std::filesystem::path>& run_directories,
                                    const std::filesystem::path& page) {
-  const std::string data = script_safe(page_data(log::read_runs(run_directories)));
-  log::replace_file(page, filled(log::asset::page(), {{"style", log::asset::style()},
-                                                      {"plotly", log::asset::plotly()},
-                                                      {"data", data},
-                                                      {"script", log::asset::script()}}));
+  const std::string data = log::json_text(page_data(log::read_runs(run_directories)));
+  log::replace_file(page, dds::page::html(log::asset::body(), data, log::asset::script()));
   log::tell(Level::Info, fmt::format("wrote {}", page.string()));
   return page;
 }

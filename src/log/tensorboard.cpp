@@ -42,23 +42,16 @@ class Values {
 
 double now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
-const std::filesystem::path& made(const std::filesystem::path& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) throw IoError(fmt::format("cannot make {}: {}", path.string(), error.message()));
-  return path;
-}
-
 class TensorBoard final : public Sink {
  public:
   TensorBoard(const std::filesystem::path& path, std::function<double()> wall_time)
-      : wall_time_(wall_time ? std::move(wall_time) : now), file_(made(path), wall_time_()) {}
+      : wall_time_(wall_time ? std::move(wall_time) : now), file_(make_folder(path), wall_time_()) {}
   void pass_over_earlier() { file_.pass_over_earlier(); }
 
   void write(const Signature& s) override {
-    if (!s.sigma_max) return;
-    const std::string kind = s.fisher_kind.empty() ? "" : "." + s.fisher_kind;
-    Values values(fmt::format("{}/{}.{}{}/", s.layer, to_string(s.side), s.source, kind));
+    if (!s.has_numbers()) return;
+    const std::string kind = s.fisher_kind ? fmt::format(".{}", to_string(*s.fisher_kind)) : "";
+    Values values(fmt::format("{}/{}.{}{}/", s.layer, to_string(s.side), to_string(s.source), kind));
     values.add("log10_sigma_max", log10_of(s.sigma_max));
     values.add("log10_sigma_min", log10_of(s.sigma_min));
     values.add("log10_floor", log10_of(s.floor));
@@ -70,7 +63,7 @@ class TensorBoard final : public Sink {
     values.add("dead_directions", count(s.dead_directions));
     values.add("born", count(s.born));
     values.add("revived", count(s.revived));
-    values.add("at_floor", s.at_floor ? 1 : 0);
+    values.add("at_floor", s.at_floor);
     values.add("log10_condition", log10_of(s.condition));
     values.add("effective_rank", s.effective_rank);
     values.add("stable_rank", s.stable_rank);

@@ -22,6 +22,7 @@
 #include <utility>
 
 #include "hooks/layers.hpp"
+#include "hooks/recorder_of.hpp"
 #include "src/base/logger.hpp"
 #include "src/log/json.hpp"
 #include "src/model/cancellation.hpp"
@@ -147,7 +148,7 @@ class Monitor::State {
         ranks_(options_.reading().ranks()),
         tree_(ranks_ ? std::optional<Tree>(*ranks_) : std::nullopt),
         sink_(ranks_ && ranks_->rank() != 0 ? std::make_shared<Nowhere>() : std::move(sink)),
-        recorder_(parameters, recorder_options(options_)),
+        recorder_(hooks::recorder_of(parameters, recorder_options(options_))),
         decay_(options_.decay()) {
     if (!sink_) throw InvalidArgument("Monitor: sink is null, expected dds::log::directory(...) or another sink");
     if (options_.every() < 0)
@@ -545,9 +546,9 @@ class Monitor::State {
           if (options_.window() > 1) join(layer.reading, side, cancellation);
           Signature like;
           like.step = rows.step;
-          like.source = "step";
+          like.source = Source::Step;
           if (side == Side::Fisher) {
-            like.fisher_kind = "empirical";
+            like.fisher_kind = FisherKind::Empirical;
             like.reduction = layer.targets > 0 ? fmt::format("{}:{}", layer.reduction, layer.targets) : layer.reduction;
           }
           batch.add(layer.reading, side, std::move(like), /*terms=*/1, cancellation);

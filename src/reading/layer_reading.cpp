@@ -356,12 +356,12 @@ void SignatureBatch::add(const LayerReading& layer, Side side, Signature like, s
   signature.layer = layer.layer_;
   signature.kind = layer.kind_;
   signature.side = side;
-  signature.row_mode = layer.expanded_ ? "expand" : "sample";
   signature.calls = rows.calls;
   signature.backwards = side == Side::Fisher ? layer.backwards_ : 0;
   signature.status |= rows.status;
   if (!layer.ran_) signature.status |= layer.missing_;
   if (rows.factor) {
+    signature.row_mode = layer.expanded_ ? RowMode::Expand : RowMode::Sample;
     signature.rows = rows.factor->rows() / terms;
     signature.width = rows.factor->width();
     signature.structural_bound = rows.bound;

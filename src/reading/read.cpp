@@ -239,10 +239,10 @@ std::vector<Signature> signatures_of(const ProbeRows& rows, const ReadOptions& o
   for (const LayerReading& reading : rows.readings) {
     for (const Side side : options.reading().sides()) {
       Signature like;
-      like.source = "read";
+      like.source = Source::Read;
       std::int64_t terms = 1;
       if (side == Side::Fisher) {
-        like.fisher_kind = rows.plan->name;
+        like.fisher_kind = fisher_kind_from_string(rows.plan->name);
         like.reduction = "sum";
         if (rows.plan->kind == FisherPlan::Exact) terms = rows.plan->passes;
       }
@@ -251,7 +251,7 @@ std::vector<Signature> signatures_of(const ProbeRows& rows, const ReadOptions& o
   }
   std::vector<Signature> result = batch.read();
   for (Signature& signature : result) {
-    if (options.fp64() && !signature.dtype.empty() && signature.dtype != c10::toString(at::kDouble)) {
+    if (options.fp64() && signature.dtype && signature.dtype != at::kDouble) {
       signature.status |= Status::Fp64Unavailable;
     }
   }

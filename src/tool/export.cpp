@@ -3,17 +3,18 @@
 
 #include <chrono>
 #include <cstdio>
-#include <dds/error.hpp>
 #include <dds/schema.hpp>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "src/base/check.hpp"
 #include "src/log/csv.hpp"
 #include "src/log/file.hpp"
 #include "src/log/json.hpp"
 #include "src/log/record.hpp"
+#include "src/log/run_files.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/runs.hpp"
 
@@ -22,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct ExportArguments {
   std::vector<std::string> runs;
   std::string to;
   std::string out;
@@ -88,16 +89,12 @@ void write_tensorboard(const std::vector<log::Run>& runs, const fs::path& out) {
   }
 }
 
-void export_runs(const Options& options) {
+void export_runs(const ExportArguments& options) {
   const std::vector<log::Run> runs = log::read_runs({options.runs.begin(), options.runs.end()});
   const fs::path out = options.out;
-  if (fs::exists(out / log::kRunJson)) {
-    throw InvalidArgument(
-        fmt::format("--out {} is a run, whose own files have these names: choose another folder", options.out));
-  }
-  std::error_code error;
-  fs::create_directories(out, error);
-  if (error) throw IoError(fmt::format("cannot make {}: {}", out.string(), error.message()));
+  check(!fs::exists(out / log::kRunJson), "export", "--out", options.out,
+        "a folder that is no run, whose own files have these names");
+  log::make_folder(out);
   if (options.to == "csv") {
     write_csv<Signature>(runs, out / "signatures.csv");
     write_csv<LlcEstimate>(runs, out / "llc.csv");
@@ -124,7 +121,7 @@ void add_export(CLI::App& program) {
       "Examples:\n"
       "  dds export runs/a runs/b --to csv --out tables\n"
       "  dds export runs/a --to tensorboard --out tb && tensorboard --logdir tb");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<ExportArguments>();
   command->add_option("RUN", options->runs, "run directories")->required();
   command->add_option("--to", options->to, "csv, jsonl or tensorboard")
       ->required()

@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-/// Those of the report (src/log/report/theme.js).
+/// Those of the report (src/page/theme.js).
 constexpr std::array kColors = {"#0072b2", "#c04a00", "#00805d", "#a8467f", "#7a5c00", "#4b4b9b"};
 
 /// Text as gnuplot takes it literally; between double quotes it would run what stands between backquotes.
@@ -56,8 +56,8 @@ constexpr std::array kObservables = {
     Observable{"lambda_min_plus", "log10 lambda_min+",
                [](const Signature& s) { return s.log10_lambda_min_plus.value_or(kNan); }, nullptr, "[*:*]", nullptr},
     Observable{"dead_directions", "dead directions",
-               [](const Signature& s) { return s.sigma_max ? static_cast<double>(s.dead_directions) : kNan; }, nullptr,
-               "[0:1<*]", "(0 '#e9ecf1', 1 '#c04a00')"},
+               [](const Signature& s) { return s.dead_directions ? static_cast<double>(*s.dead_directions) : kNan; },
+               nullptr, "[0:1<*]", "(0 '#e9ecf1', 1 '#c04a00')"},
 };
 
 /// Axes below and at the left, in the colours of the report.
@@ -94,7 +94,7 @@ class Script {
       steps_.insert(s.step);
     }
     auto& drawn = readings_.emplace_back();
-    for (const char* source : {"read", "step"}) {
+    for (const Source source : {Source::Read, Source::Step}) {
       for (auto& [id, steps] : series) {
         if (id.source == source) drawn.try_emplace({id.layer, id.side}, std::move(steps));  // the first stays
       }
@@ -331,9 +331,7 @@ void run_gnuplot(const fs::path& script) {
 
 std::vector<fs::path> write_figures(const std::vector<log::Run>& runs, const fs::path& directory,
                                     const std::string& format) {
-  std::error_code error;
-  fs::create_directories(directory, error);
-  if (error) throw IoError(fmt::format("cannot make {}: {}", directory.string(), error.message()));
+  log::make_folder(directory);
   const Script script(runs, directory, format);
   const fs::path file = directory / "figures.gp";
   log::replace_file(file, script.text());

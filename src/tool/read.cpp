@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "src/base/check.hpp"
 #include "src/log/json.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/samples.hpp"
@@ -21,7 +22,7 @@
 namespace dds::tool {
 namespace {
 
-struct Options {
+struct ReadArguments {
   std::string model;
   SampleOptions samples;
   std::vector<std::string> layers, sides;
@@ -44,12 +45,13 @@ LikelihoodPtr no_likelihood() {
       [](const at::Tensor& output, const at::Generator&) { return output; });
 }
 
-std::vector<Side> sides_of(const Options& options, bool with_likelihood) {
+std::vector<Side> sides_of(const ReadArguments& options, bool with_likelihood) {
   std::vector<Side> sides;
   for (const std::string& side : options.sides) sides.push_back(side_from_string(side));
   if (sides.empty()) return with_likelihood ? ReadingOptions().sides() : std::vector<Side>{Side::Activation};
   if (!with_likelihood && std::find(sides.begin(), sides.end(), Side::Fisher) != sides.end())
-    throw InvalidArgument("the fisher side needs --likelihood, or targets that tell it");
+    throw_invalid("read", "--side", value_text("fisher"),
+                  "activation or input, where neither --likelihood nor targets tell more");
   return sides;
 }
 
@@ -57,18 +59,15 @@ std::string text_of(const std::vector<Signature>& signatures) {
   Table table({"<layer", "<kind", "<side", "<fisher", "rows", "width", "sigma_max", "sigma_min", "floor",
                "log10 lambda_min+", "log det+", "rank", "bound", "dead", "<status"});
   for (const Signature& s : signatures) {
-    const bool numbers = s.sigma_max.has_value();
-    const auto count = [&](std::int64_t value) { return numbers ? std::to_string(value) : "-"; };
-    table.add({s.layer, s.kind, std::string(to_string(s.side)), s.fisher_kind.empty() ? "-" : s.fisher_kind,
-               std::to_string(s.rows), std::to_string(s.width), show(s.sigma_max),
-               show(s.sigma_min) + (numbers && s.at_floor ? "*" : " "), show(s.floor), show(s.log10_lambda_min_plus),
-               show(s.logdet_plus), count(s.rank), count(s.structural_bound), count(s.dead_directions),
-               to_string(s.status)});
+    table.add({s.layer, s.kind, std::string(to_string(s.side)), s.fisher_kind ? to_string(*s.fisher_kind) : "-",
+               show(s.rows), show(s.width), show(s.sigma_max), sigma_min_text(s), show(s.floor),
+               show(s.log10_lambda_min_plus), show(s.logdet_plus), show(s.rank), show(s.structural_bound),
+               show(s.dead_directions), to_string(s.status)});
   }
   return table.text();
 }
 
-void read_model(const Options& options) {
+void read_model(const ReadArguments& options) {
   const ScriptModel model = load_script(options.model);
   const Data data = data_of(options.samples);
   const LikelihoodPtr likelihood = likelihood_of(options.samples, data);
@@ -100,7 +99,7 @@ void read_model(const Options& options) {
   fmt::print("{} samples, likelihood {}\n\n{}", data.size(),
              likelihood ? likelihood->name() : "none (only the forward pass is read; see --likelihood)",
              text_of(signatures));
-  if (std::any_of(signatures.begin(), signatures.end(), [](const Signature& s) { return s.at_floor; }))
+  if (std::any_of(signatures.begin(), signatures.end(), [](const Signature& s) { return s.at_floor == true; }))
     fmt::print("\n* sigma_min is at or below the floor: rounding noise\n");
 }
 
@@ -124,14 +123,12 @@ void add_read(CLI::App& program) {
       "  dds read model.pt probe.pt\n"
       "  dds read model.pt probe.pt --likelihood gaussian:0.1 --out runs/read --spectra\n"
       "  dds read lm.pt text.pt --input tokens --layers 'blocks.*' --side activation --side fisher --draws 4");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<ReadArguments>();
   command->add_option("MODEL", options->model, "TorchScript archive")->required();
   command->add_option("DATA", options->samples.data, "file of tensors")->required();
-  command->add_option(
-      "--likelihood", options->samples.likelihood,
-      "categorical, bernoulli, gaussian or gaussian:SIGMA (default: categorical where the targets are int64,\n"
-      "gaussian where they are anything else, and no Fisher side where there are none)");
-  add_sample_options(*command, options->samples);
+  add_sample_options(*command, options->samples,
+                     "categorical where the targets are int64,\n"
+                     "gaussian where they are anything else, and no Fisher side where there are none");
   command->add_option("--layers", options->layers, "glob pattern on the names of layers; several times (default: all)")
       ->allow_extra_args(false);
   command

@@ -12,6 +12,7 @@
 #include <thread>
 #include <tuple>
 
+#include "src/log/run_files.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/runs.hpp"
 #include "src/tool/table.hpp"
@@ -19,7 +20,7 @@
 namespace dds::tool {
 namespace {
 
-struct Options {
+struct WatchArguments {
   std::string run;
   double interval = 1;
   bool once = false;
@@ -63,13 +64,9 @@ std::string screen_of(const log::Run& run) {
   Table table({"<layer", "<side", "<source", "step", "sigma_min", "log10 lambda_min+", "log det+ / rank", "rank",
                "bound", "dead", "<status"});
   for (const Signature* s : last_readings(run)) {
-    const bool numbers = s->sigma_max.has_value();
-    const auto count = [&](std::int64_t value) { return numbers ? std::to_string(value) : "-"; };
-    const auto volume =
-        s->logdet_plus && s->rank > 0 ? std::optional(*s->logdet_plus / static_cast<double>(s->rank)) : std::nullopt;
-    table.add({s->layer, std::string(to_string(s->side)), s->source, std::to_string(s->step),
-               show(s->sigma_min) + (numbers && s->at_floor ? "*" : " "), show(s->log10_lambda_min_plus), show(volume),
-               count(s->rank), count(s->structural_bound), count(s->dead_directions), to_string(s->status)});
+    table.add({s->layer, std::string(to_string(s->side)), std::string(to_string(s->source)), std::to_string(s->step),
+               sigma_min_text(*s), show(s->log10_lambda_min_plus), show(s->volume_per_dimension()), show(s->rank),
+               show(s->structural_bound), show(s->dead_directions), to_string(s->status)});
   }
   if (table.empty()) return text + "No signature was logged yet.\n";
   return text + table.text() + "* at the floor: rounding noise\n";
@@ -91,7 +88,7 @@ class Screen {
   }
 };
 
-void watch(const Options& options) {
+void watch(const WatchArguments& options) {
   std::string text = screen_of(log::read_run(options.run));
   if (options.once || isatty(STDOUT_FILENO) == 0) {
     fmt::print("{}", text);
@@ -129,7 +126,7 @@ void add_watch(CLI::App& program) {
       "Examples:\n"
       "  dds watch runs/a\n"
       "  dds watch runs/a --once | grep fc1");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<WatchArguments>();
   command->add_option("RUN", options->run, "run directory")->required();
   command->add_option("--interval", options->interval, "seconds between two looks")
       ->check(CLI::Range(0.01, 86400.0))

@@ -68,49 +68,54 @@ struct Program {
   std::string name;
   int every;
   bool same_steps = true;  ///< a Monitor's steps in it are updates
+  bool example = false;    ///< one executable with a Monitor, which the argument 0 keeps from reading
 };
 void PrintTo(const Program& program, std::ostream* os) { *os << program.name; }
 
 class AttachPrograms : public AttachTest, public testing::WithParamInterface<Program> {};
 
 TEST_P(AttachPrograms, DoTheSameAndAreReadAsByAMonitor) {
-  const std::string& name = GetParam().name;
+  const auto& [name, every, same_steps, example] = GetParam();
+  const std::string command = example ? program(name) + " weights idle 0" : program("bare_" + name) + " weights";
   const auto weights = [&] {
     std::string bytes = content(path("weights"));
-    fs::remove(path("weights"));
+    for (const char* left : {"weights", "idle", "idle_g"}) fs::remove_all(path(left));
     return bytes;
   };
-  const Result bare = shell(program("bare_" + name) + " weights");
+  const Result bare = shell(command);
   const std::string trained = weights();
   ASSERT_EQ(bare.status, 0) << bare.error;
-  ASSERT_EQ(bare, shell(program("bare_" + name) + " weights"));
+  ASSERT_EQ(bare, shell(command));
   ASSERT_EQ(trained, weights()) << "not deterministic by itself";
 
-  EXPECT_EQ(bare, attach(fmt::format("--every {} --out run", GetParam().every), program("bare_" + name) + " weights"));
+  EXPECT_EQ(bare, attach(fmt::format("--every {} --out run", every), command));
   EXPECT_EQ(trained, weights());
   const log::Run attached = run();
-  EXPECT_EQ(attached.description["attach"]["notes"], nlohmann::ordered_json::array());
+  EXPECT_EQ(test::described(attached, "attach")["notes"], nlohmann::json::array());
   ASSERT_FALSE(attached.signatures.empty());
 
-  ASSERT_EQ(shell(program("monitored_" + name) + " weights monitor").status, 0);
+  ASSERT_EQ(shell(program(example ? name : "monitored_" + name) + " weights monitor").status, 0);
   const auto mine = by_key(attached);
+  std::size_t compared = 0;
   for (const char* log : {"monitor", "monitor_g"}) {
     if (!fs::exists(path(log))) continue;
     for (const auto& [key, signature] : by_key(log::read_run(path(log)))) {
-      if (!GetParam().same_steps && std::get<0>(key) > 0) continue;
+      if (!same_steps && std::get<0>(key) > 0) continue;
+      ++compared;
       const auto found = mine.find(key);
       ASSERT_NE(found, mine.end()) << std::get<0>(key) << " " << std::get<1>(key);
       Signature other = found->second;
       // A Monitor of the generator alone does not know that the discriminator mixes samples.
       if (log == std::string("monitor_g")) other.status = signature.status;
-      if (GetParam().same_steps) expect_equal(signature, other);
+      if (same_steps) expect_equal(signature, other);
     }
   }
+  EXPECT_GT(compared, 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Styles, AttachPrograms,
-                         Values(Program{"mnist", 4}, Program{"transformer", 3}, Program{"gan", 2},
-                                Program{"recurrent", 3}, Program{"ppo", 2, false}),
+                         Values(Program{"mnist", 4}, Program{"transformer", 3}, Program{"gan", 2, true, true},
+                                Program{"recurrent", 3, true, true}, Program{"ppo", 2, false}),
                          [](const auto& info) { return info.param.name; });
 
 // ---- ways to end, and to go about the steps ----
@@ -140,8 +145,8 @@ TEST_P(AttachEndings, AreTheCommandsOwnAndLeaveAWholeLog) {
     EXPECT_TRUE(s.status.empty()) << s.step << " " << s.layer << " " << to_string(s.status);
   }
   EXPECT_EQ(std::vector<std::int64_t>(steps.begin(), steps.end()), GetParam().steps);
-  EXPECT_EQ(log.description["attach"]["updates_per_step"], GetParam().updates_per_step);
-  EXPECT_EQ(log.description["attach"]["notes"], nlohmann::ordered_json::array());
+  EXPECT_EQ(test::described(log, "attach")["updates_per_step"], GetParam().updates_per_step);
+  EXPECT_EQ(test::described(log, "attach")["notes"], nlohmann::json::array());
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, AttachEndings,
@@ -198,7 +203,7 @@ TEST_F(AttachTest, LeavesWithoutAModuleAreNamedByTheirOrder) {
                                              {"leaf2 [8x3]", 0},
                                              {"leaf1 [6x8]", 2},
                                              {"leaf2 [8x3]", 4}}));
-  EXPECT_EQ(log.description["attach"]["updates_seen_by"], "elements");
+  EXPECT_EQ(test::described(log, "attach")["updates_seen_by"], "elements");
 }
 
 TEST_F(AttachTest, InputsAreNoParametersAndLaterNetworksGetNamesOfTheirOwn) {
@@ -244,7 +249,7 @@ TEST_F(AttachTest, ByHand) {
   EXPECT_EQ(run().signatures.size(), 2U * 2 * 2);
   const Result wrong = shell("LD_PRELOAD=" + quoted(objects) + " DDS_ATTACH=every=often " + command);
   EXPECT_EQ(wrong.status, 7);
-  EXPECT_THAT(wrong.error, HasSubstr("every=often: expected a whole number from 1 on"));
+  EXPECT_THAT(wrong.error, HasSubstr("every is 'often', expected a whole number from 1 on"));
 }
 
 struct Refused {
@@ -278,17 +283,18 @@ TEST_P(AttachRefuses, InOneLine) {
 
 INSTANTIATE_TEST_SUITE_P(
     Commands, AttachRefuses,
-    Values(Refused{"missing", "", "no_such_command", "there is no command no_such_command"},
-           Refused{"directory", "", "./full", "is no program that could be run"},
-           Refused{"no_torch", "", "ls", "loads no LibTorch"}, Refused{"shell", "", "./script", "loads no LibTorch"},
-           Refused{"text", "", "./text", "is neither a program nor a script"},
-           Refused{"torn", "", "./torn", "ends before its last segment"},
-           Refused{"set_uid", "", "/usr/bin/passwd", "runs with other rights than yours"},
-           Refused{"no_package", "", "/usr/bin/python3 -c 1", "has no package torch"},
-           Refused{"no_folder", "--torch /nowhere", "ls", "/nowhere holds no lib/libtorch_cpu.so"},
-           Refused{"old_abi", "--torch old", "ls", "has the C++ ABI from before C++11"},
-           Refused{"full", "--out full", std::string(test::kPrograms) + "/endings", "full is not empty"},
-           Refused{"colon", "--out a:b", std::string(test::kPrograms) + "/endings", "has a colon"}),
+    Values(
+        Refused{"missing", "", "no_such_command", "there is no command no_such_command"},
+        Refused{"directory", "", "./full", "is no program that could be run"},
+        Refused{"no_torch", "", "ls", "loads no LibTorch"}, Refused{"shell", "", "./script", "loads no LibTorch"},
+        Refused{"text", "", "./text", "is neither a program nor a script"},
+        Refused{"torn", "", "./torn", "ends before its last segment"},
+        Refused{"set_uid", "", "/usr/bin/passwd", "runs with other rights than yours"},
+        Refused{"no_package", "", "/usr/bin/python3 -c 1", "has no package torch"},
+        Refused{"no_folder", "--torch /nowhere", "ls", "LibTorch is '/nowhere', expected the torch folder of a wheel"},
+        Refused{"old_abi", "--torch old", "ls", "has the C++ ABI from before C++11"},
+        Refused{"full", "--out full", std::string(test::kPrograms) + "/endings", "'full', expected an empty directory"},
+        Refused{"colon", "--out a:b", std::string(test::kPrograms) + "/endings", "expected no colon"}),
     [](const auto& info) { return info.param.name; });
 
 // ---- Python ----
@@ -304,7 +310,7 @@ TEST_P(AttachPython, IsReadAsByHooksInPython) {
   EXPECT_EQ(bare, attach("--every 2 --out run", script())) << "the loss is another";
 
   const log::Run log = run();
-  EXPECT_EQ(log.description["attach"]["notes"], nlohmann::ordered_json::array());
+  EXPECT_EQ(test::described(log, "attach")["notes"], nlohmann::json::array());
   const auto attached = by_key(log);
   const auto reference = nlohmann::json::parse(content(path("reference.json")));
   ASSERT_FALSE(reference.empty());
@@ -319,13 +325,13 @@ TEST_P(AttachPython, IsReadAsByHooksInPython) {
     double squares = 0, logarithms = 0;
     for (std::size_t i = 0; i < sigma.size(); ++i) {
       squares += sigma[i] * sigma[i];
-      if (static_cast<std::int64_t>(i) < s.rank)
-        logarithms += std::log(sigma[i] * sigma[i] / static_cast<double>(s.rows));
+      if (static_cast<std::int64_t>(i) < *s.rank)
+        logarithms += std::log(sigma[i] * sigma[i] / static_cast<double>(*s.rows));
     }
     const std::string what = line["layer"].get<std::string>() + " " + line["side"].get<std::string>();
     EXPECT_EQ(s.rows, line["rows"].get<std::int64_t>()) << what;
     EXPECT_NEAR(*s.sigma_max / sigma.front(), 1, 1e-10) << what;
-    EXPECT_NEAR(*s.log10_trace, std::log10(squares / static_cast<double>(s.rows)), 1e-10) << what;
+    EXPECT_NEAR(*s.log10_trace, std::log10(squares / static_cast<double>(*s.rows)), 1e-10) << what;
     EXPECT_NEAR(*s.logdet_plus, logarithms, 1e-10 * std::max(1.0, std::abs(logarithms))) << what;
   }
   // Every layer is named as in named_modules(), which is where the reference has its names from.
@@ -350,10 +356,22 @@ TEST(AttachSettings, AreReadFromText) {
   EXPECT_EQ(settings.stop_after, 0);
   EXPECT_FALSE(settings.snapshots);
   EXPECT_TRUE(attach::Settings::parse("snapshots=1").snapshots);
+  const attach::Settings none = attach::Settings::parse("");
+  EXPECT_EQ(none.every, 100);
+  EXPECT_EQ(none.max_rows, ReadingOptions().max_rows());
   for (const char* wrong :
        {"every=0", "every=x", "every=3x", "every", "max_rows=-1", "stop_after=-1", "snapshots=2", "color=red"}) {
     EXPECT_THAT(test::message_of([&] { attach::Settings::parse(wrong); }), HasSubstr("expected")) << wrong;
   }
+}
+
+TEST(AttachSettings, AreWrittenAsTheyAreRead) {
+  const std::string all =
+      "plugin=p.so:torch=t.so:out=runs/a:every=10:max_rows=9:layers=fc*:layers=conv1:stop_after=0:snapshots=1:list=l";
+  EXPECT_EQ(attach::Settings::parse(all).text(), all);
+  attach::Settings settings;
+  settings.layers = {"a:b"};
+  EXPECT_THAT(test::message_of([&] { settings.text(); }), HasSubstr("layers is 'a:b', expected no colon"));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <dds/error.hpp>
 #include <dds/recorder.hpp>
+#include <dds/suspend_recording.hpp>
 #include <thread>
 
 #include "tests/hooks/layer_kinds.hpp"
@@ -20,7 +21,7 @@ using test::to_double;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr double kTolerance = 1e-12;  // relative, fp64
+constexpr double kRowTolerance = 1e-12;  // relative, fp64
 
 const CapturedLayer* find(const Captured& captured, const std::string& name) {
   for (const CapturedLayer& layer : captured.layers) {
@@ -68,7 +69,7 @@ TEST_P(EveryKind, RowsAreThoseThatAutogradGives) {
   EXPECT_TRUE(torch::equal(call.output, net->seen));
   EXPECT_FALSE(call.output.requires_grad());
   ASSERT_TRUE(call.gradient().defined());
-  EXPECT_LE(relative_difference(call.gradient(), reference), kTolerance);
+  EXPECT_LE(relative_difference(call.gradient(), reference), kRowTolerance);
   const at::Tensor rows = as_rows(call.output, call.output_features);
   EXPECT_EQ(rows.numel(), call.output.numel());
   EXPECT_LE(torch::linalg_matrix_rank(rows).item<std::int64_t>(), call.output_bound);
@@ -94,7 +95,7 @@ TEST_P(EveryKindThatRunsAgain, InputAndDeltaReproduceTheGradientOfTheParameters)
   const auto gradients = torch::autograd::grad({again}, net->parameters(), {call.gradient()});
   const auto parameters = net->parameters();
   for (std::size_t i = 0; i < parameters.size(); ++i) {
-    EXPECT_LE(relative_difference(gradients[i], parameters[i].grad()), kTolerance) << i;
+    EXPECT_LE(relative_difference(gradients[i], parameters[i].grad()), kRowTolerance) << i;
   }
 }
 
@@ -108,6 +109,7 @@ TEST_P(EveryKind, PassesWithoutGradModeAreNotCaptured) {
   }
   const Captured captured = recorder.take();
   EXPECT_THAT(captured.errors, ElementsAre());
+  ASSERT_FALSE(captured.layers.empty());
   for (const CapturedLayer& layer : captured.layers) EXPECT_EQ(to_string(layer.status), "not_run");
 }
 
@@ -160,7 +162,7 @@ TEST(Attention, SelfAttentionHasTheJointProjectionAndTheOutputProjection) {
     const CapturedCall& call = layer->calls[0];
     const at::Tensor a = as_rows(call.inputs[0], call.input_features),
                      delta = as_rows(call.gradient(), call.output_features);
-    EXPECT_LE(relative_difference(delta.t().mm(a), parameters[weight].grad()), kTolerance) << site;
+    EXPECT_LE(relative_difference(delta.t().mm(a), parameters[weight].grad()), kRowTolerance) << site;
   }
 }
 
@@ -188,7 +190,7 @@ TEST(Attention, CrossAttentionHasASiteForEachPartOfTheProjection) {
         as_rows(call.gradient(), call.output_features).t().mm(as_rows(call.inputs[0], call.input_features)));
   }
   EXPECT_LE(relative_difference(torch::cat(parts), net.named_parameters()["attention.in_proj_weight"].grad()),
-            kTolerance);
+            kRowTolerance);
 }
 
 // ---- how layers are really used ----
@@ -218,7 +220,7 @@ TEST(Recorder, AnInPlaceActivationDoesNotChangeTheRowsBeforeIt) {
   EXPECT_TRUE(torch::equal(first.output, pre));
   EXPECT_TRUE(torch::equal(second.inputs[0], pre.relu()));
   const at::Tensor delta = torch::ones({6, 4}, torch::kDouble).mm(net.second->weight) * (pre > 0);
-  EXPECT_LE(relative_difference(first.gradient(), delta), kTolerance);
+  EXPECT_LE(relative_difference(first.gradient(), delta), kRowTolerance);
 }
 
 TEST(Recorder, AWriteThatIsNotSeenAsAnOperatorIsNoticedByItsVersion) {
@@ -245,7 +247,7 @@ TEST(Recorder, ALayerThatRunsTwiceHasTwoCalls) {
   ASSERT_EQ(captured.layers[0].calls.size(), 2u);
   at::Tensor gradient = torch::zeros({4, 4}, torch::kDouble);
   for (const CapturedCall& call : captured.layers[0].calls) gradient += call.gradient().t().mm(call.inputs[0]);
-  EXPECT_LE(relative_difference(gradient, net.first->weight.grad()), kTolerance);
+  EXPECT_LE(relative_difference(gradient, net.first->weight.grad()), kRowTolerance);
 }
 
 TEST(Recorder, BackwardTwiceAdds) {
@@ -258,7 +260,7 @@ TEST(Recorder, BackwardTwiceAdds) {
   const at::Tensor once = captured.layers[1].calls[0].gradient().clone();
   loss.backward();
   EXPECT_EQ(captured.layers[1].calls[0].backwards(), 2);
-  EXPECT_LE(relative_difference(captured.layers[1].calls[0].gradient(), 2 * once), kTolerance);
+  EXPECT_LE(relative_difference(captured.layers[1].calls[0].gradient(), 2 * once), kRowTolerance);
 }
 
 TEST(Recorder, ForwardsWithoutABackwardAreDroppedWhereOthersHaveOne) {
@@ -268,6 +270,7 @@ TEST(Recorder, ForwardsWithoutABackwardAreDroppedWhereOthersHaveOne) {
   for (int i = 0; i < 3; ++i) net.forward(torch::randn({5, 4}, torch::kDouble));  // a roll-out
   net.forward(torch::randn({2, 4}, torch::kDouble)).sum().backward();
   const Captured captured = recorder.take();
+  ASSERT_EQ(captured.layers.size(), 2u);
   for (const CapturedLayer& layer : captured.layers) {
     EXPECT_EQ(layer.dropped, 3);
     ASSERT_EQ(layer.calls.size(), 1u);
@@ -312,7 +315,7 @@ TEST(Recorder, TiedWeightsHaveASiteForEachUse) {
   const CapturedCall &lookup = captured.layers[0].calls[0], &product = captured.layers[1].calls[0];
   at::Tensor gradient = product.gradient().t().mm(product.inputs[0]);
   gradient.index_add_(0, lookup.inputs[0], lookup.gradient());
-  EXPECT_LE(relative_difference(gradient, net.embedding->weight.grad()), kTolerance);
+  EXPECT_LE(relative_difference(gradient, net.embedding->weight.grad()), kRowTolerance);
   EXPECT_EQ(to_string(find(captured, "head")->status), "not_run");
 }
 
@@ -409,6 +412,7 @@ TEST(Recorder, BoundsDoNotReachThroughWhatIsNotAProductOfTheSameRows) {
   recorder.start();
   summed_loss(net.forward(torch::randn({30, 8, 2}, torch::kDouble))).backward();
   const Captured captured = recorder.take();
+  ASSERT_EQ(captured.layers.size(), 3u);
   for (const CapturedLayer& layer : captured.layers) {
     const CapturedCall& call = layer.calls.at(0);
     const at::Tensor rows = as_rows(call.output, call.output_features),

@@ -6,10 +6,11 @@
 
 #include <algorithm>
 #include <dds/error.hpp>
-#include <dds/log.hpp>
+#include <dds/run.hpp>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <string>
 
 namespace dds::test {
@@ -35,15 +36,21 @@ inline std::string content(const fs::path& path) {
 
 inline void put(const fs::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
 
+/// What a run was described with under a key; null if nothing.
+inline nlohmann::json described(const log::Run& run, const std::string& key) {
+  const auto found = run.description.find(key);
+  return found == run.description.end() ? nlohmann::json() : nlohmann::json::parse(found->second);
+}
+
 inline Signature signature(std::int64_t step, std::string layer = "fc1", Side side = Side::Activation) {
   Signature s;
   s.step = step;
   s.layer = std::move(layer);
   s.kind = "Linear";
   s.side = side;
-  s.source = "read";
-  s.row_mode = "sample";
-  s.dtype = "Double";
+  s.source = Source::Read;
+  s.row_mode = RowMode::Sample;
+  s.dtype = at::kDouble;
   s.rows = 512;
   s.width = 10;
   s.sigma_max = 3.5;
@@ -54,6 +61,8 @@ inline Signature signature(std::int64_t step, std::string layer = "fc1", Side si
   s.logdet_plus = -31.0;
   s.rank = 10;
   s.structural_bound = 10;
+  s.dead_directions = 0;
+  s.at_floor = false;
   s.seconds = 0.0015;
   s.spectrum = {3.5, 1.0 / 3, 0.1};
   return s;
