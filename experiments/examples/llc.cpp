@@ -23,8 +23,8 @@ void print(const char* name, nn::Sequential& model, const dds::LlcOptions& optio
   const dds::LlcEstimate estimate =
       dds::estimate_llc({*model, dds::gaussian(), dds::Data(x, model->forward(x).detach())}, options);
   std::cout << name << ": lambda_hat " << estimate.lambda.value_or(0) << ", 95 % interval [" << estimate.low.value_or(0)
-            << ", " << estimate.high.value_or(0) << "] at gamma " << estimate.gamma << "; in closed form " << exact
-            << "; " << estimate.parameters << " parameters; " << estimate.verdict() << '\n';
+            << ", " << estimate.high.value_or(0) << "] at gamma " << estimate.settings.gamma << "; in closed form "
+            << exact << "; " << estimate.settings.parameters << " parameters; " << estimate.verdict() << '\n';
 }
 
 int main() {
@@ -35,6 +35,6 @@ int main() {
   // Along the directions in which nothing changes a chain would drift for ever. A gamma that is given holds it, and the
   // estimate is then the localised lambda_hat(gamma), which is smaller.
   nn::Sequential two(layer(kInputs, kHidden), layer(kHidden, kOutputs));
-  print("two layers", two, dds::LlcOptions(options).localization(10),
+  print("two layers", two, dds::LlcOptions(options).gamma(10),
         dds::reduced_rank_coefficient(kInputs, kHidden, kOutputs, kRank).lambda);
 }

@@ -127,7 +127,7 @@ dds::LlcOptions llc_options(const Plan& plan, dds::LlcKind kind, std::uint64_t s
       .chains(plan.chains)
       .burn_in(plan.burn_in)
       .draws(kind == dds::LlcKind::Tilted ? plan.draws : plan.draws / 4)
-      .localization(1500)
+      .gamma(1500)
       .max_seconds(plan.llc_seconds)
       .seed(seed);
 }
@@ -159,8 +159,7 @@ std::string describe(const Checkpoint& checkpoint, double test_accuracy) {
     const std::string number = estimate.converged()
                                    ? fmt::format("{:.2f} +- {:.2f}", *estimate.lambda, *estimate.standard_error)
                                    : std::string("not converged");
-    line += fmt::format("  {} LLC {} in {:.0f} s", kind == dds::LlcKind::Plain ? "plain" : "tilted", number,
-                        estimate.seconds);
+    line += fmt::format("  {} LLC {} in {:.0f} s", to_string(kind), number, estimate.seconds);
   }
   return line;
 }
@@ -226,7 +225,7 @@ Claim correlation_claim(const std::vector<Checkpoint>& checkpoints, dds::LlcKind
   const std::string statement = fmt::format(
       "Spearman correlation of log10(lambda_min+(G)/tr(G)) at {} with the {} LLC over the {} checkpoints where "
       "that converged{}{}",
-      layer, kind == dds::LlcKind::Tilted ? "tilted" : "plain", raw.n,
+      layer, to_string(kind), raw.n,
       raw.n < dds::kMinCorrelationPairs ? fmt::format(" (below {}: none is given)", dds::kMinCorrelationPairs) : "",
       detrended.rho ? fmt::format("; with the step held fixed {:.2f}", *detrended.rho) : "");
   return claim_of(fmt::format("dds_llc_rank_correlation.{}{}", layer, kind == dds::LlcKind::Tilted ? ".tilted" : ""),

@@ -11,7 +11,7 @@ using dds::experiments::optional_number;
 using nlohmann::json;
 
 std::string LlcTask::key() const {
-  return fmt::format("llc {} step {} {} gamma {}", cell.name(), step, kind == dds::LlcKind::Plain ? "plain" : "tilted",
+  return fmt::format("llc {} step {} {} gamma {}", cell.name(), step, to_string(kind),
                      gamma > 0 ? fmt::format("{}", gamma) : "found");
 }
 
@@ -20,15 +20,23 @@ LlcResult estimate(const LlcTask& task, const std::filesystem::path& weights) {
   const auto options = dds::LlcOptions()
                            .kind(task.kind)
                            .chains(2)
-                           .localization(task.gamma)
+                           .gamma(task.gamma > 0 ? std::optional(task.gamma) : std::nullopt)
                            .max_gradients(task.max_gradients)
                            .seed(task.cell.seed)
                            .threads(1);
   const dds::LlcEstimate e =
       dds::estimate_llc({*model, dds::categorical(), pairs_of(*task.cell.arm, task.cell.seed).training()}, options);
-  return {e.lambda,           e.low,       e.high,       e.converged(),
-          e.verdict(),        e.gamma,     e.resolution, e.relative_distance,
-          e.draws * e.chains, e.gradients, e.seconds};
+  return {e.lambda,
+          e.low,
+          e.high,
+          e.converged(),
+          e.verdict(),
+          e.settings.gamma,
+          e.settings.resolution,
+          e.diagnostics.relative_distance,
+          e.settings.draws * e.settings.chains,
+          e.gradients,
+          e.seconds};
 }
 
 json to_json(const LlcResult& r) {

@@ -74,10 +74,9 @@ ex::Table llc_table(const Study& study) {
   for (std::size_t i = 0; i < study.tasks.size(); ++i) {
     const LlcTask& t = study.tasks[i];
     const LlcResult& r = study.estimates[i];
-    table.rows.push_back({t.cell.arm->name, t.cell.width, t.cell.seed, t.step,
-                          t.kind == dds::LlcKind::Plain ? "plain" : "tilted", r.gamma, t.gamma == 0, number(r.lambda),
-                          number(r.low), number(r.high), r.converged, r.resolution, number(r.relative_distance),
-                          r.draws, r.gradients, r.seconds, r.verdict});
+    table.rows.push_back({t.cell.arm->name, t.cell.width, t.cell.seed, t.step, to_string(t.kind), r.gamma, t.gamma == 0,
+                          number(r.lambda), number(r.low), number(r.high), r.converged, r.resolution,
+                          number(r.relative_distance), r.draws, r.gradients, r.seconds, r.verdict});
   }
   return table;
 }

@@ -27,7 +27,7 @@ dds::LlcOptions options(const Task& task) {
   auto options = dds::LlcOptions().n_beta(n_beta).seed(task.seed).threads(1);
   // The landscape is the same however far a chain goes, so that its distance from w* is no objection.
   if (task.gamma_given) {
-    options.localization((task.cell.crossing() ? kCrossingGamma : kGivenGamma) * std::sqrt(n_beta))
+    options.gamma((task.cell.crossing() ? kCrossingGamma : kGivenGamma) * std::sqrt(n_beta))
         .max_relative_distance(std::numeric_limits<double>::infinity())
         .max_gradients(task.max_gradients);
   }
@@ -39,8 +39,18 @@ dds::LlcOptions options(const Task& task) {
 template <class Model>
 Estimate ask(const Task& task, Model& model, const dds::Data& data) {
   const dds::LlcEstimate e = dds::estimate_llc({model, dds::gaussian(), data}, options(task));
-  return {task,    e.lambda, e.low,       e.high,      e.converged(),      e.verdict(),
-          e.gamma, e.n_beta, e.step_size, e.gradients, e.draws * e.chains, e.seconds};
+  return {task,
+          e.lambda,
+          e.low,
+          e.high,
+          e.converged(),
+          e.verdict(),
+          e.settings.gamma,
+          e.settings.n_beta,
+          e.settings.step_size,
+          e.gradients,
+          e.settings.draws * e.settings.chains,
+          e.seconds};
 }
 
 }  // namespace

@@ -49,11 +49,12 @@ enum class Fisher {
 struct ReadOptions {
   TORCH_ARG(ReadingOptions, reading) = ReadingOptions();
   TORCH_ARG(Fisher, fisher) = Fisher::True;
-  /// Draws of the labels where they are drawn; each adds its rows.
+  /// Draws of the labels where they are drawn; each adds its rows. (LlcOptions::draws are draws of the weights.)
   TORCH_ARG(std::int64_t, draws) = 1;
   /// Samples per forward pass: bounds the memory.
   TORCH_ARG(std::int64_t, batch_size) = 512;
-  /// Read in fp64 copies of parameters and buffers; false: in the model's own dtype.
+  /// Read in fp64 copies of parameters and buffers, the default; false: in the model's own dtype. (LlcOptions::fp64 is
+  /// false by default: a chain's own noise is far above the rounding that a reading resolves.)
   TORCH_ARG(bool, fp64) = true;
 };
 

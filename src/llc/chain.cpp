@@ -1,31 +1,16 @@
 #include "src/llc/chain.hpp"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/dot.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <dds/error.hpp>
-#include <utility>
 
 #include "src/model/random.hpp"
 
 namespace dds {
-namespace {
-
-/// What the random numbers of a step are for.
-enum Purpose : std::uint32_t { kNoise, kBatch, kAcceptance };
-
-double product(const at::Tensor& a, const at::Tensor& b) { return at::dot(a, b).item<double>(); }
-
-bool within(const at::Tensor& w, const at::Tensor& start, double box) {
-  return box <= 0 || w.sub(start).abs_().max().item<double>() <= box;
-}
-
-}  // namespace
 
 void Chain::Trace::clear() {
   for (auto* values : {&excess, &bias, &distance, &along}) values->clear();
@@ -38,11 +23,7 @@ void Chain::advance(const Replica& replica, const Dynamics& dynamics, std::int64
                     const std::function<bool()>& stop) {
   if (diverged_ || steps <= 0) return;
   replica.weights().copy_(weights_);
-  if (dynamics.sampler == Sampler::Mala) {
-    metropolis(replica, dynamics, steps, keep, stop);
-  } else {
-    langevin(replica, dynamics, steps, keep, stop);
-  }
+  policy_of(dynamics.sampler).advance(*this, {replica, dynamics, steps, keep, stop});
   weights_.copy_(replica.weights());
 }
 
@@ -51,107 +32,17 @@ Objective::Value Chain::look(const Replica& replica, const Batch& batch) {
   return objective_.at(replica, batch);
 }
 
-WeightPass Chain::pass_at(const Replica& replica, const Dynamics& dynamics, const Objective::Value& value) const {
+WeightPass Chain::pass_at(const Walk& walk, const Objective::Value& value) const {
   WeightPass pass;
   pass.gradient = value.gradient;
-  pass.weights = replica.weights();
+  pass.weights = walk.replica.weights();
   pass.start = objective_.start();
   pass.slope = value.slope;
-  pass.scale = dynamics.scale;
-  pass.n_beta = dynamics.n_beta;
-  pass.gamma = dynamics.gamma;
-  pass.eps = dynamics.eps;
+  pass.scale = walk.dynamics.scale;
+  pass.n_beta = walk.dynamics.n_beta;
+  pass.gamma = walk.dynamics.gamma;
+  pass.eps = walk.dynamics.eps;
   return pass;
-}
-
-void Chain::langevin(const Replica& replica, const Dynamics& dynamics, std::int64_t steps, Keep keep,
-                     const std::function<bool()>& stop) {
-  const bool averaged = dynamics.sampler == Sampler::AveragedNoise;
-  at::Tensor drift;
-  if (keep.moments) {
-    drift = at::empty_like(weights_);
-    if (!moments_.defined()) moments_ = at::zeros_like(weights_);
-  }
-  for (std::int64_t i = 0; i < steps && !stop(); ++i, ++step_) {
-    const auto value = look(replica, objective_.next(key(kBatch)));
-    if (!std::isfinite(value.excess)) {
-      diverged_ = true;
-      return;
-    }
-    auto pass = pass_at(replica, dynamics, value);
-    // Before the pass, which moves these very weights.
-    if (keep.draws) keep_weights_of(replica);
-    pass.drift = drift;
-    pass.moved = replica.weights();
-    pass.box = dynamics.box;
-    pass.noise = key(kNoise);
-    if (averaged) {
-      if (!carried_.defined()) carried_ = carried_noise_like(weights_, {key_, ~std::uint64_t{0}, kNoise});
-      pass.carried = carried_;
-    }
-    const auto sums = run(pass);
-    if (!std::isfinite(sums.distance)) {
-      diverged_ = true;
-      return;
-    }
-    if (keep.draws) {
-      record(value, dynamics.n_beta * value.excess, sums, averaged ? 0 : dynamics.eps);
-    }
-    if (keep.moments) {
-      moments_.addcmul_(drift, drift);
-      ++moments_count_;
-    }
-  }
-}
-
-void Chain::metropolis(const Replica& replica, const Dynamics& dynamics, std::int64_t steps, Keep keep,
-                       const std::function<bool()>& stop) {
-  const auto& w = replica.weights();
-  const auto& all = objective_.all();
-  auto proposal = at::empty_like(weights_), from_drift = at::empty_like(weights_), to_drift = at::empty_like(weights_);
-  auto from = look(replica, all);
-  if (!std::isfinite(from.excess)) {
-    diverged_ = true;
-    return;
-  }
-  auto look_pass = pass_at(replica, dynamics, from);
-  look_pass.drift = from_drift;
-  auto from_sums = run(look_pass);
-  for (std::int64_t i = 0; i < steps && !stop(); ++i, ++step_) {
-    if (keep.draws) {
-      keep_weights_of(replica);
-      record(from, dynamics.n_beta * from.excess, from_sums, 0);
-    }
-    auto move = pass_at(replica, dynamics, from);
-    move.moved = proposal;
-    move.noise = key(kNoise);
-    run(move);
-    weights_.copy_(w);
-    w.copy_(proposal);
-    auto to = look(replica, all);
-    auto pass = pass_at(replica, dynamics, to);
-    pass.drift = to_drift;
-    const auto to_sums = run(pass);
-
-    // log [p(w') q(w|w') / (p(w) q(w'|w))] with q(w'|w) = N(w - (eps/2) grad U(w), eps).
-    const auto step = proposal.sub_(weights_);
-    const double energy =
-        dynamics.n_beta * (from.excess - to.excess) + dynamics.gamma / 2 * (from_sums.distance - to_sums.distance);
-    const double along = product(step, from_drift) + product(step, to_drift);
-    const double log_ratio = energy + along / 2 - dynamics.eps / 8 * (to_sums.drift - from_sums.drift);
-    const double probability = std::isfinite(log_ratio) && within(w, objective_.start(), dynamics.box)
-                                   ? std::exp(std::min(0.0, log_ratio))
-                                   : 0;
-    for (double* sum : {&accepted_, &asked_accepted_}) *sum += probability;
-    for (std::int64_t* count : {&proposals_, &asked_proposals_}) ++*count;
-    if (kernels::uniform(key(kAcceptance)) < probability) {
-      from = std::move(to);
-      from_sums = to_sums;
-      std::swap(from_drift, to_drift);
-    } else {
-      w.copy_(weights_);
-    }
-  }
 }
 
 void Chain::record(const Objective::Value& value, double excess, const kernels::Sums& sums, double eps) {
@@ -167,6 +58,17 @@ void Chain::record(const Objective::Value& value, double excess, const kernels::
     losses_.sum.add_(excesses);
     losses_.squares.addcmul_(excesses, excesses);
   }
+}
+
+void Chain::add_moment(const at::Tensor& drift) {
+  if (!moments_.defined()) moments_ = at::zeros_like(weights_);
+  moments_.addcmul_(drift, drift);
+  ++moments_count_;
+}
+
+void Chain::count_proposal(double probability) {
+  for (double* sum : {&accepted_, &asked_accepted_}) *sum += probability;
+  for (std::int64_t* count : {&proposals_, &asked_proposals_}) ++*count;
 }
 
 void Chain::keep_weights_of(const Replica& replica) {
@@ -201,7 +103,7 @@ void Chain::visit(Self& self, const Visitor& visitor) {
   for (auto* values : {&self.trace_.excess, &self.trace_.bias, &self.trace_.distance, &self.trace_.along}) {
     visitor(*values);
   }
-  for (auto* tensor : {&self.weights_, &self.carried_, &self.losses_.sum, &self.losses_.squares, &self.moments_}) {
+  for (auto* tensor : {&self.weights_, &self.memory_, &self.losses_.sum, &self.losses_.squares, &self.moments_}) {
     visitor(*tensor);
   }
   visitor(self.kept_weights_);
@@ -226,7 +128,7 @@ void Chain::check_what_came() const {
   check(like(weights_, start), "other weights");
   for (const at::Tensor& weights : kept_weights_) check(like(weights, start), "draws of other weights");
   check(moments_count_ >= 0 && (moments_.defined() ? like(moments_, start) : moments_count_ == 0), "other moments");
-  check(!carried_.defined() || carried_.sizes() == start.sizes(), "the noise of other weights");
+  check(!memory_.defined() || memory_.sizes() == start.sizes(), "the memory of other weights");
   const at::Tensor& losses = objective_.all().start_losses;
   const bool no_losses = losses_.count == 0 && !losses_.sum.defined() && !losses_.squares.defined();
   check(no_losses || (losses_.count > 0 && like(losses_.sum, losses) && like(losses_.squares, losses)),
@@ -252,7 +154,7 @@ void Chain::unpack(Parcel& parcel) {
   const at::Device device = weights_.device();
   visit(*this, [&](auto& member) { parcel.take(member); });
   check_what_came();
-  for (at::Tensor* tensor : {&weights_, &carried_, &losses_.sum, &losses_.squares, &moments_}) {
+  for (at::Tensor* tensor : {&weights_, &memory_, &losses_.sum, &losses_.squares, &moments_}) {
     if (tensor->defined()) *tensor = tensor->to(device);
   }
   for (at::Tensor& weights : kept_weights_) weights = weights.to(device);

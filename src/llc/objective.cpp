@@ -13,9 +13,10 @@
 
 namespace dds {
 
-Objective::Objective(LikelihoodPtr likelihood, Data data, LlcKind kind, std::int64_t batch_size, const Replica& start)
+Objective::Objective(LikelihoodPtr likelihood, Data data, LlcKind kind, std::optional<std::int64_t> batch_size,
+                     const Replica& start)
     : likelihood_(std::move(likelihood)), kind_(kind), batch_size_(batch_size), samples_(data.size()) {
-  if (batch_size_ == samples_) batch_size_ = 0;
+  if (batch_size_ == samples_) batch_size_.reset();
   all_.data = std::move(data);
   start_ = start.weights().clone();
   measure_start(start);
@@ -23,7 +24,7 @@ Objective::Objective(LikelihoodPtr likelihood, Data data, LlcKind kind, std::int
 
 void Objective::measure_start(const Replica& replica) {
   // In pieces of the batch's size: all samples at once may not fit the memory.
-  const auto piece = full_batch() ? samples_ : batch_size_;
+  const auto piece = batch_size_.value_or(samples_);
   std::vector<at::Tensor> losses_at_start;
   slope_ = at::zeros_like(start_);
   for (std::int64_t begin = 0; begin < samples_; begin += piece) {

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <dds/llc.hpp>
+#include <optional>
+#include <vector>
 
 #include "src/llc/pass.hpp"
 #include "src/model/replica.hpp"
@@ -22,21 +24,24 @@ struct Batch {
 /// The baseline is that of the same batch, which takes most of the noise of mini-batches away.
 class Objective {
  public:
-  /// `start` is at w*; its weights are copied. `batch_size` 0: all samples.
-  Objective(LikelihoodPtr likelihood, Data data, LlcKind kind, std::int64_t batch_size, const Replica& start);
+  /// `start` is at w*; its weights are copied. `batch_size` empty: all samples.
+  Objective(LikelihoodPtr likelihood, Data data, LlcKind kind, std::optional<std::int64_t> batch_size,
+            const Replica& start);
 
   const at::Tensor& start() const { return start_; }           ///< w*
   const at::Tensor& start_gradient() const { return slope_; }  ///< g = grad L_n(w*), over all samples
   double start_loss() const { return start_loss_; }            ///< L_n(w*)
   std::int64_t samples() const { return samples_; }
-  bool full_batch() const { return batch_size_ == 0; }
+  bool full_batch() const { return !batch_size_; }
+  /// Samples per step where these are not all.
+  std::optional<std::int64_t> batch_size() const { return batch_size_; }
 
   const Batch& all() const { return all_; }
   /// A batch of `size` samples, each drawn from all of them independently of the rest and of earlier batches: the
   /// weights of a chain are then independent of the batch that its loss is averaged over.
   Batch draw(std::int64_t size, const kernels::RandomKey& key) const;
   /// The batch of a chain's step: all samples or a draw.
-  Batch next(const kernels::RandomKey& key) const { return full_batch() ? all_ : draw(batch_size_, key); }
+  Batch next(const kernels::RandomKey& key) const { return batch_size_ ? draw(*batch_size_, key) : all_; }
 
   /// Gradient of the mean loss over the batch.
   at::Tensor gradient(const Replica& replica, const Batch& batch, Replica::Graph graph = Replica::Graph::Free) const;
@@ -63,7 +68,7 @@ class Objective {
 
   LikelihoodPtr likelihood_;
   LlcKind kind_;
-  std::int64_t batch_size_;
+  std::optional<std::int64_t> batch_size_;
   std::int64_t samples_;
   Batch all_;
   at::Tensor start_;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <dds/error.hpp>
 #include <exception>
+#include <type_traits>
 
 #include "src/ranks/exchange.hpp"
 
@@ -28,7 +29,8 @@ void put(Parcel& parcel, const Dynamics& dynamics) {
 /// For chains of the weights of `start`.
 Dynamics take_dynamics(Parcel& parcel, const at::Tensor& start) {
   Dynamics dynamics;
-  dynamics.sampler = parcel.take_up_to(Sampler::AveragedNoise);
+  dynamics.sampler = static_cast<Sampler>(parcel.take<std::underlying_type_t<Sampler>>());
+  if (!find_policy(dynamics.sampler)) throw RankError("a sampler came that there is none of");
   for (double* number : {&dynamics.n_beta, &dynamics.gamma, &dynamics.eps, &dynamics.box}) parcel.take(*number);
   parcel.take(dynamics.scale);
   if (!dynamics.scale.defined()) return dynamics;

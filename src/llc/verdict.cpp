@@ -36,9 +36,9 @@ std::optional<double> magnitude(const std::optional<double>& value) {
 }
 
 void judge_mixing(Judge& judge, const LlcEstimate& e) {
-  judge.at_most("r_hat", e.r_hat, LlcBounds::kRHat);
-  judge.at_least("ess", e.ess, LlcBounds::kEss);
-  judge.at_most("|drift|", magnitude(e.drift), LlcBounds::kDrift);
+  judge.at_most("r_hat", e.diagnostics.r_hat, LlcBounds::kRHat);
+  judge.at_least("ess", e.diagnostics.ess, LlcBounds::kEss);
+  judge.at_most("|drift|", magnitude(e.diagnostics.drift), LlcBounds::kDrift);
 }
 
 void judge_size(Judge& judge, const LlcEstimate& e) {
@@ -46,54 +46,57 @@ void judge_size(Judge& judge, const LlcEstimate& e) {
     return value ? std::optional(std::abs(*value / *e.lambda)) : std::nullopt;
   };
   if (e.kind == LlcKind::Plain) {
-    judge.at_most("w* is no minimum: descent/|lambda|", share(e.descent), LlcBounds::kDescent);
+    judge.at_most("w* is no minimum: descent/|lambda|", share(e.diagnostics.descent), LlcBounds::kDescent);
   }
   if (!(*e.lambda > 0)) return judge.fail(fmt::format("lambda {:.3g} is not positive", *e.lambda));
   judge.at_most("standard_error/lambda", share(e.standard_error), LlcBounds::kRelativeError);
-  judge.at_most("discretisation/lambda", share(e.discretisation), LlcBounds::kDiscretisation);
+  judge.at_most("discretisation/lambda", share(e.diagnostics.discretisation), LlcBounds::kDiscretisation);
 }
 
-/// `settled`: lambda is the same at four times gamma. Then it is no matter how far chains go, nor whether they have
-/// come all of the way from the one distance to the other.
+/// `settled`: lambda is the same at four times gamma. Chains may then go any distance, and need not yet have come all
+/// the way to it.
 void judge_neighbourhood(Judge& judge, const LlcEstimate& e, const LlcOptions& options, bool settled) {
-  const bool on_the_way = settled && e.distance_ratio && *e.distance_ratio > LlcBounds::kDistanceOnTheWay;
-  if (!on_the_way && !distance_is_stationary(e.distance_ratio, e.distance_ratio_error)) {
+  const bool on_the_way =
+      settled && e.diagnostics.distance_ratio && *e.diagnostics.distance_ratio > LlcBounds::kDistanceOnTheWay;
+  if (!on_the_way && !distance_is_stationary(e.diagnostics.distance_ratio, e.diagnostics.distance_ratio_error)) {
     judge.fail(
         fmt::format("|w-w*| not stationary: |w-w*|^2 at {:.2g} of what it must be; 2/(eps gamma) is {:.0f} steps, "
                     "burn_in {}, draws {}",
-                    *e.distance_ratio, e.relaxation, e.burn_in, e.draws));
+                    *e.diagnostics.distance_ratio, e.settings.relaxation, e.settings.burn_in, e.settings.draws));
   }
-  if (e.relative_distance && !settled) {
-    judge.at_most("chain left the neighbourhood: |w-w*|/|w*|", e.relative_distance, options.max_relative_distance());
+  if (e.diagnostics.relative_distance && !settled) {
+    judge.at_most("chain left the neighbourhood: |w-w*|/|w*|", e.diagnostics.relative_distance,
+                  options.max_relative_distance());
   }
   // On mini-batches the loss of a single draw is mostly noise of the batch.
-  if (e.batch_size == e.samples && e.kind == LlcKind::Plain) {
-    judge.at_most("below_baseline", e.below_baseline, LlcBounds::kBelowBaseline);
+  if (e.settings.batch_size == e.settings.samples && e.kind == LlcKind::Plain) {
+    judge.at_most("below_baseline", e.diagnostics.below_baseline, LlcBounds::kBelowBaseline);
   }
 }
 
 void judge_gamma(Judge& judge, const LlcEstimate& e, const Ending& ending) {
   if (!ending.gamma_limited.empty()) return judge.fail("gamma_limited: " + ending.gamma_limited);
-  if (e.gamma_change || !e.gamma_response || !e.gamma_response_error) return;
-  // Given by hand: lambda_hat(gamma) is what was asked for, unless gamma itself is what it measures.
-  const double surely = *e.gamma_response - 2 * *e.gamma_response_error;
+  if (e.diagnostics.gamma_change || !e.diagnostics.gamma_response || !e.diagnostics.gamma_response_error) return;
+  // A given gamma: lambda_hat(gamma) is what was asked for. It fails where it measures gamma more than the loss.
+  const double surely = *e.diagnostics.gamma_response - 2 * *e.diagnostics.gamma_response_error;
   if (surely > LlcBounds::kGammaResponse * *e.lambda) {
     judge.fail(fmt::format("gamma_limited: halving gamma would add {:.3g} +- {:.2g} to lambda {:.3g}",
-                           *e.gamma_response, *e.gamma_response_error, *e.lambda));
+                           *e.diagnostics.gamma_response, *e.diagnostics.gamma_response_error, *e.lambda));
   }
 }
 
-void judge_step(Judge& judge, const LlcEstimate& e, const LlcOptions& options) {
-  if (e.acceptance) judge.at_least("acceptance", e.acceptance, LlcBounds::kAcceptance);
-  if (e.batch_noise) judge.at_most("batch_noise", e.batch_noise, LlcBounds::kBatchNoise);
-  if (e.sampler == to_string(Sampler::Mala) || !options.halve_step()) return;
-  if (!e.step_change) return judge.fail("half the step not available");
-  if (*e.step_change_error > 2 * LlcBounds::kRelativeError * std::abs(*e.lambda)) {
-    judge.fail(fmt::format("half the step: error {:.2g} is too large to judge by", *e.step_change_error));
+void judge_step(Judge& judge, const LlcEstimate& e, bool halves_step) {
+  if (e.diagnostics.acceptance) judge.at_least("acceptance", e.diagnostics.acceptance, LlcBounds::kAcceptance);
+  if (e.diagnostics.batch_noise) judge.at_most("batch_noise", e.diagnostics.batch_noise, LlcBounds::kBatchNoise);
+  if (!halves_step) return;
+  if (!e.diagnostics.step_change) return judge.fail("half the step not available");
+  if (*e.diagnostics.step_change_error > 2 * LlcBounds::kRelativeError * std::abs(*e.lambda)) {
+    judge.fail(fmt::format("half the step: error {:.2g} is too large to judge by", *e.diagnostics.step_change_error));
   }
-  const double moved = std::abs(*e.step_change);
-  if (moved > 3 * *e.step_change_error && moved > LlcBounds::kStepChange * *e.lambda) {
-    judge.fail(fmt::format("half the step changes lambda by {:.3g} +- {:.2g}", *e.step_change, *e.step_change_error));
+  const double moved = std::abs(*e.diagnostics.step_change);
+  if (moved > 3 * *e.diagnostics.step_change_error && moved > LlcBounds::kStepChange * *e.lambda) {
+    judge.fail(fmt::format("half the step changes lambda by {:.3g} +- {:.2g}", *e.diagnostics.step_change,
+                           *e.diagnostics.step_change_error));
   }
 }
 
@@ -101,8 +104,10 @@ void judge_step(Judge& judge, const LlcEstimate& e, const LlcOptions& options) {
 
 void judge(LlcEstimate& estimate, const LlcOptions& options, const Ending& ending) {
   Judge judge(estimate);
-  if (!std::isfinite(estimate.baseline)) return judge.fail(fmt::format("the loss at w* is {}", estimate.baseline));
-  if (estimate.diverged > 0) judge.fail(fmt::format("{} of {} chains diverged", estimate.diverged, estimate.chains));
+  if (!std::isfinite(estimate.diagnostics.baseline))
+    return judge.fail(fmt::format("the loss at w* is {}", estimate.diagnostics.baseline));
+  if (estimate.diagnostics.diverged > 0)
+    judge.fail(fmt::format("{} of {} chains diverged", estimate.diagnostics.diverged, estimate.settings.chains));
   if (!ending.stopped.empty()) judge.fail(ending.stopped);
   if (!estimate.lambda) {
     if (estimate.failures.empty()) judge.fail("no finite number came of the chains");
@@ -111,7 +116,7 @@ void judge(LlcEstimate& estimate, const LlcOptions& options, const Ending& endin
   judge_size(judge, estimate);
   judge_mixing(judge, estimate);
   judge_neighbourhood(judge, estimate, options, ending.gamma_settled);
-  judge_step(judge, estimate, options);
+  judge_step(judge, estimate, ending.halves_step);
   judge_gamma(judge, estimate, ending);
 }
 

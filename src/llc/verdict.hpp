@@ -6,11 +6,12 @@
 
 namespace dds {
 
-/// What only the run itself knows of its end; empty texts where nothing is to be said.
+/// How a run ended. Texts are empty where they do not apply.
 struct Ending {
   std::string stopped;         ///< why it ended early
-  std::string gamma_limited;   ///< where a search for gamma found none: lambda at the last two
+  std::string gamma_limited;   ///< lambda at the last two gammas, where a search found none that is low enough
   bool gamma_settled = false;  ///< a search found one
+  bool halves_step = false;    ///< an estimate at half the step was due
 };
 
 /// Fills `estimate.failures` from its numbers: each failure a short sentence with the number and its bound.

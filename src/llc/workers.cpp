@@ -15,18 +15,14 @@ SingleThreaded::SingleThreaded() : before_(at::get_num_threads()) { at::set_num_
 
 SingleThreaded::~SingleThreaded() { at::set_num_threads(before_); }
 
-Watch::Watch(double max_seconds, std::function<bool()> cancelled, std::function<void(double)> progress)
+Watch::Watch(std::optional<double> max_seconds, std::function<bool()> cancelled, std::function<void(double)> progress)
     : max_seconds_(max_seconds), cancelled_(std::move(cancelled)), progress_(std::move(progress)) {}
 
-double Watch::seconds() const {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-}
-
 double Watch::left() const {
-  return max_seconds_ > 0 ? std::max(0.0, max_seconds_ - seconds()) : std::numeric_limits<double>::infinity();
+  return max_seconds_ ? std::max(0.0, *max_seconds_ - seconds()) : std::numeric_limits<double>::infinity();
 }
 
-bool Watch::over() const { return aborted_ || was_cancelled_ || (max_seconds_ > 0 && seconds() >= max_seconds_); }
+bool Watch::over() const { return aborted_ || was_cancelled_ || (max_seconds_ && seconds() >= *max_seconds_); }
 
 bool Watch::tick() {
   if (cancelled_ && cancelled_()) was_cancelled_ = true;

@@ -2,12 +2,13 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <vector>
 
+#include "src/base/stopwatch.hpp"
 #include "src/model/replica.hpp"
 
 namespace dds {
@@ -27,8 +28,8 @@ class SingleThreaded {
 /// Counts steps over all threads, reports progress, and says when to stop.
 class Watch {
  public:
-  /// `max_seconds` 0: no limit. `cancelled` may be empty.
-  Watch(double max_seconds, std::function<bool()> cancelled, std::function<void(double)> progress);
+  /// `max_seconds` empty: no limit. `cancelled` and `progress` may be null.
+  Watch(std::optional<double> max_seconds, std::function<bool()> cancelled, std::function<void(double)> progress);
 
   /// So many steps are foreseen from here on; what is done already counts too.
   void expect(std::int64_t steps) { expected_ = done_ + steps; }
@@ -44,13 +45,13 @@ class Watch {
   bool cancelled() const { return was_cancelled_; }
   /// All is done.
   void finish() { report(1.0); }
-  double seconds() const;
+  double seconds() const { return stopwatch_.seconds(); }
 
  private:
   void report(double share);
 
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  double max_seconds_;
+  Stopwatch stopwatch_;
+  std::optional<double> max_seconds_;
   std::function<bool()> cancelled_;
   std::function<void(double)> progress_;
   std::mutex mutex_;

@@ -154,11 +154,10 @@ void estimates(const Run& run, std::vector<std::string>& out) {
       last = &estimate;
     }
     if (all == 0) continue;
-    std::string text =
-        fmt::format("{} of {} {} LLC estimates converged", converged, all, kind == LlcKind::Plain ? "plain" : "tilted");
+    std::string text = fmt::format("{} of {} {} LLC estimates converged", converged, all, to_string(kind));
     if (last)
       text += fmt::format("; the last is {:.4g} (step {}, γ = {:.4g}, nβ = {:.4g})", *last->lambda, last->step,
-                          last->gamma, last->n_beta);
+                          last->settings.gamma, last->settings.n_beta);
     out.push_back(text + ".");
   }
 }

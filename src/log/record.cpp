@@ -32,7 +32,6 @@ json cell_of(Enumeration value) {
   return std::string(to_string(value));
 }
 json cell_of(c10::ScalarType value) { return c10::toString(value); }
-json cell_of(LlcKind value) { return value == LlcKind::Plain ? "plain" : "tilted"; }
 json cell_of(const std::vector<std::string>& failures) {
   return failures.empty() ? std::string(kConverged) : fmt::format("{}", fmt::join(failures, kFailureSeparator));
 }
@@ -72,10 +71,7 @@ void parse(std::string_view text, FisherKind& value) { value = fisher_kind_from_
 void parse(std::string_view text, RowMode& value) { value = row_mode_from_string(text); }
 void parse(std::string_view text, c10::ScalarType& value) { value = dtype_from_string(text); }
 void parse(std::string_view text, StatusSet& value) { value = status_from_string(text); }
-void parse(std::string_view text, LlcKind& value) {
-  if (text != "plain" && text != "tilted") refuse(text, "plain or tilted");
-  value = text == "plain" ? LlcKind::Plain : LlcKind::Tilted;
-}
+void parse(std::string_view text, LlcKind& value) { value = llc_kind_from_string(text); }
 
 /// The pieces of `text` between separators; one empty piece for an empty text.
 std::vector<std::string> split(std::string_view text, std::string_view separator) {

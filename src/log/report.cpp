@@ -72,7 +72,7 @@ json correlation(const RankCorrelation& c) {
 ordered_json comparison_json(const log::Comparison& comparison) {
   ordered_json out{{"layer", comparison.layer},
                    {"measure", comparison.measure->key},
-                   {"kind", comparison.kind == LlcKind::Plain ? "plain" : "tilted"},
+                   {"kind", to_string(comparison.kind)},
                    {"raw", correlation(comparison.raw)},
                    {"detrended", correlation(comparison.detrended)},
                    {"pairs", json::array()}};

@@ -76,13 +76,13 @@ class TensorBoard final : public Sink {
   }
 
   void write(const LlcEstimate& e) override {
-    Values values(fmt::format("llc/{}/", e.kind == LlcKind::Plain ? "plain" : "tilted"));
+    Values values(fmt::format("llc/{}/", to_string(e.kind)));
     values.add("lambda", e.lambda);
     values.add("standard_error", e.standard_error);
     values.add("low", e.low);
     values.add("high", e.high);
     values.add("converged", e.converged() ? 1 : 0);
-    values.add("log10_gamma", log10_of(e.gamma));
+    values.add("log10_gamma", log10_of(e.settings.gamma));
     append(e.step, values);
   }
 

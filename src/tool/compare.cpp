@@ -100,7 +100,7 @@ void compare_estimates(const log::Run& a, const log::Run& b, std::int64_t last) 
     const auto error = x.standard_error && y.standard_error
                            ? std::optional(std::hypot(*x.standard_error, *y.standard_error))
                            : std::nullopt;
-    table.add({kind == LlcKind::Plain ? "plain" : "tilted", std::to_string(*step), show(x.lambda), show(y.lambda),
+    table.add({std::string(to_string(kind)), std::to_string(*step), show(x.lambda), show(y.lambda),
                change(minus(y.lambda, x.lambda)), show(error), x.verdict(), y.verdict()});
   }
   if (!table.empty()) fmt::print("{}{}\n", heading("Local learning coefficient"), table.text());

@@ -294,7 +294,7 @@ class Script {
     text_ +=
         "set offsets 0, 0, graph 0.08, graph 0.08\nset yrange [*:*]\nset key default\nset key bottom right font ',8'\n";
     for (const auto& [kind, plots] : panels)
-      text_ += fmt::format("set title '{} LLC'\nplot {}\n", kind == LlcKind::Plain ? "plain" : "tilted", plots);
+      text_ += fmt::format("set title '{} LLC'\nplot {}\n", to_string(kind), plots);
     end();
   }
 

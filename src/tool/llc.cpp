@@ -39,12 +39,12 @@ namespace fs = std::filesystem;
 struct LlcArguments {
   std::string run, model, out;
   SampleOptions samples;
-  std::string kind = "plain";
+  std::string kind{to_string(LlcKind::Plain)};
   std::vector<std::int64_t> steps;
   std::int64_t every = 1;
   std::vector<std::string> parameters;
-  double max_seconds = LlcOptions().max_seconds();
-  std::int64_t max_gradients = LlcOptions().max_gradients();
+  double max_seconds = LlcOptions().max_seconds().value_or(0);
+  std::int64_t max_gradients = LlcOptions().max_gradients().value_or(0);
   std::uint64_t seed = LlcOptions().seed();
   bool read = false;
 };
@@ -202,7 +202,7 @@ std::vector<std::string> row_of(const LlcEstimate& e) {
   return {std::to_string(e.step),
           good || !e.lambda ? show(e.lambda) : "(" + show(e.lambda) + ")",
           good && e.low && e.high ? fmt::format("[{}, {}]", show(e.low), show(e.high)) : "-",
-          show(e.gamma),
+          show(e.settings.gamma),
           std::to_string(e.gradients),
           e.verdict()};
 }
@@ -228,6 +228,12 @@ log::SinkPtr sink_of(const LlcArguments& options, const Likelihood& likelihood) 
   return sink;
 }
 
+/// On the command line 0 is no limit.
+template <class T>
+std::optional<T> limit(T value) {
+  return value > 0 ? std::optional(value) : std::nullopt;
+}
+
 void estimate(const LlcArguments& given) {
   const LlcArguments options = with_defaults(given);
   const std::vector<Snapshot> snapshots =
@@ -242,12 +248,12 @@ void estimate(const LlcArguments& given) {
 
   const CatchInterrupts catching;
   auto llc = LlcOptions()
-                 .kind(options.kind == "tilted" ? LlcKind::Tilted : LlcKind::Plain)
-                 .parameters(options.parameters)
-                 .max_seconds(options.max_seconds)
-                 .max_gradients(options.max_gradients)
+                 .kind(llc_kind_from_string(options.kind))
+                 .max_seconds(limit(options.max_seconds))
+                 .max_gradients(limit(options.max_gradients))
                  .seed(options.seed)
                  .cancelled(interrupted);
+  if (!options.parameters.empty()) llc.parameters(options.parameters);
   Table table({"step", "lambda", "<95 % interval", "gamma", "gradients", "<verdict"});
   std::size_t refused = 0, done = 0;
   for (const Snapshot& snapshot : snapshots) {
@@ -269,7 +275,7 @@ void estimate(const LlcArguments& given) {
     ++done;
   }
   fmt::print("{} samples, likelihood {}, {} estimator{}\n\n{}", data.size(), likelihood->name(), options.kind,
-             options.kind == "tilted" ? " (ours, not the published LLC)" : "", table.text());
+             llc.kind() == LlcKind::Tilted ? " (ours, not the published LLC)" : "", table.text());
   if (refused > 0) {
     fmt::print("\n{} of {} refused: what stands in brackets is no LLC, for the reason that the verdict names\n",
                refused, done);
@@ -303,7 +309,7 @@ void add_llc(CLI::App& program) {
                      "that of the recorded loss; of other data,\n"
                      "categorical where the targets are int64, and gaussian where they are anything else");
   command->add_option("--kind", options->kind, "plain, or tilted: for points that are no minimum")
-      ->check(CLI::IsMember({"plain", "tilted"}))
+      ->check(CLI::IsMember({std::string(to_string(LlcKind::Plain)), std::string(to_string(LlcKind::Tilted))}))
       ->capture_default_str();
   command
       ->add_option("--steps", options->steps, "snapshots to take, by their steps, separated by commas (default: all)")

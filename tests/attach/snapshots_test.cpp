@@ -126,7 +126,7 @@ TEST_F(SnapshotsInPython, GiveTheLlcOfTheSameWeightsAndData) {
   const log::Run log = run();
   ASSERT_EQ(log.estimates.size(), 1U);
   EXPECT_EQ(log.estimates[0].step, 4);
-  EXPECT_EQ(log.estimates[0].parameters, 4 + 4 + 20 + 5 + 15 + 3);
+  EXPECT_EQ(log.estimates[0].settings.parameters, 4 + 4 + 20 + 5 + 15 + 3);
   EXPECT_EQ(log.estimates[0].lambda, expected.lambda);
   EXPECT_EQ(log.estimates[0].low, expected.low);
   EXPECT_EQ(log.estimates[0].verdict(), expected.verdict());

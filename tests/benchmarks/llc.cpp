@@ -101,7 +101,7 @@ class ChainSteps {
  public:
   explicit ChainSteps(const Workload& work)
       : replica_(work.model->clone(), work.forward, dds::trainable_parameters(*work.model)),
-        objective_(dds::categorical(), work.data, dds::LlcKind::Plain, 0, replica_),
+        objective_(dds::categorical(), work.data, dds::LlcKind::Plain, std::nullopt, replica_),
         chain_(objective_, /*seed=*/0, /*number=*/0) {}
 
   void run(std::int64_t steps) {
@@ -162,15 +162,15 @@ void rrr_speedup(Results& results, const dds::experiments::RunOptions& options) 
   // The peer takes 5 ms a step, so it gets fewer, in the same proportion of burn-in to draws.
   constexpr std::int64_t kChains = 4, kDraws = 1000, kBurnIn = 200, kTheirDraws = 250, kTheirBurnIn = 50;
   ReducedRank task;
-  const auto ours = dds::LlcOptions().localization(1).chains(kChains).draws(kDraws).burn_in(kBurnIn).threads(1);
+  const auto ours = dds::LlcOptions().gamma(1).chains(kChains).draws(kDraws).burn_in(kBurnIn).threads(1);
   const dds::LlcEstimate settings = task.estimate(ours);
   Peer peer(options, "devinterp_1_3_2");
-  Ratio ratio = compare(
-      [&] { task.estimate(ours); },
-      [&] {
-        peer.ask({"estimate", 1, kTheirDraws, kTheirBurnIn, settings.step_size, settings.n_beta, settings.gamma});
-      },
-      20);
+  Ratio ratio = compare([&] { task.estimate(ours); },
+                        [&] {
+                          peer.ask({"estimate", 1, kTheirDraws, kTheirBurnIn, settings.settings.step_size,
+                                    settings.settings.n_beta, settings.settings.gamma});
+                        },
+                        20);
   const double scale = static_cast<double>(kChains * kDraws) / kTheirDraws;
   ratio.median *= scale;
   ratio.low *= scale;
@@ -185,7 +185,7 @@ void rrr_speedup(Results& results, const dds::experiments::RunOptions& options) 
 void two_core_scaling(Results& results) {
   ReducedRank task;
   const auto on = [&task](std::int64_t threads) {
-    return [&task, options = dds::LlcOptions().localization(1).chains(4).draws(5000).burn_in(500).threads(threads)] {
+    return [&task, options = dds::LlcOptions().gamma(1).chains(4).draws(5000).burn_in(500).threads(threads)] {
       task.estimate(options);
     };
   };

@@ -26,7 +26,7 @@ struct Training {
 inline LlcEstimate estimate_at(std::int64_t step) {
   LlcEstimate estimate;
   estimate.lambda = 1.0 / static_cast<double>(step + 3);
-  estimate.seed = static_cast<std::uint64_t>(step);
+  estimate.settings.seed = static_cast<std::uint64_t>(step);
   return estimate;
 }
 

@@ -41,7 +41,7 @@ inline void write_run(const std::filesystem::path& path, int seed, bool tensorbo
     LlcEstimate e;
     e.step = step;
     e.kind = step == 0 ? LlcKind::Plain : LlcKind::Tilted;
-    e.lambda = 9.75, e.standard_error = 0.3, e.seed = 18446744073709551615u;
+    e.lambda = 9.75, e.standard_error = 0.3, e.settings.seed = 18446744073709551615u;
     if (step == 0) e.failures = {"r_hat 2", "ess 3"};
     sink->write(e);
     sink->write(Metric{step, "loss", std::exp(-0.1 * static_cast<double>(step))});

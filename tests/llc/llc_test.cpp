@@ -70,14 +70,14 @@ TEST_P(QuadraticLoss, MatchesItsClosedFormAtTheSameGamma) {
   const auto& [mu, sampler] = GetParam();
   Quadratic problem(mu);
   const double n_beta = 200, gamma = 20;
-  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
-                                     quick().n_beta(n_beta).localization(gamma).sampler(sampler));
+  const auto estimate =
+      estimate_llc({*problem.model, gaussian(), problem.data}, quick().n_beta(n_beta).gamma(gamma).sampler(sampler));
   ASSERT_TRUE(estimate.lambda);
   test::expect_near(*estimate.lambda, problem.lambda(n_beta, gamma), *estimate.standard_error);
   EXPECT_TRUE(estimate.converged()) << estimate.verdict();
-  EXPECT_DOUBLE_EQ(estimate.resolution, gamma / n_beta);
-  EXPECT_EQ(estimate.sampler, to_string(sampler));
-  test::expect_near(*estimate.distance_ratio, 1, *estimate.distance_ratio_error);
+  EXPECT_DOUBLE_EQ(estimate.settings.resolution, gamma / n_beta);
+  EXPECT_EQ(estimate.settings.sampler, to_string(sampler));
+  test::expect_near(*estimate.diagnostics.distance_ratio, 1, *estimate.diagnostics.distance_ratio_error);
   if (sampler == Sampler::Sgld || sampler == Sampler::RmspropSgld) return;  // the step has its part in the response
   // log 2 times the derivative of -lambda by log gamma: sum p (1 - p) / 2, p = n beta mu / (n beta mu + gamma).
   double response = 0;
@@ -85,7 +85,7 @@ TEST_P(QuadraticLoss, MatchesItsClosedFormAtTheSameGamma) {
     const double p = n_beta * m / (n_beta * m + gamma);
     response += std::log(2.0) * p * (1 - p) / 2;
   }
-  test::expect_near(*estimate.gamma_response, response, *estimate.gamma_response_error);
+  test::expect_near(*estimate.diagnostics.gamma_response, response, *estimate.diagnostics.gamma_response_error);
 }
 
 INSTANTIATE_TEST_SUITE_P(Spectra, QuadraticLoss,
@@ -100,9 +100,9 @@ TEST(LlcQuadratic, TheStepIsTheShareOfTheLargestCurvatureThatWasAskedFor) {
   for (const double c : {0.2, 0.5}) {
     const auto estimate =
         estimate_llc({*problem.model, gaussian(), problem.data},
-                     quick().n_beta(n_beta).localization(gamma).sampler(Sampler::AveragedNoise).relative_step(c));
-    EXPECT_NEAR(estimate.mu_max, 2, 0.1);
-    EXPECT_NEAR(estimate.step_size * (n_beta * estimate.mu_max + gamma), c, 1e-12);
+                     quick().n_beta(n_beta).gamma(gamma).sampler(Sampler::AveragedNoise).relative_step(c));
+    EXPECT_NEAR(estimate.diagnostics.mu_max, 2, 0.1);
+    EXPECT_NEAR(estimate.settings.step_size * (n_beta * estimate.diagnostics.mu_max + gamma), c, 1e-12);
   }
 }
 
@@ -110,27 +110,27 @@ TEST(LlcQuadratic, MalaFindsTheStepOfItsAcceptance) {
   Quadratic problem(std::vector<double>(40, 1.0));
   const auto estimate =
       estimate_llc({*problem.model, gaussian(), problem.data},
-                   quick().n_beta(200).localization(20).sampler(Sampler::Mala).max_relative_distance(kInfinity));
-  EXPECT_NEAR(*estimate.acceptance, 0.8, 0.06);
-  EXPECT_EQ(*estimate.discretisation, 0);
-  EXPECT_FALSE(estimate.step_change);
+                   quick().n_beta(200).gamma(20).sampler(Sampler::Mala).max_relative_distance(kInfinity));
+  EXPECT_NEAR(*estimate.diagnostics.acceptance, 0.8, 0.06);
+  EXPECT_EQ(*estimate.diagnostics.discretisation, 0);
+  EXPECT_FALSE(estimate.diagnostics.step_change);
 }
 
 TEST(LlcQuadratic, TheDiscretisationTakenOffIsThatOfTheChain) {
   Quadratic problem({1, 1, 1, 1, 1, 1});
   const double n_beta = 1000, gamma = 1, c = 0.5;
-  const auto settings = quick().n_beta(n_beta).localization(gamma).relative_step(c);
+  const auto settings = quick().n_beta(n_beta).gamma(gamma).relative_step(c);
   const auto sgld =
       estimate_llc({*problem.model, gaussian(), problem.data}, LlcOptions(settings).sampler(Sampler::Sgld));
   // The variance 1/h becomes 1/(h (1 - c/4)): lambda c/(4 - c) too much.
-  EXPECT_NEAR(*sgld.discretisation / (3.0 * c / (4 - c)), 1.0, 0.05);
+  EXPECT_NEAR(*sgld.diagnostics.discretisation / (3.0 * c / (4 - c)), 1.0, 0.05);
   test::expect_near(*sgld.lambda, problem.lambda(n_beta, gamma), *sgld.standard_error);
   // Averaged noise has none to take off.
   const auto averaged =
       estimate_llc({*problem.model, gaussian(), problem.data}, LlcOptions(settings).sampler(Sampler::AveragedNoise));
-  EXPECT_EQ(*averaged.discretisation, 0);
+  EXPECT_EQ(*averaged.diagnostics.discretisation, 0);
   test::expect_near(*averaged.lambda, problem.lambda(n_beta, gamma), *averaged.standard_error);
-  test::expect_near(*averaged.step_change, 0, *averaged.step_change_error);
+  test::expect_near(*averaged.diagnostics.step_change, 0, *averaged.diagnostics.step_change_error);
 }
 
 TEST(LlcQuadratic, IsThatOfARegularModelWithItsFluctuationAndWbic) {
@@ -144,30 +144,29 @@ TEST(LlcQuadratic, IsThatOfARegularModelWithItsFluctuationAndWbic) {
   torch::nn::Linear model(torch::nn::LinearOptions(d, 1).bias(false));
   model->to(torch::kDouble);
   const Data data(x, (model->forward(x) + noise).detach());
-  const auto estimate =
-      estimate_llc({*model, gaussian(), data}, quick().localization(0.1).max_relative_distance(kInfinity));
+  const auto estimate = estimate_llc({*model, gaussian(), data}, quick().gamma(0.1).max_relative_distance(kInfinity));
   const double n_beta = double(n) / std::log(double(n)), held = n_beta / (n_beta + 0.1);
   test::expect_near(*estimate.lambda, held * d / 2, *estimate.standard_error);
   EXPECT_NEAR(*estimate.singular_fluctuation, held * d / 2, 0.25);
   EXPECT_NEAR(*estimate.wbic, n * 0.5 + std::log(double(n)) * *estimate.lambda, 1e-6 * n);
   const auto at_another_temperature =
-      estimate_llc({*model, gaussian(), data}, quick().draws(100).localization(0.1).n_beta(100));
+      estimate_llc({*model, gaussian(), data}, quick().draws(100).gamma(0.1).n_beta(100));
   EXPECT_FALSE(at_another_temperature.wbic);
 }
 
 TEST(LlcQuadratic, DistanceIsThatOfTheGaussian) {
   Quadratic problem({1, 0.5, 0});
   const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
-                                     quick().n_beta(100).localization(20).max_relative_distance(kInfinity));
-  test::expect_near(*estimate.distance_ratio, 1, *estimate.distance_ratio_error);
-  EXPECT_NEAR(*estimate.distance, std::sqrt(1.0 / 120 + 1.0 / 70 + 1.0 / 20), 0.02);
-  EXPECT_NEAR(*estimate.relative_distance, *estimate.distance / std::sqrt(3.0), 1e-12);
+                                     quick().n_beta(100).gamma(20).max_relative_distance(kInfinity));
+  test::expect_near(*estimate.diagnostics.distance_ratio, 1, *estimate.diagnostics.distance_ratio_error);
+  EXPECT_NEAR(*estimate.diagnostics.distance, std::sqrt(1.0 / 120 + 1.0 / 70 + 1.0 / 20), 0.02);
+  EXPECT_NEAR(*estimate.diagnostics.relative_distance, *estimate.diagnostics.distance / std::sqrt(3.0), 1e-12);
 }
 
 TEST(LlcQuadratic, TiltingLeavesTheCurvatureAlone) {
   Quadratic problem({1, 0.5, 0.2, 0.1}, {0.3, 0.2, 0, 0.1});
   const double n_beta = 200, gamma = 20;
-  const auto settings = quick().n_beta(n_beta).localization(gamma).max_relative_distance(kInfinity);
+  const auto settings = quick().n_beta(n_beta).gamma(gamma).max_relative_distance(kInfinity);
   const auto tilted =
       estimate_llc({*problem.model, gaussian(), problem.data}, LlcOptions(settings).kind(LlcKind::Tilted));
   test::expect_near(*tilted.lambda, problem.lambda(n_beta, gamma), *tilted.standard_error);
@@ -184,14 +183,14 @@ TEST(LlcQuadratic, TiltingLeavesTheCurvatureAlone) {
     descent += b * b / h;
   }
   test::expect_near(*plain.lambda, expected, *plain.standard_error, 0.02 * std::abs(expected));
-  EXPECT_GE(*plain.descent, descent * (1 - 1e-9));
-  EXPECT_LE(*plain.descent, descent * 1.06);
+  EXPECT_GE(*plain.diagnostics.descent, descent * (1 - 1e-9));
+  EXPECT_LE(*plain.diagnostics.descent, descent * 1.06);
   expect_failure(plain, "no minimum");
 }
 
 TEST(LlcQuadratic, APointThatIsNoMinimumIsNotConvergedAndANegativeEstimateNeitherShown) {
   Quadratic problem({1, 1, 1}, {2, 2, 2});
-  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data}, quick().n_beta(100).localization(5));
+  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data}, quick().n_beta(100).gamma(5));
   EXPECT_LT(*estimate.lambda, 0);
   expect_failure(estimate, "is not positive");
   expect_failure(estimate, "below_baseline");
@@ -209,14 +208,13 @@ TEST(LlcMiniBatch, MatchesTheClosedFormAndCountsAllSamples) {
   model->to(torch::kDouble);
   const Data data(inputs, (model->forward(inputs) + noise).detach());
   for (const auto kind : {LlcKind::Plain, LlcKind::Tilted}) {
-    const auto estimate =
-        estimate_llc({*model, gaussian(), data},
-                     quick().kind(kind).batch_size(100).localization(5).max_relative_distance(kInfinity));
+    const auto estimate = estimate_llc({*model, gaussian(), data},
+                                       quick().kind(kind).batch_size(100).gamma(5).max_relative_distance(kInfinity));
     const double n_beta = static_cast<double>(n) / std::log(static_cast<double>(n));
-    EXPECT_DOUBLE_EQ(estimate.n_beta, n_beta);
-    EXPECT_EQ(estimate.batch_size, 100);
-    EXPECT_EQ(estimate.samples, n);
-    EXPECT_LT(*estimate.batch_noise, LlcBounds::kBatchNoise);
+    EXPECT_DOUBLE_EQ(estimate.settings.n_beta, n_beta);
+    EXPECT_EQ(estimate.settings.batch_size, 100);
+    EXPECT_EQ(estimate.settings.samples, n);
+    EXPECT_LT(*estimate.diagnostics.batch_noise, LlcBounds::kBatchNoise);
     test::expect_near(*estimate.lambda, n_beta / (n_beta + 5), *estimate.standard_error, 0.01);
     EXPECT_LT(*estimate.standard_error, 0.1);
   }
@@ -225,7 +223,7 @@ TEST(LlcMiniBatch, MatchesTheClosedFormAndCountsAllSamples) {
 TEST(LlcMiniBatch, TooLargeAStepForTheNoiseOfTheBatchesIsCaught) {
   Quadratic problem(std::vector<double>(64, 1.0));
   const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
-                                     quick().draws(200).batch_size(4).n_beta(100).localization(50).step_size(0.002));
+                                     quick().draws(200).batch_size(4).n_beta(100).gamma(50).step_size(0.002));
   expect_failure(estimate, "batch_noise");
 }
 
@@ -289,13 +287,13 @@ TEST_P(ReducedRankRegression, IsFoundWithoutASetting) {
                    LlcOptions().threads(1).seed(test::seed(2)).n_beta(1e4 / std::log(1e4)).target_error(0.015));
   ASSERT_TRUE(estimate.lambda);
   EXPECT_TRUE(estimate.converged()) << estimate.verdict();
-  EXPECT_EQ(estimate.sampler, "mala");
+  EXPECT_EQ(estimate.settings.sampler, "mala");
   EXPECT_LT(*estimate.low, c.lambda + 0.01 * c.lambda);
   EXPECT_GT(*estimate.high, c.lambda - 0.01 * c.lambda);
   EXPECT_LT(*estimate.standard_error, 0.02 * c.lambda);
   ASSERT_GE(estimate.trials.size(), 2u);
   EXPECT_EQ(estimate.trials.back().outcome, "taken");
-  EXPECT_DOUBLE_EQ(estimate.trials.back().gamma, estimate.gamma);
+  EXPECT_DOUBLE_EQ(estimate.trials.back().gamma, estimate.settings.gamma);
   EXPECT_DOUBLE_EQ(*estimate.trials.back().lambda, *estimate.lambda);
 }
 
@@ -332,12 +330,11 @@ TEST_P(NormalCrossing, MatchesQuadratureAtTheSameGamma) {
     sum += weight * n_beta * a * a / (2 * h);
   }
   Crossing model;
-  const auto estimate =
-      estimate_llc({*model, gaussian(), ones()},
-                   quick().n_beta(n_beta).localization(gamma).burn_in(1000).draws(8000).sampler(GetParam()));
-  EXPECT_EQ(estimate.diverged, 0);
-  EXPECT_GT(estimate.mu_max, 0.5);
-  EXPECT_FALSE(estimate.relative_distance);
+  const auto estimate = estimate_llc({*model, gaussian(), ones()},
+                                     quick().n_beta(n_beta).gamma(gamma).burn_in(1000).draws(8000).sampler(GetParam()));
+  EXPECT_EQ(estimate.diagnostics.diverged, 0);
+  EXPECT_GT(estimate.diagnostics.mu_max, 0.5);
+  EXPECT_FALSE(estimate.diagnostics.relative_distance);
   test::expect_near(*estimate.lambda, sum / mass, *estimate.standard_error);
   EXPECT_LT(*estimate.standard_error, 0.04);
 }
@@ -357,9 +354,9 @@ TEST(LlcNormalCrossing, OfMultiplicityTwoIsLimitedByGammaAndSaysSo) {
 TEST(LlcVerdict, DivergenceIsAVerdictAndLeavesNoNumber) {
   Quadratic problem({1, 1});
   const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
-                                     quick().n_beta(100).localization(1).sampler(Sampler::Sgld).step_size(1.0));
+                                     quick().n_beta(100).gamma(1).sampler(Sampler::Sgld).step_size(1.0));
   EXPECT_FALSE(estimate.lambda);
-  EXPECT_EQ(estimate.diverged, 4);
+  EXPECT_EQ(estimate.diagnostics.diverged, 4);
   expect_failure(estimate, "4 of 4 chains diverged");
 }
 
@@ -377,8 +374,7 @@ TEST_P(BadSettings, AreCaughtWhateverTheSeed) {
   const auto& bad = GetParam();
   Quadratic problem({1, 1, 0.5, 0.1, 0, 0}, bad.slope);
   for (std::uint64_t seed = 0; seed < 4; ++seed) {
-    const auto good =
-        LlcOptions().threads(1).seed(test::seed(seed)).burn_in(300).draws(1500).n_beta(500).localization(20);
+    const auto good = LlcOptions().threads(1).seed(test::seed(seed)).burn_in(300).draws(1500).n_beta(500).gamma(20);
     const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data}, bad.spoil(good));
     EXPECT_FALSE(estimate.converged()) << "seed " << seed;
     EXPECT_NE(estimate.verdict().find(bad.said), std::string::npos) << "seed " << seed << ": " << estimate.verdict();
@@ -387,31 +383,30 @@ TEST_P(BadSettings, AreCaughtWhateverTheSeed) {
 
 INSTANTIATE_TEST_SUITE_P(
     Settings, BadSettings,
-    testing::Values(
-        Bad{"step_too_large_sgld",
-            "discretisation",
-            [](LlcOptions o) { return o.sampler(Sampler::Sgld).relative_step(1.5); },
-            {}},
-        Bad{"step_too_large_mala",
-            "acceptance",
-            [](LlcOptions o) { return o.sampler(Sampler::Mala).step_size(0.02); },
-            {}},
-        Bad{"step_too_small_sgld",
-            "|w-w*| not stationary",
-            [](LlcOptions o) { return o.sampler(Sampler::Sgld).step_size(1e-7); },
-            {}},
-        Bad{"step_too_small_mala",
-            "|w-w*| not stationary",
-            [](LlcOptions o) { return o.sampler(Sampler::Mala).step_size(1e-7); },
-            {}},
-        Bad{"gamma_too_large", "gamma_limited", [](LlcOptions o) { return o.localization(1e5); }, {}},
-        Bad{"gamma_too_small", "|w-w*| not stationary", [](LlcOptions o) { return o.localization(1e-3); }, {}},
-        Bad{"gamma_lets_go",
-            "neighbourhood",
-            [](LlcOptions o) { return o.n_beta(50).localization(0.1).burn_in(1000).draws(3000); },
-            {}},
-        Bad{"chains_too_short", "ess", [](LlcOptions o) { return o.burn_in(0).draws(20); }, {}},
-        Bad{"no_minimum", "no minimum", [](LlcOptions o) { return o; }, {1, 1, 0, 0, 0, 0}}),
+    testing::Values(Bad{"step_too_large_sgld",
+                        "discretisation",
+                        [](LlcOptions o) { return o.sampler(Sampler::Sgld).relative_step(1.5); },
+                        {}},
+                    Bad{"step_too_large_mala",
+                        "acceptance",
+                        [](LlcOptions o) { return o.sampler(Sampler::Mala).step_size(0.02); },
+                        {}},
+                    Bad{"step_too_small_sgld",
+                        "|w-w*| not stationary",
+                        [](LlcOptions o) { return o.sampler(Sampler::Sgld).step_size(1e-7); },
+                        {}},
+                    Bad{"step_too_small_mala",
+                        "|w-w*| not stationary",
+                        [](LlcOptions o) { return o.sampler(Sampler::Mala).step_size(1e-7); },
+                        {}},
+                    Bad{"gamma_too_large", "gamma_limited", [](LlcOptions o) { return o.gamma(1e5); }, {}},
+                    Bad{"gamma_too_small", "|w-w*| not stationary", [](LlcOptions o) { return o.gamma(1e-3); }, {}},
+                    Bad{"gamma_lets_go",
+                        "neighbourhood",
+                        [](LlcOptions o) { return o.n_beta(50).gamma(0.1).burn_in(1000).draws(3000); },
+                        {}},
+                    Bad{"chains_too_short", "ess", [](LlcOptions o) { return o.burn_in(0).draws(20); }, {}},
+                    Bad{"no_minimum", "no minimum", [](LlcOptions o) { return o; }, {1, 1, 0, 0, 0, 0}}),
     [](const auto& info) { return info.param.name; });
 
 TEST(LlcVerdict, GoodSettingsConvergeWhateverTheSeed) {
@@ -424,7 +419,7 @@ TEST(LlcVerdict, GoodSettingsConvergeWhateverTheSeed) {
                                                                                          .burn_in(300)
                                                                                          .draws(1500)
                                                                                          .n_beta(500)
-                                                                                         .localization(20)
+                                                                                         .gamma(20)
                                                                                          .sampler(sampler));
       EXPECT_TRUE(estimate.converged()) << to_string(sampler) << ", seed " << seed << ": " << estimate.verdict();
       test::expect_near(*estimate.lambda, problem.lambda(500, 20), *estimate.standard_error);
@@ -436,31 +431,30 @@ TEST(LlcVerdict, AChainTooShortForGammaIsCaughtThoughItsLossIsClean) {
   Quadratic problem({1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0});
   const auto estimate =
       estimate_llc({*problem.model, gaussian(), problem.data},
-                   quick().n_beta(1000).localization(0.01).burn_in(100).draws(2000).max_relative_distance(kInfinity));
-  EXPECT_LT(*estimate.r_hat, 1.05);
-  EXPECT_LT(*estimate.distance_ratio, 0.5);
+                   quick().n_beta(1000).gamma(0.01).burn_in(100).draws(2000).max_relative_distance(kInfinity));
+  EXPECT_LT(*estimate.diagnostics.r_hat, 1.05);
+  EXPECT_LT(*estimate.diagnostics.distance_ratio, 0.5);
   expect_failure(estimate, "|w-w*| not stationary");
 }
 
 TEST(LlcVerdict, ABiasOfTheStepIsSeenAtHalfOfIt) {
   // On a quartic neither averaged noise nor the correction of SGLD is exact: at c near its limit half the step differs.
   Crossing model;
-  const auto estimate =
-      estimate_llc({*model, gaussian(), ones()},
-                   quick().n_beta(1000).localization(30).sampler(Sampler::Sgld).step_size(0.012).draws(4000));
-  ASSERT_TRUE(estimate.step_change);
-  EXPECT_GT(std::abs(*estimate.step_change), 3 * *estimate.step_change_error);
+  const auto estimate = estimate_llc(
+      {*model, gaussian(), ones()}, quick().n_beta(1000).gamma(30).sampler(Sampler::Sgld).step_size(0.012).draws(4000));
+  ASSERT_TRUE(estimate.diagnostics.step_change);
+  EXPECT_GT(std::abs(*estimate.diagnostics.step_change), 3 * *estimate.diagnostics.step_change_error);
   expect_failure(estimate, "half the step");
   // The interval owns up to it.
-  EXPECT_GT(*estimate.high - *estimate.low, 2 * std::abs(*estimate.step_change));
+  EXPECT_GT(*estimate.high - *estimate.low, 2 * std::abs(*estimate.diagnostics.step_change));
 }
 
 TEST(LlcVerdict, TimeThatRunsOutIsSaid) {
   Quadratic problem({1, 1});
   const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
-                                     quick().n_beta(100).localization(1).draws(100000000).max_seconds(0.3));
+                                     quick().n_beta(100).gamma(1).draws(100000000).max_seconds(0.3));
   EXPECT_LT(estimate.seconds, 2);
-  EXPECT_LT(estimate.draws, 100000000);
+  EXPECT_LT(estimate.settings.draws, 100000000);
   expect_failure(estimate, "stopped after");
 }
 
@@ -468,8 +462,8 @@ TEST(LlcVerdict, ACancelledRunSaysSo) {
   Quadratic problem({1, 1});
   std::atomic<int> asked = 0;
   const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
-                                     quick().n_beta(100).localization(1).cancelled([&] { return ++asked > 5000; }));
-  EXPECT_LT(estimate.draws, 3000);
+                                     quick().n_beta(100).gamma(1).cancelled([&] { return ++asked > 5000; }));
+  EXPECT_LT(estimate.settings.draws, 3000);
   expect_failure(estimate, "cancelled after");
 }
 
@@ -489,7 +483,7 @@ TEST(LlcVerdict, ARunThatEndsInTheSearchForGammaKeepsTheEstimateThatItHas) {
                    LlcOptions().threads(1).n_beta(1000).target_error(0.02).cancelled([&] { return ++asked > 12000; }));
   expect_failure(estimate, "cancelled after");
   ASSERT_TRUE(estimate.lambda);
-  EXPECT_GT(estimate.draws, 100);
+  EXPECT_GT(estimate.settings.draws, 100);
   const auto taken = std::count_if(estimate.trials.begin(), estimate.trials.end(),
                                    [](const LlcTrial& trial) { return trial.outcome == "taken"; });
   EXPECT_EQ(taken, 1);
@@ -501,8 +495,8 @@ TEST(LlcVerdict, NothingThatVariesEndsWithoutALimit) {
     const torch::NoGradGuard no_grad;
     model->w2.fill_(1.0);
   }
-  const auto estimate = estimate_llc({*model, gaussian(), ones()},
-                                     LlcOptions().threads(1).n_beta(100).parameters({"w2"}).max_gradients(0));
+  const auto estimate = estimate_llc(
+      {*model, gaussian(), ones()}, LlcOptions().threads(1).n_beta(100).parameters({"w2"}).max_gradients(std::nullopt));
   EXPECT_EQ(*estimate.lambda, 0);
   EXPECT_FALSE(estimate.converged());
 }
@@ -551,22 +545,21 @@ Data classes(std::uint64_t seed) {
 TEST(LlcReplicas, TheResultDoesNotDependOnThreadsOrOnHowTheyGotTheirModels) {
   auto model = std::make_shared<PlainMixed>();
   const auto data = classes(1);
-  const auto settings =
-      LlcOptions().chains(3).draws(60).burn_in(20).batch_size(16).localization(50).seed(test::seed(4));
+  const auto settings = LlcOptions().chains(3).draws(60).burn_in(20).batch_size(16).gamma(50).seed(test::seed(4));
   const auto inner = estimate_llc({*model->inner, categorical(), data}, LlcOptions(settings).threads(1));
   const auto cloned = estimate_llc({*model->inner, categorical(), data}, LlcOptions(settings).threads(3));
   const auto in_turn = estimate_llc({*model, categorical(), data}, LlcOptions(settings).threads(3));
   const auto built =
       estimate_llc({*model, categorical(), data},
                    LlcOptions(settings).threads(2).factory([] { return std::make_shared<PlainMixed>(); }));
-  EXPECT_EQ(inner.replicas, "in turn");
-  EXPECT_EQ(cloned.replicas, "clone");
-  EXPECT_EQ(in_turn.replicas, "in turn");
-  EXPECT_EQ(built.replicas, "factory");
+  EXPECT_EQ(inner.settings.replicas, "in turn");
+  EXPECT_EQ(cloned.settings.replicas, "clone");
+  EXPECT_EQ(in_turn.settings.replicas, "in turn");
+  EXPECT_EQ(built.settings.replicas, "factory");
   for (const auto* other : {&cloned, &in_turn, &built}) {
     EXPECT_EQ(*inner.lambda, *other->lambda);
     EXPECT_EQ(*inner.standard_error, *other->standard_error);
-    EXPECT_EQ(*inner.distance, *other->distance);
+    EXPECT_EQ(*inner.diagnostics.distance, *other->diagnostics.distance);
     EXPECT_EQ(inner.gradients, other->gradients);
   }
   const auto reseeded = estimate_llc({*model, categorical(), data}, LlcOptions(settings).seed(test::seed(5)));
@@ -582,10 +575,9 @@ TEST(LlcQuadratic, TheFluctuationIsThatOfTheDrawsHoweverOftenProposalsAreRefused
     model->weight.fill_(1.0);
   }
   const Data data(torch::tensor({{1.0}, {-1.0}}, torch::kDouble), torch::tensor({{5.0}, {3.0}}, torch::kDouble));
-  const auto estimate =
-      estimate_llc({*model, gaussian(), data},
-                   quick().n_beta(10).localization(1).sampler(Sampler::Mala).step_size(1.2).keep_weights(2000));
-  EXPECT_LT(*estimate.acceptance, 0.4);
+  const auto estimate = estimate_llc(
+      {*model, gaussian(), data}, quick().n_beta(10).gamma(1).sampler(Sampler::Mala).step_size(1.2).keep_weights(2000));
+  EXPECT_LT(*estimate.diagnostics.acceptance, 0.4);
   const auto w = estimate.weights.reshape({-1});
   const auto variance = [](const at::Tensor& loss) { return loss.var().item<double>(); };
   const double expected = variance((w - 5).square() / 2) + variance((-w - 3).square() / 2);
@@ -594,7 +586,7 @@ TEST(LlcQuadratic, TheFluctuationIsThatOfTheDrawsHoweverOftenProposalsAreRefused
 
 TEST(LlcReplicas, KeptWeightsAndTracesAreThoseOfTheChains) {
   Quadratic problem({1, 0.5});
-  const auto settings = quick().n_beta(100).localization(10).draws(1000).keep_trace(true).keep_weights(64);
+  const auto settings = quick().n_beta(100).gamma(10).draws(1000).keep_trace(true).keep_weights(64);
   const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data}, settings);
   ASSERT_EQ(estimate.trace.size(), 4u);
   EXPECT_EQ(estimate.trace[0].size(), 1000u);
@@ -622,9 +614,9 @@ TEST(LlcReplicas, PartOfTheParametersGivesTheRefinedCoefficient) {
     const torch::NoGradGuard no_grad;
     model->w2.fill_(1.0);
   }
-  const auto settings = quick().n_beta(1000).localization(1).max_relative_distance(kInfinity);
+  const auto settings = quick().n_beta(1000).gamma(1).max_relative_distance(kInfinity);
   const auto first = estimate_llc({*model, gaussian(), ones()}, LlcOptions(settings).parameters({"*1"}));
-  EXPECT_EQ(first.parameters, 1);
+  EXPECT_EQ(first.settings.parameters, 1);
   test::expect_near(*first.lambda, 0.5 * 1000 / 1001, *first.standard_error);
   const auto second = estimate_llc({*model, gaussian(), ones()}, LlcOptions(settings).parameters({"w2"}));
   EXPECT_EQ(*second.lambda, 0);
@@ -637,12 +629,12 @@ TEST(LlcReplicas, ABoxIsNotLeft) {
     Quadratic problem({1, 0.01});
     const auto estimate =
         estimate_llc({*problem.model, gaussian(), problem.data},
-                     quick().n_beta(100).localization(1).sampler(sampler).box(0.2).draws(1000).keep_weights(1000));
+                     quick().n_beta(100).gamma(1).sampler(sampler).box(0.2).draws(1000).keep_weights(1000));
     EXPECT_LE((estimate.weights - 1).abs().max().item<double>(), 0.2 + 1e-12) << to_string(sampler);
     // The second direction, of curvature 2, is nearly uniform in the box.
     const double variance = (estimate.weights - 1).square().mean(torch::IntArrayRef({0, 1}))[1].item<double>();
     EXPECT_NEAR(variance, 0.04 / 3, 0.004) << to_string(sampler);
-    EXPECT_FALSE(estimate.distance_ratio);
+    EXPECT_FALSE(estimate.diagnostics.distance_ratio);
   }
 }
 
@@ -652,7 +644,7 @@ TEST(LlcReplicas, Fp64IsSampledInCopiesOfAnFp32Model) {
   auto g = generator(6);
   const auto x = torch::randn({50, 2}, g);
   const Data data(x, model->forward(x).detach());
-  const auto settings = quick().localization(5).draws(200).keep_weights(4);
+  const auto settings = quick().gamma(5).draws(200).keep_weights(4);
   const auto wide = estimate_llc({*model, gaussian(), data}, LlcOptions(settings).fp64(true));
   const auto narrow = estimate_llc({*model, gaussian(), data}, settings);
   EXPECT_EQ(wide.weights.scalar_type(), torch::kDouble);
@@ -695,8 +687,8 @@ TEST(LlcCaller, ModelGradientsAndDefaultGeneratorAreLeftAsTheyWere) {
 
   for (const int count : {1, 2}) {
     const auto estimate = estimate_llc({*model, categorical(), data},
-                                       LlcOptions().threads(count).chains(2).draws(30).burn_in(10).localization(10));
-    EXPECT_EQ(estimate.parameters, 24 + 8 + 16 + 32 + 2);  // the frozen bias does not move
+                                       LlcOptions().threads(count).chains(2).draws(30).burn_in(10).gamma(10));
+    EXPECT_EQ(estimate.settings.parameters, 24 + 8 + 16 + 32 + 2);  // the frozen bias does not move
   }
 
   for (std::size_t i = 0; i < tensors.size(); ++i) {
@@ -753,21 +745,21 @@ TEST(LlcArguments, AreRefusedByName) {
   const auto contains = [](const std::string& text, const std::string& part) {
     return text.find(part) != std::string::npos;
   };
-  EXPECT_TRUE(contains(message(LlcOptions().chains(0), problem.data), "chains = 0"));
-  EXPECT_TRUE(contains(message(LlcOptions().draws(3), problem.data), "draws = 3"));
-  EXPECT_TRUE(contains(message(LlcOptions().burn_in(-2), problem.data), "burn_in = -2"));
-  EXPECT_TRUE(contains(message(LlcOptions().step_size(-1e-3), problem.data), "step_size = -0.001"));
-  EXPECT_TRUE(contains(message(LlcOptions().relative_step(3), problem.data), "relative_step = 3"));
-  EXPECT_TRUE(contains(message(LlcOptions().localization(NAN), problem.data), "localization = nan"));
-  EXPECT_TRUE(
-      contains(message(LlcOptions().batch_size(3), problem.data), "2 samples; expected at least batch_size = 3"));
-  EXPECT_TRUE(contains(message(LlcOptions().box(-1), problem.data), "box = -1"));
-  EXPECT_TRUE(contains(message(LlcOptions().target_error(0), problem.data), "target_error = 0"));
-  EXPECT_TRUE(contains(message(LlcOptions().sampler(Sampler::Mala).batch_size(1), problem.data), "batch_size = 1"));
+  EXPECT_TRUE(contains(message(LlcOptions().chains(0), problem.data), "chains is 0"));
+  EXPECT_TRUE(contains(message(LlcOptions().draws(3), problem.data), "draws is 3"));
+  EXPECT_TRUE(contains(message(LlcOptions().burn_in(-2), problem.data), "burn_in is -2"));
+  EXPECT_TRUE(contains(message(LlcOptions().step_size(-1e-3), problem.data), "step_size is -0.001"));
+  EXPECT_TRUE(contains(message(LlcOptions().relative_step(3), problem.data), "relative_step is 3"));
+  EXPECT_TRUE(contains(message(LlcOptions().gamma(NAN), problem.data), "gamma is nan"));
+  EXPECT_TRUE(contains(message(LlcOptions().batch_size(3), problem.data),
+                       "batch_size is 3, expected at most 2, the number of samples"));
+  EXPECT_TRUE(contains(message(LlcOptions().box(-1), problem.data), "box is -1"));
+  EXPECT_TRUE(contains(message(LlcOptions().target_error(0), problem.data), "target_error is 0"));
+  EXPECT_TRUE(contains(message(LlcOptions().sampler(Sampler::Mala).batch_size(1), problem.data), "batch_size is 1"));
   EXPECT_TRUE(contains(message(LlcOptions().parameters({"head*"}), problem.data),
-                       "head* select none; expected some of weight"));
+                       "parameters is head*, expected patterns that match some of weight"));
   EXPECT_TRUE(contains(message(LlcOptions(), Data(problem.data.inputs[0])), "data.targets is undefined"));
-  EXPECT_TRUE(contains(message(LlcOptions(), problem.data.slice(0, 1)), "1 sample"));
+  EXPECT_TRUE(contains(message(LlcOptions(), problem.data.slice(0, 1)), "data.size() is 1"));
 
   torch::nn::ReLU empty;
   torch::nn::Linear half(2, 1);
@@ -799,7 +791,7 @@ TEST(LlcCalibration, FiniteDifferencesStandInForAMissingDoubleBackward) {
   const auto sum_of_outputs =
       likelihood("sum", [](const at::Tensor& output, const at::Tensor&) { return output.sum(1); });
   const Data data(torch::tensor({{1.0, 3.0}}, torch::kDouble), torch::zeros({1}, torch::kDouble));
-  const Objective objective(sum_of_outputs, data, LlcKind::Plain, 0, replica);
+  const Objective objective(sum_of_outputs, data, LlcKind::Plain, std::nullopt, replica);
   CurvatureProbe probe(objective, objective.all(), generator(1));
   EXPECT_NEAR(probe.largest(replica), 6.0, 0.1);
 }

@@ -49,7 +49,7 @@ TEST_F(DirectoryTest, HoldsWhatWasWrittenWhileItIsStillOpen) {
   EXPECT_EQ(run.signatures[1].side, Side::Fisher);
   EXPECT_EQ(run.signatures[0].spectrum, signature(1).spectrum);
   ASSERT_EQ(run.estimates.size(), 1u);
-  EXPECT_EQ(run.estimates[0].seed, estimate(1).seed);
+  EXPECT_EQ(run.estimates[0].settings.seed, estimate(1).settings.seed);
   ASSERT_EQ(run.metrics.size(), 1u);
   EXPECT_EQ(test::described(run, "options")["every"], 10);
   EXPECT_EQ(test::described(run, "schema_version"), schema::kVersion);
@@ -74,7 +74,7 @@ TEST_F(DirectoryTest, NeverWritesNanOrInf) {
   sink->write(s);
   LlcEstimate e = estimate(1);
   e.lambda = nan;
-  e.baseline = inf;
+  e.diagnostics.baseline = inf;
   sink->write(e);
   sink->write(Metric{1, "loss", -inf});
   for (const char* file : {"signatures.csv", "spectra.jsonl", "llc.csv", "metrics.csv"}) {

@@ -74,11 +74,11 @@ inline LlcEstimate estimate(std::int64_t step, LlcKind kind = LlcKind::Plain) {
   e.kind = kind;
   e.lambda = 9.75 + static_cast<double>(step);
   e.standard_error = 0.3;
-  e.gamma = 1000;
-  e.n_beta = 492.4;
-  e.seed = 18446744073709551615u;
-  e.sampler = "mala";
-  e.replicas = "clone";
+  e.settings.gamma = 1000;
+  e.settings.n_beta = 492.4;
+  e.settings.seed = 18446744073709551615u;
+  e.settings.sampler = "mala";
+  e.settings.replicas = "clone";
   e.seconds = 7;
   return e;
 }

@@ -95,13 +95,13 @@ std::map<std::string, std::map<std::int64_t, float>> expected_scalars() {
     add(series + "stable_rank", s.step, s.stable_rank);
   }
   for (const LlcEstimate& e : memory.estimates) {
-    const std::string series = e.kind == LlcKind::Plain ? "llc/plain/" : "llc/tilted/";
+    const std::string series = fmt::format("llc/{}/", to_string(e.kind));
     add(series + "lambda", e.step, e.lambda);
     add(series + "standard_error", e.step, e.standard_error);
     add(series + "low", e.step, e.low);
     add(series + "high", e.step, e.high);
     add(series + "converged", e.step, e.failures.empty());
-    add(series + "log10_gamma", e.step, log10(e.gamma));
+    add(series + "log10_gamma", e.step, log10(e.settings.gamma));
   }
   for (const Metric& m : memory.metrics) add(m.name, m.step, m.value);
   return scalars;

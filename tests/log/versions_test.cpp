@@ -60,11 +60,11 @@ void write_sample(log::Sink& sink) {
     e.kind = step == 0 ? LlcKind::Plain : LlcKind::Tilted;
     e.lambda = 9.75;
     e.standard_error = 0.3;
-    e.gamma = 1000;
-    e.n_beta = 492.4;
-    e.acceptance = 0.5;
-    e.seed = 18446744073709551615u;
-    e.replicas = "clone";
+    e.settings.gamma = 1000;
+    e.settings.n_beta = 492.4;
+    e.diagnostics.acceptance = 0.5;
+    e.settings.seed = 18446744073709551615u;
+    e.settings.replicas = "clone";
     if (step == 0) e.failures = {"r_hat 2", "ess 3"};
     e.seconds = 7;
     sink.write(e);

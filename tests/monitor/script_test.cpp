@@ -149,11 +149,11 @@ TEST(Script, ALeftModelIsAsItWas) {
 
 TEST(Script, AnLlcIsThatOfTheWeights) {
   const ScriptModel model = script_model(sum_of_products());
-  const auto options = LlcOptions().localization(1).draws(40).chains(2).seed(4);
+  const auto options = LlcOptions().gamma(1).draws(40).chains(2).seed(4);
   const auto found = estimate_llc(
       {*model.module, gaussian(), Data(torch::randn({30, 4}), torch::randn({30, 3})), model.forward}, options);
   EXPECT_TRUE(found.lambda.has_value());
-  EXPECT_EQ(found.parameters, 24);
+  EXPECT_EQ(found.settings.parameters, 24);
 }
 
 TEST(Script, SaysWhatIsWrong) {

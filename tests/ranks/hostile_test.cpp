@@ -125,7 +125,7 @@ TEST(DamagedParcel, OfAChain) {
   model->to(torch::kDouble);
   const Replica replica(model.ptr(), forward_of<torch::nn::LinearImpl>(), trainable_parameters(*model));
   const Data data(torch::randn({8, 3}, torch::kDouble), torch::randn({8, 1}, torch::kDouble));
-  const Objective objective(gaussian(), data, LlcKind::Plain, 0, replica);
+  const Objective objective(gaussian(), data, LlcKind::Plain, std::nullopt, replica);
   Dynamics dynamics;
   dynamics.n_beta = 10, dynamics.gamma = 1, dynamics.eps = 0.01;
   const auto never = [] { return false; };

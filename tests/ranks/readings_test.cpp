@@ -158,12 +158,12 @@ TEST_P(Merged, StepsAreThoseOfOneProcess) {
 LlcEstimate estimated(const RanksPtr& ranks, Sampler sampler) {
   const LlcOptions options = LlcOptions()
                                  .sampler(sampler)
-                                 .batch_size(sampler == Sampler::Sgld ? 16 : 0)
+                                 .batch_size(sampler == Sampler::Sgld ? std::optional<std::int64_t>(16) : std::nullopt)
                                  .chains(3)
                                  .threads(1)
                                  .burn_in(20)
                                  .draws(60)
-                                 .localization(5)
+                                 .gamma(5)
                                  .keep_trace(true)
                                  .keep_weights(4)
                                  .ranks(ranks);
@@ -190,7 +190,7 @@ TEST_P(Merged, ChainsOverRanksGiveTheEstimateOfOneProcess) {
     EXPECT_EQ(spread.verdict(), single.verdict());
     EXPECT_EQ(spread.gradients, single.gradients);
     EXPECT_EQ(spread.functional_variance, single.functional_variance);
-    EXPECT_EQ(spread.acceptance, single.acceptance);
+    EXPECT_EQ(spread.diagnostics.acceptance, single.diagnostics.acceptance);
   }
 }
 
@@ -665,7 +665,7 @@ LlcEstimate spread_estimate(const std::function<LlcOptions(int rank, LlcOptions)
   LlcEstimate estimate;
   const auto thrown = on_ranks(3, [&](const RanksPtr& ranks) {
     const LlcOptions same =
-        LlcOptions().sampler(Sampler::Mala).chains(3).threads(1).burn_in(20).draws(60).localization(5).ranks(ranks);
+        LlcOptions().sampler(Sampler::Mala).chains(3).threads(1).burn_in(20).draws(60).gamma(5).ranks(ranks);
     LlcEstimate own = estimate_llc({*network(), categorical(), data()}, options_of(ranks->rank(), same));
     if (ranks->rank() == 0) estimate = std::move(own);
   });
@@ -690,8 +690,9 @@ TEST(Chains, AreCancelledFromAnyRank) {
   for (int by = 0; by < 3; ++by) {
     std::atomic<int> asked = 0;
     const LlcEstimate estimate = spread_estimate([&](int rank, LlcOptions options) {
-      return rank == by ? options.draws(0).max_gradients(0).cancelled([&] { return ++asked > 70; })
-                        : options.draws(0).max_gradients(0);
+      return rank == by
+                 ? options.draws(std::nullopt).max_gradients(std::nullopt).cancelled([&] { return ++asked > 70; })
+                 : options.draws(std::nullopt).max_gradients(std::nullopt);
     });
     EXPECT_THAT(estimate.verdict(), HasSubstr("cancelled after")) << by;
   }

@@ -350,7 +350,7 @@ TEST_F(ToolLlc, OfAModelIsThatOfTheLibrary) {
   EXPECT_EQ(run.estimates[0].lambda, own.lambda);
   EXPECT_EQ(run.estimates[0].standard_error, own.standard_error);
   EXPECT_EQ(run.estimates[0].verdict(), own.verdict());
-  EXPECT_EQ(run.estimates[0].parameters, 15);
+  EXPECT_EQ(run.estimates[0].settings.parameters, 15);
   EXPECT_EQ(run.estimates[0].kind, LlcKind::Tilted);
   EXPECT_EQ(test::described(run, "llc")["likelihood"], "categorical");
   EXPECT_NE(result.out.find("40 samples, likelihood categorical, tilted estimator (ours"), std::string::npos);

@@ -1,0 +1,227 @@
+#include "src/llc/sampling.hpp"
+
+#include <ATen/TensorOperators.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "src/llc/streams.hpp"
+#include "src/model/random.hpp"
+
+namespace dds {
+namespace {
+
+constexpr std::int64_t kPilotSteps = 64;
+/// Burn-in comes in two stretches, each followed by a look at the curvature where the chains stand.
+constexpr int kBurnInStretches = 2;
+/// Draws come in so many rounds over all chains, so that chains are of one length when time runs out.
+constexpr std::int64_t kRounds = 20;
+/// Blocks of a Metropolis burn-in after which the curvature is looked at again.
+constexpr int kAdaptationLooks = 5;
+
+/// Curvature is looked at on all samples, or on several mini-batches' worth of them.
+Batch probe_batch(const LlcOptions& options, const Objective& objective) {
+  const auto size = 4 * options.batch_size().value_or(0);
+  if (objective.full_batch() || size >= objective.samples()) return objective.all();
+  return objective.draw(size, {mixed(options.seed(), kProbeStream), 0, 0});
+}
+
+Dynamics dynamics_of(const LlcOptions& options, const Objective& objective) {
+  const auto n = static_cast<double>(objective.samples());
+  Dynamics dynamics;
+  dynamics.sampler = options.sampler() == Sampler::Automatic
+                         ? automatic_sampler(objective.full_batch(), objective.start().numel())
+                         : options.sampler();
+  dynamics.n_beta = options.n_beta().value_or(n / std::log(n));
+  dynamics.box = options.box().value_or(0);
+  return dynamics;
+}
+
+}  // namespace
+
+Sampling::Sampling(const LlcOptions& options, const Objective& objective, const std::vector<Replica>& replicas,
+                   Watch& watch)
+    : options_(options),
+      objective_(objective),
+      replicas_(replicas),
+      watch_(watch),
+      dynamics_(dynamics_of(options, objective)),
+      policy_(&policy_of(dynamics_.sampler)),
+      step_rule_(options, dynamics_.n_beta, objective.batch_size()),
+      budget_(options, options.chains() * objective.passes()),
+      probe_(objective, probe_batch(options, objective),
+             generator_for(objective.start().device(), options.seed(), kCurvatureStream)) {
+  for (std::int64_t i = 0; i < options.chains(); ++i) {
+    chains_.emplace_back(objective, options.seed(), static_cast<std::uint64_t>(i)).keep_weights(options.keep_weights());
+  }
+}
+
+// ---- calibration ----
+
+void Sampling::calibrate(double gamma) {
+  dynamics_.gamma = gamma;
+  step_rule_.see(probe_.largest(replicas_[0]));
+  run_pilot();
+  if (policy_->preconditioner) precondition();
+}
+
+/// A chain that looks at the curvature before each of its first steps and then ever less often. At a singular point the
+/// Hessian may vanish (w1^2 w2^2 at 0): the first step, made for gamma alone, lands where it does not.
+void Sampling::run_pilot() {
+  Chain pilot(objective_, options_.seed(), kPilotStream);
+  auto dynamics = dynamics_;
+  dynamics.sampler = Sampler::Sgld;
+  std::int64_t next_look = 1;
+  for (std::int64_t step = 1; step <= kPilotSteps && !watch_.over(); ++step) {
+    dynamics.eps = step_rule_.calibration_eps(dynamics.gamma);
+    pilot.advance(replicas_[0], dynamics, 1, {}, [this] { return watch_.tick(); });
+    if (step < next_look) continue;
+    step_rule_.see(probe_.largest(replicas_[0]));
+    next_look = step < 8 ? step + 1 : step + step / 3;
+  }
+  pilot_passes_ += pilot.gradients();
+}
+
+/// The sampler's P, with a mean of 1, from a stretch of plain chains. Stays 1 where a chain diverges.
+void Sampling::precondition() {
+  auto plain = dynamics_;
+  plain.sampler = Sampler::Sgld;
+  plain.eps = step_rule_.calibration_eps(plain.gamma);
+  advance_chains(plain, kPilotSteps, {});
+  advance_chains(plain, 4 * kPilotSteps, {.draws = false, .moments = true});
+  at::Tensor moments;
+  for (const auto& chain : chains_) {
+    if (chain.diverged() || !chain.moments().defined()) return;
+    moments = moments.defined() ? moments + chain.moments() : chain.moments();
+  }
+  const auto preconditioner = policy_->preconditioner(moments);
+  dynamics_.scale = (preconditioner / preconditioner.mean()).sqrt();
+  step_rule_.precondition(std::pow(dynamics_.scale.max().item<double>(), 2));
+  look_where_chains_stand();
+}
+
+void Sampling::look_where_chains_stand() {
+  for (const auto& chain : chains_) {
+    if (chain.diverged() || watch_.over()) continue;
+    replicas_[0].weights().copy_(chain.weights());
+    step_rule_.see(probe_.largest(replicas_[0], dynamics_.scale));
+  }
+}
+
+double Sampling::descent(double gamma, bool run_ended) {
+  const auto& gradient = objective_.start_gradient();
+  if (run_ended) return std::pow(dynamics_.n_beta * gradient.norm().item<double>(), 2) / gamma;
+  replicas_[0].weights().copy_(objective_.start());
+  return probe_.descent(replicas_[0], gradient, dynamics_.n_beta, gamma);
+}
+
+// ---- chains at one gamma and step ----
+
+Stage Sampling::sample(double gamma, double target) {
+  dynamics_.gamma = gamma;
+  // A Metropolis step that was adapted goes on from the last gamma.
+  if (!adapted_) dynamics_.eps = step_rule_.eps(gamma);
+  const auto reserve = budget_.reserve(affordable(), halves_step());
+  const auto done = policy_->metropolis && step_rule_.automatic() ? burn_in_adapting() : burn_in();
+  return draw(done, target, reserve);
+}
+
+Stage Sampling::sample_at_half_step(const Stage& whole, double target) {
+  // Chains are in their stationary state already, unless they have been to another gamma since.
+  const auto steps =
+      dynamics_.gamma == whole.gamma ? std::min<std::int64_t>(whole.burn_in, 4 * kPilotSteps) : whole.burn_in;
+  dynamics_.gamma = whole.gamma;
+  dynamics_.eps = whole.step_size / 2;
+  advance_chains(dynamics_, steps, {});
+  return draw(steps, target, 0);
+}
+
+/// Returns the steps that it took.
+std::int64_t Sampling::burn_in() {
+  std::int64_t done = 0;
+  for (int left = kBurnInStretches; left > 0 && !watch_.over(); --left) {
+    const auto stretch = std::max<std::int64_t>(0, burn_in_length() - done) / left;
+    expect(burn_in_length() - done);
+    advance_chains(dynamics_, stretch, {});
+    done += stretch;
+    look_where_chains_stand();
+    dynamics_.eps = step_rule_.eps(dynamics_.gamma);
+  }
+  return done;
+}
+
+/// The same, while it brings the step to its acceptance: on the mean over all chains, so that it depends on no thread.
+std::int64_t Sampling::burn_in_adapting() {
+  for (auto& chain : chains_) chain.take_acceptance();  // that of another gamma
+  StepAdaptation adaptation(dynamics_.eps, adapted_);
+  std::int64_t done = 0;
+  for (int block = 0; block < StepAdaptation::kBlocks && !watch_.over(); ++block) {
+    // The length follows the step, which it is found with.
+    const auto steps = (burn_in_length() - done) / (StepAdaptation::kBlocks - block);
+    if (steps <= 0) continue;
+    expect(burn_in_length() - done);
+    advance_chains(dynamics_, steps, {});
+    done += steps;
+    double acceptance = 0;
+    for (auto& chain : chains_) acceptance += chain.take_acceptance() / static_cast<double>(chains_.size());
+    if (!std::isfinite(acceptance)) break;
+    if ((block + 1) % kAdaptationLooks == 0) look_where_chains_stand();
+    dynamics_.eps = adaptation.after(block, acceptance, h_max());
+  }
+  if (const auto mean = adaptation.mean(h_max())) {
+    dynamics_.eps = *mean;
+    adapted_ = true;
+  }
+  return done;
+}
+
+/// `reserve`: steps per chain of the budget that are to be left over.
+Stage Sampling::draw(std::int64_t burn_in, double target, std::int64_t reserve) {
+  for (auto& chain : chains_) chain.clear_draws();
+  const auto summed_up = [&] { return summarise(chains_, dynamics_, objective_.start().numel(), knows_identity()); };
+  std::int64_t draws = budget_.first_draws(relaxation(), affordable());
+  expect(draws);
+  draw_in_rounds(draws);
+  Stage stage = summed_up();
+  const bool whole_distance = options_.gamma().has_value();
+  // Where nothing varies, more draws have no more to say.
+  while (budget_.automatic_draws() && stage.standard_error && !stage.settled(target, whole_distance) &&
+         !watch_.over()) {
+    const auto more = std::min(draws, affordable() - reserve);
+    if (more < draws / 8) break;
+    expect(more);
+    draw_in_rounds(more);
+    draws += more;
+    stage = summed_up();
+  }
+  stage.burn_in = burn_in;
+  return stage;
+}
+
+void Sampling::draw_in_rounds(std::int64_t draws) {
+  for (std::int64_t round = 0; round < kRounds && !watch_.over(); ++round) {
+    advance_chains(dynamics_, draws * (round + 1) / kRounds - draws * round / kRounds, {.draws = true});
+  }
+}
+
+// ---- on threads and ranks ----
+
+RunChains Sampling::run_chains() {
+  return [this](const std::vector<std::size_t>& chains, const std::function<void(std::size_t, const Replica&)>& work) {
+    run_on(replicas_, chains.size(), watch_, [&](std::size_t i, const Replica& replica) { work(chains[i], replica); });
+  };
+}
+
+void Sampling::advance_chains(const Dynamics& dynamics, std::int64_t steps, Keep keep) {
+  advance(options_.ranks().get(), chains_, objective_, dynamics, steps, keep, watch_, run_chains());
+}
+
+void Sampling::serve() { dds::serve(*options_.ranks(), chains_, objective_, watch_, run_chains()); }
+
+std::int64_t Sampling::passes_spent() const {
+  std::int64_t passes = objective_.start_passes() + probe_.gradients() + pilot_passes_;
+  for (const auto& chain : chains_) passes += chain.gradients();
+  return passes;
+}
+
+}  // namespace dds

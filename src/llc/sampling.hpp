@@ -1,0 +1,77 @@
+// The chains of an estimate: calibrated, burnt in and drawn from, at one gamma and step after another.
+#pragma once
+
+#include <cstdint>
+#include <dds/llc.hpp>
+#include <functional>
+#include <vector>
+
+#include "src/llc/budget.hpp"
+#include "src/llc/calibration.hpp"
+#include "src/llc/chain.hpp"
+#include "src/llc/objective.hpp"
+#include "src/llc/samplers.hpp"
+#include "src/llc/spread.hpp"
+#include "src/llc/stage.hpp"
+#include "src/llc/step_rule.hpp"
+#include "src/llc/workers.hpp"
+
+namespace dds {
+
+class Sampling {
+ public:
+  Sampling(const LlcOptions& options, const Objective& objective, const std::vector<Replica>& replicas, Watch& watch);
+
+  /// Finds the largest curvature, and the preconditioner of a sampler that has one. `gamma`: the first that is sampled.
+  void calibrate(double gamma);
+  /// Burns in at this gamma and draws until standard_error <= target lambda, or the budget's share is spent.
+  Stage sample(double gamma, double target);
+  /// The same at half the step of an earlier stage.
+  Stage sample_at_half_step(const Stage& whole, double target);
+  /// An upper bound of LlcDiagnostics::descent; the simple one if no further pass may be made.
+  double descent(double gamma, bool run_ended);
+  /// On ranks other than the first: runs the chains that are this rank's.
+  void serve();
+
+  const Dynamics& dynamics() const { return dynamics_; }
+  const SamplerPolicy& policy() const { return *policy_; }
+  const StepRule& step_rule() const { return step_rule_; }
+  const std::vector<Chain>& chains() const { return chains_; }
+  /// True where an estimate at half the step follows: the sampler has a bias in the step.
+  bool halves_step() const { return !policy_->metropolis && options_.halve_step(); }
+  std::int64_t passes_spent() const;
+  /// Steps per chain that are left of the budget.
+  std::int64_t affordable() const { return budget_.affordable(passes_spent()); }
+  /// What a chain's step could not have: the mean of grad U . (w - w*) is known.
+  bool knows_identity() const { return objective_.full_batch() || !policy_->keeps_batch_bias; }
+
+ private:
+  void run_pilot();
+  void precondition();
+  void look_where_chains_stand();
+  std::int64_t burn_in();
+  std::int64_t burn_in_adapting();
+  std::int64_t burn_in_length() const { return budget_.burn_in(relaxation(), affordable()); }
+  double relaxation() const { return 2 / (dynamics_.eps * dynamics_.gamma); }
+  double h_max() const { return step_rule_.h_max(dynamics_.gamma); }
+  Stage draw(std::int64_t burn_in, double target, std::int64_t reserve);
+  void draw_in_rounds(std::int64_t draws);
+  void expect(std::int64_t steps) { watch_.expect(steps * std::ssize(chains_)); }
+  void advance_chains(const Dynamics& dynamics, std::int64_t steps, Keep keep);
+  RunChains run_chains();
+
+  const LlcOptions& options_;
+  const Objective& objective_;
+  const std::vector<Replica>& replicas_;  // the first is the caller's model
+  Watch& watch_;
+  Dynamics dynamics_;
+  const SamplerPolicy* policy_;
+  StepRule step_rule_;
+  Budget budget_;
+  CurvatureProbe probe_;
+  std::vector<Chain> chains_;
+  bool adapted_ = false;  // a Metropolis step was found at an earlier gamma
+  std::int64_t pilot_passes_ = 0;
+};
+
+}  // namespace dds

@@ -1,0 +1,13 @@
+// Streams of an estimate's seed beside those of its chains, which count from 0.
+#pragma once
+
+#include <cstdint>
+
+namespace dds {
+
+inline constexpr std::uint64_t kPilotStream = 1ull << 40;
+inline constexpr std::uint64_t kProbeStream = 1ull << 42;            ///< samples that the curvature is looked at on
+inline constexpr std::uint64_t kCurvatureStream = kProbeStream + 1;  ///< directions of power iteration
+inline constexpr std::uint64_t kReplicaStream = kProbeStream + 2;    ///< the point where replicas are compared
+
+}  // namespace dds
