@@ -63,7 +63,7 @@ Start start_of(const Objective& objective) {
   return {objective.start().numel(), objective.samples(), objective.start_loss()};
 }
 
-void check(const Start& here, const Start& there) {
+void check_same(const Start& here, const Start& there) {
   constexpr double kRounding = 1e-4;
   const bool same_loss = std::abs(here.loss - there.loss) <= kRounding * (std::abs(here.loss) + std::abs(there.loss));
   if (here.parameters == there.parameters && here.samples == there.samples && same_loss) return;
@@ -153,7 +153,7 @@ void serve(Ranks& ranks, std::vector<Chain>& chains, const Objective& objective,
     }
     Parcel answer;
     try {
-      check(start_of(objective), take_start(request));
+      check_same(start_of(objective), take_start(request));
       const Dynamics dynamics = take_dynamics(request, objective.start());
       const std::int64_t steps = request.take_tally();
       watch.end_in(request.take<double>());
