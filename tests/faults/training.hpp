@@ -72,7 +72,7 @@ inline at::Tensor train(const Training& training, const MonitorOptions& options,
     monitor->log("loss", loss);
     training.logged(done, 1);
     if (done % 4 == 0) {
-      monitor->read(gaussian(), Data(torch::ones({7, 6})), forward_of<torch::nn::SequentialImpl>());
+      monitor->read({*net, gaussian(), Data(torch::ones({7, 6}))});
       training.logged(done, reading);
     }
     if (done % 6 == 0) {
