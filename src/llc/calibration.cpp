@@ -18,7 +18,7 @@ namespace {
 constexpr int kMaxPowerIterations = 30;
 constexpr double kPowerTolerance = 0.01;
 constexpr int kMaxConjugateGradients = 30;
-/// A descent below this is no matter to any learning coefficient (these are multiples of 1/(2k), k the order).
+/// A descent below this is small against any learning coefficient: these are multiples of 1/(2k), k the order.
 constexpr double kDescentOfInterest = 0.005;
 
 double length_of(const at::Tensor& v) { return v.norm().item<double>(); }

@@ -184,7 +184,7 @@ Stage Sampling::draw(std::int64_t burn_in, double target, std::int64_t reserve) 
   draw_in_rounds(draws);
   Stage stage = summed_up();
   const bool whole_distance = options_.gamma().has_value();
-  // Where nothing varies, more draws have no more to say.
+  // Without a standard error nothing varies, and more draws would change nothing.
   while (budget_.automatic_draws() && stage.standard_error && !stage.settled(target, whole_distance) &&
          !watch_.over()) {
     const auto more = std::min(draws, affordable() - reserve);

@@ -42,7 +42,7 @@ class Sampling {
   std::int64_t passes_spent() const;
   /// Steps per chain that are left of the budget.
   std::int64_t affordable() const { return budget_.affordable(passes_spent()); }
-  /// What a chain's step could not have: the mean of grad U . (w - w*) is known.
+  /// E[(w - w*) . grad U] is known in the stationary state.
   bool knows_identity() const { return objective_.full_batch() || !policy_->keeps_batch_bias; }
 
  private:

@@ -1,4 +1,4 @@
-// What chains at one gamma and step size have to say.
+// The draws of all chains at one gamma and step size, summed up.
 #pragma once
 
 #include <cstdint>
@@ -34,8 +34,8 @@ struct Stage {
   bool settled(double target, bool whole_distance) const;
 };
 
-/// The chains' draws since they were last cleared. `known_identity`: the mean of grad U . (w - w*) is known, which of
-/// averaged noise on mini-batches it is not.
+/// The chains' draws since they were last cleared. `known_identity`: E[(w - w*) . grad U] is known in the stationary
+/// state; otherwise there is no distance ratio.
 Stage summarise(const std::vector<Chain>& chains, const Dynamics& dynamics, std::int64_t parameters,
                 bool known_identity);
 

@@ -31,15 +31,15 @@ class Watch {
   /// `max_seconds` empty: no limit. `cancelled` and `progress` may be null.
   Watch(std::optional<double> max_seconds, std::function<bool()> cancelled, std::function<void(double)> progress);
 
-  /// So many steps are foreseen from here on; what is done already counts too.
+  /// So many steps are still to come. Progress is the share of these and of those already done.
   void expect(std::int64_t steps) { expected_ = done_ + steps; }
-  /// To be called before each step: true if there should be none.
+  /// Call it before each step. True: do not take the step.
   bool tick();
   void abort() { aborted_ = true; }
   void cancel() { was_cancelled_ = true; }
   /// Seconds until it is over by itself; infinite without a limit.
   double left() const;
-  /// Is over so many seconds from now, whatever was asked for before. Not while chains run.
+  /// Ends so many seconds from now, in place of any earlier limit. Not to be called while chains run.
   void end_in(double seconds_left) { max_seconds_ = seconds() + seconds_left; }
   bool over() const;
   bool cancelled() const { return was_cancelled_; }

@@ -594,7 +594,7 @@ TEST(LlcReplicas, KeptWeightsAndTracesAreThoseOfTheChains) {
   EXPECT_EQ(estimate.weights.size(0), 4);
   EXPECT_EQ(estimate.weights.size(2), 2);
   const auto kept = estimate.weights.size(1);
-  EXPECT_GE(kept, 32);
+  ASSERT_GE(kept, 32);
   EXPECT_LE(kept, 64);
   // Draw i of the weights belongs to a draw of the trace: F = n beta/2 sum mu (w - 1)^2.
   const auto mu = torch::tensor(problem.mu, torch::kDouble);
@@ -674,6 +674,7 @@ TEST(LlcCaller, ModelGradientsAndDefaultGeneratorAreLeftAsTheyWere) {
   categorical()->loss(model->forward(data.inputs[0]), data.targets).sum().backward();
   std::vector<torch::Tensor> values, tensors = model->parameters(), gradients;
   for (const auto& buffer : model->buffers()) tensors.push_back(buffer);
+  ASSERT_FALSE(tensors.empty());
   std::vector<void*> addresses;
   for (const auto& tensor : tensors) {
     values.push_back(tensor.detach().clone());
