@@ -22,9 +22,11 @@
 #include <dds/ranks.hpp>
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
+#include <dds/reduction.hpp>
 #include <dds/report.hpp>
 #include <dds/script.hpp>
 #include <dds/signature.hpp>
+#include <dds/signature_options.hpp>
 #include <dds/spectrum.hpp>
 #include <dds/triangular.hpp>
 #include <dds/weight_direction.hpp>

@@ -37,7 +37,7 @@ class DeadAxesTracker {
   /// Throws InvalidArgument unless 0 < threshold <= pi/2.
   explicit DeadAxesTracker(double threshold = 0.78539816339744830962);
 
-  /// Adds a reading that was made with ReadingOptions::dead_axes. Empty for the first of its series, for one that has
+  /// Adds a reading that was made with SignatureOptions::dead_axes. Empty for the first of its series, for one that has
   /// no numbers, and after the layer's width changed (the series then begins anew). Throws InvalidArgument for a
   /// reading without dead axes.
   std::optional<DeadAxesChange> add(const Signature& signature);

@@ -108,7 +108,8 @@ class DecayCounter {
   /// Throws InvalidArgument for options out of range.
   explicit DecayCounter(DecayOptions options = {});
 
-  /// Adds a reading of its series; one without a spectrum (ReadingOptions::spectra) or without numbers is passed over.
+  /// Adds a reading of its series; one without a spectrum (SignatureOptions::spectra) or without numbers is passed
+  /// over.
   void add(const Signature& signature);
 
   /// One count per series, in the order of SeriesId.

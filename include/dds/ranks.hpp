@@ -3,7 +3,7 @@
 //
 //   auto group = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
 //   const dds::RanksPtr ranks = dds::ranks_of(group);
-//   dds::Monitor monitor(*model, dds::MonitorOptions().reading(dds::ReadingOptions().ranks(ranks)),
+//   dds::Monitor monitor(*model, dds::MonitorOptions().signatures(dds::SignatureOptions().ranks(ranks)),
 //                        ranks->rank() == 0 ? dds::log::directory("runs/a") : nullptr);
 //
 // Every rank attaches to its own copy of the model and captures its own rows. On a due step each layer's triangular

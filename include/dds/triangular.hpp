@@ -42,6 +42,9 @@ class TriangularAccumulator {
   /// Adds all the rows that `other` has seen. Throws InvalidArgument for another width or device.
   void merge(const TriangularAccumulator& other);
 
+  /// A copy with its rows on `device`.
+  TriangularAccumulator to(at::Device device) const;
+
   std::int64_t width() const { return width_; }
   std::int64_t rows() const { return rows_; }
   /// Of the rows; empty before the first.
@@ -61,6 +64,11 @@ class TriangularAccumulator {
   };
   /// The factor of all rows so far, on their device. Throws InvalidArgument if there are none.
   Factor factor() const;
+
+  /// An accumulator of `rows` rows whose factor is 2^exponent * factor, as factor() gave it. The tensors are shared:
+  /// not to be written to. Throws InvalidArgument unless `factor` is a matrix (min(rows, d) x d, fp64) and `exponent`
+  /// 0-d and fp64.
+  static TriangularAccumulator from_factor(std::int64_t rows, const at::Tensor& factor, const at::Tensor& exponent);
 
  private:
   friend class TriangularWindow;

@@ -1,7 +1,7 @@
 // The order of a direction in the weights of a torch::nn model (dds/order.hpp): with a model, a likelihood, a probe and
 // a direction there is nothing to write by hand.
 //
-//   auto signature = ...;  // ReadingOptions().sides({dds::Side::Input}).dead_axes(true)
+//   auto signature = ...;  // SignatureOptions().sides({dds::Side::Input}).dead_axes(true)
 //   dds::WeightImage image(dds::Side::Input, signature.dead_axes);
 //   dds::WeightDirection direction{{"fc2.weight", image.project(torch::randn({10, 64}))}};
 //   auto order = dds::direction_order({*model, dds::categorical(), probe}, direction);   // a gauge: K stays zero

@@ -15,6 +15,7 @@
 #include "src/attach/interpreter.hpp"
 #include "src/log/file.hpp"
 #include "src/log/json.hpp"
+#include "src/monitor/factory.hpp"
 
 namespace dds::attach {
 namespace {
@@ -131,15 +132,16 @@ void Session::note(const std::string& what) {
 
 void Session::make_monitor() {
   const bool list = !settings_.list.empty();
-  ReadingOptions reading;
-  reading.layers(settings_.layers).max_rows(list ? 1 : settings_.max_rows);
+  SignatureOptions reading;
+  if (!settings_.layers.empty()) reading.layers(settings_.layers);
+  reading.max_rows(list ? 1 : settings_.max_rows);
   if (list) reading.sides({Side::Activation});
   MonitorOptions options;
-  options.every(settings_.every).reading(std::move(reading));
+  options.every(settings_.every).signatures(std::move(reading));
   options.due([this](std::int64_t) { return capturing_; });
   options.on_error([this](const std::exception& error) { note(error.what()); });
-  monitor_ = std::make_unique<Monitor>(leaves_, std::move(options),
-                                       list ? std::make_shared<log::Memory>() : log::SinkPtr(folder_));
+  monitor_ = std::make_unique<Monitor>(MonitorFactory::of_parameters(
+      leaves_, std::move(options), list ? std::make_shared<log::Memory>() : log::SinkPtr(folder_)));
 }
 
 void Session::listen_here() {

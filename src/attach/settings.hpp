@@ -14,7 +14,7 @@ struct Settings {
   std::filesystem::path out;               ///< out: run directory; a process that finds it taken appends .PID
   std::int64_t every = 100;                ///< every: a step is due if its number is a multiple of this
   std::vector<std::string> layers;         ///< layers: glob patterns on names, one each; none: all
-  std::int64_t max_rows = 65536;           ///< max_rows: as ReadingOptions::max_rows
+  std::int64_t max_rows = 65536;           ///< max_rows: as SignatureOptions::max_rows
   std::optional<std::int64_t> stop_after;  ///< stop_after: no later step is due
   bool snapshots = false;      ///< snapshots: 1: keep the parameters of the steps that are read, and a probe
   std::filesystem::path list;  ///< list: read nothing, and leave the layers that were seen in this file

@@ -20,7 +20,7 @@ std::optional<DeadAxesChange> DeadAxesTracker::add(const Signature& signature) {
   if (!signature.dead_axes.defined()) {
     throw InvalidArgument(
         fmt::format("DeadAxesTracker: the reading of {} at step {} has no dead axes, expected one made "
-                    "with ReadingOptions::dead_axes",
+                    "with SignatureOptions::dead_axes",
                     to_string(series), signature.step));
   }
   const auto known = last_.find(series);

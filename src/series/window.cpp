@@ -1,14 +1,13 @@
 #include <c10/core/GradMode.h>
-#include <fmt/format.h>
 
-#include <dds/error.hpp>
 #include <dds/window.hpp>
+
+#include "src/base/check.hpp"
 
 namespace dds {
 
 TriangularWindow::TriangularWindow(std::int64_t capacity) : capacity_(capacity) {
-  if (capacity <= 0)
-    throw InvalidArgument(fmt::format("TriangularWindow: capacity is {}, expected at least 1", capacity));
+  check_at_least<std::int64_t>("TriangularWindow", "capacity", capacity, 1);
 }
 
 TriangularWindow::Part TriangularWindow::joined(const Part& a, const Part& b) {
@@ -16,9 +15,7 @@ TriangularWindow::Part TriangularWindow::joined(const Part& a, const Part& b) {
 }
 
 void TriangularWindow::push(const TriangularAccumulator& accumulator) {
-  if (accumulator.rows() == 0) {
-    throw InvalidArgument("TriangularWindow::push: the accumulator has no rows, expected at least one");
-  }
+  check_at_least<std::int64_t>("TriangularWindow::push", "rows of the accumulator", accumulator.rows(), 1);
   const at::NoGradGuard no_grad;
   if (width_ != accumulator.width_ || device_ != accumulator.device_) {
     older_.clear();
@@ -41,15 +38,10 @@ void TriangularWindow::push(const TriangularAccumulator& accumulator) {
 }
 
 TriangularAccumulator TriangularWindow::all() const {
-  if (size() == 0)
-    throw InvalidArgument("TriangularWindow::all: nothing was pushed, expected at least one accumulator");
+  check_at_least<std::int64_t>("TriangularWindow::all", "size", size(), 1);
   const at::NoGradGuard no_grad;
   const Part part = older_.empty() ? *sum_ : sum_ ? joined(older_.back(), *sum_) : older_.back();
-  TriangularAccumulator result(width_);
-  result.device_ = device_;
-  result.rows_ = part.rows;
-  result.add(part.node, 0);
-  return result;
+  return TriangularAccumulator::from_factor(part.rows, part.node.factor, part.node.exponent);
 }
 
 }  // namespace dds

@@ -65,14 +65,15 @@ inline at::Tensor train(const Training& training, const MonitorOptions& options,
     std::filesystem::rename(temporary, training.checkpoint);
   };
   // A reading: its signatures, and the metric of what it took.
-  const std::int64_t reading = monitor ? std::ssize(monitor->layers()) * std::ssize(options.reading().sides()) + 1 : 0;
+  const std::int64_t reading =
+      monitor ? std::ssize(monitor->layers()) * std::ssize(options.signatures().sides()) + 1 : 0;
   double loss = 0;
   const auto log_here = [&] {
     if (!monitor) return;
     monitor->log("loss", loss);
     training.logged(done, 1);
     if (done % 4 == 0) {
-      monitor->read(gaussian(), Data(torch::ones({7, 6})), forward_of<torch::nn::SequentialImpl>());
+      monitor->read({*net, gaussian(), Data(torch::ones({7, 6}))});
       training.logged(done, reading);
     }
     if (done % 6 == 0) {
