@@ -1,12 +1,12 @@
-// Two networks that train against each other.
+// Two networks that train against each other, with a monitor on each:
+//   gan WEIGHTS LOG [EVERY]
+// The discriminator's log goes into the folder LOG, the generator's into LOG_g; every second step is read, or each
+// whose number is a multiple of EVERY (0: none).
 #include <torch/torch.h>
 
 #include <cstdio>
-#include <utility>
-
-#ifdef DDS_ATTACHED
 #include <dds/dds.hpp>
-#endif
+#include <string>
 
 const int64_t kNoiseSize = 8;
 const int64_t kBatchSize = 8;
@@ -44,6 +44,10 @@ struct DCGANGeneratorImpl : nn::Module {
 TORCH_MODULE(DCGANGenerator);
 
 int main(int argc, char** argv) {
+  if (argc < 3) {
+    std::fprintf(stderr, "Usage: gan WEIGHTS LOG [EVERY]\n");
+    return 2;
+  }
   manual_seed(2);
   DCGANGenerator generator(kNoiseSize);
   nn::Sequential discriminator(nn::Conv2d(nn::Conv2dOptions(1, 8, 4).stride(2).padding(1).bias(false)),
@@ -55,16 +59,13 @@ int main(int argc, char** argv) {
   optim::Adam generator_optimizer(generator->parameters(), optim::AdamOptions(2e-4).betas(std::make_tuple(0.5, 0.5)));
   optim::Adam discriminator_optimizer(discriminator->parameters(),
                                       optim::AdamOptions(5e-4).betas(std::make_tuple(0.5, 0.5)));
-#ifdef DDS_ATTACHED
-  dds::Monitor of_generator(*generator, dds::MonitorOptions().every(2),
-                            dds::log::directory(std::string(argv[2]) + "_g"));
-  dds::Monitor of_discriminator(*discriminator, dds::MonitorOptions().every(2), dds::log::directory(argv[2]));
-#endif
+  const auto options = dds::MonitorOptions().every(argc > 3 ? std::stoll(argv[3]) : 2);
+  dds::Monitor of_generator(*generator, options, dds::log::directory(std::string(argv[2]) + "_g"));
+  dds::Monitor of_discriminator(*discriminator, options, dds::log::directory(argv[2]));
 
   for (int64_t batch_index = 0; batch_index < kNumberOfBatches; ++batch_index) {
-#ifdef DDS_ATTACHED
-    auto steps = std::make_pair(of_generator.step(), of_discriminator.step());
-#endif
+    auto generator_step = of_generator.step();
+    auto discriminator_step = of_discriminator.step();
     // Train discriminator with real images.
     discriminator->zero_grad();
     Tensor real_images = torch::rand({kBatchSize, 1, 12, 12}) * 2 - 1;
@@ -99,5 +100,5 @@ int main(int argc, char** argv) {
   discriminator->save(other);
   archive.write("discriminator", other);
   archive.save_to(argv[1]);
-  return argc > 0 ? 0 : 1;
+  return 0;
 }

@@ -1,13 +1,13 @@
-// A recurrent language model, trained by truncated backpropagation through time.
+// A recurrent language model, trained by truncated backpropagation through time, with a monitor on it:
+//   recurrent WEIGHTS LOG [EVERY]
+// The log goes into the folder LOG; every third step is read, or each whose number is a multiple of EVERY (0: none).
 #include <torch/torch.h>
 
 #include <cmath>
-#include <iostream>
-#include <tuple>
-
-#ifdef DDS_ATTACHED
 #include <dds/dds.hpp>
-#endif
+#include <iostream>
+#include <string>
+#include <tuple>
 
 namespace nn = torch::nn;
 using torch::Tensor;
@@ -39,25 +39,26 @@ class RNNLMImpl : public nn::Module {
 };
 TORCH_MODULE(RNNLM);
 
-int main(int, char** argv) {
+int main(int argc, char** argv) {
+  if (argc < 3) {
+    std::cerr << "Usage: recurrent WEIGHTS LOG [EVERY]\n";
+    return 2;
+  }
   const int64_t embed_size = 6, hidden_size = 10, num_layers = 2, batch_size = 4, sequence_length = 5, vocab = 13;
   torch::manual_seed(3);
   const Tensor ids = torch::randint(0, vocab, {batch_size, 31}, torch::kLong);
 
   RNNLM model(vocab, embed_size, hidden_size, num_layers);
   torch::optim::Adam optimizer(model->parameters(), torch::optim::AdamOptions(2e-3));
-#ifdef DDS_ATTACHED
-  dds::Monitor monitor(*model, dds::MonitorOptions().every(3), dds::log::directory(argv[2]));
-#endif
+  dds::Monitor monitor(*model, dds::MonitorOptions().every(argc > 3 ? std::stoll(argv[3]) : 3),
+                       dds::log::directory(argv[2]));
 
   for (int epoch = 0; epoch != 2; ++epoch) {
     Tensor h = torch::zeros({num_layers, batch_size, hidden_size});
     Tensor c = torch::zeros({num_layers, batch_size, hidden_size});
     double total = 0;
     for (int64_t i = 0; i + sequence_length < ids.size(1); i += sequence_length) {
-#ifdef DDS_ATTACHED
       auto step = monitor.step();
-#endif
       const Tensor inputs = ids.index({Slice(), Slice(i, i + sequence_length)});
       const Tensor targets = ids.index({Slice(), Slice(i + 1, i + 1 + sequence_length)}).reshape(-1);
       Tensor output;

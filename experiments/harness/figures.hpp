@@ -17,11 +17,14 @@ struct Table {
 /// Writes the table as CSV, whole or not at all. Throws IoError if it cannot.
 void write_csv(const std::filesystem::path& path, const Table& table);
 
+/// Colours of a curve besides the numbered ones of the palette.
+inline constexpr int kGrey = -1, kInk = -2;
+
 /// One line or cloud of points.
 struct Curve {
   std::string name;  ///< in the legend, once a figure; empty: not in it
   std::vector<double> x, y;
-  int colour = 0;  ///< number in the palette; 6 is grey, 8 ink
+  int color = 0;  ///< number in the palette from 0 on, kGrey or kInk
   bool line = true, markers = true, dashed = false;
 };
 
@@ -30,7 +33,7 @@ struct Panel {
   std::vector<Curve> curves;
 };
 
-/// Panels in a grid with common titles of their axes.
+/// Panels in a grid with common titles of their axes. Titles of panels and axes may have markup.
 struct Figure {
   std::string title;
   std::string caption;  ///< what is seen, and what of it is a prediction

@@ -16,10 +16,7 @@ Finished::Finished(const RunOptions& options) : path_(options.out / "finished.js
                  {"preset", options.preset},
                  {"seed", options.seed},
                  {"libtorch", TORCH_VERSION}};
-  std::error_code error;
-  std::filesystem::create_directories(options.out, error);
-  if (error) throw IoError(fmt::format("cannot make {}: {}", options.out.string(), error.message()));
-  lock_.emplace(options.out);
+  lock_.emplace(log::make_folder(options.out));
   std::string whole = std::filesystem::exists(path_) ? log::read_file(path_) : "";
   whole.resize(whole.rfind('\n') + 1);  // without what a crash cut off; none: nothing
   std::istringstream lines(whole);

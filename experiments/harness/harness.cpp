@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <dds/error.hpp>
 #include <dds/fit.hpp>
 #include <iostream>
 #include <numeric>
@@ -132,6 +131,10 @@ Claim at_most(Claim claim, double goal) {
   return claim;
 }
 
+double average(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
 std::optional<Interval> mean_of(const std::vector<double>& values) {
   if (values.size() < 4) return std::nullopt;
   const MeanEstimate mean = estimate_mean(values);
@@ -141,8 +144,7 @@ std::optional<Interval> mean_of(const std::vector<double>& values) {
 std::optional<Interval> range_of(const std::vector<double>& values) {
   if (values.empty()) return std::nullopt;
   const auto [least, largest] = std::minmax_element(values.begin(), values.end());
-  const double sum = std::accumulate(values.begin(), values.end(), 0.0);
-  return Interval{sum / static_cast<double>(values.size()), *least, *largest};
+  return Interval{average(values), *least, *largest};
 }
 
 std::optional<Interval> interval_of(const RankCorrelation& correlation) {
@@ -157,11 +159,7 @@ Interval wilson(std::int64_t hits, std::int64_t of) {
   return {p, std::max(0.0, centre - half), std::min(1.0, centre + half)};
 }
 
-Summary::Summary(const RunOptions& options) : options_(options) {
-  std::error_code error;
-  std::filesystem::create_directories(options_.out, error);
-  if (error) throw IoError(fmt::format("{}: cannot be made: {}", options_.out.string(), error.message()));
-}
+Summary::Summary(const RunOptions& options) : options_(options) { log::make_folder(options_.out); }
 
 void Summary::add(Claim claim) { claims_.push_back(std::move(claim)); }
 

@@ -65,6 +65,8 @@ struct Interval {
 inline Interval exactly(double value) { return {value, value, value}; }
 /// `value` and as much to either side.
 inline Interval about(double value, double half) { return {value, value - half, value + half}; }
+/// The sum over the number of them, of which there is at least one.
+double average(const std::vector<double>& values);
 /// A mean with its 95 % interval; of fewer than four values none is given.
 std::optional<Interval> mean_of(const std::vector<double>& values);
 /// The mean between the least and the largest value; of no value there is none.
@@ -96,7 +98,7 @@ Claim claim_of(std::string id, std::string statement, const std::optional<Interv
 Claim within(Claim claim, double predicted, double tolerance);
 Claim at_most(Claim claim, double goal);
 
-/// summary.json of a run (DESIGN.md section 7).
+/// summary.json of a run: what it was, and every claim.
 class Summary {
  public:
   explicit Summary(const RunOptions& options);

@@ -1,4 +1,4 @@
-// The modular-addition transformer (DESIGN.md 6.1): the eighteen orders over d_model that arXiv:2606.21158 reports,
+// The modular-addition transformer: the eighteen orders over d_model that arXiv:2606.21158 reports,
 // what they are made of, and what is left of them; the LLC beside, over gamma; and the signatures through grokking.
 #include <fmt/format.h>
 

@@ -14,8 +14,6 @@ using nlohmann::json;
 
 namespace {
 
-constexpr int kGrey = 6;
-
 // ---- tables ----
 
 ex::Table orders_table(const Study& study) {
@@ -211,7 +209,7 @@ ex::Figure llc_figure(const Study& study) {
                     true,
                     {}};
   ex::Panel panel{"", {}};
-  ex::Curve refused{"not converged", {}, {}, kGrey, false, true, false};
+  ex::Curve refused{"not converged", {}, {}, ex::kGrey, false, true, false};
   std::map<double, ex::Curve> by_gamma;
   for (std::size_t i = 0; i < study.tasks.size(); ++i) {
     const LlcTask& task = study.tasks[i];
@@ -226,12 +224,12 @@ ex::Figure llc_figure(const Study& study) {
     auto [place, fresh] = by_gamma.try_emplace(task.gamma);
     if (fresh) {
       place->second.name = task.gamma > 0 ? fmt::format("γ = {}", task.gamma) : "γ found";
-      place->second.colour = static_cast<int>(by_gamma.size()) - 1;
+      place->second.color = static_cast<int>(by_gamma.size()) - 1;
     }
     place->second.x.push_back(width);
     place->second.y.push_back(*r.lambda);
     if (r.low && r.high && *r.low > 0)
-      panel.curves.push_back({"", {width, width}, {*r.low, *r.high}, place->second.colour, true, false, false});
+      panel.curves.push_back({"", {width, width}, {*r.low, *r.high}, place->second.color, true, false, false});
   }
   for (auto& [unused, curve] : by_gamma) panel.curves.push_back(std::move(curve));
   panel.curves.push_back(std::move(refused));
@@ -288,7 +286,7 @@ ex::Figure timeline(const Study& study, const Training& training) {
   }
   figure.panels.push_back(std::move(followed));
   ex::Panel llc{"LLC, γ as in the table", {}};
-  ex::Curve refused{"not converged", {}, {}, kGrey, false, true, false};
+  ex::Curve refused{"not converged", {}, {}, ex::kGrey, false, true, false};
   for (const dds::LlcKind kind : {dds::LlcKind::Plain, dds::LlcKind::Tilted}) {
     ex::Curve curve{kind == dds::LlcKind::Plain ? "plain" : "tilted (ours)",
                     {},

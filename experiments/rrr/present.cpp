@@ -136,7 +136,7 @@ ex::Figure estimates_figure(const Study& study, const std::vector<Group>& groups
   for (const Group& group : groups) {
     ex::Panel panel{group.name, {}};
     ex::Curve converged{"converged", {}, {}, 0, false, true, false},
-        refused{"not converged", {}, {}, 6, false, true, false};
+        refused{"not converged", {}, {}, ex::kGrey, false, true, false};
     ex::Curve exact{"exact at that γ", {}, {}, 1, false, true, false};
     double least = 1e300, most = 0;
     for (const Cell& cell : group.cells) {
@@ -154,13 +154,13 @@ ex::Figure estimates_figure(const Study& study, const std::vector<Group>& groups
         dots.x.push_back(lambda);
         dots.y.push_back(*e.lambda);
         if (e.low && e.high)
-          panel.curves.push_back({"", {lambda, lambda}, {*e.low, *e.high}, dots.colour, true, false, false});
+          panel.curves.push_back({"", {lambda, lambda}, {*e.low, *e.high}, dots.color, true, false, false});
       }
     }
     panel.curves.push_back(std::move(refused));
     panel.curves.push_back(std::move(converged));
     panel.curves.push_back(std::move(exact));
-    panel.curves.push_back({"λ̂ = λ", {least, most}, {least, most}, 8, true, false, true});
+    panel.curves.push_back({"λ̂ = λ", {least, most}, {least, most}, ex::kInk, true, false, true});
     figure.panels.push_back(std::move(panel));
   }
   return figure;

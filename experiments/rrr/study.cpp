@@ -11,10 +11,6 @@ namespace {
 
 constexpr std::size_t kOwnSpread = 10;  // seeds of a cell that its spread is taken from
 
-double average(const std::vector<double>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-}
-
 /// The statistic over all of `n` seeds, with the interval of 2000 resamples of them.
 Interval bootstrap(std::size_t n, const std::function<double(const std::vector<std::size_t>&)>& statistic) {
   constexpr std::size_t kResamples = 2000;
@@ -86,7 +82,7 @@ Ratios ratios(const Study& study, const std::vector<Cell>& cells, Loss loss, Aga
   for (std::size_t c = 0; c < cells.size(); ++c) {
     if (values[c].empty()) continue;
     ++result.present;
-    const double value = average(values[c]);
+    const double value = dds::experiments::average(values[c]);
     const double spread = values[c].size() < kOwnSpread ? std::sqrt(stated[c]) / static_cast<double>(values[c].size())
                                                         : dds::estimate_mean(values[c]).high - value;
     const double half = std::hypot(spread, error[c]);

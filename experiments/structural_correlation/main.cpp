@@ -8,6 +8,7 @@
 #include <cmath>
 #include <dds/dds.hpp>
 #include <functional>
+#include <numeric>
 #include <optional>
 
 #include "experiments/harness/figures.hpp"
@@ -230,6 +231,54 @@ std::vector<double> without_rounding(std::vector<double> values) {
   return values;
 }
 
+/// What the layers and seeds of one case say.
+struct Correlations {
+  std::int64_t paths = 0;
+  std::vector<double> raw, detrended;  ///< of those that have one
+};
+
+Correlations correlations_of(const std::vector<std::vector<Track>>& seeds) {
+  Correlations found;
+  for (const std::vector<Track>& tracks : seeds) {
+    for (const Track& track : tracks) {
+      ++found.paths;
+      std::vector<double> time(track.tau.size());
+      std::iota(time.begin(), time.end(), 0.0);
+      const auto fisher = without_rounding(track.fisher), activation = without_rounding(track.activation);
+      if (const auto rho = dds::spearman(fisher, activation).rho) found.raw.push_back(*rho);
+      if (const auto rho = dds::partial_spearman(fisher, activation, time).rho) found.detrended.push_back(*rho);
+    }
+  }
+  return found;
+}
+
+void add_points(ex::Table& table, const Case& of, const std::vector<std::vector<Track>>& seeds) {
+  for (std::size_t s = 0; s < seeds.size(); ++s) {
+    for (const Track& track : seeds[s]) {
+      for (std::size_t i = 0; i < track.tau.size(); ++i) {
+        table.rows.push_back({of.name, track.layer, s, i, track.tau[i], track.fisher[i], track.activation[i],
+                              track.fisher_rank[i], track.activation_rank[i]});
+      }
+    }
+  }
+}
+
+ex::Claim claim_on(const Case& of, const Correlations& found) {
+  const std::string detrended =
+      found.detrended.empty()
+          ? std::string("with the order of readings held fixed none is left")
+          : fmt::format("with the order of readings held fixed {:.2f}", ex::average(found.detrended));
+  ex::Claim claim = ex::claim_of(
+      of.name + ".structural_correlation",
+      fmt::format("Spearman correlation of lambda_min+(G_l) with sigma_min(X_l)^2 over {} readings: {}; mean over {} "
+                  "layers and seeds, from the lowest to the highest; defined in {}; {}",
+                  kPoints, of.expectation, found.paths, found.raw.size(), detrended),
+      ex::range_of(found.raw));
+  claim.predicted = of.expected;
+  if (of.expected) claim.goal_low = 0.995;
+  return claim;
+}
+
 void run(const ex::RunOptions& options) {
   at::set_num_threads(1);
   const std::uint64_t seeds = options.full() ? 20 : 5;
@@ -257,48 +306,17 @@ void run(const ex::RunOptions& options) {
       false,
       {}};
   for (std::size_t c = 0; c < list.size(); ++c) {
-    std::vector<double> raw, detrended;
-    std::int64_t paths = 0;
-    for (std::size_t s = 0; s < seeds; ++s) {
-      for (const Track& track : tracks[c * seeds + s]) {
-        ++paths;
-        std::vector<double> time;
-        for (std::size_t i = 0; i < track.tau.size(); ++i) {
-          time.push_back(static_cast<double>(i));
-          points.rows.push_back({list[c].name, track.layer, s, i, track.tau[i], track.fisher[i], track.activation[i],
-                                 track.fisher_rank[i], track.activation_rank[i]});
-        }
-        const auto fisher = without_rounding(track.fisher), activation = without_rounding(track.activation);
-        if (const auto rho = dds::spearman(fisher, activation).rho) raw.push_back(*rho);
-        if (const auto rho = dds::partial_spearman(fisher, activation, time).rho) detrended.push_back(*rho);
-      }
-    }
-    const auto mean = [](const std::vector<double>& v) {
-      double sum = 0;
-      for (const double x : v) sum += x;
-      return v.empty() ? std::optional<double>() : std::optional(sum / static_cast<double>(v.size()));
-    };
-    const auto cell = [](const std::optional<double>& v) { return v ? nlohmann::json(*v) : nlohmann::json(); };
-    ex::Claim claim;
-    claim.id = list[c].name + ".structural_correlation";
-    claim.statement = fmt::format(
-        "Spearman correlation of lambda_min+(G_l) with sigma_min(X_l)^2 over {} readings: {}; mean over {} layers and "
-        "seeds, "
-        "from the lowest to the highest; defined in {}; {}",
-        kPoints, list[c].expectation, paths, raw.size(),
-        detrended.empty() ? std::string("with the order of readings held fixed none is left")
-                          : fmt::format("with the order of readings held fixed {:.2f}", *mean(detrended)));
-    claim.predicted = list[c].expected;
-    claim.measured = mean(raw);
-    if (!raw.empty()) {
-      claim.low = *std::min_element(raw.begin(), raw.end());
-      claim.high = *std::max_element(raw.begin(), raw.end());
-    }
-    if (list[c].expected) claim.goal_low = 0.995;
-    table.rows.push_back({list[c].name, list[c].expectation, paths, raw.size(), cell(claim.measured), cell(claim.low),
-                          cell(claim.high), cell(mean(detrended)), detrended.size()});
+    const auto first = tracks.begin() + static_cast<std::ptrdiff_t>(c * seeds);
+    const std::vector<std::vector<Track>> of_case(first, first + static_cast<std::ptrdiff_t>(seeds));
+    const Correlations found = correlations_of(of_case);
+    ex::Claim claim = claim_on(list[c], found);
+    add_points(points, list[c], of_case);
+    table.rows.push_back({list[c].name, list[c].expectation, found.paths, found.raw.size(), ex::number(claim.measured),
+                          ex::number(claim.low), ex::number(claim.high),
+                          found.detrended.empty() ? nlohmann::json() : nlohmann::json(ex::average(found.detrended)),
+                          found.detrended.size()});
     summary.add(std::move(claim));
-    const Track& shown = tracks[c * seeds].front();
+    const Track& shown = of_case.front().front();
     figure.panels.push_back(
         {list[c].name, {{"", shown.activation, shown.fisher, static_cast<int>(c / 4), false, true, false}}});
   }

@@ -15,12 +15,6 @@ using nlohmann::json;
 
 namespace {
 
-double mean(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double value : values) sum += value;
-  return sum / static_cast<double>(values.size());
-}
-
 // ---- tables ----
 
 constexpr std::pair<const char*, Observable> kObservables[] = {{"log det+", log_volume},
@@ -160,7 +154,7 @@ ex::Table observables(const Study& study) {
             right += std::abs(*value - static_cast<double>(dead)) < 0.5;
             values.push_back(*value);
           }
-          row.push_back(values.empty() ? json() : json(mean(values)));
+          row.push_back(values.empty() ? json() : json(ex::average(values)));
         }
         row.push_back(runs);
         row.push_back(static_cast<double>(right) / static_cast<double>(runs));
@@ -173,8 +167,6 @@ ex::Table observables(const Study& study) {
 
 // ---- figures ----
 
-constexpr int kInk = 8;  // colour of what is fitted, over the dots
-
 /// Points of one series and the line fitted to those in the window.
 void add_curves(ex::Panel& panel, const Path& path, const dds::SeriesId& series, Observable observable,
                 const std::string& name, int colour) {
@@ -184,7 +176,7 @@ void add_curves(ex::Panel& panel, const Path& path, const dds::SeriesId& series,
   panel.curves.push_back(std::move(dots));
   const auto fit = slope(path, series, observable);
   if (!fit) return;
-  ex::Curve line{"", {}, {}, kInk, true, false, true};
+  ex::Curve line{"", {}, {}, ex::kInk, true, false, true};
   const auto [low, high] = std::minmax_element(all.x.begin(), all.x.end());
   for (const double x : {std::max(*low, std::log10(path.low)), std::min(*high, std::log10(path.high))}) {
     line.x.push_back(std::pow(10, x));
@@ -262,7 +254,7 @@ ex::Panel eigenvalues(const Path& path, const dds::SeriesId& series) {
   const std::size_t k = readings.empty() ? 0 : readings.front()->spectrum.size();
   for (std::size_t j = 0; j < k; ++j) {
     const bool lowest = count && static_cast<std::int64_t>(j) >= count->fixed_rank - path.dead;
-    ex::Curve curve{lowest ? "the r smallest" : "the others", {}, {}, lowest ? 1 : 6, true, false, false};
+    ex::Curve curve{lowest ? "the r smallest" : "the others", {}, {}, lowest ? 1 : ex::kGrey, true, false, false};
     for (const dds::Signature* signature : readings) {
       if (!(signature->spectrum[j] > *signature->floor)) continue;
       curve.x.push_back(static_cast<double>(signature->step));

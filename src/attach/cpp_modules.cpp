@@ -1,6 +1,6 @@
-// Nobody tells of a module's end, and those on a stack are held by no shared_ptr that could be asked. So the modules
-// are read as raw memory (peek.hpp), when the name of a leaf is wanted: it is in use then, and so is the network that
-// it belongs to, while what is left of others names none of its parameters.
+// Nobody tells when a module ends, and no shared_ptr holds a module on a stack. So modules are read as raw memory
+// (peek.hpp), at the moment when the name of a leaf is wanted. The leaf is in use then, and so is its network; what is
+// left of other networks has no pointer to its parameters.
 #include <c10/core/TensorImpl.h>
 #include <torch/nn/cloneable.h>
 #include <torch/nn/module.h>

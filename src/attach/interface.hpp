@@ -24,7 +24,7 @@ struct Plugin {
   void (*module)(const void* module);
 };
 
-/// The plugin's one symbol, called once, with the text of DDS_ATTACH. Null, if it cannot run; then `error` says why.
+/// The plugin's one symbol, called once, with the text of the settings. Null, if it cannot run; then `error` says why.
 using Start = const Plugin* (*)(const char* settings, const char** error);
 inline constexpr const char* kStart = "dds_attach_start";
 

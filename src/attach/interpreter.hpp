@@ -1,6 +1,5 @@
-// The Python interpreter that runs in this process, if there is one: asked by functions of its own that are looked up
-// in the process, so that the plugin is built without Python. What is run here has a namespace of its own, and leaves
-// nothing behind elsewhere.
+// The Python interpreter that runs in this process, if there is one. Its functions are looked up in the process, so
+// that the plugin is built without Python. What runs here has a namespace of its own.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,12 +11,12 @@
 
 namespace dds::attach {
 
-/// Holds the interpreter's lock, and whatever exception is under way aside, for as long as it lives.
+/// Holds the interpreter's lock for as long as it lives, and keeps an exception that is under way.
 class Interpreter {
  public:
   /// Empty where there is none, or none any more.
   static std::optional<Interpreter> lock();
-  /// It is asked no more: the process ends, perhaps on a thread that keeps its lock.
+  /// lock() gives nothing from now on: the process ends, perhaps on a thread that keeps the interpreter's lock.
   static void leave();
   Interpreter(Interpreter&&) = default;
 
@@ -25,7 +24,7 @@ class Interpreter {
   bool run(const char* statements);
   void set(const char* name, const at::Tensor& tensor);  ///< to its address, as Tensor._cdata
   void set(const char* name, std::int64_t value);
-  /// What a name stands for there; empty if it is none, or no text (no bytes).
+  /// The value of a name in that namespace; empty if there is none, or it is no text (no bytes).
   std::string text(const char* name);
   std::string bytes(const char* name);
 

@@ -1,4 +1,4 @@
-// Parameters without a model: leaves that want a gradient, from the operators that use them.
+// The parameters of a program that hands no model over: leaves that want a gradient, as operators take them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,11 +18,11 @@
 
 namespace dds::attach {
 
-/// The parameters of the networks in use. The first of a network's to come up in an operator brings in all of them,
-/// under the names that its module tree gives them; where two networks have layers of the same name, those of the one
-/// that came second are named after its class besides: "Critic.fc1". A leaf that is in no module tree is a layer by
-/// itself, "leaf3 [64x32]" by the order of first use; where there are networks, only once an update has changed it:
-/// inputs that want a gradient are leaves too.
+/// The first parameter of a network that an operator takes brings in all others of the network, under the names of its
+/// module tree. Where two networks have layers of the same name, the second network's get its class as a prefix:
+/// "Critic.fc1". A leaf that is in no module tree is a layer by itself, "leaf3 [64x32]", by the order of first use.
+/// Inputs that want a gradient are leaves too: where there are networks, a leaf by itself counts only once an update
+/// has changed it.
 class Leaves : public hooks::ParameterSource {
  public:
   /// Asks the trees in turn.
@@ -33,25 +33,24 @@ class Leaves : public hooks::ParameterSource {
   bool grows() const override { return true; }
   bool adopt(const at::Tensor& leaf) override;
 
-  /// Parameters are named when they are first used, which may be before their network is whole. True if they would
-  /// be named the same now. To be asked once, before anything is logged; from then on a leaf by itself is held to the
-  /// rule above.
+  /// Parameters are named when they are first used, which may be before their network is whole. True if they would get
+  /// the same names now. For one call, before anything is logged; from then on a leaf by itself has to be changed by an
+  /// update first.
   bool settle();
 
   bool empty() const { return parameters_.empty(); }
   bool known(const at::Tensor& leaf) const;
-  /// What adopt() would take in with the leaf; empty if it is in no module.
+  /// The network that adopt(leaf) would take in; empty if the leaf is in no module.
   std::optional<Network> network_of(const at::Tensor& leaf) const;
-  /// Of parameters and buffers: rises with what comes up.
+  /// Parameters and buffers so far.
   std::size_t size() const { return parameters_.size() + buffers_.size(); }
-  /// The buffers of the networks, as far as they are still the tensors that they were.
+  /// The buffers of the networks that are still alive.
   void for_each_buffer(const std::function<void(const std::string& name, const at::Tensor& buffer)>& visit) const;
-  /// All that are alive.
+  /// All parameters that are alive.
   std::vector<at::Tensor> tensors() const;
   /// Leaves that may turn out to be parameters.
   std::vector<at::Tensor> candidates() const;
-  /// Those of the candidates that an update has changed are parameters where they come up again; the others are
-  /// forgotten.
+  /// An update has come. Candidates that it changed are parameters from their next use on; the others are forgotten.
   void decide(const std::function<bool(const at::Tensor&)>& changed);
 
   struct Source {

@@ -1,5 +1,5 @@
-// Looks at memory that may be gone: the kernel reads it, and says so where there is none. For objects whose end nobody
-// tells of, such as a torch::nn::Module on another's stack.
+// Reads memory that may be gone: the kernel copies it, and says so where there is none. For objects whose end nobody
+// tells, such as a torch::nn::Module on another thread's stack.
 #pragma once
 
 #include <cstddef>

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "src/attach/interface.hpp"
+#include "src/attach/names.hpp"
 
 // The functions of LibTorch by their names in the object files: torch::autograd::Engine::execute,
 // torch::nn::Module::register_parameter, and the constructors of Module, as a base (C2) and as a whole (C1).
@@ -28,13 +29,11 @@ namespace {
 
 using dds::attach::Execute;
 using dds::attach::Gradients;
+using dds::attach::kPluginObject;
+using dds::attach::kSeparator;
+using dds::attach::kTorchLibrary;
 using dds::attach::Plugin;
 using dds::attach::Start;
-
-constexpr const char* kSettings = "DDS_ATTACH";
-constexpr const char* kTorch = "libtorch_cpu.so";
-constexpr const char* kTorchPython = "libtorch_python.so";
-constexpr const char* kPlugin = "libdds_attach.so";
 
 struct Search {
   const char* name;
@@ -60,7 +59,7 @@ void* loaded(const char* name, char* path = nullptr) {
 
 /// LibTorch's own function. Whoever calls one of those below has it, under whatever name the library goes.
 void* real(const char* name) {
-  void* handle = loaded(kTorch);
+  void* handle = loaded(kTorchLibrary);
   void* function = handle ? dlsym(handle, name) : nullptr;
   return function ? function : dlsym(RTLD_NEXT, name);
 }
@@ -73,13 +72,14 @@ void* callers(const char* name, void* place, const void* not_this) {
   return function && function != not_this ? function : dlsym(RTLD_NEXT, name);
 }
 
-/// The value of KEY=value among settings that colons separate; false if there is none.
+/// The value of `key` in the text of settings; false if there is none.
 bool setting(const char* settings, const char* key, char* value, size_t size) {
   const size_t length = strlen(key);
-  for (const char* at = settings; at; at = strchr(at, ':')) {
-    if (*at == ':') ++at;
+  constexpr char kEnd[] = {kSeparator, '\0'};
+  for (const char* at = settings; at; at = strchr(at, kSeparator)) {
+    if (*at == kSeparator) ++at;
     if (strncmp(at, key, length) != 0 || at[length] != '=') continue;
-    snprintf(value, size, "%.*s", static_cast<int>(strcspn(at + length + 1, ":")), at + length + 1);
+    snprintf(value, size, "%.*s", static_cast<int>(strcspn(at + length + 1, kEnd)), at + length + 1);
     return true;
   }
   return false;
@@ -89,19 +89,19 @@ void complain(const char* what) { fprintf(stderr, "dds: attach: %s; the command 
 
 const Plugin* load(const char* settings) {
   char torch[4096], wanted[4096], path[4096] = "";
-  if (!loaded(kTorch, torch)) return nullptr;
-  if (setting(settings, "torch", wanted, sizeof wanted)) {
+  if (!loaded(kTorchLibrary, torch)) return nullptr;
+  if (setting(settings, dds::attach::key::kTorch, wanted, sizeof wanted)) {
     char* there = realpath(torch, nullptr);
     const bool other = !there || strcmp(there, wanted) != 0;
     free(there);
     if (other) return nullptr;  // a child that runs on another LibTorch
   }
-  if (!setting(settings, "plugin", path, sizeof path)) {  // it lies beside this object
+  if (!setting(settings, dds::attach::key::kPlugin, path, sizeof path)) {  // it lies beside this object
     Dl_info own;
     if (dladdr(reinterpret_cast<void*>(&load), &own) == 0) return nullptr;
     const char* slash = strrchr(own.dli_fname, '/');
     const int folder = slash ? static_cast<int>(slash - own.dli_fname) : 0;
-    snprintf(path, sizeof path, "%.*s/%s", folder, own.dli_fname, kPlugin);
+    snprintf(path, sizeof path, "%.*s/%s", folder, own.dli_fname, kPluginObject);
   }
   void* plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   const auto start = plugin ? reinterpret_cast<Start>(dlsym(plugin, dds::attach::kStart)) : nullptr;
@@ -121,9 +121,9 @@ const Plugin* plugin() {
   static int state = kWaiting;
   static const Plugin* found = nullptr;
   if (__atomic_load_n(&state, __ATOMIC_ACQUIRE) == kDone) return found;
-  const char* settings = getenv(kSettings);
+  const char* settings = getenv(dds::attach::kVariable);
   int waiting = kWaiting;
-  if (!settings || !loaded(kTorch) ||
+  if (!settings || !loaded(kTorchLibrary) ||
       !__atomic_compare_exchange_n(&state, &waiting, kLoading, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
     return nullptr;
   }
@@ -199,7 +199,7 @@ DDS_SEEN void* initModule() {
   using Init = void* (*)();
   constexpr const char* kName = "initModule";
   static bool imported = false;
-  void* python = imported ? nullptr : loaded(kTorchPython);
+  void* python = imported ? nullptr : loaded(dds::attach::kTorchPythonLibrary);
   if (!python) {
     return reinterpret_cast<Init>(callers(kName, __builtin_return_address(0), reinterpret_cast<void*>(&initModule)))();
   }

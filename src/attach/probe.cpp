@@ -11,6 +11,7 @@
 
 #include "hooks/arguments.hpp"
 #include "hooks/observer.hpp"
+#include "src/attach/names.hpp"
 #include "src/attach/tensor_file.hpp"
 #include "src/log/file.hpp"
 
@@ -80,33 +81,34 @@ std::optional<Probe::Loss> Probe::loss_of(std::string_view name, c10::ArrayRef<c
 }
 
 void Probe::watch(std::int64_t step) {
-  if (found_ || given_up_) return;
+  if (state_ != State::Idle && state_ != State::Watching) return;
   if (!PythonModel::there()) {
-    given_up_ = true;
+    state_ = State::GivenUp;
     why_ = "a program in C++ tells of no forward pass; dds llc takes its network and a batch as files";
     return;
   }
   if (step != step_ && ++tries_ > kTries) {
-    given_up_ = true;
-    return stop();
+    stop();
+    state_ = State::GivenUp;
+    return;
   }
   step_ = step;
   losses_.clear();
   const hooks::Unseen unseen;
   PythonModel::watch();
-  watching_ = true;
+  state_ = State::Watching;
 }
 
 void Probe::stop() {
   losses_.clear();
-  if (!watching_) return;
-  watching_ = false;
+  if (state_ != State::Watching) return;
+  state_ = State::Idle;
   const hooks::Unseen unseen;
   PythonModel::stop();
 }
 
 void Probe::over(std::int64_t step) {
-  if (watching_ && step_ <= step) stop();
+  if (state_ == State::Watching && step_ <= step) stop();
 }
 
 void Probe::operator_starts(std::string_view name, c10::ArrayRef<const c10::IValue> args) {
@@ -115,7 +117,7 @@ void Probe::operator_starts(std::string_view name, c10::ArrayRef<const c10::IVal
 }
 
 void Probe::settle() {
-  if (!watching_) return;
+  if (state_ != State::Watching) return;
   const hooks::Unseen unseen;
   const at::NoGradGuard no_grad;
   const std::vector<PythonModel::Output> outputs = PythonModel::outputs();
@@ -125,8 +127,9 @@ void Probe::settle() {
   for (const PythonModel::Output& output : outputs) {
     for (const Loss& loss : losses_) {
       if (!take(loss, output)) continue;
-      found_ = true;
-      return stop();
+      stop();
+      state_ = State::Found;
+      return;
     }
   }
 }
@@ -164,36 +167,36 @@ bool Probe::take(const Loss& loss, const PythonModel::Output& output) {
 }
 
 void Probe::write(const std::filesystem::path& folder) {
-  if (!found_ || attempted_) return;
-  attempted_ = true;
+  if (state_ != State::Found) return;
+  state_ = State::Failed;
   NamedTensors tensors;
   for (std::size_t i = 0; i < inputs_.size(); ++i) tensors.emplace_back(fmt::format("input{}", i), inputs_[i]);
   tensors.emplace_back("targets", targets_);
   inputs_.clear();
   targets_.reset();
-  save_tensors(folder / "probe.pt", tensors);
-  written_ = true;
+  save_tensors(folder / kProbeFile, tensors);
+  state_ = State::Written;
   const hooks::Unseen unseen;
   const std::string archive = PythonModel::trace();
   if (archive.empty()) {
     why_ = PythonModel::error();
     return;
   }
-  log::replace_file(folder / "model.pt", archive);
-  traced_ = true;
+  log::replace_file(folder / kModelFile, archive);
+  state_ = State::Traced;
 }
 
 nlohmann::ordered_json Probe::description() const {
-  return {{"probe", written_ ? nlohmann::ordered_json("probe.pt") : nullptr},
-          {"probe_step", written_ ? nlohmann::ordered_json(step_) : nullptr},
-          {"likelihood", written_ ? nlohmann::ordered_json(likelihood_) : nullptr},
-          {"model", traced_ ? nlohmann::ordered_json("model.pt") : nullptr}};
+  return {{"probe", has_file() ? nlohmann::ordered_json(kProbeFile) : nullptr},
+          {"probe_step", has_file() ? nlohmann::ordered_json(step_) : nullptr},
+          {kLikelihood, has_file() ? nlohmann::ordered_json(likelihood_) : nullptr},
+          {"model", state_ == State::Traced ? nlohmann::ordered_json(kModelFile) : nullptr}};
 }
 
 std::string Probe::why_not(bool at_the_end) const {
-  if (traced_) return "";
-  if (written_) return fmt::format("the network is not recorded: {}", why_);
-  if (!given_up_ && !at_the_end) return "";
+  if (state_ == State::Traced) return "";
+  if (state_ == State::Written) return fmt::format("the network is not recorded: {}", why_);
+  if (state_ != State::GivenUp && !at_the_end) return "";
   if (tries_ == 0 && why_.empty())
     return "no probe batch is recorded: no step was read that began when the network was known";
   return fmt::format("no probe batch is recorded: {}", why_.empty() ? "the step was not read to its end" : why_);

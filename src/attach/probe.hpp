@@ -18,21 +18,21 @@
 
 namespace dds::attach {
 
-/// Made of the first step that is read from its beginning, with the network known before, in which a loss operator
-/// takes what a forward pass gave out. Only Python tells of forward passes.
+/// Made of the first step that is read and in which a loss operator takes what a forward pass gave out. The network has
+/// to be known before that step. Only Python tells of forward passes.
 class Probe {
  public:
   explicit Probe(std::int64_t rows) : rows_(rows) {}
 
-  /// `step` is read and begins with the next update. Notes forward passes from now on, in at most kTries steps.
+  /// `step` begins with the next update, and is read. Notes forward passes from now on, in at most kTries steps.
   void watch(std::int64_t step);
   /// True while loss operators of this step are wanted.
-  bool wants_losses(std::int64_t step) const { return watching_ && step == step_; }
+  bool wants_losses(std::int64_t step) const { return state_ == State::Watching && step == step_; }
   /// An operator of it starts.
   void operator_starts(std::string_view name, c10::ArrayRef<const c10::IValue> args);
-  /// A backward pass of it starts: takes the loss that belongs to a forward pass.
+  /// A backward pass of that step starts: looks for the loss that took what a forward pass gave out.
   void settle();
-  /// The step was read, or lost.
+  /// The step was read, or is lost.
   void over(std::int64_t step);
 
   /// Writes what settle() found, once. Throws IoError.
@@ -46,6 +46,19 @@ class Probe {
  private:
   static constexpr int kTries = 4;
 
+  /// Idle <-> Watching -> Found -> Failed -> Written -> Traced, each of the last three as far as it comes; or GivenUp
+  /// from the first two.
+  enum class State {
+    Idle,
+    Watching,  ///< forward passes and losses are noted
+    Found,     ///< inputs, targets and a likelihood are there
+    Failed,    ///< the batch could not be written
+    Written,   ///< the batch is a file, the network is not
+    Traced,    ///< both are
+    GivenUp,
+  };
+  bool has_file() const { return state_ == State::Written || state_ == State::Traced; }
+
   struct Loss {
     std::string likelihood;
     at::Tensor input, targets;
@@ -56,14 +69,13 @@ class Probe {
   void stop();
 
   std::int64_t rows_;
+  State state_ = State::Idle;
   std::int64_t step_ = -1;
   int tries_ = 0;
-  bool watching_ = false, given_up_ = false;
   std::vector<Loss> losses_;
   std::string likelihood_;
   std::vector<at::Tensor> inputs_;
   at::Tensor targets_;
-  bool found_ = false, attempted_ = false, written_ = false, traced_ = false;
   std::string why_;
 };
 

@@ -6,7 +6,6 @@
 
 #include <atomic>
 #include <dds/log.hpp>
-#include <dds/monitor.hpp>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -15,10 +14,11 @@
 #include <thread>
 #include <vector>
 
-#include "hooks/observer.hpp"
+#include "src/attach/ear.hpp"
 #include "src/attach/leaves.hpp"
 #include "src/attach/module_tree.hpp"
 #include "src/attach/probe.hpp"
+#include "src/attach/recording.hpp"
 #include "src/attach/settings.hpp"
 #include "src/attach/snapshots.hpp"
 #include "src/attach/updates.hpp"
@@ -47,37 +47,55 @@ class Session {
   void finish() noexcept;
   /// This is a child that was forked and has not executed anything: it is left alone.
   void forked() noexcept;
-  bool gone() const { return gone_; }
+  bool gone() const { return life_ == Life::Over; }
 
  private:
-  class Ear;
+  /// Of the session: Running -> Ending -> Over, or Running -> Over in a forked child.
+  enum class Life {
+    Running,
+    Ending,  ///< the process is
+    Over,    ///< every call does nothing
+  };
+  /// Of the training on the thread that is followed: Looking -> Computing <-> Differentiated, and back to Looking where
+  /// another thread is followed.
+  enum class Phase {
+    Looking,         ///< no backward pass through parameters has begun
+    Computing,       ///< no backward pass has ended since the last update
+    Differentiated,  ///< one has: the update may come at any time
+  };
 
   bool here() const { return std::this_thread::get_id() == thread_; }
   void listen_here();
   void follow_this_thread();
   void deafen();
-  void make_monitor();
-  /// An operator on the thread that is followed is about to take these, or to look at one alone. `bytes`: of the other
-  /// tensors that it takes.
+  void make_recording();
+
+  // Events.
   void parameters_used(const std::vector<at::Tensor>& leaves, bool looked_at, std::size_t bytes);
-  /// An operator in grad mode is about to run there.
   void operator_starts(std::string_view name, c10::ArrayRef<const c10::IValue> args);
+  void training_begins();
+  void pass_ends();
   /// Looks whether there was an update. `before_use`: a recording that begins now misses nothing of the step.
   void look_for_update(bool before_use);
   void apply(Steps::Event event, bool before_use);
-  void remember();
+
+  /// The number of the step under way.
+  std::int64_t step() const { return lost_ + steps_.step(); }
   bool due(std::int64_t step) const;
-  void open(bool of_this_step);
+  /// Records the step under way, or the one after it, if it is due and nothing is recorded.
+  void record(Recording::State of);
   void read();
+  void abandon();
+  void remember();
+
   /// Keeps what has come up of the parameters of the step that is recorded, before it changes. `used`: by the operator
   /// that is about to run.
   void take_snapshot(const std::vector<at::Tensor>& used);
   void write_snapshot(std::int64_t step);
   void say_why_no_probe();
-  void abandon();
+
   void note(const std::string& what);
   void describe();
-  void write_list();
   template <class Work>
   void guarded(const Work& work) noexcept;
 
@@ -86,30 +104,23 @@ class Session {
   PythonModules python_;
   std::shared_ptr<Leaves> leaves_;
   std::shared_ptr<Folder> folder_;
-  std::unique_ptr<Monitor> monitor_;
+  std::unique_ptr<Recording> recording_;
   std::shared_ptr<Ear> ear_;
   const c10::impl::LocalDispatchKeySet plain_keys_;  ///< without autocast and the like
-  std::atomic<bool> gone_ = false;
+  std::atomic<Life> life_ = Life::Running;
 
   std::mutex mutex_;  ///< of all below: of the thread that is followed
   std::thread::id thread_;
-  bool trains_ = false;                ///< a backward pass through parameters has begun
-  std::int64_t passes_ = 0;            ///< ... and ended, so often
-  std::optional<Monitor::Step> step_;  ///< a recording
-  bool of_this_step_ = false;          ///< ... of the step under way, or of what may be the next
-  std::size_t held_ = 0;               ///< bytes that a recording keeps alive, about
-  bool capturing_ = false;             ///< what the monitor is told of the step that it opens
-  bool catch_up_ = false;              ///< the next step is due, since one before was lost
-  bool pending_ = false;               ///< a backward pass has ended since the last update
-  bool by_version_ = true;             ///< every update so far showed in the versions
-  bool updated_ = false;               ///< an update was seen
+  Phase phase_ = Phase::Looking;
+  std::int64_t passes_ = 0;  ///< backward passes that have ended
+  bool catch_up_ = false;    ///< the next step is due, since one before was lost
+  bool by_version_ = true;   ///< every update so far showed in the versions
   Steps steps_;
   std::int64_t lost_ = 0;  ///< steps before those, on a thread that was not followed yet
   Watch watch_;
   std::optional<Snapshots> snapshots_;  ///< empty: none are wanted
   Probe probe_;
   std::int64_t failed_snapshots_ = 0;
-  bool ending_ = false;             ///< the process is
   std::set<TensorId> used_;         ///< taken by operators in the first step
   std::int64_t elsewhere_ = 0;      ///< backward passes of other threads
   std::int64_t unseen_passes_ = 0;  ///< backward passes before any parameter was seen

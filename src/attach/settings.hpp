@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <dds/read.hpp>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -9,19 +10,24 @@
 
 namespace dds::attach {
 
-/// Written as KEY=VALUE, separated by colons: "out=runs/a:every=100:layers=fc*:layers=conv1".
+/// As text: KEY=VALUE, separated by colons: "out=runs/a:every=100:layers=fc*:layers=conv1". The keys are the members'
+/// names.
 struct Settings {
-  std::filesystem::path out;               ///< out: run directory; a process that finds it taken appends .PID
-  std::int64_t every = 100;                ///< every: a step is due if its number is a multiple of this
-  std::vector<std::string> layers;         ///< layers: glob patterns on names, one each; none: all
-  std::int64_t max_rows = 65536;           ///< max_rows: as SignatureOptions::max_rows
-  std::optional<std::int64_t> stop_after;  ///< stop_after: no later step is due
-  bool snapshots = false;      ///< snapshots: 1: keep the parameters of the steps that are read, and a probe
-  std::filesystem::path list;  ///< list: read nothing, and leave the layers that were seen in this file
+  std::filesystem::path out;                              ///< run directory; a process that finds it taken appends .PID
+  std::int64_t every = 100;                               ///< a step is due if its number is a multiple of this
+  std::vector<std::string> layers;                        ///< glob patterns on names, one each; none: all
+  std::int64_t max_rows = SignatureOptions().max_rows();  ///< as SignatureOptions::max_rows
+  std::optional<std::int64_t> stop_after;                 ///< no later step is due
+  bool snapshots = false;        ///< 1: keep the parameters of the steps that are read, and a probe
+  std::filesystem::path list;    ///< read nothing, and leave the layers that were seen in this file
+  std::filesystem::path torch;   ///< for the preloaded object: the LibTorch to wait for; empty: any
+  std::filesystem::path plugin;  ///< for the preloaded object: the plugin to load; empty: the one beside it
 
-  /// Throws InvalidArgument for a key that there is not, or a value that is none. `torch` and `plugin` are the preload
-  /// object's (which LibTorch to wait for; which plugin to load) and passed over.
+  /// Throws InvalidArgument for an unknown key, or a value out of range.
   static Settings parse(const std::string& text);
+  /// The text that parse() takes. What is empty or not set has no entry. Throws InvalidArgument for a value with a
+  /// colon.
+  std::string text() const;
 };
 
 }  // namespace dds::attach

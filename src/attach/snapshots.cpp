@@ -11,6 +11,7 @@
 
 #include "hooks/layers.hpp"
 #include "hooks/observer.hpp"
+#include "src/attach/names.hpp"
 #include "src/attach/tensor_file.hpp"
 
 namespace dds::attach {
@@ -69,7 +70,7 @@ void Snapshots::write(const std::filesystem::path& folder, std::int64_t step, co
   std::error_code error;
   std::filesystem::create_directory(folder, error);
   if (error) throw IoError(fmt::format("cannot make {}: {}", folder.string(), error.message()));
-  save_tensors(folder / fmt::format("{}.pt", step), tensors);
+  save_tensors(folder / fmt::format("{}{}", step, kTensorFile), tensors);
   ++written_;
 }
 

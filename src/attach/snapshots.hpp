@@ -14,14 +14,15 @@
 
 namespace dds::attach {
 
-/// One step at a time: copies are taken before its first operator changes a buffer and its update a parameter.
+/// One step at a time. Copies are taken before the step's first operator, which may change a buffer, and before its
+/// update, which changes parameters.
 class Snapshots {
  public:
-  /// Copies what `leaves` have by now and that has not been copied in this step; and the networks of those of `used`
-  /// that they do not have yet, or may have as they were before (`anew`): the first operator of a network may be the
-  /// one that changes a buffer.
+  /// Copies what `leaves` have and what has not been copied in this step. Copies the networks of those of `used` that
+  /// `leaves` do not have yet, too, since the first operator of a network may change a buffer. `anew`: also of those
+  /// that they have, which may be as they were before.
   void take(const Leaves& leaves, const std::vector<at::Tensor>& used, bool anew);
-  /// True if one of these is another than when it was copied.
+  /// True if one of these has changed since it was copied.
   bool outdated(const std::vector<at::Tensor>& used) const;
   /// Forgets the step.
   void drop();

@@ -1,4 +1,4 @@
-// Steps without being told: when parameters change, and how many changes make a step.
+// Steps of a program that does not tell of them: when parameters change, and how many changes make a step.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,17 +13,17 @@ namespace dds::attach {
 
 using TensorId = const at::TensorImpl*;
 
-/// What tensors hold, as far as a change of it must show: their memory and their versions, which rise with each write
-/// in place; and their elements, for a write through data() leaves the version alone. Of a tensor of many elements some
-/// are compared, evenly spaced; on an accelerator that waits for it.
+/// Tells whether tensors have changed. It compares their memory and their versions, which rise with each write in
+/// place, and elements, since a write through data() leaves the version alone. Of a tensor of many elements some are
+/// compared, evenly spaced. On an accelerator that waits for the device.
 class Watch {
  public:
   /// Remembers how `tensors` are now, with so many of the elements of each.
   void remember(const std::vector<at::Tensor>& tensors, std::int64_t elements);
-  /// Those of `tensors` that are otherwise now; ones that were not remembered are not among them.
+  /// Those of `tensors` that have changed since; ones that were not remembered are not among them.
   std::set<TensorId> changed(const std::vector<at::Tensor>& tensors) const;
   bool changed(const at::Tensor& tensor) const;
-  /// True if the last answer rested on versions alone.
+  /// True if the versions alone show the change of each of `changed`.
   bool by_version(const std::set<TensorId>& changed, const std::vector<at::Tensor>& tensors) const;
 
  private:

@@ -222,6 +222,13 @@ bool is_there(const std::filesystem::path& path) {
   return there;
 }
 
+const std::filesystem::path& make_folder(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) fail("make", path, error.value());
+  return path;
+}
+
 std::vector<std::filesystem::path> entries_of(const std::filesystem::path& directory) {
   std::vector<std::filesystem::path> entries;
   std::error_code error;

@@ -88,6 +88,8 @@ class AppendFile {
 /// Like the rest of this file they throw IoError, where std::filesystem has an exception of its own.
 bool is_there(const std::filesystem::path& path);
 std::vector<std::filesystem::path> entries_of(const std::filesystem::path& directory);
+/// Makes the folder and those that it lies in, as far as they are missing, and returns it.
+const std::filesystem::path& make_folder(const std::filesystem::path& path);
 
 std::string read_file(const std::filesystem::path& path);
 

@@ -1,8 +1,7 @@
-// report.html: the page of src/log/report/ with the runs' data, the scripts and the chart library put into it.
+// report.html: the runs' data on a page, and the scripts of src/log/report that draw them.
 #include <fmt/format.h>
 
 #include <dds/report.hpp>
-#include <map>
 #include <string>
 #include <utility>
 
@@ -15,6 +14,7 @@
 #include "src/log/json.hpp"
 #include "src/log/record.hpp"
 #include "src/log/run.hpp"
+#include "src/page/page.hpp"
 
 namespace dds {
 namespace {
@@ -130,40 +130,12 @@ ordered_json page_data(const std::vector<log::Run>& runs) {
   return data;
 }
 
-/// JSON that may stand within a <script> element: no "</script>" or "<!--" in it can end or swallow the element.
-std::string script_safe(const ordered_json& data) {
-  std::string text;
-  for (const char c : log::json_text(data)) {
-    if (c == '<')
-      text += "\\u003c";
-    else
-      text += c;
-  }
-  return text;
-}
-
-/// The page with every "{{name}}" of its own replaced once; what is put in is not searched again.
-std::string filled(std::string_view page, const std::map<std::string_view, std::string_view>& parts) {
-  std::string out;
-  for (;;) {
-    const std::size_t open = page.find("{{");
-    out += page.substr(0, open);
-    if (open == std::string_view::npos) return out;
-    const std::size_t close = page.find("}}", open);
-    out += parts.at(page.substr(open + 2, close - open - 2));
-    page.remove_prefix(close + 2);
-  }
-}
-
 }  // namespace
 
 std::filesystem::path write_report(const std::vector<std::filesystem::path>& run_directories,
                                    const std::filesystem::path& page) {
-  const std::string data = script_safe(page_data(log::read_runs(run_directories)));
-  log::replace_file(page, filled(log::asset::page(), {{"style", log::asset::style()},
-                                                      {"plotly", log::asset::plotly()},
-                                                      {"data", data},
-                                                      {"script", log::asset::script()}}));
+  const std::string data = log::json_text(page_data(log::read_runs(run_directories)));
+  log::replace_file(page, dds::page::html(log::asset::body(), data, log::asset::script()));
   log::tell(Level::Info, fmt::format("wrote {}", page.string()));
   return page;
 }

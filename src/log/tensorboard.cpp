@@ -42,17 +42,10 @@ class Values {
 
 double now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
-const std::filesystem::path& made(const std::filesystem::path& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) throw IoError(fmt::format("cannot make {}: {}", path.string(), error.message()));
-  return path;
-}
-
 class TensorBoard final : public Sink {
  public:
   TensorBoard(const std::filesystem::path& path, std::function<double()> wall_time)
-      : wall_time_(wall_time ? std::move(wall_time) : now), file_(made(path), wall_time_()) {}
+      : wall_time_(wall_time ? std::move(wall_time) : now), file_(make_folder(path), wall_time_()) {}
   void pass_over_earlier() { file_.pass_over_earlier(); }
 
   void write(const Signature& s) override {

@@ -274,9 +274,9 @@ TriangularAccumulator TriangularAccumulator::from_factor(std::int64_t rows, cons
   constexpr const char* kFunction = "TriangularAccumulator::from_factor";
   check(factor.defined() && factor.dim() == 2 && factor.scalar_type() == at::kDouble && factor.size(1) > 0 &&
             factor.size(0) > 0 && factor.size(0) == std::min(rows, factor.size(1)),
-        kFunction, "factor", text_of(factor), fmt::format("Double [min({}, d), d]", rows));
+        kFunction, "factor", factor, "Double [min({}, d), d]", rows);
   check(exponent.defined() && exponent.dim() == 0 && exponent.scalar_type() == at::kDouble, kFunction, "exponent",
-        text_of(exponent), "Double []");
+        exponent, "Double []");
   TriangularAccumulator result(factor.size(1));
   result.check_device(factor.device());
   result.rows_ = rows;

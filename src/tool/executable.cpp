@@ -18,6 +18,8 @@
 #include <regex>
 #include <sstream>
 
+#include "src/attach/names.hpp"
+#include "src/base/check.hpp"
 #include "src/log/file.hpp"
 #include "src/tool/program_file.hpp"
 
@@ -25,8 +27,6 @@ namespace dds::tool {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::string_view kLibrary = "libtorch_cpu.so";
 
 [[noreturn]] void refuse(const std::string& why) { throw InvalidArgument("attach: " + why); }
 
@@ -176,10 +176,10 @@ Output output_of(const std::vector<std::string>& command) {
 
 Torch torch_at(const fs::path& folder_or_library) {
   fs::path library = folder_or_library;
-  if (fs::is_directory(library)) library = library / "lib" / kLibrary;
+  if (fs::is_directory(library)) library = library / "lib" / attach::kTorchLibrary;
   if (!fs::exists(library)) {
-    refuse(
-        fmt::format("{} holds no lib/{}: expected the torch folder of a wheel", folder_or_library.string(), kLibrary));
+    throw_invalid("attach", "LibTorch", folder_or_library.string(),
+                  fmt::format("the torch folder of a wheel, with lib/{} in it", attach::kTorchLibrary));
   }
   Torch torch{fs::canonical(library), ""};
   torch.version = version_of(torch.library);

@@ -3,13 +3,13 @@
 
 #include <chrono>
 #include <cstdio>
-#include <dds/error.hpp>
 #include <dds/schema.hpp>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "src/base/check.hpp"
 #include "src/log/csv.hpp"
 #include "src/log/file.hpp"
 #include "src/log/json.hpp"
@@ -91,13 +91,9 @@ void write_tensorboard(const std::vector<log::Run>& runs, const fs::path& out) {
 void export_runs(const Options& options) {
   const std::vector<log::Run> runs = log::read_runs({options.runs.begin(), options.runs.end()});
   const fs::path out = options.out;
-  if (fs::exists(out / log::kRunJson)) {
-    throw InvalidArgument(
-        fmt::format("--out {} is a run, whose own files have these names: choose another folder", options.out));
-  }
-  std::error_code error;
-  fs::create_directories(out, error);
-  if (error) throw IoError(fmt::format("cannot make {}: {}", out.string(), error.message()));
+  check(!fs::exists(out / log::kRunJson), "export", "--out", options.out,
+        "a folder that is no run, whose own files have these names");
+  log::make_folder(out);
   if (options.to == "csv") {
     write_csv<Signature>(runs, out / "signatures.csv");
     write_csv<LlcEstimate>(runs, out / "llc.csv");

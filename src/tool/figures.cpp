@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-/// Those of the report (src/log/report/theme.js).
+/// Those of the report (src/page/theme.js).
 constexpr std::array kColors = {"#0072b2", "#c04a00", "#00805d", "#a8467f", "#7a5c00", "#4b4b9b"};
 
 /// Text as gnuplot takes it literally; between double quotes it would run what stands between backquotes.
@@ -331,9 +331,7 @@ void run_gnuplot(const fs::path& script) {
 
 std::vector<fs::path> write_figures(const std::vector<log::Run>& runs, const fs::path& directory,
                                     const std::string& format) {
-  std::error_code error;
-  fs::create_directories(directory, error);
-  if (error) throw IoError(fmt::format("cannot make {}: {}", directory.string(), error.message()));
+  log::make_folder(directory);
   const Script script(runs, directory, format);
   const fs::path file = directory / "figures.gp";
   log::replace_file(file, script.text());

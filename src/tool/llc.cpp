@@ -22,6 +22,8 @@
 #include <string>
 #include <vector>
 
+#include "src/attach/names.hpp"
+#include "src/base/check.hpp"
 #include "src/log/json.hpp"
 #include "src/log/run.hpp"
 #include "src/tool/command.hpp"
@@ -52,35 +54,39 @@ struct Snapshot {
   fs::path file;  ///< empty: the model as it is
 };
 
-/// What was asked for of the files STEP.pt of a run, in order of their steps.
-std::vector<Snapshot> snapshots_of(const Options& options) {
-  const fs::path folder = fs::path(options.run) / "snapshots";
-  log::read_description(options.run);  // throws if it is no run
-  std::vector<Snapshot> all, chosen;
+/// The files STEP.pt of a run, in order of their steps.
+std::vector<Snapshot> all_snapshots(const std::string& run) {
+  log::read_description(run);  // throws if it is no run
+  const fs::path folder = fs::path(run) / attach::kSnapshotFolder;
+  std::vector<Snapshot> all;
   std::error_code missing;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, missing)) {
     const std::string name = entry.path().stem().string();
     std::int64_t step = 0;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
-    if (error == std::errc() && end == name.data() + name.size() && entry.path().extension() == ".pt")
+    if (error == std::errc() && end == name.data() + name.size() && entry.path().extension() == attach::kTensorFile)
       all.push_back({step, entry.path()});
   }
-  if (all.empty()) throw IoError(fmt::format("{} has no snapshots, which dds attach --snapshots writes", options.run));
+  if (all.empty()) throw IoError(fmt::format("{} has no snapshots, which dds attach --snapshots writes", run));
   std::sort(all.begin(), all.end(), [](const Snapshot& a, const Snapshot& b) { return a.step < b.step; });
-  for (const std::int64_t step : options.steps) {
-    if (std::none_of(all.begin(), all.end(), [&](const Snapshot& one) { return one.step == step; })) {
-      std::vector<std::int64_t> there;
-      there.reserve(all.size());
-      for (const Snapshot& one : all) there.push_back(one.step);
-      throw InvalidArgument(
-          fmt::format("{} has no snapshot of step {}; there are: {}", options.run, step, fmt::join(there, ", ")));
-    }
-  }
+  return all;
+}
+
+/// Those that were asked for.
+std::vector<Snapshot> snapshots_of(const Options& options) {
+  const std::vector<Snapshot> all = all_snapshots(options.run);
+  std::vector<std::int64_t> there;
+  for (const Snapshot& one : all) there.push_back(one.step);
+  const auto is_among = [](std::int64_t step, const std::vector<std::int64_t>& steps) {
+    return std::find(steps.begin(), steps.end(), step) != steps.end();
+  };
+  for (const std::int64_t step : options.steps)
+    check(is_among(step, there), "llc", "--steps", step, fmt::format("one of {}", fmt::join(there, ", ")));
+  std::vector<Snapshot> chosen;
   for (std::size_t i = 0; i < all.size(); ++i) {
-    const auto& steps = options.steps;
-    if (steps.empty() ? static_cast<std::int64_t>(i) % options.every == 0
-                      : std::find(steps.begin(), steps.end(), all[i].step) != steps.end())
-      chosen.push_back(all[i]);
+    const bool wanted = options.steps.empty() ? static_cast<std::int64_t>(i) % options.every == 0
+                                              : is_among(all[i].step, options.steps);
+    if (wanted) chosen.push_back(all[i]);
   }
   return chosen;
 }
@@ -94,18 +100,19 @@ Options with_defaults(Options options) {
       throw CLI::ValidationError("llc", "--steps and --every are for the snapshots of a RUN");
     return options;
   }
-  const fs::path folder = fs::path(options.run) / "snapshots";
+  const fs::path folder = fs::path(options.run) / attach::kSnapshotFolder;
   const auto recorded = [&](const char* file, const char* option, const char* what) {
     if (fs::exists(folder / file)) return (folder / file).string();
     throw IoError(fmt::format("{} has no {}, {}: give one with {} (the notes under 'attach' in run.json say why)",
                               options.run, file, what, option));
   };
-  if (options.model.empty()) options.model = recorded("model.pt", "--model", "the network as TorchScript");
+  if (options.model.empty()) options.model = recorded(attach::kModelFile, "--model", "the network as TorchScript");
   if (!options.samples.data.empty()) return options;
-  options.samples.data = recorded("probe.pt", "--data", "the probe batch");
+  options.samples.data = recorded(attach::kProbeFile, "--data", "the probe batch");
   if (!options.samples.likelihood.empty()) return options;
   const nlohmann::ordered_json run = log::read_description(options.run);
-  const auto likelihood = nlohmann::ordered_json::json_pointer("/attach/snapshots/likelihood");
+  const auto likelihood = nlohmann::ordered_json::json_pointer() / attach::kDescription / attach::kSnapshotDescription /
+                          attach::kLikelihood;
   if (run.contains(likelihood) && run[likelihood].is_string())
     options.samples.likelihood = run[likelihood].get<std::string>();
   return options;
@@ -292,11 +299,9 @@ void add_llc(CLI::App& program) {
   command->add_option("RUN", options->run, "run directory with snapshots");
   command->add_option("--model", options->model, "TorchScript archive (default: the one recorded in RUN)");
   command->add_option("--data", options->samples.data, "file of tensors (default: the probe batch recorded in RUN)");
-  command->add_option(
-      "--likelihood", options->samples.likelihood,
-      "categorical, bernoulli, gaussian or gaussian:SIGMA (default: that of the recorded loss; of other data,\n"
-      "categorical where the targets are int64, and gaussian where they are anything else)");
-  add_sample_options(*command, options->samples);
+  add_sample_options(*command, options->samples,
+                     "that of the recorded loss; of other data,\n"
+                     "categorical where the targets are int64, and gaussian where they are anything else");
   command->add_option("--kind", options->kind, "plain, or tilted: for points that are no minimum")
       ->check(CLI::IsMember({"plain", "tilted"}))
       ->capture_default_str();

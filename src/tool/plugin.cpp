@@ -9,6 +9,7 @@
 #include <functional>
 #include <string>
 
+#include "src/attach/names.hpp"
 #include "src/log/file.hpp"
 
 namespace dds::tool {
@@ -16,16 +17,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kPlugin = "libdds_attach.so";
-constexpr const char* kPreload = "libdds_preload.so";
-
 /// Where this tool's own objects lie: beside it in the build tree, below the prefix once installed.
 fs::path own_folder() {
   const fs::path here = fs::canonical("/proc/self/exe").parent_path();
   for (const char* folder : {"../attach", DDS_ATTACH_INSTALLED}) {
-    if (fs::exists(here / folder / kPreload)) return fs::canonical(here / folder);
+    if (fs::exists(here / folder / attach::kPreloadObject)) return fs::canonical(here / folder);
   }
-  throw IoError(fmt::format("attach: {} is neither beside {} nor where it is installed", kPreload, here.string()));
+  throw IoError(
+      fmt::format("attach: {} is neither beside {} nor where it is installed", attach::kPreloadObject, here.string()));
 }
 
 fs::path cache() {
@@ -48,7 +47,7 @@ bool outdated(const fs::path& plugin, const fs::path& sources) {
 /// Where CMake is to look for this LibTorch: by its folder where headers and libraries lie together.
 std::string location_of(const Torch& torch) {
   const fs::path lib = torch.library.parent_path(), root = lib.parent_path();
-  if (fs::exists(root / "include/torch") && fs::exists(root / "lib/libtorch_cpu.so")) {
+  if (fs::exists(root / "include/torch") && fs::exists(root / "lib" / attach::kTorchLibrary)) {
     return "-DDDS_TORCH_ROOT=" + root.string();
   }
   return "-DTorch_DIR=" + (lib / "cmake/Torch").string();
@@ -56,10 +55,10 @@ std::string location_of(const Torch& torch) {
 
 }  // namespace
 
-fs::path preload_object() { return own_folder() / kPreload; }
+fs::path preload_object() { return own_folder() / attach::kPreloadObject; }
 
 fs::path plugin_for(const Torch& torch) {
-  const fs::path own = own_folder() / kPlugin;
+  const fs::path own = own_folder() / attach::kPluginObject;
   if (torch.version == fmt::format("{}.{}.{}", TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR, TORCH_VERSION_PATCH) &&
       fs::exists(own)) {
     return own;
@@ -67,7 +66,7 @@ fs::path plugin_for(const Torch& torch) {
   const fs::path sources = DDS_SOURCE_DIR;
   const std::size_t place = std::hash<std::string>()(torch.library.string() + sources.string());
   const fs::path folder = cache() / "attach" / fmt::format("{}-{:016x}", torch.version, place);
-  const fs::path plugin = folder / "src/attach" / kPlugin;
+  const fs::path plugin = folder / "src/attach" / attach::kPluginObject;
   const bool buildable = fs::exists(sources / "src/attach/CMakeLists.txt");
   if (fs::exists(plugin) && (!buildable || !outdated(plugin, sources))) return plugin;
   if (!buildable) {

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "src/base/check.hpp"
 #include "src/log/json.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/samples.hpp"
@@ -49,7 +50,7 @@ std::vector<Side> sides_of(const Options& options, bool with_likelihood) {
   for (const std::string& side : options.sides) sides.push_back(side_from_string(side));
   if (sides.empty()) return with_likelihood ? SignatureOptions().sides() : std::vector<Side>{Side::Activation};
   if (!with_likelihood && std::find(sides.begin(), sides.end(), Side::Fisher) != sides.end())
-    throw InvalidArgument("the fisher side needs --likelihood, or targets that tell it");
+    throw_invalid("read", "--side", "fisher", "activation or input, where neither --likelihood nor targets tell more");
   return sides;
 }
 
@@ -127,11 +128,9 @@ void add_read(CLI::App& program) {
   const auto options = std::make_shared<Options>();
   command->add_option("MODEL", options->model, "TorchScript archive")->required();
   command->add_option("DATA", options->samples.data, "file of tensors")->required();
-  command->add_option(
-      "--likelihood", options->samples.likelihood,
-      "categorical, bernoulli, gaussian or gaussian:SIGMA (default: categorical where the targets are int64,\n"
-      "gaussian where they are anything else, and no Fisher side where there are none)");
-  add_sample_options(*command, options->samples);
+  add_sample_options(*command, options->samples,
+                     "categorical where the targets are int64,\n"
+                     "gaussian where they are anything else, and no Fisher side where there are none");
   command->add_option("--layers", options->layers, "glob pattern on the names of layers; several times (default: all)")
       ->allow_extra_args(false);
   command

@@ -4,26 +4,30 @@
 #include <fmt/format.h>
 
 #include <charconv>
-#include <dds/error.hpp>
 #include <string_view>
 #include <system_error>
 
+#include "src/base/check.hpp"
 #include "src/tool/tensors.hpp"
 
 namespace dds::tool {
 namespace {
 
+constexpr const char* kCommandLine = "command line";
+
 double sigma_of(const std::string& text) {
   double sigma = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), sigma);
-  if (error != std::errc() || end != text.data() + text.size())
-    throw InvalidArgument(fmt::format("--likelihood gaussian:{}: '{}' is no number", text, text));
+  check(error == std::errc() && end == text.data() + text.size(), kCommandLine, "SIGMA of --likelihood", text,
+        "a number");
   return sigma;
 }
 
 }  // namespace
 
-void add_sample_options(CLI::App& command, SampleOptions& options) {
+void add_sample_options(CLI::App& command, SampleOptions& options, const std::string& default_likelihood) {
+  command.add_option("--likelihood", options.likelihood,
+                     fmt::format("{} (default: {})", kLikelihoods, default_likelihood));
   command.add_option("--input", options.inputs, "name of an input; may be given several times, in order")
       ->allow_extra_args(false);
   command.add_option("--targets", options.targets, "name of the targets");
@@ -41,8 +45,7 @@ Data data_of(const SampleOptions& options) {
   }
   if (given) file.at(targets);  // throws if there is none
   for (const std::string& name : options.inputs) data.inputs.push_back(file.at(name));
-  if (data.inputs.empty())
-    throw InvalidArgument(fmt::format("{} holds targets only ({}), expected an input", options.data, targets));
+  check(!data.inputs.empty(), options.data, "what it holds", targets, "an input besides the targets");
   return data;
 }
 
@@ -52,10 +55,7 @@ LikelihoodPtr likelihood_of(const SampleOptions& options, const Data& data) {
   if (options.likelihood == "bernoulli") return bernoulli();
   if (options.likelihood == "gaussian") return gaussian();
   if (options.likelihood.starts_with(kGaussian)) return gaussian(sigma_of(options.likelihood.substr(kGaussian.size())));
-  if (!options.likelihood.empty()) {
-    throw InvalidArgument(fmt::format(
-        "--likelihood is '{}', expected categorical, bernoulli, gaussian or gaussian:SIGMA", options.likelihood));
-  }
+  check(options.likelihood.empty(), kCommandLine, "--likelihood", options.likelihood, kLikelihoods);
   if (!data.targets.defined()) return nullptr;
   return data.targets.scalar_type() == at::kLong ? categorical() : gaussian();
 }

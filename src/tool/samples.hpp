@@ -16,14 +16,17 @@ struct SampleOptions {
   std::string likelihood;           ///< --likelihood
 };
 
+/// The likelihoods that there are.
+inline constexpr const char* kLikelihoods = "categorical, bernoulli, gaussian or gaussian:SIGMA";
+
 /// What the help of both says of files that others made.
 #define DDS_STRANGERS_FILES                                                                                           \
   "A TorchScript archive is a program, and so may be a file of tensors: LibTorch runs code of theirs when it loads\n" \
   "them, which can read and write your files. Do not read a stranger's outside a sandbox "                            \
   "(src/docs/untrusted_files.md).\n\n"
 
-/// --input and --targets.
-void add_sample_options(CLI::App& command, SampleOptions& options);
+/// --likelihood, of which the help says `default_likelihood` too, --input and --targets.
+void add_sample_options(CLI::App& command, SampleOptions& options, const std::string& default_likelihood);
 
 /// Inputs and targets by the names that were given, or else: the tensor `targets`, or the second of a list, is the
 /// targets, and all others are inputs. Throws InvalidArgument and IoError.

@@ -68,49 +68,54 @@ struct Program {
   std::string name;
   int every;
   bool same_steps = true;  ///< a Monitor's steps in it are updates
+  bool example = false;    ///< one executable with a Monitor, which the argument 0 keeps from reading
 };
 void PrintTo(const Program& program, std::ostream* os) { *os << program.name; }
 
 class AttachPrograms : public AttachTest, public testing::WithParamInterface<Program> {};
 
 TEST_P(AttachPrograms, DoTheSameAndAreReadAsByAMonitor) {
-  const std::string& name = GetParam().name;
+  const auto& [name, every, same_steps, example] = GetParam();
+  const std::string command = example ? program(name) + " weights idle 0" : program("bare_" + name) + " weights";
   const auto weights = [&] {
     std::string bytes = content(path("weights"));
-    fs::remove(path("weights"));
+    for (const char* left : {"weights", "idle", "idle_g"}) fs::remove_all(path(left));
     return bytes;
   };
-  const Result bare = shell(program("bare_" + name) + " weights");
+  const Result bare = shell(command);
   const std::string trained = weights();
   ASSERT_EQ(bare.status, 0) << bare.error;
-  ASSERT_EQ(bare, shell(program("bare_" + name) + " weights"));
+  ASSERT_EQ(bare, shell(command));
   ASSERT_EQ(trained, weights()) << "not deterministic by itself";
 
-  EXPECT_EQ(bare, attach(fmt::format("--every {} --out run", GetParam().every), program("bare_" + name) + " weights"));
+  EXPECT_EQ(bare, attach(fmt::format("--every {} --out run", every), command));
   EXPECT_EQ(trained, weights());
   const log::Run attached = run();
   EXPECT_EQ(attached.description["attach"]["notes"], nlohmann::ordered_json::array());
   ASSERT_FALSE(attached.signatures.empty());
 
-  ASSERT_EQ(shell(program("monitored_" + name) + " weights monitor").status, 0);
+  ASSERT_EQ(shell(program(example ? name : "monitored_" + name) + " weights monitor").status, 0);
   const auto mine = by_key(attached);
+  std::size_t compared = 0;
   for (const char* log : {"monitor", "monitor_g"}) {
     if (!fs::exists(path(log))) continue;
     for (const auto& [key, signature] : by_key(log::read_run(path(log)))) {
-      if (!GetParam().same_steps && std::get<0>(key) > 0) continue;
+      if (!same_steps && std::get<0>(key) > 0) continue;
+      ++compared;
       const auto found = mine.find(key);
       ASSERT_NE(found, mine.end()) << std::get<0>(key) << " " << std::get<1>(key);
       Signature other = found->second;
       // A Monitor of the generator alone does not know that the discriminator mixes samples.
       if (log == std::string("monitor_g")) other.status = signature.status;
-      if (GetParam().same_steps) expect_equal(signature, other);
+      if (same_steps) expect_equal(signature, other);
     }
   }
+  EXPECT_GT(compared, 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Styles, AttachPrograms,
-                         Values(Program{"mnist", 4}, Program{"transformer", 3}, Program{"gan", 2},
-                                Program{"recurrent", 3}, Program{"ppo", 2, false}),
+                         Values(Program{"mnist", 4}, Program{"transformer", 3}, Program{"gan", 2, true, true},
+                                Program{"recurrent", 3, true, true}, Program{"ppo", 2, false}),
                          [](const auto& info) { return info.param.name; });
 
 // ---- ways to end, and to go about the steps ----
@@ -244,7 +249,7 @@ TEST_F(AttachTest, ByHand) {
   EXPECT_EQ(run().signatures.size(), 2U * 2 * 2);
   const Result wrong = shell("LD_PRELOAD=" + quoted(objects) + " DDS_ATTACH=every=often " + command);
   EXPECT_EQ(wrong.status, 7);
-  EXPECT_THAT(wrong.error, HasSubstr("every=often: expected a whole number from 1 on"));
+  EXPECT_THAT(wrong.error, HasSubstr("every is often, expected a whole number from 1 on"));
 }
 
 struct Refused {
@@ -285,10 +290,10 @@ INSTANTIATE_TEST_SUITE_P(
            Refused{"torn", "", "./torn", "ends before its last segment"},
            Refused{"set_uid", "", "/usr/bin/passwd", "runs with other rights than yours"},
            Refused{"no_package", "", "/usr/bin/python3 -c 1", "has no package torch"},
-           Refused{"no_folder", "--torch /nowhere", "ls", "/nowhere holds no lib/libtorch_cpu.so"},
+           Refused{"no_folder", "--torch /nowhere", "ls", "LibTorch is /nowhere, expected the torch folder of a wheel"},
            Refused{"old_abi", "--torch old", "ls", "has the C++ ABI from before C++11"},
-           Refused{"full", "--out full", std::string(test::kPrograms) + "/endings", "full is not empty"},
-           Refused{"colon", "--out a:b", std::string(test::kPrograms) + "/endings", "has a colon"}),
+           Refused{"full", "--out full", std::string(test::kPrograms) + "/endings", "full, expected an empty directory"},
+           Refused{"colon", "--out a:b", std::string(test::kPrograms) + "/endings", "expected no colon"}),
     [](const auto& info) { return info.param.name; });
 
 // ---- Python ----
@@ -350,10 +355,22 @@ TEST(AttachSettings, AreReadFromText) {
   EXPECT_EQ(settings.stop_after, 0);
   EXPECT_FALSE(settings.snapshots);
   EXPECT_TRUE(attach::Settings::parse("snapshots=1").snapshots);
+  const attach::Settings none = attach::Settings::parse("");
+  EXPECT_EQ(none.every, 100);
+  EXPECT_EQ(none.max_rows, SignatureOptions().max_rows());
   for (const char* wrong :
        {"every=0", "every=x", "every=3x", "every", "max_rows=-1", "stop_after=-1", "snapshots=2", "color=red"}) {
     EXPECT_THAT(test::message_of([&] { attach::Settings::parse(wrong); }), HasSubstr("expected")) << wrong;
   }
+}
+
+TEST(AttachSettings, AreWrittenAsTheyAreRead) {
+  const std::string all =
+      "plugin=p.so:torch=t.so:out=runs/a:every=10:max_rows=9:layers=fc*:layers=conv1:stop_after=0:snapshots=1:list=l";
+  EXPECT_EQ(attach::Settings::parse(all).text(), all);
+  attach::Settings settings;
+  settings.layers = {"a:b"};
+  EXPECT_THAT(test::message_of([&] { settings.text(); }), HasSubstr("layers is a:b, expected no colon"));
 }
 
 }  // namespace

@@ -29,6 +29,7 @@ std::map<std::string, at::Tensor> tensors_in(const fs::path& file) {
 }
 
 void expect_same(const std::map<std::string, at::Tensor>& found, const std::map<std::string, at::Tensor>& expected) {
+  ASSERT_FALSE(expected.empty());
   ASSERT_EQ(found.size(), expected.size());
   for (const auto& [name, tensor] : expected) {
     ASSERT_TRUE(found.contains(name)) << name;

@@ -20,7 +20,7 @@ using test::to_double;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr double kTolerance = 1e-12;  // relative, fp64
+constexpr double kRowTolerance = 1e-12;  // relative, fp64
 
 const CapturedLayer* find(const Captured& captured, const std::string& name) {
   for (const CapturedLayer& layer : captured.layers) {
@@ -68,7 +68,7 @@ TEST_P(EveryKind, RowsAreThoseThatAutogradGives) {
   EXPECT_TRUE(torch::equal(call.output, net->seen));
   EXPECT_FALSE(call.output.requires_grad());
   ASSERT_TRUE(call.gradient().defined());
-  EXPECT_LE(relative_difference(call.gradient(), reference), kTolerance);
+  EXPECT_LE(relative_difference(call.gradient(), reference), kRowTolerance);
   const at::Tensor rows = as_rows(call.output, call.output_features);
   EXPECT_EQ(rows.numel(), call.output.numel());
   EXPECT_LE(torch::linalg_matrix_rank(rows).item<std::int64_t>(), call.output_bound);
@@ -94,7 +94,7 @@ TEST_P(EveryKindThatRunsAgain, InputAndDeltaReproduceTheGradientOfTheParameters)
   const auto gradients = torch::autograd::grad({again}, net->parameters(), {call.gradient()});
   const auto parameters = net->parameters();
   for (std::size_t i = 0; i < parameters.size(); ++i) {
-    EXPECT_LE(relative_difference(gradients[i], parameters[i].grad()), kTolerance) << i;
+    EXPECT_LE(relative_difference(gradients[i], parameters[i].grad()), kRowTolerance) << i;
   }
 }
 
@@ -160,7 +160,7 @@ TEST(Attention, SelfAttentionHasTheJointProjectionAndTheOutputProjection) {
     const CapturedCall& call = layer->calls[0];
     const at::Tensor a = as_rows(call.inputs[0], call.input_features),
                      delta = as_rows(call.gradient(), call.output_features);
-    EXPECT_LE(relative_difference(delta.t().mm(a), parameters[weight].grad()), kTolerance) << site;
+    EXPECT_LE(relative_difference(delta.t().mm(a), parameters[weight].grad()), kRowTolerance) << site;
   }
 }
 
@@ -188,7 +188,7 @@ TEST(Attention, CrossAttentionHasASiteForEachPartOfTheProjection) {
         as_rows(call.gradient(), call.output_features).t().mm(as_rows(call.inputs[0], call.input_features)));
   }
   EXPECT_LE(relative_difference(torch::cat(parts), net.named_parameters()["attention.in_proj_weight"].grad()),
-            kTolerance);
+            kRowTolerance);
 }
 
 // ---- how layers are really used ----
@@ -218,7 +218,7 @@ TEST(Recorder, AnInPlaceActivationDoesNotChangeTheRowsBeforeIt) {
   EXPECT_TRUE(torch::equal(first.output, pre));
   EXPECT_TRUE(torch::equal(second.inputs[0], pre.relu()));
   const at::Tensor delta = torch::ones({6, 4}, torch::kDouble).mm(net.second->weight) * (pre > 0);
-  EXPECT_LE(relative_difference(first.gradient(), delta), kTolerance);
+  EXPECT_LE(relative_difference(first.gradient(), delta), kRowTolerance);
 }
 
 TEST(Recorder, AWriteThatIsNotSeenAsAnOperatorIsNoticedByItsVersion) {
@@ -245,7 +245,7 @@ TEST(Recorder, ALayerThatRunsTwiceHasTwoCalls) {
   ASSERT_EQ(captured.layers[0].calls.size(), 2u);
   at::Tensor gradient = torch::zeros({4, 4}, torch::kDouble);
   for (const CapturedCall& call : captured.layers[0].calls) gradient += call.gradient().t().mm(call.inputs[0]);
-  EXPECT_LE(relative_difference(gradient, net.first->weight.grad()), kTolerance);
+  EXPECT_LE(relative_difference(gradient, net.first->weight.grad()), kRowTolerance);
 }
 
 TEST(Recorder, BackwardTwiceAdds) {
@@ -258,7 +258,7 @@ TEST(Recorder, BackwardTwiceAdds) {
   const at::Tensor once = captured.layers[1].calls[0].gradient().clone();
   loss.backward();
   EXPECT_EQ(captured.layers[1].calls[0].backwards(), 2);
-  EXPECT_LE(relative_difference(captured.layers[1].calls[0].gradient(), 2 * once), kTolerance);
+  EXPECT_LE(relative_difference(captured.layers[1].calls[0].gradient(), 2 * once), kRowTolerance);
 }
 
 TEST(Recorder, ForwardsWithoutABackwardAreDroppedWhereOthersHaveOne) {
@@ -312,7 +312,7 @@ TEST(Recorder, TiedWeightsHaveASiteForEachUse) {
   const CapturedCall &lookup = captured.layers[0].calls[0], &product = captured.layers[1].calls[0];
   at::Tensor gradient = product.gradient().t().mm(product.inputs[0]);
   gradient.index_add_(0, lookup.inputs[0], lookup.gradient());
-  EXPECT_LE(relative_difference(gradient, net.embedding->weight.grad()), kTolerance);
+  EXPECT_LE(relative_difference(gradient, net.embedding->weight.grad()), kRowTolerance);
   EXPECT_EQ(to_string(find(captured, "head")->status), "not_run");
 }
 

@@ -1,57 +1,26 @@
 // The report in a browser without a screen: no script error, and every chart drawn. Skipped where there is none
 // (`./tests/run --readers` installs Debian's).
+#include "tests/browser.hpp"
+
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <dds/report.hpp>
 #include <iostream>
 #include <regex>
-
-#include "tests/log/fixture.hpp"
 
 namespace dds {
 namespace {
 
 using test::content;
+using test::count;
 using test::estimate;
+using test::Opened;
 using test::put;
 using test::signature;
 namespace fs = std::filesystem;
 
-std::string browser() {
-  for (const char* name : {"chromium-headless-shell", "chromium"}) {
-    if (std::system((std::string("command -v ") + name + " >/dev/null").c_str()) == 0) return name;
-  }
-  return "";
-}
-
-struct Opened {
-  std::string page;    ///< its elements, once the scripts have run
-  std::string errors;  ///< what scripts complained of, line by line
-};
-
-class BrowserTest : public test::LogTest {
+class BrowserTest : public test::BrowserTest {
  protected:
-  void SetUp() override {
-    LogTest::SetUp();
-    if (browser().empty()) GTEST_SKIP() << "./tests/run --readers installs a browser";
-  }
-
-  /// "#all" draws what is out of sight too.
-  Opened open(const fs::path& page, const std::string& more = "", const std::string& fragment = "#all") const {
-    const std::string command = browser() +
-                                " --headless --no-sandbox --disable-gpu --enable-logging=stderr --user-data-dir='" +
-                                path("profile").string() + "' --dump-dom " + more + " 'file://" + page.string() +
-                                fragment + "' >'" + path("dom").string() + "' 2>'" + path("console").string() + "'";
-    EXPECT_EQ(std::system(command.c_str()), 0) << content(path("console"));
-    Opened opened{content(path("dom")), ""};
-    std::istringstream lines(content(path("console")));
-    for (std::string line; std::getline(lines, line);) {
-      if (line.find("CONSOLE") != std::string::npos) opened.errors += line + "\n";
-    }
-    return opened;
-  }
-
   /// A run with everything that the page draws: two sources, three sides, spectra, both kinds of LLC, metrics.
   void write_run(const std::string& name, int layers, int steps) const {
     const auto sink = log::directory(path(name));
@@ -78,11 +47,6 @@ class BrowserTest : public test::LogTest {
     }
   }
 };
-
-std::ptrdiff_t count(const std::string& text, const std::string& pattern) {
-  const std::regex regex(pattern);
-  return std::distance(std::sregex_iterator(text.begin(), text.end(), regex), std::sregex_iterator());
-}
 
 void expect_drawn(const Opened& opened) {
   EXPECT_EQ(opened.errors, "");

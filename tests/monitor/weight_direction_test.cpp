@@ -17,8 +17,8 @@ using testing::HasSubstr;
 
 /// Three layers, 6-7-5-3: 107 weights. Trained for a while on a smooth target, so that it is no random network.
 template <class Activation>
-struct Mlp : torch::nn::Module {
-  explicit Mlp(int steps = 0, std::uint64_t seed = 1) {
+struct ThreeLayers : torch::nn::Module {
+  explicit ThreeLayers(int steps = 0, std::uint64_t seed = 1) {
     torch::manual_seed(test::seed(seed));
     first = register_module("first", torch::nn::Linear(6, 7));
     second = register_module("second", torch::nn::Linear(7, 5));
@@ -37,8 +37,8 @@ struct Mlp : torch::nn::Module {
   }
   torch::nn::Linear first{nullptr}, second{nullptr}, third{nullptr};
 };
-using ReluMlp = Mlp<torch::nn::ReLU>;
-using TanhMlp = Mlp<torch::nn::Tanh>;
+using ReluLayers = ThreeLayers<torch::nn::ReLU>;
+using TanhLayers = ThreeLayers<torch::nn::Tanh>;
 
 Data probe(std::int64_t n = 80) {
   torch::manual_seed(test::seed(77));
@@ -54,7 +54,7 @@ WeightDirection random_direction(const torch::nn::Module& net) {
 
 // w -> w e^-s, a -> a e^s for unit 5 of the first layer: the orbit bends, and its tangent is (-w, -b, a).
 TEST(WeightDirection, RescalingAReluUnitIsAGaugeAmongAHundredWeights) {
-  ReluMlp net(300);
+  ReluLayers net(300);
   WeightDirection tangent{{"first.weight", torch::zeros({7, 6})},
                           {"first.bias", torch::zeros({7})},
                           {"second.weight", torch::zeros({5, 7})}};
@@ -71,7 +71,7 @@ TEST(WeightDirection, RescalingAReluUnitIsAGaugeAmongAHundredWeights) {
 class Networks : public testing::TestWithParam<int> {};
 
 TEST_P(Networks, ADeadInputAxisLeavesItsWeightsFree) {
-  TanhMlp net(GetParam());
+  TanhLayers net(GetParam());
   Data data = probe();
   data.inputs[0].select(1, 4).zero_();
   at::Tensor axis = torch::zeros({1, 6}, torch::kDouble);
@@ -88,7 +88,7 @@ TEST_P(Networks, ADeadInputAxisLeavesItsWeightsFree) {
 
 // A unit without outgoing weights: its incoming ones move nothing.
 TEST_P(Networks, AnUnreadUnitLeavesItsWeightsFree) {
-  TanhMlp net(GetParam());
+  TanhLayers net(GetParam());
   {
     const torch::NoGradGuard no_grad;
     net.second->weight.select(1, 3).zero_();
@@ -99,7 +99,7 @@ TEST_P(Networks, AnUnreadUnitLeavesItsWeightsFree) {
 }
 
 TEST_P(Networks, ShiftsOfLogitsAreAGaugeOfTheSoftmaxOnly) {
-  TanhMlp net(GetParam());
+  TanhLayers net(GetParam());
   const WeightDirection shift{{"third.bias", torch::ones({3})}};
   EXPECT_EQ(to_string(direction_order({net, categorical(), probe()}, shift).kind), "gauge");
   EXPECT_EQ(to_string(direction_order({net, gaussian(), probe()}, shift).kind), "regular");
@@ -110,7 +110,7 @@ INSTANTIATE_TEST_SUITE_P(StepsTrained, Networks, testing::Values(0, 300));
 
 // The same network written as a function of one vector.
 TEST(WeightDirection, IsDirectionOrderOfTheFlatNetwork) {
-  TanhMlp net(50);
+  TanhLayers net(50);
   const Data data = probe();
   const WeightDirection direction = random_direction(net);
   const at::Tensor x = data.inputs[0].to(torch::kDouble);
@@ -141,7 +141,7 @@ TEST(WeightDirection, IsDirectionOrderOfTheFlatNetwork) {
 }
 
 TEST(WeightDirection, LeavesTheModelAsItWas) {
-  TanhMlp net(0);
+  TanhLayers net(0);
   net.first->weight.mutable_grad() = torch::ones({7, 6});
   net.third->bias.set_requires_grad(false);
   std::vector<at::Tensor> before;
@@ -171,7 +171,7 @@ TEST(WeightDirection, LeavesTheModelAsItWas) {
 }
 
 TEST(WeightDirection, NamesWhatIsWrong) {
-  TanhMlp net(0);
+  TanhLayers net(0);
   net.third->bias.set_requires_grad(false);
   const auto message = [&](const LikelihoodPtr& likelihood, const WeightDirection& direction) {
     return message_of([&] { direction_order({net, likelihood, probe(5)}, direction); });

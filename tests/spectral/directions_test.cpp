@@ -16,8 +16,6 @@ using test::message_of;
 using test::orthonormal;
 using testing::HasSubstr;
 
-constexpr double kUnit = 0x1p-53;
-
 at::Tensor rotation(std::int64_t d) { return orthonormal(d, d); }
 
 // ---- principal angles ----
@@ -41,7 +39,7 @@ TEST_P(Angles, ArePlantedOnesToRounding) {
   const at::Tensor first = rotation(k).mm(torch::stack(a)), second = rotation(k + 1).mm(torch::stack(b));
   const PrincipalAngles found = principal_angles(first, second);
   ASSERT_EQ(found.angles.size(), 3u);
-  const double bound = 20 * std::sqrt(d) * kUnit;
+  const double bound = 20 * std::sqrt(d) * 0x1p-53;
   for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(found.angles[i], planted[i], bound) << i;
   EXPECT_EQ(found.first.size(0), 3);
   EXPECT_EQ(found.second.size(0), 4);

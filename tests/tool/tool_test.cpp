@@ -15,6 +15,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
+#include <set>
 
 #include "src/log/csv.hpp"
 #include "src/log/run.hpp"
@@ -99,29 +100,29 @@ TEST_P(ToolRefuses, InOneLine) {
   EXPECT_NE(result.error.find(GetParam().says), std::string::npos) << result.error;
 }
 
-INSTANTIATE_TEST_SUITE_P(CommandLines, ToolRefuses,
-                         Values(Refused{"nothing", "", 2, "command"}, Refused{"unknown", "frobnicate", 2, "frobnicate"},
-                                Refused{"missing", "read model.pt", 2, "DATA"},
-                                Refused{"format", "export % --to xml --out %x", 2, "xml"},
-                                Refused{"interval", "watch %run --interval 0", 2, "--interval"},
-                                Refused{"interval_negative", "watch %run --interval -1", 2, "--interval"},
-                                Refused{"interval_long", "watch %run --interval 86401", 2, "--interval"},
-                                Refused{"interval_infinite", "watch %run --interval inf", 2, "--interval"},
-                                Refused{"interval_beyond_clocks", "watch %run --interval 1e300", 2, "--interval"},
-                                Refused{"interval_nan", "watch %run --interval nan", 2, "nan is no number of seconds"},
-                                Refused{"no_run", "report %nowhere", 1, "nowhere holds no run"},
-                                Refused{"twice", "report %run %run/../run --out %page.html", 1, "twice"},
-                                Refused{"over_the_run", "export %run --to csv --out %run", 1, "is a run"},
-                                Refused{"no_archive", "read %text %text", 1, "no TorchScript archive"},
-                                Refused{"llc_of_nothing", "llc", 2, "RUN is missing"},
-                                Refused{"llc_steps", "llc --model m --data d --steps 3", 2, "--steps"},
-                                Refused{"llc_kind", "llc %run --kind best", 2, "best"},
-                                Refused{"llc_unlogged", "llc --model m --data d --read", 2, "--read"},
-                                Refused{"no_model", "llc %run", 1, "has no model.pt"},
-                                Refused{"no_snapshots", "llc %run --model %text --data %text", 1, "has no snapshots"},
-                                Refused{"no_file", "read %nothing %text", 1, "there is no such file"},
-                                Refused{"rank", "lambda linear 4 4 --rank 5", 1, "5"}),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    CommandLines, ToolRefuses,
+    Values(Refused{"nothing", "", 2, "command"}, Refused{"unknown", "frobnicate", 2, "frobnicate"},
+           Refused{"missing", "read model.pt", 2, "DATA"}, Refused{"format", "export % --to xml --out %x", 2, "xml"},
+           Refused{"interval", "watch %run --interval 0", 2, "--interval"},
+           Refused{"interval_negative", "watch %run --interval -1", 2, "--interval"},
+           Refused{"interval_long", "watch %run --interval 86401", 2, "--interval"},
+           Refused{"interval_infinite", "watch %run --interval inf", 2, "--interval"},
+           Refused{"interval_beyond_clocks", "watch %run --interval 1e300", 2, "--interval"},
+           Refused{"interval_nan", "watch %run --interval nan", 2, "nan is no number of seconds"},
+           Refused{"no_run", "report %nowhere", 1, "nowhere holds no run"},
+           Refused{"twice", "report %run %run/../run --out %page.html", 1, "twice"},
+           Refused{"over_the_run", "export %run --to csv --out %run", 1, "expected a folder that is no run"},
+           Refused{"no_archive", "read %text %text", 1, "no TorchScript archive"},
+           Refused{"llc_of_nothing", "llc", 2, "RUN is missing"},
+           Refused{"llc_steps", "llc --model m --data d --steps 3", 2, "--steps"},
+           Refused{"llc_kind", "llc %run --kind best", 2, "best"},
+           Refused{"llc_unlogged", "llc --model m --data d --read", 2, "--read"},
+           Refused{"no_model", "llc %run", 1, "has no model.pt"},
+           Refused{"no_snapshots", "llc %run --model %text --data %text", 1, "has no snapshots"},
+           Refused{"no_file", "read %nothing %text", 1, "there is no such file"},
+           Refused{"rank", "lambda linear 4 4 --rank 5", 1, "5"}),
+    [](const auto& info) { return info.param.name; });
 
 TEST_F(ToolTest, AttachTakesNoMemoryForWhatAProgramOnlyTellsOf) {
   Elf64_Ehdr header = {};
@@ -419,7 +420,7 @@ TEST_F(ToolLlc, SaysWhatDoesNotFit) {
     EXPECT_EQ(log::read_run(path("run")).estimates.size(), rows);
   };
   snapshot(1);
-  says("--steps 2", "has no snapshot of step 2; there are: 1");
+  says("--steps 2", "--steps is 2, expected one of 1");
   snapshot(0, "", 3);
   says("", "0.pt does not fit the model: 'first' is Float [5x3], the model's Float [5x4]");
   snapshot(0, "net.", 3);
@@ -609,6 +610,13 @@ TEST_F(ToolTest, FiguresShowReadsBeforeStepsOfEveryLayer) {
   EXPECT_NE(script.find("<< EOD\n1 -5\nEOD"), std::string::npos) << "read";
   EXPECT_NE(script.find("<< EOD\n1 -3\nEOD"), std::string::npos) << "step, where there is no read";
   EXPECT_NE(script.find("\n0 2998 -5\n0 2999 -3\n"), std::string::npos) << "the heat map has all";
+
+  const std::string theme = content(fs::path(test::kSourceRoot) / "src/page/theme.js");
+  const std::regex color("'(#[0-9a-f]{6})'");
+  std::set<std::string> colors;
+  for (std::sregex_iterator at(script.begin(), script.end(), color), end; at != end; ++at) colors.insert((*at)[1]);
+  EXPECT_GE(colors.size(), 8u);
+  for (const std::string& one : colors) EXPECT_NE(theme.find(one), std::string::npos) << one << " is not of the pages";
 }
 
 TEST_F(ToolTest, FiguresOfARunWithoutRowsAreNone) {

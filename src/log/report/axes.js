@@ -47,7 +47,7 @@ function stepLayout() {
   const high = view.logSteps ? last : steps[steps.length - 1] ?? 1;
   const pad = 0.05 * Math.max(high - low, 0.1);
   const range = view.steps ? view.steps.map(stepPosition) : [low - pad, high + pad];
-  return {range, steps: true, ...(view.logSteps ? {tickmode: 'array', ...logTicks()} : {nticks: 6})};
+  return {range, steps: true, matches: 'x', ...(view.logSteps ? {tickmode: 'array', ...logTicks()} : {nticks: 6})};
 }
 
 /** The line that parts step 0 from the logarithmic axis, for panel number `panel`. */
@@ -95,3 +95,22 @@ function llcBars(rows, color) {
           Math.abs(llcPosition(row.lambda + sign * 1.96 * row.standard_error) - llcPosition(row.lambda)));
   return {type: 'data', symmetric: false, array: reach(1), arrayminus: reach(-1), color, thickness: 1.3, width: 3};
 }
+
+/** What one chart's axis of steps was zoomed to holds for all. */
+function zoomAll(layout, change) {
+  const key = Object.keys(change).find(key => /^xaxis\d*\.range\[0\]$/.test(key) && layout[key.split('.')[0]].steps);
+  if (!key) return;
+  const axis = key.split('.')[0];
+  zoomTo([change[`${axis}.range[0]`], change[`${axis}.range[1]`]].map(stepAt));
+}
+
+function zoomTo(steps) {
+  view.steps = steps;
+  document.getElementById('zoom').hidden = !steps;
+  redraw();
+}
+
+onNewChart.push(element => {
+  element.on('plotly_relayout', change => zoomAll(element.layout, change));
+  element.on('plotly_doubleclick', () => zoomTo(null));
+});

@@ -176,8 +176,6 @@ function drawLayers(parent) {
   }
 }
 
-function swatch(inner) { return `<svg width="34" height="14" viewBox="0 0 34 14" aria-hidden="true">${inner}</svg>`; }
-
 /** Each run's name beside its colour. */
 function runItems() {
   return [...data.runs.keys()].map(
@@ -211,7 +209,7 @@ function drawSeriesLegend(parent) {
   items.push([
     `<line x1="1" x2="33" y1="7" y2="7" stroke="${soft}" stroke-width="1.5" stroke-dasharray="2 3"/>`, 'floor, or bound'
   ]);
-  parent.innerHTML = items.map(([svg, text]) => `<span>${swatch(svg)}${escapeHtml(text)}</span>`).join('');
+  drawLegend(parent, items);
 }
 
 // Training curves: train_x, test_x and their like share a panel.

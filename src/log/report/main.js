@@ -1,55 +1,5 @@
 'use strict';
-// The head of the page, its controls, and the order in which all is put together.
-
-/** Buttons of which one is pressed. */
-function choice(label, options, current, choose) {
-  const element = document.createElement('div');
-  element.className = 'control';
-  element.innerHTML = `<span>${label}</span>`;
-  const buttons = options.map(([text, value]) => {
-    const button = document.createElement('button');
-    button.textContent = text;
-    button.onclick = () => {
-      choose(value);
-      press();
-    };
-    element.append(button);
-    return [button, value];
-  });
-  const press = () => buttons.forEach(([button, value]) => button.setAttribute('aria-pressed', value === current()));
-  press();
-  return element;
-}
-
-/** Buttons of which any number is pressed; they put their value into `set` or take it out. */
-function switches(label, options, set) {
-  const element = document.createElement('div');
-  element.className = 'control';
-  element.innerHTML = `<span>${label}</span>`;
-  for (const [text, value] of options) {
-    const button = document.createElement('button');
-    button.textContent = text;
-    button.setAttribute('aria-pressed', set.has(value));
-    button.onclick = () => {
-      set.has(value) ? set.delete(value) : set.add(value);
-      button.setAttribute('aria-pressed', set.has(value));
-      redraw();
-    };
-    element.append(button);
-  }
-  return element;
-}
-
-function selection(label, options, value, choose) {
-  const element = document.createElement('label');
-  element.className = 'control';
-  element.innerHTML = `<span>${label}</span><select>${
-      options.map(([key, text]) => `<option value="${key}">${escapeHtml(text)}</option>`).join('')}</select>`;
-  const select = element.querySelector('select');
-  select.value = value;
-  select.onchange = () => choose(select.value);
-  return element;
-}
+// The head of the report, its toolbar, and the order in which all is put together.
 
 /** {name of a fact: its text} of one run. */
 function factsOf(run) {
@@ -116,41 +66,15 @@ function drawToolbar() {
   zoom.textContent = 'zoom out';
   zoom.hidden = true;
   zoom.onclick = () => zoomTo(null);
-  bar.append(
-      choice(
-          'theme', [['auto', 'auto'], ['light', 'light'], ['dark', 'dark']], () => themeChoice.value,
-          value => {
-            themeChoice.value = value;
-            recolor();
-          }),
-      zoom);
+  bar.append(themeControl(), zoom);
   document.getElementById('toolbar').append(bar);
 }
 
-/** Legends and charts anew in the colours that hold now. */
-function recolor() {
+onRecolor.push(() => {
   if (signatures.length) drawSeriesLegend(document.getElementById('series-legend'));
   redrawSpectrumLegend();
   for (const [i, mark] of document.querySelectorAll('h2 > i').entries())
     mark.style.background = seriesColor(i % data.runs.length);
-  redraw();
-}
-prefersDark.addEventListener('change', recolor);
-
-// Paper is white, and shows what nobody has scrolled to.
-function forPaper(on) {
-  printing = on;
-  recolor();
-  if (on) drawEverything();
-}
-window.addEventListener('beforeprint', () => forPaper(true));
-window.addEventListener('afterprint', () => forPaper(false));
-
-// The number of panels in a row depends on the width.
-let resized;
-window.addEventListener('resize', () => {
-  clearTimeout(resized);
-  resized = setTimeout(redraw, 200);
 });
 
 const body = id => document.querySelector(`#${id} .body`);
@@ -173,6 +97,4 @@ drawCounts(body('counts'));
 drawCost(body('cost'));
 drawStatuses(body('statuses'));
 drawColumns(body('columns'));
-// For programs that look at the page: report.html#all draws what is out of sight too. How long it took to open stays with it.
-if (location.hash === '#all') drawEverything();
-document.documentElement.dataset.opened = Math.round(performance.now());
+pageIsWhole();

@@ -65,7 +65,7 @@ function drawSpectrumLegend(parent) {
     `<line x1="1" x2="33" y1="7" y2="7" stroke="${theme().soft}" stroke-width="1.5" stroke-dasharray="2 3"/>`,
     'floor of the last'
   ]);
-  parent.innerHTML = items.map(([svg, text]) => `<span>${swatch(svg)}${text}</span>`).join('');
+  drawLegend(parent, items);
 }
 
 function redrawSpectrumLegend() {

@@ -1,4 +1,3 @@
-'use strict';
 // Grids of panels, drawn by Plotly when they come into sight, and the look that all of them share.
 
 const fontFamily = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
@@ -23,7 +22,8 @@ function axisLook() {
   };
 }
 
-const charts = new Map();  // element -> function that makes its {data, layout}
+const charts = new Map();  // element -> function that makes its {traces, layout}
+const onNewChart = [];     // functions that are given each chart's element once Plotly knows it
 const sight = new IntersectionObserver(entries => {
   for (const {isIntersecting, target} of entries)
     if (isIntersecting) draw(target);
@@ -37,22 +37,7 @@ function draw(element) {
   Plotly.react(element, traces, layout, plotlyConfig);
   if (element.dataset.linked === 'true') return;
   element.dataset.linked = 'true';
-  element.on('plotly_relayout', change => zoomAll(element.layout, change));
-  element.on('plotly_doubleclick', () => zoomTo(null));
-}
-
-/** What one chart's axis of steps was zoomed to holds for all. */
-function zoomAll(layout, change) {
-  const key = Object.keys(change).find(key => /^xaxis\d*\.range\[0\]$/.test(key) && layout[key.split('.')[0]].steps);
-  if (!key) return;
-  const axis = key.split('.')[0];
-  zoomTo([change[`${axis}.range[0]`], change[`${axis}.range[1]`]].map(stepAt));
-}
-
-function zoomTo(steps) {
-  view.steps = steps;
-  document.getElementById('zoom').hidden = !steps;
-  redraw();
+  for (const listen of onNewChart) listen(element);
 }
 
 /** A chart that `make` describes, under a name for those who do not see it; it is drawn once it is near the window. */
@@ -81,9 +66,16 @@ function redraw() {
   }
 }
 
+/** A panel's title in so many characters, less those of its note. */
+function panelHeading({title, html, note}, room) {
+  return html ?? escapeHtml(shortened(title, room - plain(note ?? '').length));
+}
+
 /**
- * Panels in a grid. Each is {title, note, traces, x, y}, x and y being layouts of its axes; `xTitle` stands below the
- * lowest panel of every column, `yTitle` left of the first panel of every row. A heat map has `colors` besides, the layout of its scale, which stands at its right.
+ * Panels in a grid. Each is {title, note, traces, x, y}, x and y being layouts of its axes. `xTitle` stands below the
+ * lowest panel of every column, `yTitle` left of the first panel of every row. A title with markup is given as `html`
+ * besides. A heat map has `colors` besides, the layout of its scale, which stands at its right. `mark` makes the shapes
+ * of a panel from its number.
  */
 function grid(panels, {xTitle, yTitle, height = 190, widest = 5, left = 74, right = 12, between = 62}) {
   const width = Math.min(window.innerWidth, 1480) - 90;
@@ -118,7 +110,7 @@ function grid(panels, {xTitle, yTitle, height = 190, widest = 5, left = 74, righ
     layout[`xaxis${n}`] = {
       ...axisLook(),
       ...panel.x,
-      ...(panel.x.steps && i > 0 ? {matches: 'x'} : {}),
+      ...(i === 0 ? {matches: undefined} : {}),
       domain: [x0, x0 + cell],
       anchor: `y${n}`,
       title: {text: lowest ? xTitle : '', font: {size: 12}, standoff: 6}
@@ -131,10 +123,7 @@ function grid(panels, {xTitle, yTitle, height = 190, widest = 5, left = 74, righ
       title: {text: column === 0 ? yTitle : '', font: {size: 12}, standoff: 8}
     };
     layout.annotations.push({
-      text: `<b>${
-                escapeHtml(shortened(
-                    panel.title,
-                    Math.floor(cell * width / 8 - (panel.note ?? '').replace(/<[^>]*>/g, '').length)))}</b>` +
+      text: `<b>${panelHeading(panel, Math.floor(cell * width / 8))}</b>` +
           (panel.note ? `  <span style="color:${theme().soft}">${panel.note}</span>` : ''),
       hovertext: escapeHtml(panel.title),
       x: x0,
@@ -194,4 +183,12 @@ function quiet(parent, text) {
   element.className = 'quiet';
   element.textContent = text;
   parent.append(element);
+}
+
+/** What stands in a chart: items are [the inside of an SVG of 34 x 14, text]. */
+function drawLegend(parent, items) {
+  parent.innerHTML = items
+                         .map(([svg, text]) => `<span><svg width="34" height="14" viewBox="0 0 34 14" aria-hidden="true">${
+                                  svg}</svg>${escapeHtml(text)}</span>`)
+                         .join('');
 }
