@@ -256,7 +256,8 @@ std::string trouble(const Loss& loss, const std::vector<std::optional<int>>& sta
   std::map<std::int64_t, int> rows;
   const dds::log::Run run = dds::log::read_run(out / "log");
   for (const dds::Signature& s : run.signatures) {
-    if (s.rows % loss.job.batch != 0) return fmt::format("step {} has a reading of {} rows", s.step, s.rows);
+    if (!s.rows || *s.rows % loss.job.batch != 0)
+      return fmt::format("step {} has a reading of {} rows", s.step, s.rows.value_or(0));
     ++rows[s.step];
   }
   constexpr int kSeries = 8;

@@ -11,8 +11,11 @@ int main() {
   const torch::Tensor x = torch::randn({256, 8}), y = torch::randint(0, 4, {256}, torch::kLong);
 
   const auto print = dds::log::callback([](const dds::Signature& s) {
-    std::cout << "step " << s.step << "  " << s.layer << ' ' << to_string(s.side) << "  rank " << s.rank << " of "
-              << s.width << "  sigma_min+ " << s.sigma_min_plus.value_or(0) << "  " << to_string(s.status) << '\n';
+    std::cout << "step " << s.step << "  " << s.layer << ' ' << to_string(s.side);
+    if (s.has_numbers()) {
+      std::cout << "  rank " << *s.rank << " of " << *s.width << "  sigma_min+ " << s.sigma_min_plus.value_or(0);
+    }
+    std::cout << "  " << to_string(s.status) << '\n';
   });
   dds::Monitor monitor(*model, dds::MonitorOptions().every(50).reduction(dds::Reduction::Mean), print);
   for (int i = 0; i < 200; ++i) {

@@ -30,8 +30,11 @@ int main(int argc, char** argv) {
   torch::manual_seed(0);
   const torch::Tensor probe = torch::randn({512, 8});
   for (const dds::Signature& s : dds::read({*model.module, dds::categorical(), dds::Data(probe), model.forward})) {
-    std::cout << s.layer << ' ' << to_string(s.side) << "  rank " << s.rank << " of " << s.width << "  sigma_min+ "
-              << s.sigma_min_plus.value_or(0) << "  floor " << s.floor.value_or(0) << "  " << to_string(s.status)
-              << '\n';
+    std::cout << s.layer << ' ' << to_string(s.side);
+    if (s.has_numbers()) {
+      std::cout << "  rank " << *s.rank << " of " << *s.width << "  sigma_min+ " << s.sigma_min_plus.value_or(0)
+                << "  floor " << *s.floor;
+    }
+    std::cout << "  " << to_string(s.status) << '\n';
   }
 }

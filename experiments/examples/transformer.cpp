@@ -58,8 +58,11 @@ int main(int argc, char** argv) {
   auto model = std::make_shared<LanguageModel>(static_cast<std::int64_t>(alphabet.size()));
   torch::optim::AdamW optimizer(model->parameters(), torch::optim::AdamWOptions(3e-3));
   const auto print = dds::log::callback([](const dds::Signature& s) {
-    std::cout << "  " << s.layer << ' ' << to_string(s.side) << "  rank " << s.rank << " of " << s.width
-              << "  effective rank " << s.effective_rank.value_or(0) << "  " << to_string(s.status) << '\n';
+    std::cout << "  " << s.layer << ' ' << to_string(s.side);
+    if (s.has_numbers()) {
+      std::cout << "  rank " << *s.rank << " of " << *s.width << "  effective rank " << s.effective_rank.value_or(0);
+    }
+    std::cout << "  " << to_string(s.status) << '\n';
   });
   dds::Monitor monitor(
       *model,

@@ -50,8 +50,8 @@ void header(std::initializer_list<std::string> cells) {
 void print_readings(nn::Sequential& model, const torch::Tensor& x, const dds::LikelihoodPtr& likelihood) {
   header({"layer", "side", "width", "structural_bound", "rank", "dead_directions", "sigma_min", "sigma_min_plus"});
   for (const dds::Signature& s : dds::read({*model, likelihood, dds::Data(x)})) {
-    row({s.layer, std::string(to_string(s.side)), std::to_string(s.width), std::to_string(s.structural_bound),
-         std::to_string(s.rank), std::to_string(s.dead_directions), sigma_of(s.sigma_min, s.floor),
+    row({s.layer, std::string(to_string(s.side)), std::to_string(*s.width), std::to_string(*s.structural_bound),
+         std::to_string(*s.rank), std::to_string(*s.dead_directions), sigma_of(s.sigma_min, s.floor),
          sigma_of(s.sigma_min_plus, s.floor)});
   }
 }
@@ -85,7 +85,7 @@ void dying() {
     counter.add(fisher);
     row({fmt::format("{}", tau), sigma_of(activation.sigma_min, activation.floor),
          text_of(fisher.log10_lambda_min_plus, "{:.2f}"), text_of(fisher.logdet_plus, "{:.2f}"),
-         std::to_string(fisher.dead_directions)});
+         std::to_string(*fisher.dead_directions)});
   }
   std::cout << "\n`dds::DecayCounter`: " << counter.counts().at(0).statement() << '\n';
 }
@@ -125,9 +125,9 @@ void at_floor() {
           dds::read({*model, dds::gaussian(), dds::Data(x.to(fp64 ? torch::kDouble : torch::kFloat))},
                     dds::ReadOptions().fp64(fp64).signatures(dds::SignatureOptions().sides({dds::Side::Activation})));
       const dds::Signature& s = readings.at(0);
-      row({fmt::format("{}", size), s.dtype, std::to_string(s.rank), s.at_floor ? "yes" : "no",
+      row({fmt::format("{}", size), c10::toString(*s.dtype), std::to_string(*s.rank), *s.at_floor ? "yes" : "no",
            fmt::format("{:.1e}", *s.floor / *s.sigma_max),
-           s.at_floor ? "noise" : fmt::format("{:.2g}", *s.sigma_min / *s.sigma_max)});
+           *s.at_floor ? "noise" : fmt::format("{:.2g}", *s.sigma_min / *s.sigma_max)});
       if (!fp64) {
         model->to(torch::kDouble);
         set(layer, basis.matmul(scales.diag()).matmul(other));

@@ -210,8 +210,8 @@ Series series_of(const std::vector<Checkpoint>& checkpoints, dds::LlcKind kind, 
     const dds::LlcEstimate& estimate = checkpoint.estimates.at(kind);
     if (!estimate.converged()) continue;
     for (const dds::Signature& s : checkpoint.signatures) {
-      if (s.layer != layer || s.side != dds::Side::Fisher || !s.log10_lambda_min_plus) continue;
-      series.reading.push_back(*s.log10_lambda_min_plus - *s.log10_trace);
+      if (s.layer != layer || s.side != dds::Side::Fisher || !s.log10_lambda_share()) continue;
+      series.reading.push_back(*s.log10_lambda_share());
       series.llc.push_back(*estimate.lambda);
       series.step.push_back(static_cast<double>(checkpoint.step));
     }

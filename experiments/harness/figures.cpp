@@ -40,6 +40,7 @@ void write_csv(const std::filesystem::path& path, const Table& table) {
   std::string text = log::csv::line(table.columns);
   for (const auto& row : table.rows) {
     std::vector<std::string> fields;
+    fields.reserve(row.size());
     for (const json& cell : row) fields.push_back(csv_cell(cell));
     text += log::csv::line(fields);
   }

@@ -28,7 +28,7 @@ function figurePanel(panel, figure) {
   const axis = log => log ? {type: 'log', exponentformat: 'power', nticks: 7} : {nticks: 7};
   return {
     title: plain(panel.title),
-    html: panel.title,
+    html: panel.title.includes('<') ? panel.title : undefined,  // markup cannot be shortened
     traces: panel.curves.map(curve => curveTrace(curve, panel, figure)),
     x: axis(figure.log_x),
     y: axis(figure.log_y)

@@ -98,7 +98,7 @@ Claim claim_of(std::string id, std::string statement, const std::optional<Interv
 Claim within(Claim claim, double predicted, double tolerance);
 Claim at_most(Claim claim, double goal);
 
-/// summary.json of a run: what it was, and every claim.
+/// summary.json of a run (src/docs/the_method.md, summary.json).
 class Summary {
  public:
   explicit Summary(const RunOptions& options);

@@ -13,8 +13,8 @@ using ex::claim_of;
 
 namespace {
 
-/// What a trial before this experiment found in arm A at 8000 steps: least and largest over three seeds, in the order
-/// of table_observables() and columns(). A repetition has to come within one order of that.
+/// What the trial found in arm A at 8000 steps (src/docs/the_method.md, Modular addition): least and largest over three
+/// seeds, in the order of table_observables() and columns(). A repetition has to come within one order of that.
 constexpr double kTrial[4][4][2] = {{{2.2, 2.8}, {1.4, 1.5}, {17.9, 20.2}, {7.7, 9.2}},
                                     {{2.2, 2.7}, {1.3, 1.4}, {7.2, 8.7}, {6.2, 7.2}},
                                     {{1.9, 2.2}, {1.0, 1.8}, {2.9, 3.7}, {2.3, 2.8}},

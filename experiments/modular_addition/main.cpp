@@ -1,5 +1,6 @@
-// The modular-addition transformer: the eighteen orders over d_model that arXiv:2606.21158 reports,
-// what they are made of, and what is left of them; the LLC beside, over gamma; and the signatures through grokking.
+// The modular-addition transformer (src/docs/the_method.md, Modular addition): the eighteen orders over d_model that
+// arXiv:2606.21158 reports, what they are made of, and what is left of them; the LLC beside, over gamma; and the
+// signatures through grokking.
 #include <fmt/format.h>
 
 #include <algorithm>

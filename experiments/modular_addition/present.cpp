@@ -237,6 +237,57 @@ ex::Figure llc_figure(const Study& study) {
   return figure;
 }
 
+/// Curves over the logged steps, where they are finite.
+ex::Panel over_steps(std::string title, const Series& series,
+                     const std::vector<std::pair<std::string, std::vector<double>>>& curves) {
+  ex::Panel panel{std::move(title), {}};
+  int color = 0;
+  for (const auto& [name, values] : curves) {
+    ex::Curve curve{name, {}, {}, color++, true, false, false};
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (!std::isfinite(values[i])) continue;
+      curve.x.push_back(static_cast<double>(series.step[i]));
+      curve.y.push_back(values[i]);
+    }
+    panel.curves.push_back(std::move(curve));
+  }
+  return panel;
+}
+
+/// The checkpoint reads of G at resid_mid, with the trace taken out and without.
+ex::Panel fisher_over_steps(const Followed& readings) {
+  ex::Panel panel{"log<sub>10</sub> of G at resid_mid, fp64", {}};
+  for (const bool by_trace : {false, true}) {
+    ex::Curve curve{by_trace ? "λ_min⁺ / tr" : "λ_min⁺", {}, {}, by_trace ? 1 : 0, true, true, false};
+    for (std::size_t i = 0; i < readings.step.size(); ++i) {
+      curve.x.push_back(static_cast<double>(readings.step[i]));
+      curve.y.push_back(readings.lambda_min[i] - (by_trace ? readings.trace[i] : 0));
+    }
+    panel.curves.push_back(std::move(curve));
+  }
+  return panel;
+}
+
+ex::Panel llc_over_steps(const Study& study, const Cell& cell) {
+  ex::Panel panel{"LLC, γ as in the table", {}};
+  ex::Curve refused{"not converged", {}, {}, ex::kGrey, false, true, false};
+  for (const dds::LlcKind kind : {dds::LlcKind::Plain, dds::LlcKind::Tilted}) {
+    const bool plain = kind == dds::LlcKind::Plain;
+    ex::Curve curve{plain ? "plain" : "tilted (ours)", {}, {}, plain ? 0 : 1, false, true, false};
+    for (std::size_t i = 0; i < study.tasks.size(); ++i) {
+      const LlcTask& task = study.tasks[i];
+      const LlcResult& r = study.estimates[i];
+      if (task.cell.name() != cell.name() || task.kind != kind || !r.lambda) continue;
+      ex::Curve& dots = r.converged ? curve : refused;
+      dots.x.push_back(static_cast<double>(task.step));
+      dots.y.push_back(*r.lambda);
+    }
+    panel.curves.push_back(std::move(curve));
+  }
+  panel.curves.push_back(std::move(refused));
+  return panel;
+}
+
 /// One training through the transition, everything over the same steps.
 ex::Figure timeline(const Study& study, const Training& training) {
   const Series& s = training.series;
@@ -247,66 +298,19 @@ ex::Figure timeline(const Study& study, const Training& training) {
                     false,
                     false,
                     {}};
-  const std::vector<double> steps(s.step.begin(), s.step.end());
-  const auto panel = [&](std::string title, const std::vector<std::pair<std::string, std::vector<double>>>& curves) {
-    ex::Panel made{std::move(title), {}};
-    int colour = 0;
-    for (const auto& [name, values] : curves) {
-      ex::Curve curve{name, {}, {}, colour++, true, false, false};
-      for (std::size_t i = 0; i < values.size(); ++i) {
-        if (!std::isfinite(values[i])) continue;
-        curve.x.push_back(steps[i]);
-        curve.y.push_back(values[i]);
-      }
-      made.curves.push_back(std::move(curve));
-    }
-    figure.panels.push_back(std::move(made));
-  };
-  panel("accuracy", {{"train", s.train_accuracy}, {"test", s.test_accuracy}});
-  panel("log<sub>10</sub> loss", {{"train", indicator(s, "train_loss")}, {"test", indicator(s, "test_loss")}});
-  panel("length of the weights", {{"weights", s.weight_norm}});
-  for (const char* what : {"effective rank", "log10 lambda_min+/tr", "rank"}) {
+  figure.panels.push_back(over_steps("accuracy", s, {{"train", s.train_accuracy}, {"test", s.test_accuracy}}));
+  figure.panels.push_back(over_steps("log<sub>10</sub> loss", s,
+                                     {{"train", indicator(s, "train_loss")}, {"test", indicator(s, "test_loss")}}));
+  figure.panels.push_back(over_steps("length of the weights", s, {{"weights", s.weight_norm}}));
+  for (const std::string what : {"effective rank", "log10 lambda_min+/tr", "rank"}) {
     std::vector<std::pair<std::string, std::vector<double>>> curves;
     for (const auto& [name, values] : s.signature) {
-      if (name.starts_with(std::string(what) + " "))
-        curves.emplace_back(name.substr(std::string(what).size() + 1), values);
+      if (name.starts_with(what + " ")) curves.emplace_back(name.substr(what.size() + 1), values);
     }
-    panel(what, curves);
+    figure.panels.push_back(over_steps(what, s, curves));
   }
-  ex::Panel followed{"log<sub>10</sub> of G at resid_mid, fp64", {}};
-  int colour = 0;
-  const Followed& readings = study.on_the_way.front();
-  for (const bool by_trace : {false, true}) {
-    ex::Curve curve{by_trace ? "λ_min⁺ / tr" : "λ_min⁺", {}, {}, colour++, true, true, false};
-    for (std::size_t i = 0; i < readings.step.size(); ++i) {
-      curve.x.push_back(static_cast<double>(readings.step[i]));
-      curve.y.push_back(readings.lambda_min[i] - (by_trace ? readings.trace[i] : 0));
-    }
-    followed.curves.push_back(std::move(curve));
-  }
-  figure.panels.push_back(std::move(followed));
-  ex::Panel llc{"LLC, γ as in the table", {}};
-  ex::Curve refused{"not converged", {}, {}, ex::kGrey, false, true, false};
-  for (const dds::LlcKind kind : {dds::LlcKind::Plain, dds::LlcKind::Tilted}) {
-    ex::Curve curve{kind == dds::LlcKind::Plain ? "plain" : "tilted (ours)",
-                    {},
-                    {},
-                    kind == dds::LlcKind::Plain ? 0 : 1,
-                    false,
-                    true,
-                    false};
-    for (std::size_t i = 0; i < study.tasks.size(); ++i) {
-      const LlcTask& task = study.tasks[i];
-      const LlcResult& r = study.estimates[i];
-      if (task.cell.name() != training.cell.name() || task.kind != kind || !r.lambda) continue;
-      ex::Curve& dots = r.converged ? curve : refused;
-      dots.x.push_back(static_cast<double>(task.step));
-      dots.y.push_back(*r.lambda);
-    }
-    llc.curves.push_back(std::move(curve));
-  }
-  llc.curves.push_back(std::move(refused));
-  figure.panels.push_back(std::move(llc));
+  figure.panels.push_back(fisher_over_steps(study.on_the_way.front()));
+  figure.panels.push_back(llc_over_steps(study, training.cell));
   return figure;
 }
 

@@ -32,7 +32,7 @@ struct Observable {
   std::string title;  ///< "lambda_min+(G) at resid_mid"
   std::function<double(const Checkpoint&)> log10;
 };
-/// The four readings of the table, in its order: lambda_min+(G) at resid_mid first.
+/// The four readings of the trial (src/docs/the_method.md, Modular addition), in its order.
 const std::vector<Observable>& table_observables();
 /// lambda_k(G) / tr(G) at resid_mid with k = min(d, p - 1): at most as many directions as the read-out can tell apart.
 Observable rank_capped(const Arm& arm);

@@ -43,8 +43,8 @@ std::vector<Reading> readings_of(const std::vector<dds::Signature>& signatures) 
   std::vector<Reading> readings;
   for (const dds::Signature& s : signatures) {
     if (s.kind != "Tap" || s.spectrum.empty()) continue;
-    readings.push_back({s.layer, std::string(to_string(s.side)), s.fisher_kind, s.spectrum, s.floor.value_or(0), s.rows,
-                        s.structural_bound});
+    readings.push_back({s.layer, std::string(to_string(s.side)), s.fisher_kind ? to_string(*s.fisher_kind) : "",
+                        s.spectrum, s.floor.value_or(0), *s.rows, *s.structural_bound});
   }
   return readings;
 }
@@ -163,11 +163,9 @@ Training train(const Cell& cell, const TrainingOptions& options) {
     const auto put = [&](const char* what, std::optional<double> value) {
       series.signature[fmt::format("{} {} {}", what, s.layer, to_string(s.side))].push_back(value.value_or(NAN));
     };
-    put("log10 lambda_min+/tr", s.log10_lambda_min_plus && s.log10_trace
-                                    ? std::optional(*s.log10_lambda_min_plus - *s.log10_trace)
-                                    : std::nullopt);
+    put("log10 lambda_min+/tr", s.log10_lambda_share());
     put("effective rank", s.effective_rank);
-    put("rank", static_cast<double>(s.rank));
+    put("rank", s.rank ? std::optional(static_cast<double>(*s.rank)) : std::nullopt);
   }
   training.seconds = seconds_since(start);
   return training;

@@ -1,7 +1,7 @@
-// Reduced-rank regression, deep linear networks and normal crossings against their closed forms: what
-// the estimator of the learning coefficient is worth, its own error apart from the data's; and what the signatures say
-// of the learning coefficient across networks (arXiv:2606.21158), with the artefacts taken out and trivial baselines
-// beside.
+// Reduced-rank regression, deep linear networks and normal crossings against their closed forms
+// (src/docs/the_method.md, Reduced-rank regression): what the estimator of the learning coefficient is worth, its own
+// error apart from the data's; and what the signatures say of the learning coefficient across networks
+// (arXiv:2606.21158), with the artefacts taken out and trivial baselines beside.
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -39,7 +39,7 @@ std::map<std::string, double> numbers(const Cell& cell, const Weights& weights, 
   const dds::Signature& fisher = of(2, dds::Side::Fisher);
   return {
       {"sigma_min_h2", *output.sigma_min},
-      {"sigma_min_h2_ties", output.at_floor ? 0 : *output.sigma_min},
+      {"sigma_min_h2_ties", *output.at_floor ? 0 : *output.sigma_min},
       {"sigma_fixed_h2", output.spectrum.at(kFixedRank - 1)},
       {"log_lambda_min_h2", *fisher.log10_lambda_min_plus},
       {"logdet_h2", *fisher.logdet_plus},

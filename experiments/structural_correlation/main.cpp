@@ -80,10 +80,10 @@ std::vector<Track> follow(const std::string& family, std::uint64_t seed, torch::
       Track& track = *std::find_if(tracks.begin(), tracks.end(), [&](const Track& t) { return t.layer == s.layer; });
       if (s.side == dds::Side::Fisher) {
         track.fisher.push_back(log_lambda_min_plus(s));
-        track.fisher_rank.push_back(s.rank);
+        track.fisher_rank.push_back(s.rank.value_or(0));
       } else {
         track.activation.push_back(log_sigma_min_squared(s));
-        track.activation_rank.push_back(s.rank);
+        track.activation_rank.push_back(s.rank.value_or(0));
       }
     }
   }

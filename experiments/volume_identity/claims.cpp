@@ -121,7 +121,7 @@ void unequal_rates(const Study& study, std::vector<Claim>& out) {
     std::vector<double> values;
     for (const Path* path : study.of("rates", 0, dead)) {
       for (const dds::DecayCount& count : path->counts) {
-        if (applies(*path, count.series) && count.series.fisher_kind == "exact" && count.volume_ratio)
+        if (applies(*path, count.series) && count.series.fisher_kind == dds::FisherKind::Exact && count.volume_ratio)
           values.push_back(*count.volume_ratio);
       }
     }

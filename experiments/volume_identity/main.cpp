@@ -1,7 +1,7 @@
 // The volume identity: the slope of log det+ counts the directions that die, where the smallest eigenvalue is blind to
-// their number (arXiv:2606.21158). On deep linear networks built and trained, where it holds and where
-// it does not; on networks that are not linear, with redundancy planted; and the count as the library reads it off a
-// log.
+// their number (arXiv:2606.21158; src/docs/the_method.md, Volume identity). On deep linear networks built and trained,
+// where it holds and where it does not; on networks that are not linear, with redundancy planted; and the count as the
+// library reads it off a log.
 #include <fmt/format.h>
 
 #include <algorithm>

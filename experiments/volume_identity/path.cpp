@@ -10,17 +10,23 @@ const dds::DecayCount* Path::count(const dds::SeriesId& series) const {
   return found == counts.end() ? nullptr : &*found;
 }
 
-dds::SeriesId fisher_at(const std::string& layer, std::string kind) {
-  return {layer, dds::Side::Fisher, "read", std::move(kind)};
+dds::SeriesId fisher_at(const std::string& layer, std::string_view kind) {
+  return {layer, dds::Side::Fisher, dds::Source::Read, dds::fisher_kind_from_string(kind)};
 }
 
-dds::SeriesId activation_at(const std::string& layer) { return {layer, dds::Side::Activation, "read", ""}; }
+std::string fisher_text(const dds::SeriesId& series) {
+  return series.fisher_kind ? to_string(*series.fisher_kind) : "";
+}
+
+dds::SeriesId activation_at(const std::string& layer) {
+  return {layer, dds::Side::Activation, dds::Source::Read, std::nullopt};
+}
 
 double log_volume(const dds::Signature& signature) { return *signature.logdet_fixed_rank / std::log(10); }
 
 double log_lambda_min(const dds::Signature& signature) {
   const double sigma = signature.spectrum[static_cast<std::size_t>(*signature.fixed_rank) - 1];
-  return 2 * std::log10(sigma) - std::log10(static_cast<double>(signature.rows));
+  return 2 * std::log10(sigma) - std::log10(static_cast<double>(*signature.rows));
 }
 
 Points points(const Path& path, const dds::SeriesId& series, Observable observable, double low, double high) {

@@ -7,6 +7,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace volume_identity {
@@ -26,7 +27,9 @@ struct Path {
   const dds::DecayCount* count(const dds::SeriesId& series) const;
 };
 
-dds::SeriesId fisher_at(const std::string& layer, std::string kind);
+dds::SeriesId fisher_at(const std::string& layer, std::string_view kind);
+/// "exact", "empirical", "" on the activation side.
+std::string fisher_text(const dds::SeriesId& series);
 dds::SeriesId activation_at(const std::string& layer);
 
 using Observable = double (*)(const dds::Signature&);

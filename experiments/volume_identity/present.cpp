@@ -39,7 +39,7 @@ ex::Table slopes(const Study& study) {
           predicted = one * (observable == log_volume ? static_cast<double>(path.dead) : 1.0) / (power ? depth : 1.0);
         }
         table.rows.push_back({path.family, path.depth, path.dead, path.seed, count.series.layer,
-                              std::string(to_string(count.series.side)), count.series.fisher_kind, name, fit->n,
+                              std::string(to_string(count.series.side)), fisher_text(count.series), name, fit->n,
                               fit->slope, fit->low, fit->high, predicted});
       }
     }
@@ -54,7 +54,7 @@ ex::Table counts(const Study& study) {
   for (const Path& path : study.paths()) {
     for (const dds::DecayCount& c : path.counts) {
       table.rows.push_back({path.family, path.depth, path.dead, path.seed, c.series.layer,
-                            std::string(to_string(c.series.side)), c.series.fisher_kind, applies(path, c.series),
+                            std::string(to_string(c.series.side)), fisher_text(c.series), applies(path, c.series),
                             std::string(to_string(c.status)), c.count ? json(*c.count) : json(), c.low, c.high, c.sunk,
                             number(c.volume_ratio), number(c.decades), c.first_step, c.last_step, c.statement()});
     }
@@ -133,7 +133,7 @@ const Reader kReaders[] = {
      [](const Study&, const Path& p, Series id) { return fall(p, id, [](const auto& s) { return *s.stable_rank; }); }},
     {"numerical rank: fall over the run",
      [](const Study&, const Path& p, Series id) {
-       return fall(p, id, [](const auto& s) { return static_cast<double>(s.rank); });
+       return fall(p, id, [](const auto& s) { return static_cast<double>(*s.rank); });
      }},
 };
 

@@ -130,9 +130,12 @@ class DecayCounter {
     std::int64_t stride = 1;  ///< every stride-th reading is kept, and the last one
     std::int64_t seen = 0;
     std::vector<Reading> readings;
+
+    void push(Reading reading);
+    void drop_last();
   };
+  class Analysis;
   DecayCount counted(const SeriesId& id, const Series& series) const;
-  DecayCount counted_from(std::size_t begin, const SeriesId& id, const Series& series) const;
 
   DecayOptions options_;
   std::map<SeriesId, Series> series_;

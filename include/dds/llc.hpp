@@ -70,7 +70,8 @@ struct LlcOptions {
   TORCH_ARG(double, step_size) = 0.0;
   /// c = eps h_max. With mini-batches of m samples it is held below 0.072 m / (n beta), see LlcEstimate::batch_noise.
   TORCH_ARG(double, relative_step) = 0.5;
-  /// gamma; 0: found as said above, in steps of 4 around 0.03 sqrt(n beta) (DESIGN.md 6.3).
+  /// gamma; 0: found as said above, in steps of 4 around 0.03 sqrt(n beta) (src/docs/the_method.md, The estimate of the
+  /// LLC).
   TORCH_ARG(double, localization) = 0.0;
   /// n beta; 0 = n / log n.
   TORCH_ARG(double, n_beta) = 0.0;

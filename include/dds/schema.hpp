@@ -41,7 +41,7 @@ namespace dds::schema {
 
 /// Grows by one whenever a column is added, removed, renamed or changes its type, unit or meaning. A run is resumed by
 /// its own version only.
-inline constexpr std::int64_t kVersion = 2;
+inline constexpr std::int64_t kVersion = 3;
 
 /// Columns of earlier versions that there are no more.
 inline constexpr auto retired_columns = std::to_array<std::string_view>({"distance_r_hat", "distance_drift"});
@@ -78,14 +78,16 @@ inline constexpr auto member = [] {
 
 /// What a column holds. How each type is written:
 ///   bool          true or false
-///   Side, LlcKind "activation", "input", "fisher"; "plain", "tilted"
+///   enumerations  the text of to_string
 ///   StatusSet     "ok", or names joined by '+'
 ///   vector        the failures of an LLC joined by "; ", or "converged"
 template <class Row>
 using Field = std::variant<Access<Row, std::int64_t>, Access<Row, std::uint64_t>, Access<Row, double>,
                            Access<Row, bool>, Access<Row, std::string>, Access<Row, std::optional<double>>,
-                           Access<Row, std::optional<std::int64_t>>, Access<Row, Side>, Access<Row, StatusSet>,
-                           Access<Row, LlcKind>, Access<Row, std::vector<std::string>>>;
+                           Access<Row, std::optional<std::int64_t>>, Access<Row, std::optional<bool>>,
+                           Access<Row, Side>, Access<Row, Source>, Access<Row, std::optional<FisherKind>>,
+                           Access<Row, std::optional<RowMode>>, Access<Row, std::optional<c10::ScalarType>>,
+                           Access<Row, StatusSet>, Access<Row, LlcKind>, Access<Row, std::vector<std::string>>>;
 
 /// One column of a file.
 template <class Row>

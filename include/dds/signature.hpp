@@ -1,4 +1,4 @@
-// A signature: what is read from one layer, on one side, at one step. DESIGN of a reading:
+// A signature: what is read from one layer, on one side, at one step. The way of a reading:
 //
 //   rows M (n x d)  ->  triangular factor R  ->  singular values sigma_1 >= ... >= sigma_min(n,d)  ->  Signature
 //
@@ -8,6 +8,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
 
 #include <compare>
 #include <cstdint>
@@ -26,10 +27,46 @@ enum class Side {
   Fisher,      ///< the per-sample gradient at the layer's output: the spectrum of the Fisher-Gram G
 };
 
-/// "activation", "input" or "fisher".
+/// Where a signature was read.
+enum class Source {
+  Read,  ///< "read": at a checkpoint, over a probe set
+  Step,  ///< "step": inside a training step, over its batch
+};
+
+/// The labels whose gradients are the rows of Side::Fisher.
+struct FisherKind {
+  enum Labels {
+    Empirical,  ///< "empirical": the data's labels
+    Exact,      ///< "exact": the expectation over the model's own predictive distribution
+    Sampled,    ///< "sampled:K": K draws a sample from that distribution
+  };
+  constexpr FisherKind(Labels which = Exact, std::int64_t number_of_draws = 0)
+      : labels(which), draws(number_of_draws) {}
+  friend constexpr auto operator<=>(const FisherKind&, const FisherKind&) = default;
+
+  Labels labels;
+  std::int64_t draws;  ///< K for Sampled, else 0
+};
+
+/// What a row is.
+enum class RowMode {
+  Sample,  ///< "sample": a sample
+  Expand,  ///< "expand": a sample and a position
+};
+
+/// The text that the log has for a value: "activation", "read", "sampled:4", "expand".
 std::string_view to_string(Side side);
-/// The inverse of to_string. Throws InvalidArgument for any other text.
+std::string_view to_string(Source source);
+std::string_view to_string(RowMode mode);
+std::string to_string(FisherKind kind);
+
+/// The inverses of to_string. Each throws InvalidArgument for any other text.
 Side side_from_string(std::string_view text);
+Source source_from_string(std::string_view text);
+RowMode row_mode_from_string(std::string_view text);
+FisherKind fisher_kind_from_string(std::string_view text);
+/// The dtype of rows, as c10::toString names it: "Float", "Double", "Half" or "BFloat16".
+c10::ScalarType dtype_from_string(std::string_view text);
 
 /// Why a reading is not an ordinary one. A signature carries any number of these; none at all is the good case.
 enum class Status : std::uint32_t {
@@ -78,61 +115,71 @@ class StatusSet {
 
 /// "ok", or the members' snake_case names joined by '+', such as "subsampled+coupled".
 std::string to_string(StatusSet status);
+/// The inverse. Throws InvalidArgument for a name that is none.
+StatusSet status_from_string(std::string_view text);
 
-/// One reading. Numbers that do not exist (no rows, NaN, no positive eigenvalue) are empty, never NaN, 0 or infinite.
-/// What is an eigenvalue is kept as a logarithm, since sigma^2 leaves the range of double.
+/// One reading. A number that does not exist is empty: never NaN, 0 or infinite. Why it does not exist is in `status`.
+/// Eigenvalues are kept as logarithms, since sigma^2 leaves the range of double.
 struct Signature {
   std::int64_t step = 0;  ///< training step that it belongs to
   std::string layer;      ///< as named_modules() names it; a raw parameter's full name; `name#2` for a further site
   std::string kind;       ///< what ran: "Linear", "Conv2d", "Embedding", ..., "Raw" for a raw parameter, "Tap"
   Side side = Side::Activation;
-  std::string source;       ///< "step": inside a training step; "read": a checkpoint read
-  std::string fisher_kind;  ///< Side::Fisher: "empirical", "exact" or "sampled:K"; empty on the other sides
-  std::string reduction;    ///< Side::Fisher: how delta was put back to the per-sample loss: "sum", "mean:N", "scale:S"
-  std::string row_mode;     ///< "sample": a row is a sample; "expand": a row is a sample and a position
-  std::string dtype;        ///< of the captured rows: "Float", "Double", "Half", "BFloat16"
+  Source source = Source::Read;
+  std::optional<FisherKind> fisher_kind;  ///< Side::Fisher only
+  std::string reduction;  ///< Side::Fisher: how delta was put back to the per-sample loss: "sum", "mean:N", "scale:S"
+  std::optional<RowMode> row_mode;       ///< empty: no rows
+  std::optional<c10::ScalarType> dtype;  ///< of the captured rows
 
-  std::int64_t calls = 0;      ///< times that the layer ran in this reading
-  std::int64_t backwards = 0;  ///< times that a backward pass came through it
-  std::int64_t rows =
-      0;  ///< n, the divisor in lambda = sigma^2 / n: samples, or samples times positions, that were read
-  std::int64_t width = 0;  ///< d
+  std::int64_t calls = 0;             ///< times that the layer ran in this reading
+  std::int64_t backwards = 0;         ///< times that a backward pass came through it
+  std::optional<std::int64_t> rows;   ///< n, the divisor in lambda = sigma^2 / n: samples, or samples times positions
+  std::optional<std::int64_t> width;  ///< d
 
   std::optional<double> sigma_max;              ///< largest singular value of the raw rows
   std::optional<double> sigma_min;              ///< smallest of the min(n, d) singular values
-  std::optional<double> sigma_min_plus;         ///< smallest one above the floor
+  std::optional<double> sigma_min_plus;         ///< smallest singular value above the floor
   std::optional<double> log10_lambda_min_plus;  ///< log10 of sigma_min_plus^2 / n: the rate observable
   std::optional<double> log10_trace;            ///< log10 of tr((1/n) M^T M)
-  std::optional<double>
-      logdet_plus;        ///< log det+: natural logarithms of the positive eigenvalues, summed: the volume observable
-  std::int64_t rank = 0;  ///< numerical rank: singular values above the floor; what logdet_plus was taken over
+  /// log det+, the volume observable: the natural logarithms of the first `rank` eigenvalues, summed.
+  std::optional<double> logdet_plus;
+  std::optional<std::int64_t> rank;         ///< numerical rank: the number of singular values above the floor
   std::optional<std::int64_t> fixed_rank;   ///< the rank that logdet_fixed_rank is taken over, whatever the floor says
   std::optional<double> logdet_fixed_rank;  ///< natural logarithms of the first fixed_rank eigenvalues, summed
-  std::int64_t structural_bound = 0;        ///< the rank cannot be larger, by the shapes of the network
-  std::int64_t dead_directions = 0;         ///< structural_bound - rank
-  std::optional<std::int64_t> born, revived;  ///< a Monitor's readings with dead axes: dimensions that died, or came to
-                                              ///< life, since the series' last reading (DeadAxesTracker)
-  std::optional<double> floor;                ///< singular values at or below are rounding noise of `dtype`
-  std::optional<double> cancellation;         ///< Side::Fisher: the factor in the floor for what cancels in the loss
-  bool at_floor = false;                      ///< sigma_min is at or below the floor
-  std::optional<double> condition;            ///< sigma_max / sigma_min_plus
-  std::optional<double> effective_rank;       ///< exp of the entropy of sigma / sum sigma (Roy and Vetterli 2007)
-  std::optional<double> stable_rank;          ///< sum sigma^2 / sigma_max^2
+  std::optional<std::int64_t> structural_bound;  ///< the rank cannot be larger, by the shapes of the network
+  std::optional<std::int64_t> dead_directions;   ///< structural_bound - rank
+  /// Dimensions of the row space that died, and that came to life, since the last reading of the series. Only a Monitor
+  /// that reads dead axes fills them in (DeadAxesTracker). They are counted against the width, not the bound.
+  std::optional<std::int64_t> born, revived;
+  std::optional<double> floor;           ///< singular values at or below are rounding noise of `dtype`
+  std::optional<double> cancellation;    ///< Side::Fisher: the factor in the floor for what cancels in the loss
+  std::optional<bool> at_floor;          ///< sigma_min is at or below the floor
+  std::optional<double> condition;       ///< sigma_max / sigma_min_plus
+  std::optional<double> effective_rank;  ///< exp of the entropy of sigma / sum sigma (Roy and Vetterli 2007)
+  std::optional<double> stable_rank;     ///< sum sigma^2 / sigma_max^2
 
   StatusSet status;
   double seconds = 0;  ///< time that the spectral work of this reading took
 
   std::vector<double> spectrum;  ///< on request: all min(n, d) singular values, descending
-  at::Tensor
-      dead_axes;  ///< on request: (width - rank) x width, fp64, CPU: orthonormal right singular vectors at the floor
+  /// On request: the right singular vectors at or below the floor, as orthonormal rows. (width - rank) x width, fp64,
+  /// on the CPU.
+  at::Tensor dead_axes;
+
+  /// True if there is a spectrum behind it: rank, sigma_max, floor and at_floor are there.
+  bool has_numbers() const { return rank.has_value(); }
+  /// logdet_plus / rank: the mean of ln lambda over the positive eigenvalues.
+  std::optional<double> volume_per_dimension() const;
+  /// log10(lambda_min+ / trace): what a falling loss scales everywhere is taken out.
+  std::optional<double> log10_lambda_share() const;
 };
 
-/// What readings have in common that may be followed over steps: a series never mixes sources or kinds of Fisher.
+/// What the readings of one series have in common. A series never mixes sources or kinds of Fisher.
 struct SeriesId {
   std::string layer;
   Side side = Side::Activation;
-  std::string source;
-  std::string fisher_kind;
+  Source source = Source::Read;
+  std::optional<FisherKind> fisher_kind;
 
   friend auto operator<=>(const SeriesId&, const SeriesId&) = default;
 };

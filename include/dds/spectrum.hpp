@@ -76,12 +76,13 @@ Spectrum read_spectrum(const TriangularAccumulator& accumulator, bool vectors = 
 /// another gradient in fp64 (seen in 1 of 480 networks of 12 layers: 380 floors).
 double noise_floor(c10::ScalarType dtype, std::int64_t rows, std::int64_t width, double sigma_max);
 
-/// Fills in the numbers of a signature: sigma_max ... stable_rank, rank, dead directions, floor, and Status::NonFinite,
-/// Status::Zero or Status::BelowFloor. The one place that decides what is above the floor, which is noise_floor times
+/// Fills in the numbers of a signature. The one place that decides what is above the floor, which is noise_floor times
 /// spectrum.cancellation.
-///   signature.structural_bound    bound on the rank by the network's shapes; lowered to min(n, d) here
-///   signature.fixed_rank          if set, what logdet_fixed_rank is taken over
-///   dtype                         of the rows as they were captured: it decides the floor
+/// Input: signature.structural_bound, the bound on the rank by the shapes of the network (it is lowered to min(n, d));
+/// signature.fixed_rank, the rank that logdet_fixed_rank is taken over (empty: it stays empty); and the dtype of the
+/// rows as they were captured, which decides the floor.
+/// Result: all numbers from rows to stable_rank, and Status::NonFinite, Status::Zero, Status::BelowFloor or
+/// Status::SolverRetried where they hold.
 void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& signature);
 
 /// The right singular vectors at or below the floor, one a row: the directions in which no row has a component.

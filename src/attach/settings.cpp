@@ -16,7 +16,7 @@ std::int64_t number(std::string_view key, std::string_view text, std::int64_t le
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   check(error == std::errc() && end == text.data() + text.size() && value >= least, kVariable, key, text,
-        fmt::format("a whole number from {} on", least));
+        "a whole number from {} on", least);
   return value;
 }
 
@@ -41,7 +41,7 @@ void assign(Settings& settings, std::string_view key, std::string_view value) {
   } else if (key == key::kPlugin) {
     settings.plugin = value;
   } else {
-    throw_invalid(kVariable, "key", key,
+    throw_invalid(kVariable, "key", value_text(key),
                   fmt::format("{}, {}, {}, {}, {}, {}, {}, {} or {}", key::kOut, key::kEvery, key::kLayers,
                               key::kMaxRows, key::kStopAfter, key::kSnapshots, key::kList, key::kTorch, key::kPlugin));
   }
@@ -68,7 +68,7 @@ std::string Settings::text() const {
   const auto add = [&](const char* key, const std::string& value) {
     if (value.empty()) return;
     check(value.find(kSeparator) == std::string::npos, "attach", key, value,
-          fmt::format("no colon, which separates the settings in {}", kVariable));
+          "no colon, which separates the settings in {}", kVariable);
     if (!text.empty()) text += kSeparator;
     text += fmt::format("{}={}", key, value);
   };

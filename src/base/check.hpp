@@ -97,6 +97,12 @@ inline void check_finite(std::string_view function, std::string_view name, std::
   throw_invalid(function, fmt::format("{}[{}]", name, bad - values.begin()), value_text(*bad), "a finite number");
 }
 
+/// Throws unless a series has as many values as another one: "the size of y is 2, expected 5, the size of x".
+inline void check_as_many(std::string_view function, std::string_view name, std::size_t size, std::string_view other,
+                          std::size_t expected) {
+  check(size == expected, function, fmt::format("the size of {}", name), size, "{}, the size of {}", expected, other);
+}
+
 /// Throws for a null pointer or an empty function.
 template <class Pointer>
 void check_given(std::string_view function, std::string_view name, const Pointer& value, std::string_view expected) {

@@ -186,7 +186,8 @@ class Estimation {
   /// With MALA there is no bias in the step to look for.
   bool checks_step() const { return !metropolis() && options_.halve_step(); }
   double h_max() const { return dynamics_.n_beta * estimate_.mu_max + dynamics_.gamma * scale_max_; }
-  /// 0.03 sqrt(n beta): right for tens of weights of order 1 (DESIGN.md 6.3), and the middle of the search elsewhere.
+  /// 0.03 sqrt(n beta): right for tens of weights of order 1 (src/docs/the_method.md, Gamma), and the middle of the
+  /// search elsewhere.
   double gamma_by_rule() const { return 0.03 * std::sqrt(dynamics_.n_beta); }
 
   /// Curvature is looked at on all samples, or on several mini-batches' worth of them.

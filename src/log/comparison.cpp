@@ -6,17 +6,10 @@
 namespace dds::log {
 namespace {
 
-/// The difference, where both are there.
-std::optional<double> minus(std::optional<double> a, std::optional<double> b) {
-  return a && b ? std::optional(*a - *b) : std::nullopt;
-}
-
 std::optional<double> sigma_min(const Signature& s) { return s.sigma_min; }
 std::optional<double> lambda_min(const Signature& s) { return s.log10_lambda_min_plus; }
-std::optional<double> lambda_min_share(const Signature& s) { return minus(s.log10_lambda_min_plus, s.log10_trace); }
-std::optional<double> volume_per_dimension(const Signature& s) {
-  return s.logdet_plus && s.rank > 0 ? std::optional(*s.logdet_plus / static_cast<double>(s.rank)) : std::nullopt;
-}
+std::optional<double> lambda_min_share(const Signature& s) { return s.log10_lambda_share(); }
+std::optional<double> volume_per_dimension(const Signature& s) { return s.volume_per_dimension(); }
 
 using Estimates = std::map<std::int64_t, const LlcEstimate*>;
 
@@ -42,21 +35,22 @@ std::vector<LayerReads> reads_of(const Run& run) {
   for (const Signature& s : run.signatures) {
     const auto [place, is_new] = places.emplace(s.layer, layers.size());
     if (is_new) layers.push_back({s.layer, {}});
-    if (s.source == "read") layers[place->second].reads.push_back(&s);
+    if (s.source == Source::Read) layers[place->second].reads.push_back(&s);
   }
   return layers;
 }
 
 std::vector<Comparison::Pair> pairs_of(const LayerReads& layer, const Measure& measure, const Estimates& estimates) {
   std::map<std::int64_t, Comparison::Pair> pairs;
-  std::string kind;
+  std::optional<FisherKind> kind;
   for (const Signature* s : layer.reads) {
     const auto estimate = estimates.find(s->step);
     if (s->side != measure.side || estimate == estimates.end()) continue;
     // One Fisher kind a comparison: the one that the layer was read with first.
-    if (kind.empty()) kind = s->fisher_kind;
+    if (!kind) kind = s->fisher_kind;
     if (s->fisher_kind != kind) continue;
-    if (const auto value = measure.value(*s)) pairs[s->step] = {s->step, *value, s->at_floor, estimate->second};
+    if (const auto value = measure.value(*s))
+      pairs[s->step] = {s->step, *value, s->at_floor.value_or(false), estimate->second};
   }
   std::vector<Comparison::Pair> sorted;
   sorted.reserve(pairs.size());

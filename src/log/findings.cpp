@@ -25,7 +25,7 @@ void last_metrics(const Run& run, std::vector<std::string>& out) {
 std::vector<const Signature*> last_reads(const Run& run) {
   std::map<std::pair<std::string, Side>, const Signature*> last;
   for (const Signature& s : run.signatures) {
-    if (s.source == "read" && s.sigma_max) last[{s.layer, s.side}] = &s;
+    if (s.source == Source::Read && s.has_numbers()) last[{s.layer, s.side}] = &s;
   }
   std::vector<const Signature*> reads;
   reads.reserve(last.size());
@@ -36,17 +36,18 @@ std::vector<const Signature*> last_reads(const Run& run) {
 void floor_and_dead(const Run& run, std::vector<std::string>& out) {
   const auto reads = last_reads(run);
   if (reads.empty()) return;
-  const auto at_floor = std::count_if(reads.begin(), reads.end(), [](const Signature* s) { return s->at_floor; });
+  const auto at_floor =
+      std::count_if(reads.begin(), reads.end(), [](const Signature* s) { return s->at_floor == true; });
   out.push_back(
       fmt::format("At the last checkpoint read, σ_min stands on its noise floor in {} of {} layers and sides.",
                   at_floor, reads.size()));
   const auto most = std::max_element(reads.begin(), reads.end(),
                                      [](auto* a, auto* b) { return a->dead_directions < b->dead_directions; });
   const Signature& s = **most;
-  out.push_back(s.dead_directions <= 0
-                    ? "No layer has a dead direction there: every rank reaches its structural bound."
-                    : fmt::format("Most dead directions there: {} of {} in {} ({} side).", s.dead_directions,
-                                  s.structural_bound, s.layer, to_string(s.side)));
+  const std::int64_t dead = s.dead_directions.value_or(0);
+  out.push_back(dead <= 0 ? "No layer has a dead direction there: every rank reaches its structural bound."
+                          : fmt::format("Most dead directions there: {} of {} in {} ({} side).", dead,
+                                        s.structural_bound.value_or(0), s.layer, to_string(s.side)));
 }
 
 /// How many dead directions a series had at the ends of the stretch over which most of them came.
@@ -65,7 +66,7 @@ Loss largest_loss(const std::vector<const Signature*>& readings) {
   const Signature* low = nullptr;
   for (const Signature* s : readings) {
     if (!low || s->dead_directions <= low->dead_directions) low = s;
-    const Loss loss{low->step, s->step, low->dead_directions, s->dead_directions, s->structural_bound};
+    const Loss loss{low->step, s->step, *low->dead_directions, *s->dead_directions, s->structural_bound.value_or(0)};
     if (loss.lost() > best.lost()) best = loss;
   }
   return best;
@@ -75,7 +76,7 @@ Loss largest_loss(const std::vector<const Signature*>& readings) {
 void losses(const Run& run, std::vector<std::string>& out) {
   std::map<SeriesId, std::vector<const Signature*>> series;
   for (const Signature& s : run.signatures) {
-    if (s.source == "read" && s.sigma_max) series[series_of(s)].push_back(&s);
+    if (s.source == Source::Read && s.dead_directions) series[series_of(s)].push_back(&s);
   }
   std::vector<std::pair<SeriesId, Loss>> most;
   for (auto& [id, readings] : series) {
@@ -103,7 +104,7 @@ void births(const Run& run, std::vector<std::string>& out) {
   };
   std::map<SeriesId, Change> series;
   for (const Signature& s : run.signatures) {
-    if (!s.sigma_max) continue;
+    if (!s.has_numbers()) continue;
     Change& change = series[series_of(s)];
     const std::int64_t before = std::exchange(change.last_reading, s.step);
     if (s.born.value_or(0) == 0 && s.revived.value_or(0) == 0) continue;

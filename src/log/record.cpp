@@ -28,8 +28,11 @@ json cell_of(std::int64_t value) { return value; }
 json cell_of(std::uint64_t value) { return value; }
 json cell_of(double value) { return std::isfinite(value) ? json(value) : json(); }
 json cell_of(const std::string& value) { return value.empty() ? json() : json(value); }
-json cell_of(Side value) { return std::string(to_string(value)); }
-json cell_of(StatusSet value) { return to_string(value); }
+template <class Enumeration>
+json cell_of(Enumeration value) {
+  return std::string(to_string(value));
+}
+json cell_of(c10::ScalarType value) { return c10::toString(value); }
 json cell_of(LlcKind value) { return value == LlcKind::Plain ? "plain" : "tilted"; }
 json cell_of(const std::vector<std::string>& failures) {
   return failures.empty() ? std::string(kConverged) : fmt::format("{}", fmt::join(failures, kFailureSeparator));
@@ -65,6 +68,11 @@ void parse(std::string_view text, bool& value) {
 }
 void parse(std::string_view text, std::string& value) { value = text; }
 void parse(std::string_view text, Side& value) { value = side_from_string(text); }
+void parse(std::string_view text, Source& value) { value = source_from_string(text); }
+void parse(std::string_view text, FisherKind& value) { value = fisher_kind_from_string(text); }
+void parse(std::string_view text, RowMode& value) { value = row_mode_from_string(text); }
+void parse(std::string_view text, c10::ScalarType& value) { value = dtype_from_string(text); }
+void parse(std::string_view text, StatusSet& value) { value = status_from_string(text); }
 void parse(std::string_view text, LlcKind& value) {
   if (text != "plain" && text != "tilted") refuse(text, "plain or tilted");
   value = text == "plain" ? LlcKind::Plain : LlcKind::Tilted;
@@ -83,20 +91,6 @@ std::vector<std::string> split(std::string_view text, std::string_view separator
 
 void parse(std::string_view text, std::vector<std::string>& failures) {
   failures = text == kConverged ? std::vector<std::string>{} : split(text, kFailureSeparator);
-}
-
-Status status_of(std::string_view name) {
-  for (int bit = 0; bit < std::numeric_limits<std::uint32_t>::digits; ++bit) {
-    const auto status = static_cast<Status>(1u << bit);
-    if (to_string(StatusSet(status)) == name) return status;
-  }
-  refuse(name, "a status");
-}
-
-void parse(std::string_view text, StatusSet& value) {
-  value = {};
-  if (text == to_string(StatusSet())) return;
-  for (const std::string& name : split(text, "+")) value |= status_of(name);
 }
 
 template <class T>

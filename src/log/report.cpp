@@ -22,6 +22,8 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
+json number(const std::optional<double>& value) { return value ? json(*value) : json(); }
+
 /// A table as the page takes it: {column: [value of row 0, value of row 1, ...]}.
 template <class Row>
 ordered_json columns(const std::vector<Row>& rows) {
@@ -31,6 +33,19 @@ ordered_json columns(const std::vector<Row>& rows) {
     for (const Row& row : rows) values.push_back(log::cell(row, column));
     table[std::string(column.name)] = values;
   }
+  return table;
+}
+
+/// The table of signatures with the quantities that follow from its columns.
+ordered_json signature_columns(const std::vector<Signature>& signatures) {
+  ordered_json table = columns(signatures);
+  json volumes = json::array(), shares = json::array();
+  for (const Signature& s : signatures) {
+    volumes.push_back(number(s.volume_per_dimension()));
+    shares.push_back(number(s.log10_lambda_share()));
+  }
+  table["volume_per_dimension"] = volumes;
+  table["log10_lambda_share"] = shares;
   return table;
 }
 
@@ -49,8 +64,6 @@ json spectra(const std::vector<Signature>& signatures) {
   }
   return out;
 }
-
-json number(const std::optional<double>& value) { return value ? json(*value) : json(); }
 
 json correlation(const RankCorrelation& c) {
   return {{"n", c.n}, {"rho", number(c.rho)}, {"low", number(c.low)}, {"high", number(c.high)}};
@@ -82,8 +95,8 @@ ordered_json count_json(const DecayCount& count) {
   }
   return {{"layer", count.series.layer},
           {"side", to_string(count.series.side)},
-          {"source", count.series.source},
-          {"fisher_kind", count.series.fisher_kind},
+          {"source", to_string(count.series.source)},
+          {"fisher_kind", count.series.fisher_kind ? json(to_string(*count.series.fisher_kind)) : json()},
           {"status", to_string(count.status)},
           {"count", count.count ? json(*count.count) : json()},
           {"low", count.low},
@@ -104,7 +117,7 @@ ordered_json run_data(const log::Run& run) {
   const auto counts = log::decay_counts(run);
   ordered_json data{{"name", run.name},
                     {"run", run.description},
-                    {"signatures", columns(run.signatures)},
+                    {"signatures", signature_columns(run.signatures)},
                     {"llc", columns(run.estimates)},
                     {"metrics", columns(run.metrics)},
                     {"spectra", spectra(run.signatures)},

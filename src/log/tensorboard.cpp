@@ -49,9 +49,9 @@ class TensorBoard final : public Sink {
   void pass_over_earlier() { file_.pass_over_earlier(); }
 
   void write(const Signature& s) override {
-    if (!s.sigma_max) return;
-    const std::string kind = s.fisher_kind.empty() ? "" : "." + s.fisher_kind;
-    Values values(fmt::format("{}/{}.{}{}/", s.layer, to_string(s.side), s.source, kind));
+    if (!s.has_numbers()) return;
+    const std::string kind = s.fisher_kind ? "." + to_string(*s.fisher_kind) : "";
+    Values values(fmt::format("{}/{}.{}{}/", s.layer, to_string(s.side), to_string(s.source), kind));
     values.add("log10_sigma_max", log10_of(s.sigma_max));
     values.add("log10_sigma_min", log10_of(s.sigma_min));
     values.add("log10_floor", log10_of(s.floor));
@@ -63,7 +63,7 @@ class TensorBoard final : public Sink {
     values.add("dead_directions", count(s.dead_directions));
     values.add("born", count(s.born));
     values.add("revived", count(s.revived));
-    values.add("at_floor", s.at_floor ? 1 : 0);
+    values.add("at_floor", s.at_floor);
     values.add("log10_condition", log10_of(s.condition));
     values.add("effective_rank", s.effective_rank);
     values.add("stable_rank", s.stable_rank);

@@ -1,17 +1,15 @@
 #include <ATen/ops/index_select.h>
-#include <c10/util/StringUtil.h>
 
-#include <dds/error.hpp>
 #include <dds/model.hpp>
+
+#include "src/base/check.hpp"
 
 namespace dds {
 namespace {
 
 std::int64_t samples_of(const at::Tensor& tensor, const std::string& name) {
-  if (!tensor.defined() || tensor.dim() == 0) {
-    throw InvalidArgument("Data: " + name + " is " + (tensor.defined() ? "a scalar" : "undefined") +
-                          "; expected a tensor whose first dimension counts the samples");
-  }
+  check(tensor.defined() && tensor.dim() > 0, "Data", name, tensor,
+        "a tensor whose first dimension counts the samples");
   return tensor.size(0);
 }
 
@@ -28,34 +26,28 @@ Data each(const Data& data, const Part& part) {
 }  // namespace
 
 std::int64_t Data::size() const {
-  if (inputs.empty()) throw InvalidArgument("Data: no input tensor; expected at least one");
-  const auto samples = samples_of(inputs[0], "input 0");
-  if (samples == 0) throw InvalidArgument("Data: input 0 holds no sample; expected at least one");
-  const auto check = [samples](const at::Tensor& tensor, const std::string& name) {
-    const auto own = samples_of(tensor, name);
-    if (own != samples) {
-      throw InvalidArgument(
-          c10::str("Data: ", name, " holds ", own, " samples; expected ", samples, " as input 0 has"));
-    }
+  check_not_empty("Data", "inputs", inputs, "at least one tensor");
+  const auto samples = samples_of(inputs[0], "inputs[0]");
+  check(samples > 0, "Data", "inputs[0]", inputs[0], "at least one sample");
+  const auto check_samples = [samples](const at::Tensor& tensor, const std::string& name) {
+    check(samples_of(tensor, name) == samples, "Data", name, tensor, "{} samples, as in inputs[0]", samples);
   };
-  for (std::size_t i = 1; i < inputs.size(); ++i) check(inputs[i], c10::str("input ", i));
-  if (targets.defined()) check(targets, "targets");
+  for (std::size_t i = 1; i < inputs.size(); ++i) check_samples(inputs[i], fmt::format("inputs[{}]", i));
+  if (targets.defined()) check_samples(targets, "targets");
   return samples;
 }
 
 Data Data::slice(std::int64_t begin, std::int64_t end) const {
   const auto samples = size();
-  if (begin < 0 || begin >= end || end > samples) {
-    throw InvalidArgument(
-        c10::str("Data::slice: ", begin, " to ", end, "; expected 0 <= begin < end <= ", samples, ", the samples"));
-  }
+  check_at_least("Data::slice", "begin", begin, 0);
+  check(begin < end && end <= samples, "Data::slice", "end", end, "above {} and at most {}, the number of samples",
+        begin, samples);
   return each(*this, [&](const at::Tensor& tensor) { return tensor.narrow(0, begin, end - begin); });
 }
 
 Data Data::select(const at::Tensor& indices) const {
-  if (!indices.defined() || indices.dim() != 1 || indices.scalar_type() != at::kLong) {
-    throw InvalidArgument("Data::select: expected the indices as a tensor of one dimension and type int64");
-  }
+  check(indices.defined() && indices.dim() == 1 && indices.scalar_type() == at::kLong, "Data::select", "indices",
+        indices, "Long of one dimension");
   return each(*this, [&](const at::Tensor& tensor) { return at::index_select(tensor, 0, indices); });
 }
 

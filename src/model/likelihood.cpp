@@ -11,49 +11,40 @@
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/softplus.h>
 #include <c10/core/GradMode.h>
-#include <c10/util/StringUtil.h>
-#include <fmt/format.h>
 
 #include <cmath>
-#include <dds/error.hpp>
 #include <dds/model.hpp>
 #include <tuple>
 
+#include "src/base/check.hpp"
 #include "src/model/cancellation.hpp"
 #include "src/model/divergence.hpp"
 
 namespace dds {
 namespace {
 
-/// The largest number of backward passes that an exact expectation may take.
+/// An exact expectation takes at most this many backward passes.
 constexpr std::int64_t kMaxFisherTerms = 32;
 
-void check_output(const char* who, const at::Tensor& output, std::int64_t min_dim) {
-  if (!output.defined() || !at::isFloatingType(output.scalar_type()) || output.dim() < min_dim || output.size(0) == 0) {
-    const std::string found =
-        output.defined() ? c10::str(output.scalar_type(), " of shape ", output.sizes()) : std::string("undefined");
-    throw InvalidArgument(c10::str(who, ": the model's output is ", found,
-                                   "; expected floating-point numbers with at least ", min_dim,
-                                   " dimensions, the first counting the samples"));
-  }
+void check_output(std::string_view function, const at::Tensor& output, std::int64_t least_dim) {
+  check(output.defined() && at::isFloatingType(output.scalar_type()) && output.dim() >= least_dim && output.size(0) > 0,
+        function, "the model's output", output,
+        "a floating type and at least {} dimensions, the first of which counts the samples", least_dim);
 }
 
-/// Refuses targets of another shape, which would broadcast in silence.
-void check_target_shape(const char* who, const at::Tensor& target, at::IntArrayRef expected) {
-  if (!target.defined()) throw InvalidArgument(c10::str(who, ": no targets; expected shape ", expected));
-  if (target.sizes() != expected) {
-    throw InvalidArgument(
-        c10::str(who, ": targets have shape ", target.sizes(), "; expected ", expected, " for the model's output"));
-  }
+/// Targets of another shape would be broadcast without a word.
+void check_target_shape(std::string_view function, const at::Tensor& target, at::IntArrayRef expected) {
+  if (target.defined() && target.sizes() == expected) return;
+  throw_invalid(function, "target", text_of(target), text_of(expected) + ", as the model's output has it");
 }
 
-/// Sum over everything but the samples: (n, ...) -> (n).
+/// The sum over all dimensions but the first, which counts the samples: (n, ...) -> (n).
 at::Tensor per_sample(const at::Tensor& terms) { return terms.dim() == 1 ? terms : terms.flatten(1).sum(1); }
 
-/// Values of one sample: (n, ...) -> (n, d).
+/// The values of a sample in one row: (n, ...) -> (n, d).
 at::Tensor rows(const at::Tensor& output) { return output.reshape({output.size(0), -1}); }
 
-/// d where the exact expectation takes one term for each of a sample's d values, 0 where these are too many.
+/// The number of terms where an exact expectation has one for each of a sample's values; 0 where that is too many.
 std::int64_t terms_of_values(const at::Tensor& output) {
   const auto values = output.numel() / output.size(0);
   return values <= kMaxFisherTerms ? values : 0;
@@ -61,10 +52,7 @@ std::int64_t terms_of_values(const at::Tensor& output) {
 
 void check_term(const Likelihood& likelihood, const at::Tensor& output, std::int64_t k) {
   const auto terms = likelihood.fisher_terms(output);
-  if (k < 0 || k >= terms) {
-    throw InvalidArgument(c10::str(likelihood.name(), ": Fisher term ", k, " of an output of shape ", output.sizes(),
-                                   "; expected 0 <= k < ", terms));
-  }
+  check(k >= 0 && k < terms, likelihood.name(), "k", k, "at least 0 and below {}, the number of terms", terms);
 }
 
 class Categorical final : public Likelihood {
@@ -85,7 +73,7 @@ class Categorical final : public Likelihood {
   at::Tensor sample(const at::Tensor& output, at::Generator generator) const override {
     const c10::NoGradGuard no_grad;
     check_output("categorical", output, 2);
-    // A row of NaN draws any class: its loss is NaN all the same, and a reading says so.
+    // From a row of NaN any class may be drawn: its loss is NaN whatever the class, and a reading says so.
     const auto p = at::softmax(output, -1).nan_to_num(1.0).reshape({-1, output.size(-1)});
     return at::multinomial(p, 1, true, std::move(generator)).view(output.sizes().slice(0, output.dim() - 1));
   }
@@ -101,7 +89,7 @@ class Categorical final : public Likelihood {
     return (log_p.detach() * 0.5).exp() * -log_p;
   }
 
-  /// The exact expectation weights the classes by their probabilities, which sum to one.
+  /// The same for one label and for the exact expectation, whose weights p_c sum to one.
   at::Tensor cancelling_terms(const at::Tensor& output, bool exact) const override {
     return softmax_terms(output, output.dim() - 1);
   }
@@ -113,18 +101,17 @@ class Categorical final : public Likelihood {
  private:
   void check_targets(const at::Tensor& output, const at::Tensor& target) const {
     check_target_shape("categorical", target, output.sizes().slice(0, output.dim() - 1));
-    if (target.scalar_type() != at::kLong) {
-      throw InvalidArgument(c10::str("categorical: targets are ", target.scalar_type(), "; expected int64 classes"));
-    }
+    check(target.scalar_type() == at::kLong, "categorical", "target", target, "Long: classes");
     const auto classes = output.size(-1);
-    // One pass over the targets in the usual case; the ignored ones are looked at only if something is out of range.
+    // In the usual case one pass over the targets is enough. Ignored ones are looked for only where one is out of
+    // range.
     const auto range = at::aminmax(target);
     if (in_range(std::get<0>(range), classes) && in_range(std::get<1>(range), classes)) return;
     const auto wrong =
         target.masked_select(target.ne(ignore_index_).logical_and(target.lt(0).logical_or(target.ge(classes))));
     if (wrong.numel() == 0) return;
-    throw InvalidArgument(c10::str("categorical: target ", wrong[0].item<std::int64_t>(), "; expected 0 to ",
-                                   classes - 1, " (", classes, " classes), or ", ignore_index_, " to ignore it"));
+    check(false, "categorical", "a target", wrong[0].item<std::int64_t>(),
+          "0 to {}, the index of the last class, or {} where it is to be ignored", classes - 1, ignore_index_);
   }
 
   static bool in_range(const at::Tensor& value, std::int64_t classes) {
@@ -145,9 +132,7 @@ class Bernoulli final : public Likelihood {
     const auto y = target.to(output.scalar_type());
     const auto range = at::aminmax(y);
     const auto low = std::get<0>(range).item<double>(), high = std::get<1>(range).item<double>();
-    if (!(low >= 0 && high <= 1)) {
-      throw InvalidArgument(fmt::format("bernoulli: target {:g}; expected 0 to 1", low >= 0 ? high : low));
-    }
+    check_within("bernoulli", "a target", low >= 0 ? high : low, 0, 1);
     return per_sample(at::softplus(output) - output * y);  // -log p(y | z) = log(1 + e^z) - y z
   }
 
@@ -167,7 +152,8 @@ class Bernoulli final : public Likelihood {
     return (at::sigmoid(constant) * at::sigmoid(-constant)).sqrt() * z;  // p (1 - p), without cancellation at p = 1
   }
 
-  /// Exactly, nothing cancels, but the terms move with the logits: d log sqrt(p (1 - p)) <= dz / 2.
+  /// In the exact expectation nothing cancels. But each term sqrt(p (1 - p)) moves with the rounding of its logit z, by
+  /// |d log sqrt(p (1 - p))| <= |dz| / 2.
   at::Tensor cancelling_terms(const at::Tensor& output, bool exact) const override {
     if (!exact) return logistic_terms(output);
     const c10::NoGradGuard no_grad;
@@ -183,11 +169,7 @@ class Bernoulli final : public Likelihood {
 
 class Gaussian final : public Likelihood {
  public:
-  explicit Gaussian(double sigma) : sigma_(sigma) {
-    if (!(sigma > 0) || !std::isfinite(sigma)) {
-      throw InvalidArgument(fmt::format("gaussian: sigma = {:g}; expected a positive number", sigma));
-    }
-  }
+  explicit Gaussian(double sigma) : sigma_(sigma) { check_positive("gaussian", "sigma", sigma); }
 
   std::string name() const override { return fmt::format("gaussian({:g})", sigma_); }
 
@@ -221,8 +203,8 @@ class Gaussian final : public Likelihood {
   }
 
  private:
-  /// One operator each way where there is one: for small networks the number of them is what a chain's step costs.
-  /// LibTorch 1.13 has none for the types of half precision.
+  /// One operator forward and one backward: in a chain on a small network, a step costs what its operators are in
+  /// number. LibTorch 1.13 has no mse_loss for the types of half precision.
   static at::Tensor squares(const at::Tensor& output, const at::Tensor& target) {
     const auto type = output.scalar_type();
     if ((type == at::kFloat || type == at::kDouble) && target.scalar_type() == type)
@@ -234,7 +216,7 @@ class Gaussian final : public Likelihood {
   double sigma_;
 };
 
-/// The user's two functions, with the shape of what they return checked.
+/// The user's two functions. The shape of what the loss returns is checked.
 class Custom final : public Likelihood {
  public:
   using Loss = std::function<at::Tensor(const at::Tensor&, const at::Tensor&)>;
@@ -242,28 +224,23 @@ class Custom final : public Likelihood {
 
   Custom(std::string name, Loss loss, Sample sample)
       : name_(std::move(name)), loss_(std::move(loss)), sample_(std::move(sample)) {
-    if (!loss_) throw InvalidArgument("likelihood \"" + name_ + "\": no loss function; expected one");
+    check_given("likelihood", fmt::format("the loss of '{}'", name_), loss_, "a function");
   }
 
   std::string name() const override { return name_; }
 
   at::Tensor loss(const at::Tensor& output, const at::Tensor& target) const override {
     auto result = loss_(output, target);
-    if (!result.defined() || result.dim() != 1 || result.size(0) != output.size(0)) {
-      const std::string found = result.defined() ? c10::str("shape ", result.sizes()) : std::string("nothing");
-      throw InvalidArgument(c10::str("likelihood \"", name_, "\": its loss returned ", found, "; expected [",
-                                     output.size(0), "], one number a sample, not reduced"));
-    }
+    check(result.defined() && result.dim() == 1 && result.size(0) == output.size(0), "likelihood",
+          fmt::format("the loss of '{}'", name_), result, "[{}]: one number a sample, not reduced", output.size(0));
     return result;
   }
 
   bool can_sample() const override { return static_cast<bool>(sample_); }
 
   at::Tensor sample(const at::Tensor& output, at::Generator generator) const override {
-    if (!sample_) {
-      throw InvalidArgument("likelihood \"" + name_ +
-                            "\": it has no sample function, so the true Fisher cannot be read");
-    }
+    check_given("likelihood", fmt::format("the sample function of '{}'", name_), sample_,
+                "one, which the true Fisher needs");
     const c10::NoGradGuard no_grad;
     return sample_(output, std::move(generator));
   }
@@ -277,14 +254,15 @@ class Custom final : public Likelihood {
 }  // namespace
 
 at::Tensor Likelihood::fisher_term(const at::Tensor& output, std::int64_t k) const {
-  throw InvalidArgument(name() + ": no exact expectation of the Fisher for this likelihood");
+  throw_invalid("fisher_term", "the likelihood", fmt::format("'{}'", name()),
+                "categorical(), bernoulli() or gaussian(): it has no closed form for others");
 }
 
 at::Tensor Likelihood::cancelling_terms(const at::Tensor&, bool) const { return {}; }
 
 at::Tensor Likelihood::divergence(const at::Tensor&, const at::Tensor&) const {
-  throw InvalidArgument(name() + ": no closed form of the divergence for this likelihood; expected categorical(), " +
-                        "bernoulli() or gaussian()");
+  throw_invalid("divergence", "the likelihood", fmt::format("'{}'", name()),
+                "categorical(), bernoulli() or gaussian(): it has no closed form for others");
 }
 
 LikelihoodPtr categorical(std::int64_t ignore_index) { return std::make_shared<Categorical>(ignore_index); }

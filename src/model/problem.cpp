@@ -1,18 +1,12 @@
 #include "src/model/problem.hpp"
 
-#include <fmt/format.h>
-
-#include <dds/error.hpp>
-
 #include "src/base/check.hpp"
 
 namespace dds {
 
 void throw_no_forward(std::size_t inputs) {
-  throw InvalidArgument(
-      fmt::format("the model has no forward from {} input tensors to one output tensor; write a "
-                  "dds::Forward for it",
-                  inputs));
+  throw_invalid("forward", "the number of inputs", fmt::format("{}", inputs),
+                "as many as the model's own forward takes, to one tensor: give a dds::Forward for another model");
 }
 
 void check(const Problem& problem, const char* function) {

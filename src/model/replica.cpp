@@ -4,40 +4,39 @@
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
-#include <c10/util/StringUtil.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/nn/module.h>
 
 #include <algorithm>
-#include <dds/error.hpp>
+
+#include "src/base/check.hpp"
 
 namespace dds {
 namespace {
 
+std::string place_of(const at::Tensor& tensor) {
+  return fmt::format("{} on {}", c10::toString(tensor.scalar_type()), tensor.device().str());
+}
+
+/// A vector of weights has one type and one device.
 void check_alike(const at::Tensor& parameter, const at::Tensor& first, const std::string& name) {
   if (parameter.scalar_type() == first.scalar_type() && parameter.device() == first.device()) return;
-  throw InvalidArgument(c10::str("parameter \"", name, "\" is ", parameter.scalar_type(), " on ", parameter.device(),
-                                 "; expected ", first.scalar_type(), " on ", first.device(),
-                                 " as the model's first one"));
+  throw_invalid("model", fmt::format("parameter '{}'", name), place_of(parameter),
+                place_of(first) + ", as the first parameter");
 }
 
 /// Copies `from` into the tensors of the same name of `to`.
 void copy_by_name(const torch::OrderedDict<std::string, at::Tensor>& from,
                   const torch::OrderedDict<std::string, at::Tensor>& to, const std::string& what) {
+  const auto name_of = [&](const std::string& key) { return fmt::format("{} '{}'", what, key); };
   for (const auto& item : to) {
-    if (!from.contains(item.key())) {
-      throw InvalidArgument("factory: its model has a " + what + " \"" + item.key() + "\" that the model lacks");
-    }
+    if (!from.contains(item.key())) throw_invalid("factory", name_of(item.key()), "there", "none, as in the model");
   }
   for (const auto& item : from) {
     const auto* target = to.find(item.key());
-    if (target == nullptr) {
-      throw InvalidArgument("factory: its model lacks the " + what + " \"" + item.key() + "\"");
-    }
-    if (target->sizes() != item.value().sizes()) {
-      throw InvalidArgument(c10::str("factory: its ", what, " \"", item.key(), "\" has shape ", target->sizes(),
-                                     "; expected ", item.value().sizes()));
-    }
+    if (target == nullptr) throw_invalid("factory", name_of(item.key()), "missing", "one, as in the model");
+    check(target->sizes() == item.value().sizes(), "factory", name_of(item.key()), *target, "the model's {}",
+          text_of(item.value()));
     // set_data and not copy_, so that type and device become the model's.
     at::Tensor(*target).set_data(item.value().detach().clone());
   }
@@ -59,14 +58,14 @@ Replica::Replica(std::shared_ptr<torch::nn::Module> module, Forward forward, con
   const auto all = module_->named_parameters();
   for (const auto& name : names) {
     const auto* parameter = all.find(name);
-    if (parameter == nullptr) throw InvalidArgument("the replica of the model lacks the parameter \"" + name + "\"");
+    if (!parameter) throw_invalid("model", fmt::format("parameter '{}'", name), "missing", "one, as in the original");
     const bool seen = std::any_of(parameters_.begin(), parameters_.end(),
                                   [&](const at::Tensor& other) { return other.is_same(*parameter); });
     if (seen) continue;
     if (!parameters_.empty()) check_alike(*parameter, parameters_[0], name);
     parameters_.push_back(*parameter);
   }
-  if (parameters_.empty()) throw InvalidArgument("the model has no floating-point parameter that requires grad");
+  check_not_empty("model", "the set of floating-point parameters that require grad", parameters_, "at least one");
 
   std::vector<at::Tensor> flat;
   for (const auto& parameter : parameters_) flat.push_back(parameter.detach().reshape({-1}));
@@ -111,8 +110,8 @@ std::shared_ptr<torch::nn::Module> clone_model(torch::nn::Module& model) {
 std::shared_ptr<torch::nn::Module> build_model(const std::function<std::shared_ptr<torch::nn::Module>()>& factory,
                                                const torch::nn::Module& model) {
   auto built = factory();
-  if (!built) throw InvalidArgument("factory: it returned no model");
-  if (built.get() == &model) throw InvalidArgument("factory: it returned the model itself; expected a new one");
+  check_given("factory", "its result", built, "a model");
+  if (built.get() == &model) throw_invalid("factory", "its result", "the model itself", "a new one");
   const c10::NoGradGuard no_grad;
   copy_by_name(model.named_parameters(), built->named_parameters(), "parameter");
   copy_by_name(model.named_buffers(), built->named_buffers(), "buffer");

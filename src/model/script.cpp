@@ -1,5 +1,4 @@
 #include <c10/util/Exception.h>
-#include <fmt/format.h>
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/serialization/import.h>
@@ -7,13 +6,14 @@
 
 #include <algorithm>
 #include <array>
-#include <dds/error.hpp>
 #include <dds/script.hpp>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "src/base/check.hpp"
 
 namespace dds {
 namespace {
@@ -85,20 +85,15 @@ at::Tensor run(torch::jit::Module& script, const std::vector<at::Tensor>& inputs
   } catch (const std::runtime_error& error) {
     TORCH_CHECK(false, error.what());
   }
-  if (!output.isTensor()) {
-    throw InvalidArgument(fmt::format("the archive's forward gives a {}, expected one tensor", output.tagKind()));
-  }
+  if (!output.isTensor()) throw_invalid("ScriptModel::forward", "its result", output.tagKind(), "one tensor");
   return output.toTensor();
 }
 
 }  // namespace
 
 ScriptModel script_model(const torch::jit::Module& script) {
-  if (script.parameters().size() == 0) {
-    throw InvalidArgument(
-        "the TorchScript archive has no parameters (torch.jit.freeze makes constants of them): expected one that was "
-        "not frozen");
-  }
+  check(script.parameters().size() > 0, "script_model", "the number of parameters", 0,
+        "at least one: torch.jit.freeze makes constants of them");
   return {
       std::make_shared<ScriptStandIn>(script),
       [copy = script](torch::nn::Module&, const std::vector<at::Tensor>& inputs) mutable { return run(copy, inputs); }};

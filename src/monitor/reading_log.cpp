@@ -68,7 +68,7 @@ void ReadingLog::log_step(ReadingRows& rows) {
       layer.rows.mark(Status::CaptureFailed);
     }
   }
-  for (Signature& signature : read_signatures(rows, options_.signatures(), "step", &follower_.fixed_ranks())) {
+  for (Signature& signature : read_signatures(rows, options_.signatures(), Source::Step, &follower_.fixed_ranks())) {
     try {
       follow(signature, options_.signatures().spectra());
     } catch (...) {

@@ -28,7 +28,8 @@ std::int64_t whole_number(const nlohmann::json& value, std::int64_t least, const
 std::string text_of(const SavedState& state) {
   nlohmann::json ranks = nlohmann::json::array();
   for (const auto& [series, rank] : state.fixed_ranks) {
-    ranks.push_back({series.layer, to_string(series.side), series.source, series.fisher_kind, rank});
+    ranks.push_back({series.layer, to_string(series.side), to_string(series.source),
+                     series.fisher_kind ? to_string(*series.fisher_kind) : "", rank});
   }
   return log::json_text(nlohmann::json{{"steps", state.steps}, {"fixed_ranks", ranks}});
 }
@@ -39,7 +40,10 @@ SavedState saved_state(const std::string& text) {
     SavedState state;
     state.steps = whole_number(json.at("steps"), 0, "steps");
     for (const nlohmann::json& entry : json.at("fixed_ranks")) {
-      const SeriesId series{entry.at(0), side_from_string(entry.at(1).get<std::string>()), entry.at(2), entry.at(3)};
+      SeriesId series{entry.at(0), side_from_string(entry.at(1).get<std::string>()),
+                      source_from_string(entry.at(2).get<std::string>()), std::nullopt};
+      if (const auto kind = entry.at(3).get<std::string>(); !kind.empty())
+        series.fisher_kind = fisher_kind_from_string(kind);
       state.fixed_ranks[series] = whole_number(entry.at(4), 1, fmt::format("the fixed rank of {}", to_string(series)));
     }
     return state;

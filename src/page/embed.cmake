@@ -13,7 +13,8 @@ function(dds_embed target namespace name)
   list(JOIN lines "\"\n    \"" DDS_ASSET_INCBIN)
   set(source ${CMAKE_CURRENT_BINARY_DIR}/${target}_${name}.cpp)
   configure_file(${CMAKE_CURRENT_FUNCTION_LIST_DIR}/asset.cpp.in ${source} @ONLY)
-  set_source_files_properties(${source} PROPERTIES OBJECT_DEPENDS "${files}" SKIP_PRECOMPILE_HEADERS ON)
+  set_source_files_properties(${source} PROPERTIES OBJECT_DEPENDS "${files}"
+    SKIP_PRECOMPILE_HEADERS ON SKIP_UNITY_BUILD_INCLUSION ON)
   target_sources(${target} PRIVATE ${source})
 endfunction()
 
@@ -28,14 +29,15 @@ set(DDS_PLOTLY_JS ${DDS_PLOTLY_DEFAULT} CACHE FILEPATH
 
 # dds_embed_plotly(TARGET NAMESPACE): the same for the chart library, as the function plotly().
 function(dds_embed_plotly target namespace)
-  if(DDS_PLOTLY_JS STREQUAL DDS_PLOTLY_OWN AND NOT EXISTS ${DDS_PLOTLY_JS})
-    # In a project that takes the library in as a folder nobody ran its scripts before.
+  if(DDS_DOWNLOAD AND DDS_PLOTLY_JS STREQUAL DDS_PLOTLY_OWN AND NOT EXISTS ${DDS_PLOTLY_JS})
     execute_process(COMMAND bash -euo pipefail -c [[. "$0"; mkdir -p "$deps"; choose_plotly]]
       ${PROJECT_SOURCE_DIR}/src/setup/setup.sh)
   endif()
   if(NOT EXISTS ${DDS_PLOTLY_JS})
-    message(FATAL_ERROR "DDS_PLOTLY_JS=${DDS_PLOTLY_JS} does not exist: give the path of plotly.min.js; after "
-      "`pip install --no-deps --target DIR plotly` it is DIR/plotly/package_data/plotly.min.js")
+    message(FATAL_ERROR "There is no ${DDS_PLOTLY_JS}, the chart library that goes into the library's pages. Either\n"
+      "  -DDDS_DOWNLOAD=ON lets this configuration fetch it once, with pip, or\n"
+      "  -DDDS_PLOTLY_JS=/path/to/plotly.min.js names one: after `pip install --no-deps --target DIR plotly` it is "
+      "DIR/plotly/package_data/plotly.min.js.\n")
   endif()
   dds_embed(${target} ${namespace} plotly ${DDS_PLOTLY_JS})
 endfunction()

@@ -74,20 +74,20 @@ class CheckpointReading {
         throw InvalidArgument(fmt::format(
             "read: the empirical Fisher needs targets, and the probe has none (likelihood {})", likelihood_.name()));
       }
-      return {FisherLabels::Empirical, 1};
+      return {FisherKind::Empirical, 1};
     }
-    if (const std::int64_t terms = likelihood_.fisher_terms(output); terms > 0) return {FisherLabels::Exact, terms};
-    return {FisherLabels::Sampled, options_.draws()};
+    if (const std::int64_t terms = likelihood_.fisher_terms(output); terms > 0) return {FisherKind::Exact, terms};
+    return {FisherKind(FisherKind::Sampled, options_.draws()), options_.draws()};
   }
 
   /// Per-sample scalars of backward pass k, whose gradients are the rows of the Fisher side.
   at::Tensor term(const at::Tensor& output, const at::Tensor& targets, std::int64_t k) {
-    switch (labels_->kind) {
-      case FisherLabels::Exact:
+    switch (labels_->kind.labels) {
+      case FisherKind::Exact:
         return likelihood_.fisher_term(output, k);
-      case FisherLabels::Empirical:
+      case FisherKind::Empirical:
         return likelihood_.loss(output, targets);
-      case FisherLabels::Sampled:
+      case FisherKind::Sampled:
         break;
     }
     at::Tensor drawn;
@@ -121,7 +121,7 @@ class CheckpointReading {
   /// All backward passes of a batch, of which `first` is the first one's term.
   void backward(const at::Tensor& output, const at::Tensor& targets, at::Tensor first, Captured& captured,
                 double share) {
-    const bool exact = labels_->kind == FisherLabels::Exact;
+    const bool exact = labels_->kind.labels == FisherKind::Exact;
     const at::Tensor terms = likelihood_.cancelling_terms(output.detach(), exact);
     at::Tensor squares = at::zeros({}, output.options().dtype(at::kDouble).requires_grad(false));
     std::vector<at::Tensor> inputs = parameters_;

@@ -22,9 +22,9 @@ void check(const ReadOptions& options) {
 
 std::vector<Signature> signatures_of(const ReadingRows& rows, const ReadOptions& options,
                                      const FixedRanks* fixed_ranks) {
-  std::vector<Signature> signatures = read_signatures(rows, options.signatures(), "read", fixed_ranks);
+  std::vector<Signature> signatures = read_signatures(rows, options.signatures(), Source::Read, fixed_ranks);
   for (Signature& signature : signatures) {
-    if (options.fp64() && !signature.dtype.empty() && signature.dtype != c10::toString(at::kDouble)) {
+    if (options.fp64() && signature.dtype && signature.dtype != at::kDouble) {
       signature.status |= Status::Fp64Unavailable;
     }
   }

@@ -19,12 +19,12 @@ void SignatureBatch::add(const LayerRows& layer, Side side, Signature like, std:
   signature.layer = layer.layer();
   signature.kind = layer.kind();
   signature.side = side;
-  signature.row_mode = layer.expanded() ? "expand" : "sample";
   signature.calls = rows.calls;
   signature.backwards = side == Side::Fisher ? layer.backwards() : 0;
   signature.status |= rows.status;
   if (!layer.ran()) signature.status |= layer.missing();
   if (rows.factor) {
+    signature.row_mode = layer.expanded() ? RowMode::Expand : RowMode::Sample;
     signature.rows = rows.factor->rows() / terms;
     signature.width = rows.factor->width();
     signature.structural_bound = rows.bound;
@@ -89,8 +89,8 @@ std::vector<Signature> SignatureBatch::read() {
   return signatures;
 }
 
-std::vector<Signature> read_signatures(const ReadingRows& rows, const SignatureOptions& options,
-                                       const std::string& source, const FixedRanks* known) {
+std::vector<Signature> read_signatures(const ReadingRows& rows, const SignatureOptions& options, Source source,
+                                       const FixedRanks* known) {
   SignatureBatch batch(options, known);
   for (const ReadingRows::Layer& layer : rows.layers) {
     for (const Side side : options.sides()) {
@@ -101,7 +101,7 @@ std::vector<Signature> read_signatures(const ReadingRows& rows, const SignatureO
         batch.add(layer.rows, side, std::move(like));
         continue;
       }
-      like.fisher_kind = rows.labels.name();
+      like.fisher_kind = rows.labels.kind;
       like.reduction = layer.targets > 0 ? fmt::format("{}:{}", layer.reduction, layer.targets) : layer.reduction;
       batch.add(layer.rows, side, std::move(like), rows.labels.terms(), layer.cancellation);
     }

@@ -48,7 +48,7 @@ class SignatureBatch {
 
 /// The signatures of all layers and sides of a reading, which must be reduced. `source`: Signature::source. `known`: as
 /// SignatureBatch has it.
-std::vector<Signature> read_signatures(const ReadingRows& rows, const SignatureOptions& options,
-                                       const std::string& source, const FixedRanks* known = nullptr);
+std::vector<Signature> read_signatures(const ReadingRows& rows, const SignatureOptions& options, Source source,
+                                       const FixedRanks* known = nullptr);
 
 }  // namespace dds

@@ -48,7 +48,7 @@ class RowsMessage {
       note(
           fmt::format("a rank read the Fisher side {} in {} passes, another one {} in {}; expected the same "
                       "likelihood and options on all",
-                      labels.name(), labels.passes, rows_.labels.name(), rows_.labels.passes));
+                      to_string(labels.kind), labels.passes, to_string(rows_.labels.kind), rows_.labels.passes));
       return;
     }
     try {

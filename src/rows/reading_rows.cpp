@@ -1,23 +1,9 @@
 #include "src/rows/reading_rows.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <utility>
 
 namespace dds {
-
-std::string FisherLabels::name() const {
-  switch (kind) {
-    case Exact:
-      return "exact";
-    case Sampled:
-      return fmt::format("sampled:{}", passes);
-    case Empirical:
-      break;
-  }
-  return "empirical";
-}
 
 void ReadingRows::Layer::merge(const Layer& other) {
   rows.merge(other.rows);

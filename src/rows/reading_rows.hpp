@@ -13,17 +13,11 @@ namespace dds {
 
 /// The labels that the losses were taken with, whose gradients are the rows of the Fisher side.
 struct FisherLabels {
-  enum Kind {
-    Exact,      ///< all of them: a row for each term of the exact expectation over the model's own distribution
-    Sampled,    ///< drawn from the model's own distribution
-    Empirical,  ///< the data's
-  } kind = Empirical;
+  FisherKind kind = FisherKind::Empirical;
   std::int64_t passes = 1;  ///< backward passes through each batch: the terms of the expectation, or the draws
 
   /// Rows that make up the expectation of one.
-  std::int64_t terms() const { return kind == Exact ? passes : 1; }
-  /// "exact", "sampled:4", "empirical": Signature::fisher_kind.
-  std::string name() const;
+  std::int64_t terms() const { return kind.labels == FisherKind::Exact ? passes : 1; }
 
   friend bool operator==(const FisherLabels&, const FisherLabels&) = default;
 };

@@ -112,13 +112,14 @@ Cancellation unpack_cancellation(Parcel& parcel) {
 }
 
 void pack(const FisherLabels& labels, Parcel& parcel) {
-  parcel.put(labels.kind);
+  parcel.put(labels.kind.labels);
   parcel.put(labels.passes);
 }
 
 FisherLabels unpack_labels(Parcel& parcel) {
-  const auto kind = parcel.take_up_to(FisherLabels::Empirical);
-  return {kind, parcel.take_tally()};
+  const auto labels = parcel.take_up_to(FisherKind::Sampled);
+  const std::int64_t passes = parcel.take_tally();
+  return {FisherKind(labels, labels == FisherKind::Sampled ? passes : 0), passes};
 }
 
 void pack(const ReadingRows::Layer& layer, Parcel& parcel) {

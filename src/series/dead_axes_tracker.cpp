@@ -1,27 +1,23 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <dds/dead_axes_tracker.hpp>
 #include <dds/directions.hpp>
-#include <dds/error.hpp>
+
+#include "src/base/check.hpp"
 
 namespace dds {
 
 DeadAxesTracker::DeadAxesTracker(double threshold) : threshold_(threshold) {
-  if (!(threshold > 0 && threshold <= std::acos(0.0))) {
-    throw InvalidArgument(fmt::format("DeadAxesTracker: threshold is {}, expected within (0, pi/2]", threshold));
-  }
+  check(threshold > 0 && threshold <= std::acos(0.0), "DeadAxesTracker", "threshold", threshold,
+        "above 0 and at most pi/2");
 }
 
 std::optional<DeadAxesChange> DeadAxesTracker::add(const Signature& signature) {
   if (signature.status.no_numbers()) return std::nullopt;
   const SeriesId series = series_of(signature);
   if (!signature.dead_axes.defined()) {
-    throw InvalidArgument(
-        fmt::format("DeadAxesTracker: the reading of {} at step {} has no dead axes, expected one made "
-                    "with SignatureOptions::dead_axes",
-                    to_string(series), signature.step));
+    throw_invalid("DeadAxesTracker::add", fmt::format("dead_axes of {} at step {}", to_string(series), signature.step),
+                  "undefined", "a reading made with SignatureOptions::dead_axes");
   }
   const auto known = last_.find(series);
   const bool comparable = known != last_.end() && known->second.axes.size(1) == signature.dead_axes.size(1);

@@ -7,7 +7,7 @@
 namespace dds {
 
 TriangularWindow::TriangularWindow(std::int64_t capacity) : capacity_(capacity) {
-  check_at_least<std::int64_t>("TriangularWindow", "capacity", capacity, 1);
+  check_at_least("TriangularWindow", "capacity", capacity, 1);
 }
 
 TriangularWindow::Part TriangularWindow::joined(const Part& a, const Part& b) {
@@ -15,7 +15,7 @@ TriangularWindow::Part TriangularWindow::joined(const Part& a, const Part& b) {
 }
 
 void TriangularWindow::push(const TriangularAccumulator& accumulator) {
-  check_at_least<std::int64_t>("TriangularWindow::push", "rows of the accumulator", accumulator.rows(), 1);
+  check_at_least("TriangularWindow::push", "the number of rows", accumulator.rows(), 1);
   const at::NoGradGuard no_grad;
   if (width_ != accumulator.width_ || device_ != accumulator.device_) {
     older_.clear();
@@ -38,7 +38,7 @@ void TriangularWindow::push(const TriangularAccumulator& accumulator) {
 }
 
 TriangularAccumulator TriangularWindow::all() const {
-  check_at_least<std::int64_t>("TriangularWindow::all", "size", size(), 1);
+  check_at_least("TriangularWindow::all", "size", size(), 1);
   const at::NoGradGuard no_grad;
   const Part part = older_.empty() ? *sum_ : sum_ ? joined(older_.back(), *sum_) : older_.back();
   return TriangularAccumulator::from_factor(part.rows, part.node.factor, part.node.exponent);

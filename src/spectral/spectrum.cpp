@@ -211,8 +211,10 @@ double noise_floor(c10::ScalarType dtype, std::int64_t rows, std::int64_t width,
 void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& signature) {
   signature.rows = spectrum.divisor;
   signature.width = spectrum.width;
-  signature.dtype = c10::toString(dtype);
-  signature.structural_bound = std::min({signature.structural_bound, spectrum.rows, spectrum.width});
+  signature.dtype = dtype;
+  const std::int64_t largest = std::min(spectrum.rows, spectrum.width);
+  const std::int64_t bound = std::min(signature.structural_bound.value_or(largest), largest);
+  signature.structural_bound = bound;
   if (!spectrum.finite) {
     signature.status |= Status::NonFinite;
     return;
@@ -228,7 +230,7 @@ void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& si
   signature.floor = unscaled(floor);
   signature.at_floor = sigma.back() <= floor;
   signature.rank = static_cast<std::int64_t>(rank);
-  signature.dead_directions = std::max<std::int64_t>(0, signature.structural_bound - signature.rank);
+  signature.dead_directions = std::max<std::int64_t>(0, bound - *signature.rank);
   if (rank == 0) {
     signature.status |= sigma.front() > 0 ? Status::BelowFloor : Status::Zero;
     return;
@@ -255,7 +257,10 @@ at::Tensor dead_axes(const Spectrum& spectrum, const Signature& signature) {
     throw InvalidArgument(
         "dead_axes: the spectrum was read without vectors, expected read_spectrum(..., vectors = true)");
   }
-  return spectrum.right.narrow(0, signature.rank, spectrum.width - signature.rank);
+  if (!signature.rank) {
+    throw InvalidArgument("dead_axes: the signature has no rank, expected one that read_numbers filled in");
+  }
+  return spectrum.right.narrow(0, *signature.rank, spectrum.width - *signature.rank);
 }
 
 }  // namespace dds

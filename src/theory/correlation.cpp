@@ -1,33 +1,19 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <dds/correlation.hpp>
-#include <dds/error.hpp>
 #include <numeric>
 #include <vector>
 
+#include "src/base/check.hpp"
 #include "src/theory/quantile.hpp"
 
 namespace dds {
 namespace {
 
-void check_confidence(double confidence) {
-  if (!(confidence > 0 && confidence < 1)) {
-    throw InvalidArgument(
-        fmt::format("rank correlation: confidence = {}, expected a number between 0 and 1", confidence));
-  }
-}
-
-void check_series(std::string_view name, std::span<const double> series, std::size_t expected) {
-  if (series.size() != expected) {
-    throw InvalidArgument(fmt::format("rank correlation: {} has {} values, x has {}", name, series.size(), expected));
-  }
-  const auto bad = std::find_if_not(series.begin(), series.end(), [](double value) { return std::isfinite(value); });
-  if (bad != series.end()) {
-    throw InvalidArgument(
-        fmt::format("rank correlation: {}[{}] = {}, expected a finite number", name, bad - series.begin(), *bad));
-  }
+void check_series(std::string_view function, std::string_view name, std::span<const double> series,
+                  std::span<const double> x) {
+  check_as_many(function, name, series.size(), "x", x.size());
+  check_finite(function, name, series);
 }
 
 /// Twice the mid-rank of every value less its mean, 2 rank - (n + 1): whole numbers, so that the sums below are exact.
@@ -65,9 +51,9 @@ RankCorrelation with_interval(std::int64_t n, double rho, std::int64_t degrees, 
 }  // namespace
 
 RankCorrelation spearman(std::span<const double> x, std::span<const double> y, double confidence) {
-  check_confidence(confidence);
-  check_series("x", x, x.size());
-  check_series("y", y, x.size());
+  check_between("spearman", "confidence", confidence, 0, 1);
+  check_series("spearman", "x", x, x);
+  check_series("spearman", "y", y, x);
   const auto n = static_cast<std::int64_t>(x.size());
   if (n < kMinCorrelationPairs) return {n, {}, {}, {}};
   const auto rho = rho_of(centred_ranks(x), centred_ranks(y));
@@ -76,10 +62,10 @@ RankCorrelation spearman(std::span<const double> x, std::span<const double> y, d
 
 RankCorrelation partial_spearman(std::span<const double> x, std::span<const double> y, std::span<const double> trend,
                                  double confidence) {
-  check_confidence(confidence);
-  check_series("x", x, x.size());
-  check_series("y", y, x.size());
-  check_series("trend", trend, x.size());
+  check_between("partial_spearman", "confidence", confidence, 0, 1);
+  check_series("partial_spearman", "x", x, x);
+  check_series("partial_spearman", "y", y, x);
+  check_series("partial_spearman", "trend", trend, x);
   const auto n = static_cast<std::int64_t>(x.size());
   const RankCorrelation undefined{n, {}, {}, {}};
   if (n < kMinCorrelationPairs) return undefined;

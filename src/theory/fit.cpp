@@ -1,33 +1,19 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
-#include <dds/error.hpp>
 #include <dds/fit.hpp>
 #include <numeric>
-#include <string_view>
 #include <vector>
 
+#include "src/base/check.hpp"
 #include "src/theory/quantile.hpp"
 
 namespace dds {
 namespace {
 
-constexpr std::size_t kLeastPoints = 5;  // three degrees of freedom for a line
-constexpr std::size_t kLeastValues = 4;  // and for a mean
+// Three degrees of freedom.
+constexpr std::size_t kLeastPoints = 5;  // of a line
+constexpr std::size_t kLeastValues = 4;  // of a mean
 constexpr double kLargestAutocorrelation = 0.9;
-
-void check_confidence(std::string_view what, double confidence) {
-  if (!(confidence > 0 && confidence < 1))
-    throw InvalidArgument(fmt::format("{}: confidence = {}, expected a number between 0 and 1", what, confidence));
-}
-
-void check_finite(std::string_view what, std::string_view name, std::span<const double> values) {
-  const auto bad = std::find_if_not(values.begin(), values.end(), [](double value) { return std::isfinite(value); });
-  if (bad != values.end())
-    throw InvalidArgument(
-        fmt::format("{}: {}[{}] = {}, expected a finite number", what, name, bad - values.begin(), *bad));
-}
 
 double mean_of(std::span<const double> values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
@@ -44,11 +30,9 @@ double autocorrelation(const std::vector<double>& residuals, double squares) {
 }  // namespace
 
 LineFit fit_line(std::span<const double> x, std::span<const double> y, double confidence) {
-  check_confidence("fit_line", confidence);
-  if (x.size() != y.size())
-    throw InvalidArgument(fmt::format("fit_line: x has {} values and y {}, expected as many", x.size(), y.size()));
-  if (x.size() < kLeastPoints)
-    throw InvalidArgument(fmt::format("fit_line: {} points, expected at least {}", x.size(), kLeastPoints));
+  check_between("fit_line", "confidence", confidence, 0, 1);
+  check_as_many("fit_line", "y", y.size(), "x", x.size());
+  check_at_least("fit_line", "the size of x", x.size(), kLeastPoints);
   check_finite("fit_line", "x", x);
   check_finite("fit_line", "y", y);
 
@@ -58,7 +42,7 @@ LineFit fit_line(std::span<const double> x, std::span<const double> y, double co
     xx += (x[i] - centre_x) * (x[i] - centre_x);
     xy += (x[i] - centre_x) * (y[i] - centre_y);
   }
-  if (!(xx > 0)) throw InvalidArgument(fmt::format("fit_line: every x is {}, expected different ones", x[0]));
+  check(xx > 0, "fit_line", "every x", x[0], "different ones");
 
   LineFit fit;
   fit.n = static_cast<std::int64_t>(x.size());
@@ -78,9 +62,8 @@ LineFit fit_line(std::span<const double> x, std::span<const double> y, double co
 }
 
 MeanEstimate estimate_mean(std::span<const double> values, double confidence) {
-  check_confidence("estimate_mean", confidence);
-  if (values.size() < kLeastValues)
-    throw InvalidArgument(fmt::format("estimate_mean: {} values, expected at least {}", values.size(), kLeastValues));
+  check_between("estimate_mean", "confidence", confidence, 0, 1);
+  check_at_least("estimate_mean", "the size of values", values.size(), kLeastValues);
   check_finite("estimate_mean", "values", values);
   const double n = static_cast<double>(values.size());
   MeanEstimate estimate;

@@ -1,10 +1,9 @@
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <dds/error.hpp>
 #include <dds/learning_coefficient.hpp>
 #include <string_view>
 #include <vector>
+
+#include "src/base/check.hpp"
 
 namespace dds {
 namespace {
@@ -12,15 +11,12 @@ namespace {
 constexpr std::int64_t kLargest = 1 << 20;  // of a width or an exponent: products of two, times 1000^2, fit 64 bits
 constexpr std::size_t kMostWidths = 1001;
 
-void check_widths(std::string_view what, std::span<const std::int64_t> widths, std::int64_t rank) {
+void check_widths(std::string_view function, std::span<const std::int64_t> widths, std::int64_t rank) {
   for (std::size_t i = 0; i < widths.size(); ++i) {
-    if (widths[i] < 1 || widths[i] > kLargest)
-      throw InvalidArgument(fmt::format("{}: width {} is {}, expected 1 to {}", what, i, widths[i], kLargest));
+    check_within(function, fmt::format("width {}", i), widths[i], 1, kLargest);
   }
   const std::int64_t smallest = *std::min_element(widths.begin(), widths.end());
-  if (rank < 0 || rank > smallest)
-    throw InvalidArgument(
-        fmt::format("{}: rank = {}, expected 0 to the smallest width, which is {}", what, rank, smallest));
+  check(rank >= 0 && rank <= smallest, function, "rank", rank, "0 to the smallest width, which is {}", smallest);
 }
 
 /// Every lambda here is a multiple of 1/2 and below 2^52.
@@ -31,23 +27,19 @@ LearningCoefficient from_halves(std::int64_t twice_lambda, std::int64_t multipli
 }  // namespace
 
 LearningCoefficient regular_coefficient(std::int64_t parameters) {
-  if (parameters < 0)
-    throw InvalidArgument(fmt::format("regular_coefficient: {} parameters, expected 0 or more", parameters));
+  check_at_least("regular_coefficient", "parameters", parameters, 0);
   return {static_cast<double>(parameters) / 2, 1};
 }
 
 LearningCoefficient normal_crossing_coefficient(std::span<const std::int64_t> k, std::span<const std::int64_t> h) {
-  constexpr const char* kWhat = "normal_crossing_coefficient";
-  if (!h.empty() && h.size() != k.size())
-    throw InvalidArgument(
-        fmt::format("{}: h has {} values and k {}, expected as many or none", kWhat, h.size(), k.size()));
+  constexpr auto kWho = "normal_crossing_coefficient";
+  if (!h.empty()) check_as_many(kWho, "h", h.size(), "k", k.size());
   // The smallest (h_i + 1) / (2 k_i) so far.
   std::int64_t numerator = 0, denominator = 0, attained = 0;
   for (std::size_t i = 0; i < k.size(); ++i) {
     const std::int64_t jacobian = h.empty() ? 0 : h[i];
-    if (k[i] < 0 || k[i] > kLargest || jacobian < 0 || jacobian > kLargest)
-      throw InvalidArgument(
-          fmt::format("{}: k[{}] = {} and h[{}] = {}, expected 0 to {}", kWhat, i, k[i], i, jacobian, kLargest));
+    check_within(kWho, fmt::format("k[{}]", i), k[i], 0, kLargest);
+    check_within(kWho, fmt::format("h[{}]", i), jacobian, 0, kLargest);
     if (k[i] == 0) continue;
     const std::int64_t difference = attained == 0 ? -1 : (jacobian + 1) * denominator - numerator * 2 * k[i];
     if (difference > 0) continue;
@@ -55,8 +47,7 @@ LearningCoefficient normal_crossing_coefficient(std::span<const std::int64_t> k,
     numerator = jacobian + 1;
     denominator = 2 * k[i];
   }
-  if (attained == 0)
-    throw InvalidArgument(fmt::format("{}: all {} exponents k are 0, expected one that is not", kWhat, k.size()));
+  check(attained > 0, kWho, "every k", 0, "at least one that is not");
   return {static_cast<double>(numerator) / static_cast<double>(denominator), attained};
 }
 
@@ -88,10 +79,9 @@ LearningCoefficient reduced_rank_coefficient(std::int64_t inputs, std::int64_t h
 }
 
 LearningCoefficient deep_linear_coefficient(std::span<const std::int64_t> widths, std::int64_t rank) {
-  constexpr const char* kWhat = "deep_linear_coefficient";
-  if (widths.size() < 2 || widths.size() > kMostWidths)
-    throw InvalidArgument(fmt::format("{}: {} widths, expected 2 to {}", kWhat, widths.size(), kMostWidths));
-  check_widths(kWhat, widths, rank);
+  constexpr auto kWho = "deep_linear_coefficient";
+  check_within(kWho, "the number of widths", widths.size(), 2, kMostWidths);
+  check_widths(kWho, widths, rank);
   std::vector<std::int64_t> d(widths.begin(), widths.end());
   for (std::int64_t& width : d) width -= rank;
   std::sort(d.begin(), d.end());

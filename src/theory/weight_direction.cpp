@@ -1,18 +1,17 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <torch/nn/module.h>
 
 #include <algorithm>
-#include <dds/error.hpp>
 #include <dds/recorder.hpp>
 #include <dds/weight_direction.hpp>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "src/base/check.hpp"
 #include "src/model/guard.hpp"
 #include "src/model/problem.hpp"
 #include "src/model/replica.hpp"
@@ -40,16 +39,11 @@ at::Tensor flattened(const torch::nn::Module& model, const std::vector<std::stri
     const auto place = std::find_if(order.begin(), order.end(),
                                     [&](const at::Tensor& other) { return parameter && other.is_same(*parameter); });
     if (place == order.end()) {
-      throw InvalidArgument(
-          fmt::format("direction_order: the direction names \"{}\", expected of {}", name, fmt::join(names, ", ")));
+      throw_invalid("direction_order", "a parameter of the direction", fmt::format("'{}'", name),
+                    fmt::format("one of {}", fmt::join(names, ", ")));
     }
-    if (!part.defined() || part.sizes() != parameter->sizes() || !part.is_floating_point()) {
-      throw InvalidArgument(fmt::format("direction_order: the direction of \"{}\" is {}, expected floating [{}]", name,
-                                        part.defined() ? fmt::format("{} [{}]", c10::toString(part.scalar_type()),
-                                                                     fmt::join(part.sizes().vec(), ", "))
-                                                       : "undefined",
-                                        fmt::join(parameter->sizes().vec(), ", ")));
-    }
+    check(part.defined() && part.sizes() == parameter->sizes() && part.is_floating_point(), "direction_order",
+          fmt::format("the direction of '{}'", name), part, "floating {}", text_of(parameter->sizes()));
     parts[place - order.begin()].add_(part.detach().to(at::kCPU, at::kDouble).reshape({-1}));
   }
   return at::cat(parts);
@@ -105,7 +99,7 @@ DirectionOrder direction_order(const Problem& problem, const WeightDirection& di
   check(problem, "direction_order");
   torch::nn::Module& model = problem.model;
   const std::vector<std::string> names = trainable_parameters(model);
-  if (names.empty()) throw InvalidArgument("direction_order: the model has no floating parameter that requires grad");
+  check_not_empty("direction_order", "the set of parameters that require grad", names, "at least one");
   const at::Tensor flat = flattened(model, names, direction);
   std::vector<at::Tensor> inputs = problem.data.inputs;
   for (at::Tensor& input : inputs) {

@@ -23,13 +23,6 @@ std::optional<double> minus(std::optional<double> b, std::optional<double> a) {
   return a && b ? std::optional(*b - *a) : std::nullopt;
 }
 
-std::optional<std::int64_t> dead(const Signature& s) {
-  return s.sigma_max ? std::optional(s.dead_directions) : std::nullopt;
-}
-
-/// log10 of lambda_min+ as a share of the trace.
-std::optional<double> share(const Signature& s) { return minus(s.log10_lambda_min_plus, s.log10_trace); }
-
 std::string change(std::optional<double> value) { return value ? fmt::format("{:+.3g}", *value) : "-"; }
 
 using Series = std::map<SeriesId, std::map<std::int64_t, const Signature*>>;
@@ -75,10 +68,11 @@ void compare_signatures(const log::Run& a, const log::Run& b, std::int64_t last)
       continue;
     }
     const Signature &x = *steps.at(*step), &y = *other->second.at(*step);
-    const auto with_mark = [](const Signature& s) { return show(s.sigma_min) + (s.at_floor ? "*" : " "); };
-    table.add({to_string(id), std::to_string(*step), with_mark(x), with_mark(y), show(x.log10_lambda_min_plus),
-               show(y.log10_lambda_min_plus), change(minus(y.log10_lambda_min_plus, x.log10_lambda_min_plus)),
-               change(minus(share(y), share(x))), show(dead(x)), show(dead(y))});
+    table.add({to_string(id), std::to_string(*step), sigma_min_text(x), sigma_min_text(y),
+               show(x.log10_lambda_min_plus), show(y.log10_lambda_min_plus),
+               change(minus(y.log10_lambda_min_plus, x.log10_lambda_min_plus)),
+               change(minus(y.log10_lambda_share(), x.log10_lambda_share())), show(x.dead_directions),
+               show(y.dead_directions)});
   }
   if (!table.empty()) fmt::print("{}{}* at the floor: rounding noise\n\n", heading("Signatures"), table.text());
   print_unmatched(of_a, of_b, "A");

@@ -178,7 +178,7 @@ Torch torch_at(const fs::path& folder_or_library) {
   fs::path library = folder_or_library;
   if (fs::is_directory(library)) library = library / "lib" / attach::kTorchLibrary;
   if (!fs::exists(library)) {
-    throw_invalid("attach", "LibTorch", folder_or_library.string(),
+    throw_invalid("attach", "LibTorch", value_text(folder_or_library.string()),
                   fmt::format("the torch folder of a wheel, with lib/{} in it", attach::kTorchLibrary));
   }
   Torch torch{fs::canonical(library), ""};

@@ -56,8 +56,8 @@ constexpr std::array kObservables = {
     Observable{"lambda_min_plus", "log10 lambda_min+",
                [](const Signature& s) { return s.log10_lambda_min_plus.value_or(kNan); }, nullptr, "[*:*]", nullptr},
     Observable{"dead_directions", "dead directions",
-               [](const Signature& s) { return s.sigma_max ? static_cast<double>(s.dead_directions) : kNan; }, nullptr,
-               "[0:1<*]", "(0 '#e9ecf1', 1 '#c04a00')"},
+               [](const Signature& s) { return s.dead_directions ? static_cast<double>(*s.dead_directions) : kNan; },
+               nullptr, "[0:1<*]", "(0 '#e9ecf1', 1 '#c04a00')"},
 };
 
 /// Axes below and at the left, in the colours of the report.
@@ -94,7 +94,7 @@ class Script {
       steps_.insert(s.step);
     }
     auto& drawn = readings_.emplace_back();
-    for (const char* source : {"read", "step"}) {
+    for (const Source source : {Source::Read, Source::Step}) {
       for (auto& [id, steps] : series) {
         if (id.source == source) drawn.try_emplace({id.layer, id.side}, std::move(steps));  // the first stays
       }

@@ -50,7 +50,8 @@ std::vector<Side> sides_of(const Options& options, bool with_likelihood) {
   for (const std::string& side : options.sides) sides.push_back(side_from_string(side));
   if (sides.empty()) return with_likelihood ? SignatureOptions().sides() : std::vector<Side>{Side::Activation};
   if (!with_likelihood && std::find(sides.begin(), sides.end(), Side::Fisher) != sides.end())
-    throw_invalid("read", "--side", "fisher", "activation or input, where neither --likelihood nor targets tell more");
+    throw_invalid("read", "--side", value_text("fisher"),
+                  "activation or input, where neither --likelihood nor targets tell more");
   return sides;
 }
 
@@ -58,13 +59,10 @@ std::string text_of(const std::vector<Signature>& signatures) {
   Table table({"<layer", "<kind", "<side", "<fisher", "rows", "width", "sigma_max", "sigma_min", "floor",
                "log10 lambda_min+", "log det+", "rank", "bound", "dead", "<status"});
   for (const Signature& s : signatures) {
-    const bool numbers = s.sigma_max.has_value();
-    const auto count = [&](std::int64_t value) { return numbers ? std::to_string(value) : "-"; };
-    table.add({s.layer, s.kind, std::string(to_string(s.side)), s.fisher_kind.empty() ? "-" : s.fisher_kind,
-               std::to_string(s.rows), std::to_string(s.width), show(s.sigma_max),
-               show(s.sigma_min) + (numbers && s.at_floor ? "*" : " "), show(s.floor), show(s.log10_lambda_min_plus),
-               show(s.logdet_plus), count(s.rank), count(s.structural_bound), count(s.dead_directions),
-               to_string(s.status)});
+    table.add({s.layer, s.kind, std::string(to_string(s.side)), s.fisher_kind ? to_string(*s.fisher_kind) : "-",
+               show(s.rows), show(s.width), show(s.sigma_max), sigma_min_text(s), show(s.floor),
+               show(s.log10_lambda_min_plus), show(s.logdet_plus), show(s.rank), show(s.structural_bound),
+               show(s.dead_directions), to_string(s.status)});
   }
   return table.text();
 }
@@ -101,7 +99,7 @@ void read_model(const Options& options) {
   fmt::print("{} samples, likelihood {}\n\n{}", data.size(),
              likelihood ? likelihood->name() : "none (only the forward pass is read; see --likelihood)",
              text_of(signatures));
-  if (std::any_of(signatures.begin(), signatures.end(), [](const Signature& s) { return s.at_floor; }))
+  if (std::any_of(signatures.begin(), signatures.end(), [](const Signature& s) { return s.at_floor == true; }))
     fmt::print("\n* sigma_min is at or below the floor: rounding noise\n");
 }
 

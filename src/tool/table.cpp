@@ -64,6 +64,10 @@ std::string show(std::optional<double> value) { return value ? show(*value) : "-
 
 std::string show(std::optional<std::int64_t> value) { return value ? std::to_string(*value) : "-"; }
 
+std::string sigma_min_text(const Signature& signature) {
+  return show(signature.sigma_min) + (signature.at_floor.value_or(false) ? "*" : " ");
+}
+
 std::string heading(const std::string& title) {
   return fmt::format("{}\n{}\n", title, std::string(length(title), '-'));
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <dds/signature.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -31,6 +32,9 @@ class Table {
 std::string show(double value);
 std::string show(std::optional<double> value);
 std::string show(std::optional<std::int64_t> value);
+
+/// sigma_min, with '*' behind it where it is at the floor, else a space.
+std::string sigma_min_text(const Signature& signature);
 
 /// A title with a line under it.
 std::string heading(const std::string& title);

@@ -63,13 +63,9 @@ std::string screen_of(const log::Run& run) {
   Table table({"<layer", "<side", "<source", "step", "sigma_min", "log10 lambda_min+", "log det+ / rank", "rank",
                "bound", "dead", "<status"});
   for (const Signature* s : last_readings(run)) {
-    const bool numbers = s->sigma_max.has_value();
-    const auto count = [&](std::int64_t value) { return numbers ? std::to_string(value) : "-"; };
-    const auto volume =
-        s->logdet_plus && s->rank > 0 ? std::optional(*s->logdet_plus / static_cast<double>(s->rank)) : std::nullopt;
-    table.add({s->layer, std::string(to_string(s->side)), s->source, std::to_string(s->step),
-               show(s->sigma_min) + (numbers && s->at_floor ? "*" : " "), show(s->log10_lambda_min_plus), show(volume),
-               count(s->rank), count(s->structural_bound), count(s->dead_directions), to_string(s->status)});
+    table.add({s->layer, std::string(to_string(s->side)), std::string(to_string(s->source)), std::to_string(s->step),
+               sigma_min_text(*s), show(s->log10_lambda_min_plus), show(s->volume_per_dimension()), show(s->rank),
+               show(s->structural_bound), show(s->dead_directions), to_string(s->status)});
   }
   if (table.empty()) return text + "No signature was logged yet.\n";
   return text + table.text() + "* at the floor: rounding noise\n";

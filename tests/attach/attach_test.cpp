@@ -249,7 +249,7 @@ TEST_F(AttachTest, ByHand) {
   EXPECT_EQ(run().signatures.size(), 2U * 2 * 2);
   const Result wrong = shell("LD_PRELOAD=" + quoted(objects) + " DDS_ATTACH=every=often " + command);
   EXPECT_EQ(wrong.status, 7);
-  EXPECT_THAT(wrong.error, HasSubstr("every is often, expected a whole number from 1 on"));
+  EXPECT_THAT(wrong.error, HasSubstr("every is 'often', expected a whole number from 1 on"));
 }
 
 struct Refused {
@@ -283,17 +283,18 @@ TEST_P(AttachRefuses, InOneLine) {
 
 INSTANTIATE_TEST_SUITE_P(
     Commands, AttachRefuses,
-    Values(Refused{"missing", "", "no_such_command", "there is no command no_such_command"},
-           Refused{"directory", "", "./full", "is no program that could be run"},
-           Refused{"no_torch", "", "ls", "loads no LibTorch"}, Refused{"shell", "", "./script", "loads no LibTorch"},
-           Refused{"text", "", "./text", "is neither a program nor a script"},
-           Refused{"torn", "", "./torn", "ends before its last segment"},
-           Refused{"set_uid", "", "/usr/bin/passwd", "runs with other rights than yours"},
-           Refused{"no_package", "", "/usr/bin/python3 -c 1", "has no package torch"},
-           Refused{"no_folder", "--torch /nowhere", "ls", "LibTorch is /nowhere, expected the torch folder of a wheel"},
-           Refused{"old_abi", "--torch old", "ls", "has the C++ ABI from before C++11"},
-           Refused{"full", "--out full", std::string(test::kPrograms) + "/endings", "full, expected an empty directory"},
-           Refused{"colon", "--out a:b", std::string(test::kPrograms) + "/endings", "expected no colon"}),
+    Values(
+        Refused{"missing", "", "no_such_command", "there is no command no_such_command"},
+        Refused{"directory", "", "./full", "is no program that could be run"},
+        Refused{"no_torch", "", "ls", "loads no LibTorch"}, Refused{"shell", "", "./script", "loads no LibTorch"},
+        Refused{"text", "", "./text", "is neither a program nor a script"},
+        Refused{"torn", "", "./torn", "ends before its last segment"},
+        Refused{"set_uid", "", "/usr/bin/passwd", "runs with other rights than yours"},
+        Refused{"no_package", "", "/usr/bin/python3 -c 1", "has no package torch"},
+        Refused{"no_folder", "--torch /nowhere", "ls", "LibTorch is '/nowhere', expected the torch folder of a wheel"},
+        Refused{"old_abi", "--torch old", "ls", "has the C++ ABI from before C++11"},
+        Refused{"full", "--out full", std::string(test::kPrograms) + "/endings", "'full', expected an empty directory"},
+        Refused{"colon", "--out a:b", std::string(test::kPrograms) + "/endings", "expected no colon"}),
     [](const auto& info) { return info.param.name; });
 
 // ---- Python ----
@@ -324,13 +325,13 @@ TEST_P(AttachPython, IsReadAsByHooksInPython) {
     double squares = 0, logarithms = 0;
     for (std::size_t i = 0; i < sigma.size(); ++i) {
       squares += sigma[i] * sigma[i];
-      if (static_cast<std::int64_t>(i) < s.rank)
-        logarithms += std::log(sigma[i] * sigma[i] / static_cast<double>(s.rows));
+      if (static_cast<std::int64_t>(i) < *s.rank)
+        logarithms += std::log(sigma[i] * sigma[i] / static_cast<double>(*s.rows));
     }
     const std::string what = line["layer"].get<std::string>() + " " + line["side"].get<std::string>();
     EXPECT_EQ(s.rows, line["rows"].get<std::int64_t>()) << what;
     EXPECT_NEAR(*s.sigma_max / sigma.front(), 1, 1e-10) << what;
-    EXPECT_NEAR(*s.log10_trace, std::log10(squares / static_cast<double>(s.rows)), 1e-10) << what;
+    EXPECT_NEAR(*s.log10_trace, std::log10(squares / static_cast<double>(*s.rows)), 1e-10) << what;
     EXPECT_NEAR(*s.logdet_plus, logarithms, 1e-10 * std::max(1.0, std::abs(logarithms))) << what;
   }
   // Every layer is named as in named_modules(), which is where the reference has its names from.
@@ -370,7 +371,7 @@ TEST(AttachSettings, AreWrittenAsTheyAreRead) {
   EXPECT_EQ(attach::Settings::parse(all).text(), all);
   attach::Settings settings;
   settings.layers = {"a:b"};
-  EXPECT_THAT(test::message_of([&] { settings.text(); }), HasSubstr("layers is a:b, expected no colon"));
+  EXPECT_THAT(test::message_of([&] { settings.text(); }), HasSubstr("layers is 'a:b', expected no colon"));
 }
 
 }  // namespace

@@ -168,7 +168,7 @@ TEST_P(SnapshotsOf, RecordedNetworksGiveTheirOwnOutput) {
   EXPECT_EQ(log.estimates[1].step, 4);
   EXPECT_THAT(result.out, HasSubstr("is no LLC, for the reason that the verdict names"));
   EXPECT_TRUE(std::any_of(log.signatures.begin(), log.signatures.end(), [](const Signature& s) {
-    return s.source == "read" && s.step == 4 && s.side == Side::Fisher && s.fisher_kind != "empirical";
+    return s.source == Source::Read && s.step == 4 && s.side == Side::Fisher && s.fisher_kind != FisherKind::Empirical;
   })) << "--read logs signatures of the snapshots";
 }
 

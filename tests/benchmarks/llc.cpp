@@ -22,7 +22,8 @@ torch::nn::Linear unbiased(std::int64_t in, std::int64_t out) {
   return torch::nn::Linear(torch::nn::LinearOptions(in, out).bias(false));
 }
 
-/// The transformer of DESIGN.md 6.1 at d = 64, p = 53: one layer, no norms, ReLU, read at the last position.
+/// The transformer of src/docs/the_method.md, Modular addition, at d = 64, p = 53: one layer, no norms, ReLU, read at
+/// the last position.
 struct ModularTransformerImpl : torch::nn::Cloneable<ModularTransformerImpl> {
   static constexpr std::int64_t kClasses = 53, kWidth = 64, kHeads = 4, kPositions = 3;
 
@@ -58,7 +59,7 @@ struct ModularTransformerImpl : torch::nn::Cloneable<ModularTransformerImpl> {
 };
 TORCH_MODULE(ModularTransformer);
 
-/// A network of DESIGN.md section 9 and its data, which a chain takes whole in every step.
+/// A network of src/docs/the_method.md, Benchmarks, and its data, which a chain takes whole in every step.
 struct Workload {
   std::string name, description;
   std::shared_ptr<torch::nn::Module> model;

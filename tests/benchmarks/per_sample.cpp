@@ -1,5 +1,6 @@
 // What the weight-side Gram matrices K_l of all layers and their eigenvalues cost, from nothing to the numbers, beside
-// what libraries in Python take that write the per-sample gradients out: the work of DESIGN.md section 9.
+// what libraries in Python take that write the per-sample gradients out: the work of src/docs/the_method.md,
+// Benchmarks.
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -83,7 +84,7 @@ std::int64_t peak(const std::function<void()>& body) {
   }
   close(ends[1]);
   std::int64_t kib = 0;
-  const bool whole = child > 0 && read({ends[0], &kib, sizeof kib}) == sizeof kib;
+  const bool whole = child > 0 && read(ends[0], &kib, sizeof kib) == sizeof kib;
   close(ends[0]);
   if (child > 0) waitpid(child, nullptr, 0);
   if (!whole) throw dds::Error("per_sample: the process that measures memory failed");

@@ -90,8 +90,8 @@ void memory_of_streaming(Results& results) {
   results.add(claim);
 }
 
-/// The MLP of DESIGN.md section 9: 100 training steps, one of which is read, on one thread with the readings on
-/// another.
+/// The MLP of src/docs/the_method.md, Benchmarks: 100 training steps, one of which is read, on one thread with the
+/// readings on another.
 void attached_training_ratio(Results& results) {
   torch::nn::Sequential model(torch::nn::Linear(784, 512), torch::nn::ReLU(), torch::nn::Linear(512, 512),
                               torch::nn::ReLU(), torch::nn::Linear(512, 10));

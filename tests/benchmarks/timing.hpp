@@ -26,7 +26,8 @@ class Results {
  public:
   explicit Results(const experiments::RunOptions& options);
 
-  /// `goal`: what the ratio may be at most. An interval wider than 0.04 decides nothing (DESIGN.md section 11).
+  /// `goal`: what the ratio may be at most. An interval wider than 0.04 decides nothing (src/docs/the_method.md,
+  /// Correlations and intervals).
   void add(const std::string& id, const std::string& statement, const Ratio& ratio, std::optional<double> goal);
   /// For a ratio that should be large, how many times faster `a` is than `b`: `goal` is what it must be at least.
   void add_speedup(const std::string& id, const std::string& statement, const Ratio& ratio, std::optional<double> goal);

@@ -45,6 +45,6 @@ int main() {
   const auto signatures = dds::read({*model, dds::categorical(), dds::Data(x)});
   expect(signatures.size() == 4, "a checkpoint read has every layer and side");
   for (const dds::Signature& signature : signatures)
-    expect(signature.dtype == "Double", "a checkpoint is read in fp64");
+    expect(signature.dtype == torch::kDouble, "a checkpoint is read in fp64");
   return 0;
 }

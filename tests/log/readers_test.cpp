@@ -44,7 +44,7 @@ void write_rows(log::Sink& sink) {
       Signature s = signature(step, "block.0/fc ü", side);
       s.log10_lambda_min_plus = -400.25 - static_cast<double>(step % 7);
       s.sigma_min = side == Side::Fisher ? 0 : 1e-60;
-      s.fisher_kind = side == Side::Fisher ? "sampled:2" : "";
+      if (side == Side::Fisher) s.fisher_kind = {FisherKind::Sampled, 2};
       s.dead_directions = step % 5;
       s.at_floor = side == Side::Fisher;
       if (step == 3) s.born = 2, s.revived = 0;
@@ -58,8 +58,10 @@ void write_rows(log::Sink& sink) {
     sink.write(e);
     sink.write(Metric{step, "train/loss", 0.1});
   }
-  Signature none = signature(3, "head");
-  none.sigma_max.reset();
+  Signature none;
+  none.step = 3;
+  none.layer = "head";
+  none.status = Status::NotRun;
   sink.write(none);
   sink.write(Metric{4, "train/loss", std::nan("")});
 }
@@ -74,7 +76,7 @@ std::map<std::string, std::map<std::int64_t, float>> expected_scalars() {
   };
   const auto log10 = [](std::optional<double> v) { return v ? std::optional(std::log10(*v)) : v; };
   for (const Signature& s : memory.signatures) {
-    if (!s.sigma_max) continue;
+    if (!s.has_numbers()) continue;
     const std::string series = s.layer + (s.side == Side::Fisher ? "/fisher.read.sampled:2/" : "/activation.read/");
     add(series + "log10_sigma_max", s.step, log10(s.sigma_max));
     add(series + "log10_sigma_min", s.step, log10(s.sigma_min));
@@ -84,11 +86,11 @@ std::map<std::string, std::map<std::int64_t, float>> expected_scalars() {
     add(series + "log10_trace", s.step, s.log10_trace);
     add(series + "logdet_plus", s.step, s.logdet_plus);
     add(series + "logdet_fixed_rank", s.step, s.logdet_fixed_rank);
-    add(series + "rank", s.step, s.rank);
-    add(series + "dead_directions", s.step, s.dead_directions);
+    add(series + "rank", s.step, *s.rank);
+    add(series + "dead_directions", s.step, *s.dead_directions);
     if (s.born) add(series + "born", s.step, *s.born);
     if (s.revived) add(series + "revived", s.step, *s.revived);
-    add(series + "at_floor", s.step, s.at_floor);
+    add(series + "at_floor", s.step, *s.at_floor);
     add(series + "effective_rank", s.step, s.effective_rank);
     add(series + "stable_rank", s.step, s.stable_rank);
   }
@@ -178,7 +180,7 @@ struct PandasType {
   std::string operator()(double) const { return "float64"; }
   std::string operator()(std::optional<double>) const { return "float64"; }
   std::string operator()(std::optional<std::int64_t>) const { return "float64"; }  // for its missing ones
-  std::string operator()(bool) const { return "bool"; }
+  std::string operator()(std::optional<bool>) const { return "object"; }           // True, False and NaN
   template <class Text>
   std::string operator()(const Text&) const {
     return "str";

@@ -39,13 +39,13 @@ TEST(Data, SizeSliceAndSelect) {
 }
 
 TEST(Data, WhatDoesNotFitIsRefusedByName) {
-  expect_part(message_of([] { Data().size(); }), "no input");
-  expect_part(message_of([] { Data(torch::ones({0, 2})).size(); }), "no sample");
+  expect_part(message_of([] { Data().size(); }), "inputs is empty");
+  expect_part(message_of([] { Data(torch::ones({0, 2})).size(); }), "[0, 2], expected at least one sample");
   expect_part(message_of([] { Data(torch::ones({3}), torch::ones({4})).size(); }),
-              "targets holds 4 samples; expected 3");
-  expect_part(message_of([] { Data(torch::ones({})).size(); }), "scalar");
-  expect_part(message_of([] { Data(torch::ones({3})).slice(2, 5); }), "2 to 5");
-  expect_part(message_of([] { Data(torch::ones({3})).select(torch::ones({2})); }), "int64");
+              "targets is Float [4], expected 3 samples");
+  expect_part(message_of([] { Data(torch::ones({})).size(); }), "inputs[0] is Float []");
+  expect_part(message_of([] { Data(torch::ones({3})).slice(2, 5); }), "end is 5, expected above 2 and at most 3");
+  expect_part(message_of([] { Data(torch::ones({3})).select(torch::ones({2})); }), "indices is Float [2]");
 }
 
 /// Gradients of each sample's `values`, as rows, with respect to the output's own row.
@@ -111,11 +111,11 @@ TEST(Categorical, SamplesHaveItsFrequenciesAndLeaveTheDefaultGenerator) {
 
 TEST(Categorical, WrongTargetsAreRefused) {
   const auto output = torch::zeros({2, 3});
-  expect_part(message_of([&] { categorical()->loss(output, torch::tensor({0, 3})); }), "target 3; expected 0 to 2");
-  expect_part(message_of([&] { categorical()->loss(output, torch::tensor({0, -1})); }), "target -1");
-  expect_part(message_of([&] { categorical()->loss(output, torch::tensor({0.0, 1.0})); }), "int64");
-  expect_part(message_of([&] { categorical()->loss(output, torch::tensor({0, 1, 2})); }), "shape [3]; expected [2]");
-  expect_part(message_of([&] { categorical()->loss(output, {}); }), "no targets");
+  expect_part(message_of([&] { categorical()->loss(output, torch::tensor({0, 3})); }), "target is 3, expected 0 to 2");
+  expect_part(message_of([&] { categorical()->loss(output, torch::tensor({0, -1})); }), "target is -1");
+  expect_part(message_of([&] { categorical()->loss(output, torch::tensor({0.0, 1.0})); }), "expected Long");
+  expect_part(message_of([&] { categorical()->loss(output, torch::tensor({0, 1, 2})); }), "Long [3], expected [2]");
+  expect_part(message_of([&] { categorical()->loss(output, {}); }), "target is undefined");
   expect_part(message_of([&] { categorical()->loss(torch::zeros({2}), torch::tensor({0, 1})); }), "at least 2");
   EXPECT_NO_THROW(categorical()->loss(output, torch::tensor({0, -100})));
 }
@@ -144,8 +144,8 @@ TEST(Bernoulli, ConfidentLogitsKeepALossAndAFisher) {
 }
 
 TEST(Bernoulli, TargetsOutsideTheUnitIntervalAreRefused) {
-  expect_part(message_of([] { bernoulli()->loss(torch::zeros({2}), torch::tensor({0.0, 2.0})); }), "target 2");
-  expect_part(message_of([] { bernoulli()->loss(torch::zeros({2}), torch::tensor({-1.0, 1.0})); }), "target -1");
+  expect_part(message_of([] { bernoulli()->loss(torch::zeros({2}), torch::tensor({0.0, 2.0})); }), "target is 2");
+  expect_part(message_of([] { bernoulli()->loss(torch::zeros({2}), torch::tensor({-1.0, 1.0})); }), "target is -1");
 }
 
 TEST(Gaussian, LossFisherAndSamples) {
@@ -164,9 +164,9 @@ TEST(Gaussian, BroadcastingTargetsAndBadSigmaAreRefused) {
   expect_part(message_of([] {
                 gaussian()->loss(torch::zeros({4, 1}), torch::zeros({4}));
               }),
-              "shape [4]; expected [4, 1]");
-  expect_part(message_of([] { gaussian(0); }), "sigma = 0");
-  expect_part(message_of([] { gaussian(NAN); }), "sigma = nan");
+              "Float [4], expected [4, 1]");
+  expect_part(message_of([] { gaussian(0); }), "sigma is 0");
+  expect_part(message_of([] { gaussian(NAN); }), "sigma is nan");
 }
 
 TEST(CustomLikelihood, ChecksItsFunctions) {
@@ -174,9 +174,12 @@ TEST(CustomLikelihood, ChecksItsFunctions) {
   const auto custom = likelihood("laplace", loss);
   EXPECT_EQ(custom->fisher_terms(torch::zeros({2, 3})), 0);
   EXPECT_EQ(custom->loss(torch::zeros({2, 3}), torch::ones({2, 3}))[0].item<double>(), 3);
-  expect_part(message_of([&] { custom->sample(torch::zeros({2, 3}), generator(1)); }), "no sample function");
+  expect_part(message_of([&] {
+                custom->sample(torch::zeros({2, 3}), generator(1));
+              }),
+              "the sample function of 'laplace' is null");
   expect_part(message_of([&] { custom->fisher_term(torch::zeros({2, 3}), 0); }), "laplace");
-  expect_part(message_of([] { likelihood("nothing", nullptr); }), "no loss function");
+  expect_part(message_of([] { likelihood("nothing", nullptr); }), "the loss of 'nothing' is null");
   const auto reduced = likelihood("mean", [](const at::Tensor& o, const at::Tensor&) { return o.mean(); });
   expect_part(message_of([&] { reduced->loss(torch::zeros({2, 3}), {}); }), "expected [2]");
 }
@@ -310,9 +313,10 @@ TEST(Replica, WeightsMoveTheModelAndTiedOnesCountOnce) {
 TEST(Replica, MixedTypesAndModelsWithoutParametersAreRefused) {
   torch::nn::Sequential model(torch::nn::Linear(2, 2), torch::nn::Linear(2, 2));
   model->ptr(1)->to(torch::kDouble);
-  expect_part(message_of([&] { Replica(model.ptr(), nullptr, trainable_parameters(*model)); }), "\"1.weight\"");
+  expect_part(message_of([&] { Replica(model.ptr(), nullptr, trainable_parameters(*model)); }), "'1.weight'");
   torch::nn::ReLU empty;
-  expect_part(message_of([&] { Replica(empty.ptr(), nullptr, trainable_parameters(*empty)); }), "no floating-point");
+  expect_part(message_of([&] { Replica(empty.ptr(), nullptr, trainable_parameters(*empty)); }),
+              "expected at least one");
 }
 
 TEST(Replica, ClonesAndBuiltModelsHaveTheSameWeights) {
@@ -329,7 +333,8 @@ TEST(Replica, ClonesAndBuiltModelsHaveTheSameWeights) {
   Tied tied;
   EXPECT_FALSE(clone_model(*tied));
   const auto wrong = [] { return torch::nn::Sequential(torch::nn::Linear(3, 4), torch::nn::BatchNorm1d(4)).ptr(); };
-  expect_part(message_of([&] { build_model(wrong, *model); }), "\"0.weight\" has shape [4, 3]; expected [2, 3]");
+  expect_part(message_of([&] { build_model(wrong, *model); }),
+              "'0.weight' is Float [4, 3], expected the model's Float [2, 3]");
   expect_part(message_of([&] { build_model([&] { return model.ptr(); }, *model); }), "the model itself");
 }
 

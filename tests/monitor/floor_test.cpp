@@ -241,7 +241,9 @@ TEST_P(StepFloor, HoldsWhatCancelsInTheLoss) {
   }
   fmt::print("{:26} after {:4} steps: error over floor {:.3f} ({:.3g} without the factor, which is {:.3g})\n",
              form.name, steps, worst, plain, *single[0].cancellation);
-  EXPECT_LE(worst, 4);  // not a bound: what layers hand down goes beyond 1.1 at times, as noise_floor's page says
+  // The layer's own floor is no bound, since layers above hand errors down: 2.1 was the most in 3,000 networks.
+  EXPECT_LE(worst, 2.2);
+  EXPECT_GE(worst, 0.01) << "a floor so far above the error hides what is there";
 }
 
 INSTANTIATE_TEST_SUITE_P(Losses, StepFloor, testing::Combine(testing::ValuesIn(loss_forms()), testing::Values(0, 400)),

@@ -166,9 +166,9 @@ TEST(Monitor, ReadsTheStepsThatAreDue) {
     const Signature& s = sink->signatures[i];
     EXPECT_EQ(s.step, static_cast<std::int64_t>(i / 4) * 3);
     EXPECT_EQ(s.rows, 9);
-    EXPECT_EQ(s.source, "step");
+    EXPECT_EQ(s.source, Source::Step);
     EXPECT_EQ(to_string(s.status), "ok");
-    EXPECT_EQ(s.fisher_kind, s.side == Side::Fisher ? "empirical" : "");
+    EXPECT_EQ(s.fisher_kind, s.side == Side::Fisher ? std::optional<FisherKind>(FisherKind::Empirical) : std::nullopt);
     EXPECT_TRUE(s.logdet_fixed_rank.has_value());
   }
 }
@@ -629,7 +629,7 @@ TEST(Monitor, AWidthThatChangesWithinAStepGivesAStatus) {
   for (const Signature& s : sink->signatures) {
     if (s.layer != "stream" || s.side != Side::Activation) continue;
     EXPECT_EQ(s.status.has(Status::ShapeChanged), s.step == 1) << s.step;
-    if (s.sigma_max) rows.push_back(s.rows);
+    if (s.sigma_max) rows.push_back(*s.rows);
   }
   EXPECT_THAT(rows, ElementsAre(14, 28, 28));
 }
@@ -653,9 +653,9 @@ TEST(Monitor, TheFloorIsThatOfTheCoarsestRows) {
   };
   for (const auto& types :
        {std::vector{torch::kFloat, torch::kBFloat16}, std::vector{torch::kBFloat16, torch::kFloat}}) {
-    EXPECT_EQ(floor_of(types).dtype, "BFloat16");
+    EXPECT_EQ(floor_of(types).dtype, torch::kBFloat16);
   }
-  EXPECT_EQ(floor_of({torch::kFloat, torch::kFloat}).dtype, "Float");
+  EXPECT_EQ(floor_of({torch::kFloat, torch::kFloat}).dtype, torch::kFloat);
 }
 
 TEST(Monitor, RefusesOptionsOutOfRange) {
@@ -808,7 +808,7 @@ TEST(Monitor, LogsReadsEstimatesAndMetricsAtItsStep) {
               HasSubstr("another model"));
   ASSERT_EQ(sink->signatures.size(), signatures.size());
   EXPECT_EQ(sink->signatures[0].step, 3);
-  EXPECT_EQ(sink->signatures[0].source, "read");
+  EXPECT_EQ(sink->signatures[0].source, Source::Read);
   monitor.log("accuracy", 0.5);
   monitor.log(LlcEstimate());
   EXPECT_EQ(sink->metrics.back().name, "accuracy");

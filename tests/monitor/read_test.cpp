@@ -68,11 +68,11 @@ TEST(Read, TheExactTrueFisherIsItsExpectation) {
   const auto gram = fisher_by_definition(exact, x.to(torch::kDouble));
   for (const std::string layer : {"first", "second"}) {
     const Signature& s = of(signatures, layer, Side::Fisher);
-    EXPECT_EQ(s.fisher_kind, "exact");
-    EXPECT_EQ(s.dtype, "Double");
+    EXPECT_EQ(s.fisher_kind, FisherKind::Exact);
+    EXPECT_EQ(s.dtype, torch::kDouble);
     EXPECT_EQ(s.rows, 40);
     const at::Tensor lambda = torch::linalg_eigvalsh(gram.at(layer)).flip(0);
-    for (std::int64_t k = 0; k < s.rank; ++k) {
+    for (std::int64_t k = 0; k < *s.rank; ++k) {
       const double sigma = s.spectrum.at(static_cast<std::size_t>(k));
       EXPECT_NEAR(sigma * sigma / 40, lambda[k].item<double>(), 1e-12 * lambda[0].item<double>()) << layer << " " << k;
     }
@@ -96,7 +96,7 @@ TEST(Read, TheGaussianFisherIsThatOfTheJacobian) {
   const at::Tensor rows = (net.second->weight.unsqueeze(0) * slope.unsqueeze(1)).reshape({-1, 4}) / sigma;
   const at::Tensor expected = torch::linalg_svdvals(rows);
   const Signature& s = of(signatures, "first", Side::Fisher);
-  EXPECT_EQ(s.fisher_kind, "exact");
+  EXPECT_EQ(s.fisher_kind, FisherKind::Exact);
   EXPECT_EQ(s.rows, 30);
   ASSERT_EQ(s.spectrum.size(), 4u);
   for (std::int64_t k = 0; k < 4; ++k)
@@ -115,7 +115,7 @@ TEST(Read, DrawnLabelsApproachTheExactExpectation) {
   const auto drawn =
       read({net, drawn_only, probe}, ReadOptions().draws(50).signatures(SignatureOptions().seed(test::seed(0))));
   const Signature &e = of(exact, "first", Side::Fisher), &d = of(drawn, "first", Side::Fisher);
-  EXPECT_EQ(d.fisher_kind, "sampled:50");
+  EXPECT_EQ(d.fisher_kind, (FisherKind{FisherKind::Sampled, 50}));
   EXPECT_EQ(d.rows, 200 * 50);
   EXPECT_NEAR(*d.log10_trace, *e.log10_trace, 0.02);  // 10,000 draws: about 1 %
   EXPECT_NEAR(*d.log10_lambda_min_plus, *e.log10_lambda_min_plus, 0.05);
@@ -231,7 +231,7 @@ TEST(Read, AForwardWithATypeOfItsOwnIsReadInTheModels) {
   ASSERT_EQ(signatures.size(), 2u);
   for (const Signature& s : signatures) {
     EXPECT_TRUE(s.status.has(Status::Fp64Unavailable)) << to_string(s.status);
-    EXPECT_EQ(s.dtype, "Float");
+    EXPECT_EQ(s.dtype, torch::kFloat);
     EXPECT_TRUE(s.sigma_max.has_value());
   }
 }
@@ -313,7 +313,7 @@ TEST(Read, TheEmpiricalFisherUsesTheDatasLabels) {
   const auto signatures = read({net, categorical(), Data(x, y)}, ReadOptions().fisher(Fisher::Empirical));
   const at::Tensor delta = torch::softmax(net.forward(x), 1) - torch::one_hot(y, 3);
   const Signature& s = of(signatures, "second", Side::Fisher);
-  EXPECT_EQ(s.fisher_kind, "empirical");
+  EXPECT_EQ(s.fisher_kind, FisherKind::Empirical);
   EXPECT_NEAR(*s.sigma_max, torch::linalg_svdvals(delta)[0].item<double>(), 1e-12);
 }
 

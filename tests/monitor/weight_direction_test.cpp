@@ -176,13 +176,14 @@ TEST(WeightDirection, NamesWhatIsWrong) {
   const auto message = [&](const LikelihoodPtr& likelihood, const WeightDirection& direction) {
     return message_of([&] { direction_order({net, likelihood, probe(5)}, direction); });
   };
-  EXPECT_THAT(message(gaussian(), {{"fourth.weight", torch::ones({3})}}), HasSubstr("\"fourth.weight\", expected of"));
-  EXPECT_THAT(message(gaussian(), {{"third.bias", torch::ones({3})}}), HasSubstr("\"third.bias\", expected of"));
+  EXPECT_THAT(message(gaussian(), {{"fourth.weight", torch::ones({3})}}),
+              HasSubstr("is 'fourth.weight', expected one of"));
+  EXPECT_THAT(message(gaussian(), {{"third.bias", torch::ones({3})}}), HasSubstr("is 'third.bias', expected one of"));
   EXPECT_THAT(message(gaussian(), {{"first.bias", torch::ones({3})}}), HasSubstr("Float [3], expected floating [7]"));
-  EXPECT_THAT(message(gaussian(), {}), HasSubstr("length 0"));
+  EXPECT_THAT(message(gaussian(), {}), HasSubstr("the length of the direction is 0"));
   EXPECT_THAT(message(nullptr, random_direction(net)), HasSubstr("likelihood is null"));
   const auto own = likelihood("own", [](const at::Tensor& out, const at::Tensor&) { return out.sum(1); });
-  EXPECT_THAT(message(own, {{"first.bias", torch::ones({7})}}), HasSubstr("own: no closed form of the divergence"));
+  EXPECT_THAT(message(own, {{"first.bias", torch::ones({7})}}), HasSubstr("divergence: the likelihood is 'own'"));
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Defects on purpose, in functions that LibTorch calls: that the presets `asan` and `tsan` see them there, whatever they
-// pass over for LibTorch's own sake. Takes the name of one.
+// Defects on purpose, in functions that LibTorch calls: that the presets `asan` and `tsan` see them there, whatever
+// they pass over for LibTorch's own sake. Takes the name of one.
 #include <torch/torch.h>
 
 #include <array>

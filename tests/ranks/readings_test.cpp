@@ -379,7 +379,7 @@ TEST(RanksFail, ALostRankEndsTheReadingsAndNothingElse) {
   EXPECT_EQ(errors[0], 1) << "told once";
   std::map<std::int64_t, int> rows;
   for (const Signature& signature : sink->signatures) {
-    EXPECT_EQ(signature.rows % kSamples, 0) << "of all ranks";
+    EXPECT_EQ(*signature.rows % kSamples, 0) << "of all ranks";
     ++rows[signature.step];
   }
   EXPECT_EQ(rows, (std::map<std::int64_t, int>{{0, 6}, {1, 6}, {2, 6}})) << "three layers, two sides";
@@ -500,7 +500,7 @@ TEST_P(NoMemory, CostsOneReadingOnly) {
   for (const Signature& signature : sink->signatures) {
     EXPECT_EQ(to_string(signature.status), signature.step == 1 ? "capture_failed" : "ok");
     if (signature.step == 1) continue;
-    EXPECT_EQ(signature.rows % kSamples, 0) << "of all ranks";
+    EXPECT_EQ(*signature.rows % kSamples, 0) << "of all ranks";
     ++rows[signature.step];
   }
   EXPECT_EQ(rows, (std::map<std::int64_t, int>{{0, 6}, {2, 6}})) << "three layers, two sides";

@@ -310,7 +310,7 @@ TEST(TriangularWindow, BeginsAnewWithAnotherWidthAndNamesWhatIsWrong) {
   TriangularWindow window(3);
   EXPECT_THAT(test::message_of([&] { window.all(); }), testing::HasSubstr("size is 0"));
   EXPECT_THAT(test::message_of([&] { window.push(TriangularAccumulator(2)); }),
-              testing::HasSubstr("rows of the accumulator is 0"));
+              testing::HasSubstr("the number of rows is 0"));
   EXPECT_THAT(test::message_of([] { TriangularWindow(0); }), testing::HasSubstr("capacity is 0"));
   TriangularAccumulator two(2), three(3);
   two.update(torch::ones({4, 2}));

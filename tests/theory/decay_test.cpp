@@ -29,19 +29,21 @@ Signature reading(std::int64_t step, std::vector<double> log10_lambda) {
   s.step = step;
   s.layer = "fc1";
   s.side = Side::Fisher;
-  s.source = "read";
-  s.fisher_kind = "exact";
+  s.source = Source::Read;
+  s.fisher_kind = FisherKind::Exact;
   s.rows = kRows;
   s.width = s.structural_bound = std::ssize(log10_lambda);
   double trace = 0;
+  std::int64_t rank = 0;
   for (const double l : log10_lambda) {
     trace += std::pow(10, l);
     s.spectrum.push_back(std::sqrt(kRows * std::pow(10, l)));
-    s.rank += s.spectrum.back() > kFloor;
+    rank += s.spectrum.back() > kFloor;
   }
   s.log10_trace = std::log10(trace);
   s.floor = kFloor;
-  s.dead_directions = s.structural_bound - s.rank;
+  s.rank = rank;
+  s.dead_directions = std::ssize(log10_lambda) - rank;
   return s;
 }
 
@@ -228,16 +230,16 @@ TEST(Decay, SeriesAreNeverMixed) {
   for (int i = 0; i < 10; ++i) {
     Signature s = reading(i, std::vector<double>(kWidth, 0.0));
     counter.add(s);
-    s.fisher_kind = "empirical";
+    s.fisher_kind = FisherKind::Empirical;
     s.spectrum.back() *= std::pow(0.5, i);
     counter.add(s);
-    s.source = "step";
+    s.source = Source::Step;
     s.spectrum.clear();  // logged without
     counter.add(s);
   }
   const auto counts = counter.counts();
   ASSERT_EQ(counts.size(), 2u);
-  EXPECT_EQ(counts[0].series.fisher_kind, "empirical");
+  EXPECT_EQ(counts[0].series.fisher_kind, FisherKind::Empirical);
   EXPECT_EQ(counts[0].count, 1);
   EXPECT_EQ(counts[1].status, DecayStatus::NoDecay);
   EXPECT_EQ(counter.count(SeriesId()).status, DecayStatus::TooFewReadings);

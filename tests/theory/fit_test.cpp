@@ -98,13 +98,13 @@ TEST(LineFit, BadInputIsNamed) {
   const Values five{1, 2, 3, 4, 5}, flat(5, 2.0);
   Values broken = five;
   broken[3] = std::numeric_limits<double>::quiet_NaN();
-  EXPECT_THAT(message_of([&] { fit_line(five, Values{1, 2}); }), HasSubstr("5 values and y 2"));
-  EXPECT_THAT(message_of([&] { fit_line(Values{1, 2}, Values{1, 2}); }), HasSubstr("2 points"));
-  EXPECT_THAT(message_of([&] { fit_line(five, broken); }), HasSubstr("y[3] = nan"));
+  EXPECT_THAT(message_of([&] { fit_line(five, Values{1, 2}); }), HasSubstr("the size of y is 2, expected 5"));
+  EXPECT_THAT(message_of([&] { fit_line(Values{1, 2}, Values{1, 2}); }), HasSubstr("the size of x is 2"));
+  EXPECT_THAT(message_of([&] { fit_line(five, broken); }), HasSubstr("y[3] is nan"));
   EXPECT_THAT(message_of([&] { fit_line(flat, five); }), HasSubstr("every x is 2"));
-  EXPECT_THAT(message_of([&] { fit_line(five, five, 1); }), HasSubstr("confidence = 1"));
-  EXPECT_THAT(message_of([&] { estimate_mean(Values{1, 2, 3}); }), HasSubstr("3 values"));
-  EXPECT_THAT(message_of([&] { estimate_mean(broken); }), HasSubstr("values[3] = nan"));
+  EXPECT_THAT(message_of([&] { fit_line(five, five, 1); }), HasSubstr("confidence is 1"));
+  EXPECT_THAT(message_of([&] { estimate_mean(Values{1, 2, 3}); }), HasSubstr("the size of values is 3"));
+  EXPECT_THAT(message_of([&] { estimate_mean(broken); }), HasSubstr("values[3] is nan"));
 }
 
 }  // namespace

@@ -295,18 +295,23 @@ TEST(LearningCoefficient, SaysWhatIsWrong) {
   const auto expect_error = [](const std::function<void()>& call, const std::string& part) {
     EXPECT_THAT(call, testing::ThrowsMessage<InvalidArgument>(testing::HasSubstr(part)));
   };
-  expect_error([] { regular_coefficient(-1); }, "-1 parameters");
+  expect_error([] { regular_coefficient(-1); }, "parameters is -1");
   expect_error([] { reduced_rank_coefficient(3, 0, 2, 0); }, "width 1 is 0");
-  expect_error([] { reduced_rank_coefficient(3, 4, 2, 3); }, "rank = 3, expected 0 to the smallest width, which is 2");
-  expect_error([] { reduced_rank_case(3, 4, 2, -1); }, "rank = -1");
-  expect_error([] { deep_linear_coefficient(Widths{3}, 0); }, "1 widths, expected 2 to 1001");
-  expect_error([] { deep_linear_coefficient(Widths(1002, 1), 0); }, "1002 widths");
+  expect_error([] { reduced_rank_coefficient(3, 4, 2, 3); }, "rank is 3, expected 0 to the smallest width, which is 2");
+  expect_error([] { reduced_rank_case(3, 4, 2, -1); }, "rank is -1");
+  expect_error([] { deep_linear_coefficient(Widths{3}, 0); },
+               "the number of widths is 1, expected at least 2 and at most 1001");
+  expect_error([] { deep_linear_coefficient(Widths(1002, 1), 0); }, "the number of widths is 1002");
   expect_error([] { deep_linear_coefficient(Widths{3, (1 << 20) + 1}, 0); }, "width 1 is 1048577");
-  expect_error([] { normal_crossing_coefficient(Widths{}); }, "all 0 exponents");
-  expect_error([] { normal_crossing_coefficient(Widths{0, 0}); }, "all 2 exponents");
-  expect_error([] { normal_crossing_coefficient(Widths{1, 1}, Widths{0}); }, "h has 1 values and k 2");
-  expect_error([] { normal_crossing_coefficient(Widths{1, -2}); }, "k[1] = -2");
-  expect_error([] { normal_crossing_coefficient(Widths{1}, Widths{-1}); }, "h[0] = -1");
+  expect_error([] { normal_crossing_coefficient(Widths{}); }, "every k is 0");
+  expect_error([] { normal_crossing_coefficient(Widths{0, 0}); }, "every k is 0");
+  expect_error(
+      [] {
+        normal_crossing_coefficient(Widths{1, 1}, Widths{0});
+      },
+      "the size of h is 1, expected 2, the size of k");
+  expect_error([] { normal_crossing_coefficient(Widths{1, -2}); }, "k[1] is -2");
+  expect_error([] { normal_crossing_coefficient(Widths{1}, Widths{-1}); }, "h[0] is -1");
 }
 
 TEST(LearningCoefficient, LargestNetworksStayExact) {

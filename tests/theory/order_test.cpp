@@ -231,12 +231,14 @@ TEST(DirectionOrder, NamesWhatIsWrong) {
   const at::Tensor zero = torch::zeros({2}, torch::kDouble), one = torch::ones({2}, torch::kDouble);
   EXPECT_THAT(message_of([&] { direction_order(square, zero.to(torch::kFloat), one); }), HasSubstr("Float [2]"));
   EXPECT_THAT(message_of([&] { direction_order(square, zero, torch::ones({3}, torch::kDouble)); }), HasSubstr("[3]"));
-  EXPECT_THAT(message_of([&] { direction_order(square, zero, zero); }), HasSubstr("length 0"));
-  EXPECT_THAT(message_of([&] { direction_order(square, zero, one * NAN); }), HasSubstr("length nan"));
-  EXPECT_THAT(message_of([&] { direction_order(square, zero, one, OrderOptions().t_min(1)); }), HasSubstr("from 1 to"));
+  EXPECT_THAT(message_of([&] { direction_order(square, zero, zero); }), HasSubstr("the length of the direction is 0"));
+  EXPECT_THAT(message_of([&] { direction_order(square, zero, one * NAN); }),
+              HasSubstr("the length of the direction is nan"));
+  EXPECT_THAT(message_of([&] { direction_order(square, zero, one, OrderOptions().t_min(1)); }),
+              HasSubstr("t_min is 1"));
   EXPECT_THAT(message_of([&] { direction_order(square, zero, one, OrderOptions().cone(2)); }), HasSubstr("cone is 2"));
   EXPECT_THAT(message_of([&] { direction_order([](const at::Tensor& w) { return w.pow(2); }, zero, one); }),
-              HasSubstr("of 1 dimensions, expected a 0-d"));
+              HasSubstr("K is Double [2], expected Double []"));
   EXPECT_THAT(message_of([&] { gaussian_excess([](const at::Tensor& w) { return w; }, zero, 0); }),
               HasSubstr("sigma is 0"));
 }

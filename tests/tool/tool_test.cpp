@@ -62,9 +62,9 @@ class ToolTest : public test::LogTest {
       sink->write(Metric{step, "loss", 1.0 / static_cast<double>(step + 1)});
       sink->write(estimate(step));
     }
-    Signature none = signature(20, "head");
-    none.sigma_max.reset();
-    none.sigma_min.reset();
+    Signature none;
+    none.step = 20;
+    none.layer = "head";
     none.status = Status::NonFinite;
     sink->write(none);
   }
@@ -595,11 +595,11 @@ TEST_F(ToolTest, FiguresShowReadsBeforeStepsOfEveryLayer) {
     const auto sink = log::directory(path("run"));
     for (int i = 0; i < 3000; ++i) {  // seconds, were each layer looked for among all
       Signature s = signature(10, "layer" + std::to_string(i));
-      s.source = "step";
+      s.source = Source::Step;
       s.sigma_min = 1e-3;
       sink->write(s);
       if (i % 2 != 0) continue;
-      s.source = "read";
+      s.source = Source::Read;
       s.sigma_min = 1e-5;
       sink->write(s);
     }

@@ -17,7 +17,7 @@ const heatMaps = [
     note: 'structural bound less numerical rank',
     whole: true,
     colors: () => [theme().grid, theme().series[1]],
-    value: r => r.sigma_max === null ? null : r.dead_directions,
+    value: r => r.dead_directions,
     cross: () => false
   },
 ];

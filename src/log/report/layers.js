@@ -54,8 +54,7 @@ const observables = [
     title: 'λ<sub>min</sub>⁺ as a share of the trace',
     unit: 'log₁₀, no unit',
     axis: 'log₁₀ (λ<sub>min</sub>⁺ / tr)',
-    value: r =>
-        r.log10_lambda_min_plus === null || r.log10_trace === null ? null : r.log10_lambda_min_plus - r.log10_trace,
+    value: r => r.log10_lambda_share,
     hollow: r => r.at_floor,
     note: 'what a falling loss scales everywhere is taken out'
   },
@@ -64,7 +63,7 @@ const observables = [
     unit: 'nat',
     axis: 'log det⁺ / rank',
     hollow: r => r.at_floor,
-    value: r => r.logdet_plus !== null && r.rank > 0 ? r.logdet_plus / r.rank : null,
+    value: r => r.volume_per_dimension,
     note: 'the mean of ln λ over the positive eigenvalues'
   },
   {
@@ -73,7 +72,7 @@ const observables = [
     axis: 'bound − rank',
     whole: true,
     hollow: () => false,
-    value: r => r.sigma_max === null ? null : r.dead_directions,
+    value: r => r.dead_directions,
     note: 'structural bound less numerical rank'
   },
   {
@@ -82,7 +81,7 @@ const observables = [
     axis: 'rank',
     whole: true,
     hollow: () => false,
-    value: r => r.sigma_max === null ? null : r.rank,
+    value: r => r.rank,
     floor: r => r.structural_bound,
     note: 'dotted: the structural bound'
   },
@@ -93,8 +92,8 @@ function signatureHover(r) {
              r.fisher_kind ? ` · ${escapeHtml(r.fisher_kind)} Fisher` : ''}<br>step ${r.step}` +
       `<br>σ<sub>min</sub> ${show(r.sigma_min)}, floor ${show(r.floor)}${r.at_floor ? ' (at the floor)' : ''}` +
       `<br>log₁₀ λ<sub>min</sub>⁺ ${show(r.log10_lambda_min_plus)}, log₁₀ tr ${show(r.log10_trace)}` +
-      `<br>log det⁺ ${show(r.logdet_plus)} over rank ${r.rank} of ${r.structural_bound}` +
-      `<br>${r.rows} rows × ${r.width}, ${escapeHtml(r.dtype)}, ${escapeHtml(r.status)}`;
+      `<br>log det⁺ ${show(r.logdet_plus)} over rank ${show(r.rank)} of ${show(r.structural_bound)}` +
+      `<br>${show(r.rows)} rows × ${show(r.width)}, ${escapeHtml(show(r.dtype))}, ${escapeHtml(r.status)}`;
 }
 
 /** The line of one series, and its floor or bound. */

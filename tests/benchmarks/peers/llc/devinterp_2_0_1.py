@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 class Transformer(torch.nn.Module):
-    """The transformer of DESIGN.md 6.1 at d = 64, p = 53: one layer, no norms, ReLU, read at the last position."""
+    """The transformer of src/docs/the_method.md, Modular addition, at d = 64, p = 53, read at the last position."""
 
     def __init__(self, p=53, width=64, heads=4):
         super().__init__()

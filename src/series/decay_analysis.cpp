@@ -1,0 +1,220 @@
+#include "src/series/decay_analysis.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace dds {
+namespace {
+
+using Values = std::vector<double>;
+
+constexpr std::size_t kQuarters = 4;        // whose medians say how far a series has moved
+constexpr std::size_t kEnd = 3;             // readings whose median stands for an end of a series
+constexpr std::ptrdiff_t kLeastInPart = 3;  // readings that the slope of part of a fall needs
+constexpr double kLeastGap = 0.1;           // between the rates of two groups
+
+double median(std::span<const double> values) {
+  Values sorted(values.begin(), values.end());
+  const auto middle = sorted.begin() + std::ssize(sorted) / 2;
+  std::nth_element(sorted.begin(), middle, sorted.end());
+  return *middle;
+}
+
+/// Decades between the ends of a series of at least kEnd values.
+double fall(const Values& series) {
+  return median(std::span(series).first(kEnd)) - median(std::span(series).last(kEnd));
+}
+
+/// The range of the two ends and of the medians of the four quarters, which one noisy reading in between does not move.
+double moved(const Values& series) {
+  const std::span all(series);
+  Values places{all.front(), all.back()};
+  for (std::size_t quarter = 0; quarter < kQuarters; ++quarter) {
+    const std::size_t begin = quarter * all.size() / kQuarters, end = (quarter + 1) * all.size() / kQuarters;
+    if (end > begin) places.push_back(median(all.subspan(begin, end - begin)));
+  }
+  const auto [low, high] = std::minmax_element(places.begin(), places.end());
+  return *high - *low;
+}
+
+/// The slope of y over the points whose x lies in [low, high]; empty if they are too few.
+std::optional<double> slope_within(double low, double high, const Values& x, const Values& y) {
+  const auto within = [&](double value) { return value >= low && value <= high; };
+  double n = 0, sx = 0, sy = 0, xx = 0, xy = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (!within(x[i])) continue;
+    ++n;
+    sx += x[i];
+    sy += y[i];
+  }
+  if (n < kLeastInPart) return std::nullopt;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (!within(x[i])) continue;
+    xx += (x[i] - sx / n) * (x[i] - sx / n);
+    xy += (x[i] - sx / n) * (y[i] - sy / n);
+  }
+  return xx > 0 ? std::optional(xy / xx) : std::nullopt;
+}
+
+/// Whether the slope of y is above `least` in both halves of the fall of x, and in its last quarter where that holds
+/// enough points. The slope of what has frozen on the way is zero in the last of them.
+bool keeps_falling(const Values& x, const Values& y, double least) {
+  const auto [low, high] = std::minmax_element(x.begin(), x.end());
+  const double middle = (*low + *high) / 2, quarter = (*low + middle) / 2;
+  const auto first = slope_within(middle, *high, x, y), second = slope_within(*low, middle, x, y);
+  return first && *first > least && second && *second > least && slope_within(*low, quarter, x, y).value_or(1) > least;
+}
+
+/// Rates sorted into groups, the fastest first. A new group begins where a rate lies below the last by more than both
+/// half intervals, and by more than kLeastGap.
+std::vector<RateGroup> grouped(std::vector<LineFit> rates) {
+  std::sort(rates.begin(), rates.end(), [](const LineFit& a, const LineFit& b) { return a.slope > b.slope; });
+  std::vector<RateGroup> groups;
+  double last = 0, last_half = 0;
+  for (const LineFit& rate : rates) {
+    const double half = (rate.high - rate.low) / 2;
+    if (groups.empty() || last - rate.slope > std::max(kLeastGap, half + last_half)) {
+      groups.push_back({0, 0, rate.low, rate.high});
+    }
+    RateGroup& group = groups.back();
+    group.rate += (rate.slope - group.rate) / static_cast<double>(++group.directions);
+    group.low = std::min(group.low, rate.low);
+    group.high = std::max(group.high, rate.high);
+    last = rate.slope;
+    last_half = half;
+  }
+  return groups;
+}
+
+/// Whether `rest` can be what is left of the spectrum `all` when all.size() - rest.size() = g directions are taken
+/// away. Cauchy's interlacing, here up to `tolerance`: all_(j + g) <= rest_j <= all_j. Both are descending.
+bool interlaces(const Values& rest, const Values& all, double tolerance) {
+  const std::size_t gone = all.size() - rest.size();
+  for (std::size_t j = 0; j < rest.size(); ++j) {
+    if (rest[j] > all[j] + tolerance || rest[j] < all[j + gone] - tolerance) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+DecayCounter::Analysis::Analysis(const Series& series, std::size_t begin, const DecayOptions& options)
+    : options_(options),
+      series_(series),
+      readings_(std::span(series.readings).subspan(begin)),
+      k_(static_cast<std::size_t>(series.fixed_rank)) {
+  const auto near =
+      std::find_if(readings_.begin(), readings_.end(), [&](const Reading& reading) { return reading.clear < k_; });
+  clear_ = readings_.first(static_cast<std::size_t>(near - readings_.begin()));
+  if (k_ > 0) x_ = clear_of_floor(k_ - 1);
+  if (std::ssize(x_) >= kMinDecayReadings) decades_ = fall(x_);
+  fitted_ = decades_ && *decades_ >= options.least_decades();
+}
+
+/// y_j over the readings in which it is above the floor.
+Values DecayCounter::Analysis::above_floor(std::size_t j) const {
+  Values values;
+  for (const Reading& reading : readings_) {
+    if (reading.above > j) values.push_back(reading.log10_lambda[j]);
+  }
+  return values;
+}
+
+Values DecayCounter::Analysis::clear_of_floor(std::size_t j) const {
+  Values values;
+  for (const Reading& reading : clear_) values.push_back(reading.log10_lambda[j]);
+  return values;
+}
+
+/// Whether eigenvalue j, which is below the floor at the end, came down to it. The floor may have risen to it instead,
+/// or it may have hovered there from the start.
+bool DecayCounter::Analysis::sinks(std::size_t j) const {
+  Values y;
+  for (const Reading& reading : readings_) y.push_back(reading.log10_lambda[j]);
+  return readings_.front().clear > j && fall(y) > options_.least_decades();
+}
+
+DecayCounter::Analysis::Fate DecayCounter::Analysis::fate_of(std::size_t j) const {
+  Fate fate;
+  const bool afloat = j < readings_.back().above;
+  if (!afloat) fate.sunk = sinks(j);
+  bool no_rate = !fitted_;  // rho_j is surely below least_rate, or there is nothing to fit it to
+  if (fitted_) {
+    const Values y = clear_of_floor(j);
+    const LineFit rate = fit_line(x_, y, options_.confidence());
+    no_rate = rate.high < options_.least_rate();
+    // A drift of less than still_decades has no rate, however straight it is.
+    if (rate.low > options_.least_rate() && fall(y) > options_.still_decades() &&
+        keeps_falling(x_, y, options_.least_rate())) {
+      fate.rate = rate;
+    }
+  }
+  if (fate.dies() || !afloat) return fate;
+  const Values y = above_floor(j);
+  fate.falls = std::ssize(y) >= kMinDecayReadings && fall(y) > options_.still_decades();
+  if (no_rate && moved(y) < options_.still_decades()) fate.level = median(y);
+  return fate;
+}
+
+/// slope(log det+) / slope(log lambda_min+)
+void DecayCounter::Analysis::set_volume_ratio(DecayCount& count) const {
+  Values volume;
+  for (const Reading& reading : clear_) {
+    volume.push_back(std::accumulate(reading.log10_lambda.begin(), reading.log10_lambda.end(), 0.0));
+  }
+  const LineFit ratio = fit_line(x_, volume, options_.confidence());
+  count.volume_ratio = ratio.slope;
+  count.volume_ratio_low = ratio.low;
+  count.volume_ratio_high = ratio.high;
+}
+
+DecayStatus DecayCounter::Analysis::status(const DecayCount& count, const std::vector<Fate>& fates) const {
+  const bool any_falls = std::any_of(fates.begin(), fates.end(), [](const Fate& fate) { return fate.falls; });
+  if (decades_ && *decades_ < options_.still_decades() && count.low == 0 && !any_falls) return DecayStatus::NoDecay;
+  if (fates.empty() || fates.front().dies()) return DecayStatus::MatrixDecays;
+  if (count.low < count.high) return DecayStatus::Undecided;
+  if (!fitted_ && count.sunk == 0) return DecayStatus::Undecided;
+  // Part of a series only counts if what stands still in it was there in the first reading.
+  if (readings_.size() < series_.readings.size()) {
+    Values standing;
+    for (const Fate& fate : fates) {
+      if (fate.level) standing.push_back(*fate.level);
+    }
+    if (!interlaces(standing, series_.readings.front().log10_lambda, options_.still_decades())) {
+      return DecayStatus::Undecided;
+    }
+  }
+  return DecayStatus::Counted;
+}
+
+DecayCount DecayCounter::Analysis::count(const SeriesId& id) const {
+  DecayCount result;
+  result.series = id;
+  result.readings = std::ssize(readings_);
+  result.fixed_rank = series_.fixed_rank;
+  result.dead_before = series_.dead_before;
+  result.high = series_.fixed_rank;
+  if (readings_.empty()) return result;
+  result.first_step = readings_.front().step;
+  result.last_step = readings_.back().step;
+  if (result.readings < kMinDecayReadings) return result;
+
+  result.decades = decades_;
+  std::vector<Fate> fates;
+  std::vector<LineFit> rates;
+  result.high = 0;
+  for (std::size_t j = 0; j < k_; ++j) {
+    const Fate& fate = fates.emplace_back(fate_of(j));
+    result.sunk += fate.sunk;
+    result.low += fate.dies();
+    result.high += fate.dies() || !fate.told();
+    if (fate.rate) rates.push_back(*fate.rate);
+  }
+  result.groups = grouped(std::move(rates));
+  if (fitted_) set_volume_ratio(result);
+  result.status = status(result, fates);
+  if (result.status == DecayStatus::Counted) result.count = result.low;
+  return result;
+}
+
+}  // namespace dds
