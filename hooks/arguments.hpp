@@ -1,4 +1,4 @@
-// Reading the arguments of an operator.
+// Reading the arguments of an operator. A place past the last is no argument (kNone of hooks/operators.hpp).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -41,6 +41,24 @@ inline std::vector<std::int64_t> ints_at(Arguments args, std::size_t i, std::siz
   if (i >= args.size() || !args[i].isIntList()) return {};
   const auto list = args[i].toIntVector();
   return list.size() == 1 ? std::vector<std::int64_t>(count, list[0]) : list;
+}
+
+/// Calls visit(tensor) for every defined tensor among the arguments, those in lists included.
+template <class Visit>
+void for_each_tensor(Arguments args, const Visit& visit) {
+  for (const c10::IValue& value : args) {
+    if (value.isTensor()) {
+      if (value.toTensor().defined()) visit(value.toTensor());
+    } else if (value.isTensorList()) {
+      for (const at::Tensor& tensor : value.toTensorVector()) {
+        if (tensor.defined()) visit(tensor);
+      }
+    } else if (value.isOptionalTensorList()) {
+      for (const auto& tensor : value.toOptionalTensorVector()) {
+        if (tensor && tensor->defined()) visit(*tensor);
+      }
+    }
+  }
 }
 
 }  // namespace dds::hooks

@@ -8,7 +8,6 @@
 
 #include <cstdint>
 #include <dds/recorder.hpp>
-#include <string>
 #include <vector>
 
 #include "hooks/arguments.hpp"
@@ -19,19 +18,18 @@ namespace dds::hooks {
 /// One run of an operator; kept with its CapturedCall on request (RecorderOptions::operators). Its inputs stand there,
 /// where they are saved from what overwrites them.
 struct CapturedOperator {
-  std::string name;  ///< "aten::addmm"
-  Family family = Family::Contraction;
+  const Operator* entry = nullptr;     ///< in the table of operators
   std::vector<c10::IValue> arguments;  ///< tensors detached
-  /// For operands that come as a list (einsum): the place of each among the inputs of the call; -1: it is the weight.
+  /// Of operands that come as a list (einsum): the place of each among the inputs of the call, -1 for the weight.
   std::vector<std::int64_t> listed;
   Arguments args() const { return Arguments(arguments.data(), arguments.size()); }
   at::Tensor weight;  ///< the operand that is a parameter, as the operator took it
-  at::Tensor bias;    ///< what an addition after the operator brought in; undefined: nothing
+  at::Tensor bias;    ///< that an addition after the operator brought in; undefined if there was none
 
   /// Further outputs, each with the gradient that arrives there: the final states of a recurrent layer.
   std::vector<CapturedCall> states;
-  /// The output was computed from the states, so that their gradients hold what came through it: a cell that ran as
-  /// several operators.
+  /// True if the output was computed from the states (a cell that ran as several operators): their gradients then hold
+  /// what came through the output.
   bool output_from_states = false;
 
   /// With RecorderOptions::graph: where the gradients of the output and of the states come in, and `weight` with its

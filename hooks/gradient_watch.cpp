@@ -23,8 +23,8 @@ using torch::autograd::Edge;
 using torch::autograd::Node;
 using torch::autograd::variable_list;
 
-/// Gathers the gradients of a call in one backward pass after another. It lives in hooks of the graph, and holds none
-/// of it.
+/// Gathers the gradients of a call, in one backward pass after another, on autograd's threads. It lives in hooks of the
+/// graph and keeps nothing of the graph alive.
 class Gathering : public std::enable_shared_from_this<Gathering> {
  public:
   Gathering(std::size_t inputs, std::size_t outputs, OnGradients on_gradients)
@@ -77,7 +77,7 @@ class Gathering : public std::enable_shared_from_this<Gathering> {
     return open_ && pass_ == pass;
   }
 
-  /// What has been gathered, and makes ready for the next pass.
+  /// Returns what has been gathered, and makes ready for the next pass.
   std::pair<Tensors, Tensors> forget() {
     const std::lock_guard lock(mutex_);
     arrived_ = 0;
@@ -159,44 +159,58 @@ Tensors GradientWatch::interpose() {
   return inputs;
 }
 
-void GradientWatch::finish(const Tensors& outputs, OnGradients on_gradients) const {
-  const auto gathering = std::make_shared<Gathering>(inputs_.size(), outputs.size(), std::move(on_gradients));
-  const auto input_of = [&](const Edge& edge) {
-    return static_cast<std::size_t>(std::find(edges_.begin(), edges_.end(), edge) - edges_.begin());
-  };
-  // Leaves have the largest of all sequence numbers.
-  const auto made_by_call = [&](const Node& node) {
-    return node.sequence_nr() >= first_ && node.sequence_nr() != std::numeric_limits<std::uint64_t>::max();
-  };
+namespace {
 
-  struct Exit {
-    Node* node;
-    std::vector<std::pair<std::size_t, std::size_t>> places;
-  };
-  std::vector<Exit> to_inputs, elsewhere;
-  std::unordered_set<Node*> known;
-  std::vector<Node*> next;
-  const auto visit = [&](Node* node) {
-    if (made_by_call(*node) && known.insert(node).second) next.push_back(node);
-  };
-  std::vector<std::pair<std::size_t, std::size_t>> unchanged;  // output, input
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    if (!outputs[i].requires_grad()) continue;
-    const Edge edge = torch::autograd::impl::gradient_edge(outputs[i]);
-    const std::size_t input = input_of(edge);
-    if (input < edges_.size()) unchanged.emplace_back(i, input);
-    visit(edge.function.get());
+/// A node that hands gradients on to inputs: the edges that do, with the inputs that they lead to.
+struct Exit {
+  Node* node;
+  std::vector<std::pair<std::size_t, std::size_t>> places;
+};
+
+/// The part of the graph that one call made: nodes younger than the call, from its outputs back to its inputs.
+class CallGraph {
+ public:
+  CallGraph(const std::vector<Edge>& inputs, std::uint64_t first_node) : inputs_(inputs), first_node_(first_node) {}
+
+  /// The input that the gradient of an edge belongs to.
+  std::optional<std::size_t> input_of(const Edge& edge) const {
+    const auto found = std::find(inputs_.begin(), inputs_.end(), edge);
+    return found == inputs_.end() ? std::nullopt : std::optional<std::size_t>(found - inputs_.begin());
   }
-  while (!next.empty()) {
-    Node* node = next.back();
-    next.pop_back();
+
+  /// Takes in the nodes behind an output.
+  void add(const Edge& output) {
+    visit(output.function.get());
+    while (!next_.empty()) {
+      Node* node = next_.back();
+      next_.pop_back();
+      sort(node);
+    }
+  }
+
+  /// Nodes that hand gradients on to inputs.
+  const std::vector<Exit>& to_inputs() const { return to_inputs_; }
+  /// Nodes that hand gradients on to something older that is no input: parameters.
+  const std::vector<Exit>& elsewhere() const { return elsewhere_; }
+
+ private:
+  /// Leaves have the largest of all sequence numbers.
+  bool made_by_call(const Node& node) const {
+    return node.sequence_nr() >= first_node_ && node.sequence_nr() != std::numeric_limits<std::uint64_t>::max();
+  }
+
+  void visit(Node* node) {
+    if (made_by_call(*node) && known_.insert(node).second) next_.push_back(node);
+  }
+
+  void sort(Node* node) {
     Exit exit{node, {}};
     bool leaves = false;
     for (std::size_t i = 0; i < node->next_edges().size(); ++i) {
       const Edge& edge = node->next_edge(i);
       if (!edge.is_valid()) continue;
-      if (const std::size_t input = input_of(edge); input < edges_.size()) {
-        exit.places.emplace_back(i, input);
+      if (const auto input = input_of(edge)) {
+        exit.places.emplace_back(i, *input);
       } else if (made_by_call(*edge.function)) {
         visit(edge.function.get());
       } else {
@@ -204,23 +218,42 @@ void GradientWatch::finish(const Tensors& outputs, OnGradients on_gradients) con
       }
     }
     if (!exit.places.empty()) {
-      to_inputs.push_back(std::move(exit));
+      to_inputs_.push_back(std::move(exit));
     } else if (leaves) {
-      elsewhere.push_back(std::move(exit));
+      elsewhere_.push_back(std::move(exit));
     }
   }
+
+  const std::vector<Edge>& inputs_;
+  const std::uint64_t first_node_;
+  std::vector<Exit> to_inputs_, elsewhere_;
+  std::unordered_set<Node*> known_;
+  std::vector<Node*> next_;
+};
+
+}  // namespace
+
+void GradientWatch::finish(const Tensors& outputs, OnGradients on_gradients) const {
+  CallGraph graph(edges_, first_);
+  std::vector<std::optional<std::size_t>> returned(outputs.size());  // by output: the input that it is
+  bool any_returned = false;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (!outputs[i].requires_grad()) continue;
+    const Edge edge = torch::autograd::impl::gradient_edge(outputs[i]);
+    returned[i] = graph.input_of(edge);
+    any_returned = any_returned || returned[i];
+    graph.add(edge);
+  }
+  const auto gathering = std::make_shared<Gathering>(inputs_.size(), outputs.size(), std::move(on_gradients));
   // Where no input wants a gradient, the pass has come through the call with the last of its parameters.
-  for (const Exit& exit : to_inputs.empty() && unchanged.empty() ? elsewhere : to_inputs) {
+  for (const Exit& exit : graph.to_inputs().empty() && !any_returned ? graph.elsewhere() : graph.to_inputs()) {
     gathering->expect_one_more();
     exit.node->add_post_hook(std::make_unique<Watcher>(gathering, exit.places));
   }
-  for (std::size_t i = 0; i < unchanged.size(); ++i) gathering->expect_one_more();
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     if (!outputs[i].requires_grad()) continue;
-    const auto same =
-        std::find_if(unchanged.begin(), unchanged.end(), [&](const auto& pair) { return pair.first == i; });
-    const std::optional<std::size_t> input = same == unchanged.end() ? std::nullopt : std::optional(same->second);
-    outputs[i].register_hook([gathering, i, input](const at::TensorBase& incoming) {
+    if (returned[i]) gathering->expect_one_more();
+    outputs[i].register_hook([gathering, i, input = returned[i]](const at::TensorBase& incoming) {
       const at::Tensor gradient(incoming);
       gathering->output_arrives(i, gradient);
       if (input) gathering->inputs_arrive({{*input, gradient}});

@@ -10,8 +10,10 @@
 #include <dds/error.hpp>
 #include <iterator>
 
+#include "hooks/arguments.hpp"
 #include "hooks/hooked_call.hpp"
 #include "hooks/layers.hpp"
+#include "hooks/memory.hpp"
 #include "src/base/glob.hpp"
 
 namespace dds {
@@ -50,12 +52,7 @@ std::optional<Tensors> Hook::call(torch::nn::Module& module, const std::string& 
 // ---- the hooks of one module ----
 
 bool HookedModule::owns(const at::Tensor& tensor) const {
-  const void* storage = hooks::storage_of(tensor);
-  const auto lies_in = [&](const at::Tensor& parameter) {
-    if (!storage || hooks::storage_of(parameter) != storage) return false;
-    const std::int64_t place = tensor.storage_offset() - parameter.storage_offset();
-    return 0 <= place && place < std::max<std::int64_t>(1, parameter.numel());
-  };
+  const auto lies_in = [&](const at::Tensor& parameter) { return hooks::offset_within(tensor, parameter).has_value(); };
   return (weight && lies_in(*weight)) || std::any_of(parameters.begin(), parameters.end(), lies_in);
 }
 
@@ -251,13 +248,13 @@ std::unique_ptr<HookedCall> HookRegistry::take_unfinished() {
   return call;
 }
 
-std::unique_ptr<hooks::OperatorNote> HookRegistry::operator_starts(std::string_view name,
-                                                                   c10::ArrayRef<const c10::IValue> args,
+std::unique_ptr<hooks::OperatorNote> HookRegistry::operator_starts(std::string_view name, hooks::Arguments args,
                                                                    bool grad_mode, hooks::Nesting& nesting) {
   if (nesting.inside > 0) return nullptr;
+  const hooks::Operator* entry = hooks::find_operator(name);
   if (auto unfinished = take_unfinished()) {
-    if (hooks::is_addition(name) && args.size() > 1 && args[0].isTensor() && args[1].isTensor() &&
-        args[0].toTensor().is_same(unfinished->product) && args[1].toTensor().is_same(*unfinished->module->bias)) {
+    if (entry && entry->as<hooks::kind::Addition>() && hooks::tensor_at(args, 0).is_same(unfinished->product) &&
+        hooks::tensor_at(args, 1).is_same(*unfinished->module->bias)) {
       auto note = std::make_unique<Note>();
       note->call = std::move(unfinished);
       ++nesting.inside;
@@ -266,9 +263,9 @@ std::unique_ptr<hooks::OperatorNote> HookRegistry::operator_starts(std::string_v
     const c10::AutoGradMode as_the_caller(unfinished->grad_mode);
     unfinished->finish({unfinished->product});  // the product was all there was
   }
-
-  const auto run =
-      hooks::match_layer(name, args, [this](const at::Tensor& t) { return module_of(t, std::nullopt) != nullptr; });
+  if (!entry) return nullptr;
+  const auto run = hooks::read_layer(
+      *entry, args, [this](const at::Tensor& tensor) { return module_of(tensor, std::nullopt) != nullptr; });
   if (!run) return nullptr;
   const auto module = module_of(run->weight, run->family);
   if (!module || CallThroughHooked::under_way(*module->module)) return nullptr;
@@ -286,7 +283,7 @@ void HookRegistry::operator_ends(std::string_view, hooks::OperatorNote& left, co
   --nesting.inside;
   auto& note = static_cast<Note&>(left);
   Tensors outputs;
-  hooks::for_each_tensor(c10::ArrayRef<const c10::IValue>(values.data(), values.size()),
+  hooks::for_each_tensor(hooks::Arguments(values.data(), values.size()),
                          [&](const at::Tensor& tensor) { outputs.push_back(tensor); });
   if (outputs.empty()) return;  // the operator threw
   if (!note.all_outputs) outputs.resize(1);

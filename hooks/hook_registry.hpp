@@ -18,8 +18,8 @@
 #include <vector>
 
 #include "hooks/gradient_watch.hpp"
+#include "hooks/layer_run.hpp"
 #include "hooks/observer.hpp"
-#include "hooks/operators.hpp"
 
 namespace dds {
 

@@ -13,7 +13,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <dds/recorder.hpp>
+#include <dds/suspend_recording.hpp>
 #include <mutex>
 #include <utility>
 

@@ -1,92 +1,131 @@
-// What the operators of LibTorch mean: which operand is a layer's weight, which its input, and which dimensions of the
-// output are its features. Nothing here knows of recordings; an operator is its name and its arguments.
+// The operators of LibTorch that the library knows: one table, in which each has its entry.
+//
+// An entry says what kind of operator it is, and where among its arguments the operands are. Recorder, hooks,
+// per-sample gradients and the probe of `dds attach` all ask the table. How a kind is read as the run of a layer stands
+// in hooks/layer_run.cpp, how it is read as a loss in hooks/loss_run.cpp, what its parameters' per-sample gradients are
+// made of in src/per_sample/operator_uses.hpp.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-#include <ATen/core/ivalue.h>
-#include <c10/util/ArrayRef.h>
-
-#include <cstdint>
+#include <cstddef>
 #include <dds/recorder.hpp>
-#include <functional>
 #include <limits>
-#include <optional>
-#include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
+#include <variant>
 
 namespace dds::hooks {
 
-/// The families of operators that run a layer.
+/// The layers that an operator can be a run of.
 enum class Family { Contraction, Convolution, Embedding, Norm, Recurrent, Bilinear, Activation };
 
-inline constexpr std::int64_t kUnbounded = std::numeric_limits<std::int64_t>::max();
-
-/// An operator read as the run of a layer.
-struct LayerRun {
-  Family family = Family::Contraction;
-  at::Tensor weight;                          ///< the operand that is a parameter
-  std::vector<at::Tensor> inputs;             ///< the layer's input first
-  std::vector<std::int64_t> output_features;  ///< dimensions of the output; negative ones count from the end
-  std::vector<std::int64_t> input_features;   ///< the same for inputs[0]; empty if it has no features
-  bool bias = false;                          ///< the operator adds one
-  bool coupled = false;                       ///< mixes samples
-  bool positions = false;                     ///< rows are positions although the output has only two dimensions
-  /// rank(output rows) <= patch * rank(input rows) + bias, and <= fan_in + bias.
-  std::int64_t patch = kUnbounded;
-  std::int64_t fan_in = kUnbounded;
-};
-
-/// True if layers of this kind run as operators of this family; for a raw parameter ("Raw") of any but a lookup.
+/// True if layers of this kind run as operators of this family. A raw parameter ("Raw") may be the weight of any but a
+/// lookup.
 bool kind_fits(std::string_view kind, Family family);
 
-/// Tells whether a tensor is a parameter, or was computed from parameters alone.
-using IsWeight = std::function<bool(const at::Tensor&)>;
+/// Kinds of operators. A `Place` is one among the operator's arguments, kNone where it has no such argument.
+namespace kind {
 
-/// Reads operator `name` with `args` as a layer's run. Empty if it is not one of those known, or no operand in the
-/// place of a weight is one. Where both operands of a product are weights, the second in the order of the operator is
-/// taken.
-std::optional<LayerRun> match_layer(std::string_view name, c10::ArrayRef<const c10::IValue> args,
-                                    const IsWeight& is_weight);
+using Place = std::size_t;
+inline constexpr Place kNone = std::numeric_limits<Place>::max();
 
-/// The subscripts of an einsum equation: one string of labels for each operand, and the output's. Empty if it has an
-/// ellipsis.
-std::optional<std::pair<std::vector<std::string>, std::string>> parse_einsum(const std::string& equation);
+/// beta summand + alpha left @ right, with torch.matmul's rules.
+struct Product {
+  static constexpr Family family = Family::Contraction;
+  Place left, right;
+  bool transposed = false;  ///< `right` is given as its transpose, a matrix or a vector
+  Place summand = kNone, beta = kNone, alpha = kNone;
+};
 
-/// A loss operator: how it reduces, over how many terms it averages, and what its gradient subtracts.
-struct LossRun {
-  enum class Reduction { None, Mean, Sum } reduction = Reduction::None;
-  at::Tensor terms;          ///< 0-d, fp64; undefined where the arguments do not tell (class weights)
-  std::int64_t targets = 0;  ///< number of targets, ignored ones included
+/// einsum(equation, operands).
+struct Einsum {
+  static constexpr Family family = Family::Contraction;
+};
 
-  /// The gradient at `input`, or at what went into its activation: CapturedLoss::Difference.
+/// (input, weight, bias, stride, padding, ...).
+struct Convolution {
+  static constexpr Family family = Family::Convolution;
+  Place dilation, groups;
+  bool transposed = false;
+  Place is_transposed = kNone;  ///< tells it instead, where there is one
+};
+
+/// embedding(weight, indices, padding, scaled by frequency) and embedding_bag(weight, indices, offsets, ...).
+struct Embedding {
+  static constexpr Family family = Family::Embedding;
+  bool bag = false;
+};
+
+/// Normalisation of argument 0 with an affine part. `over`: what mean and variance are taken over.
+struct Norm {
+  static constexpr Family family = Family::Norm;
+  enum class Over { Layer, RootMeanSquare, Batch, Instance, Group } over;
+  Place weight, bias, epsilon;
+};
+
+/// Whole sequences, or one step of a cell.
+struct Recurrent {
+  static constexpr Family family = Family::Recurrent;
+  enum class Cell { Lstm, Gru, Tanh, Relu } cell;
+  bool one_step = false;
+};
+
+/// bilinear(left, right, weight, bias).
+struct Bilinear {
+  static constexpr Family family = Family::Bilinear;
+};
+
+/// prelu(input, weight): one slope for all features, or one for each channel.
+struct Prelu {
+  static constexpr Family family = Family::Activation;
+};
+
+/// A loss of (output, target).
+struct Loss {
+  Place reduction;
+  std::string_view likelihood = "";  ///< the library's likelihood with this loss; empty: none
+  bool classes = false;              ///< the targets are classes, in dimension 1 of the output
   CapturedLoss::Difference difference = CapturedLoss::Difference::Unknown;
-  at::Tensor input;
-  bool activated = false;    ///< `input` is a log-softmax or a logistic function of what is meant
-  std::int64_t classes = 0;  ///< Softmax: the dimension of the classes
-  double slope = 0;          ///< Squares
+  bool activated = false;  ///< takes the log-softmax or logistic function of what the network gave
+  double slope = 1;        ///< Squares: of the gradient, 1 / beta where there is a beta
+  Place beta = kNone;
+  Place weights = kNone, more_weights = kNone;  ///< of classes or entries
+  Place ignored = kNone;                        ///< the target that counts nothing
+  Place smoothing = kNone;                      ///< of labels
 };
-std::optional<LossRun> match_loss(std::string_view name, c10::ArrayRef<const c10::IValue> args);
 
-/// An activation that a loss may undo: what it was taken of.
-struct ActivationRun {
-  CapturedLoss::Difference difference = CapturedLoss::Difference::Unknown;  ///< Softmax: a log-softmax
-  at::Tensor input;
-  std::int64_t classes = 0;  ///< Softmax: its dimension
+/// Over the dimension at argument 1. `undone`: a loss may be given its result instead of its input.
+struct Softmax {
+  bool undone = false;
 };
-std::optional<ActivationRun> match_activation(std::string_view name, c10::ArrayRef<const c10::IValue> args);
 
-/// True for a softmax over the last dimension: the gradient at its input sums to zero over each row.
-bool is_softmax(std::string_view name, c10::ArrayRef<const c10::IValue> args);
+/// The logistic function of each entry, which a loss may be given instead of its input.
+struct Logistic {};
 
-/// True for "aten::add" and "aten::add_", the ways in which a bias follows a product.
-bool is_addition(std::string_view name);
+/// An addition: a bias may follow a product in this way.
+struct Addition {};
+
+/// Computes nothing of its argument.
+struct Detach {};
+
+}  // namespace kind
+
+struct Operator {
+  std::string_view name;
+  std::variant<kind::Product, kind::Einsum, kind::Convolution, kind::Embedding, kind::Norm, kind::Recurrent,
+               kind::Bilinear, kind::Prelu, kind::Loss, kind::Softmax, kind::Logistic, kind::Addition, kind::Detach>
+      kind;
+  bool bias_may_follow = false;  ///< an addition after it may be the layer's bias
+
+  /// Null if it is of another kind.
+  template <class Kind>
+  const Kind* as() const {
+    return std::get_if<Kind>(&kind);
+  }
+};
+
+/// The entry of an operator. Null if the library does not know it.
+const Operator* find_operator(std::string_view name);
 
 /// True if the operator writes into its first argument: "aten::relu_".
 bool is_in_place(std::string_view name);
-
-/// Calls visit for every tensor among the arguments, those in lists included.
-void for_each_tensor(c10::ArrayRef<const c10::IValue> args, const std::function<void(const at::Tensor&)>& visit);
 
 }  // namespace dds::hooks

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <dds/run.hpp>
 #include <fstream>
 #include <map>
 #include <memory>
@@ -16,7 +17,6 @@
 #include "experiments/distributed/processes.hpp"
 #include "experiments/distributed/training.hpp"
 #include "experiments/harness/harness.hpp"
-#include "src/log/run.hpp"
 
 namespace {
 

@@ -13,7 +13,7 @@ std::string steps_name(std::int64_t steps) { return fmt::format("steps_{}", step
 
 namespace {
 
-constexpr std::int64_t kSamples = 7500;
+constexpr std::int64_t kProbe = 7500;
 constexpr double kStart = 0.1;  // standard deviation of the weights that gradient descent starts from
 constexpr double kRate = 0.1;   // its step, against a largest curvature near 2
 constexpr std::int64_t kFixedRank = 2;
@@ -23,7 +23,7 @@ std::map<std::string, double> numbers(const Cell& cell, const Weights& weights, 
   const auto signatures = dds::read({*model, dds::gaussian(), dds::Data(samples.x, samples.y)},
                                     dds::ReadOptions()
                                         .fisher(dds::Fisher::Empirical)
-                                        .batch_size(kSamples)
+                                        .batch_size(kProbe)
                                         .signatures(dds::SignatureOptions().spectra(true)));
   const auto of = [&](std::int64_t layer, dds::Side side) -> const dds::Signature& {
     const dds::Signature& found = *std::find_if(signatures.begin(), signatures.end(), [&](const dds::Signature& s) {
@@ -53,8 +53,8 @@ struct Draw {
   torch::Tensor x, noise, left, right;
 
   Draw(const Cell& cell, torch::Generator& generator)
-      : x(torch::randn({kSamples, cell.inputs()}, generator, torch::kDouble)),
-        noise(torch::randn({kSamples, cell.outputs()}, generator, torch::kDouble)),
+      : x(torch::randn({kProbe, cell.inputs()}, generator, torch::kDouble)),
+        noise(torch::randn({kProbe, cell.outputs()}, generator, torch::kDouble)),
         left(ex::rotation(cell.outputs(), generator)),
         right(ex::rotation(cell.inputs(), generator)) {}
 

@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::int64_t kInputs = 10, kHidden = 16, kOutputs = 4;      // of the perceptron
 constexpr std::int64_t kModel = 8, kHead = 6, kUp = 16, kTokens = 6;  // of the transformer
-constexpr std::int64_t kSamples = 2048, kProbe = 512, kBatch = 64;
+constexpr std::int64_t kPlantedSamples = 2048, kPlantedProbe = 512, kPlantedBatch = 64;
 constexpr std::int64_t kPrune = 1200, kPruneEvery = 15;  // steps
 constexpr double kPruneRate = 0.02, kPenalty = 0.5;
 constexpr std::size_t kSweepPoints = 13;
@@ -81,8 +81,8 @@ Path planted(const PlantOptions& options, std::int64_t dead, std::uint64_t seed)
   ex::initialise(subject.module(), generator);
   const Planting planting = subject.planting(options.plant, dead);
   const bool sequences = options.plant == Plant::HeadLowRank;
-  const std::vector<std::int64_t> shape =
-      sequences ? std::vector<std::int64_t>{kSamples, kTokens, kModel} : std::vector<std::int64_t>{kSamples, kInputs};
+  const std::vector<std::int64_t> shape = sequences ? std::vector<std::int64_t>{kPlantedSamples, kTokens, kModel}
+                                                    : std::vector<std::int64_t>{kPlantedSamples, kInputs};
   const torch::Tensor x = torch::randn(shape, generator, torch::kDouble);
   std::vector<torch::Tensor> start;
   for (const torch::Tensor& part : planting.redundant()) start.push_back(part.detach().clone());
@@ -111,13 +111,13 @@ Path planted(const PlantOptions& options, std::int64_t dead, std::uint64_t seed)
   const auto read = [&](double scale) {
     path.scale.resize(static_cast<std::size_t>(monitor.steps()) + 1);
     path.scale.back() = scale;
-    monitor.read(
-        {subject.module(), dds::gaussian(kNoise), x.slice(0, 0, options.trained ? kProbe : kSamples), subject.forward});
+    monitor.read({subject.module(), dds::gaussian(kNoise),
+                  x.slice(0, 0, options.trained ? kPlantedProbe : kPlantedSamples), subject.forward});
   };
 
   if (options.trained) {
     const auto batch_loss = [&] {
-      const torch::Tensor batch = torch::randint(kSamples, {kBatch}, generator, torch::kLong);
+      const torch::Tensor batch = torch::randint(kPlantedSamples, {kPlantedBatch}, generator, torch::kLong);
       return 0.5 * (subject.run(x.index_select(0, batch)) - y.index_select(0, batch)).square().sum(1).mean();
     };
     // Differences fall twice as fast as single weights: both of a pair are pulled.

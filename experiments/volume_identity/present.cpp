@@ -258,7 +258,7 @@ ex::Panel eigenvalues(const Path& path, const dds::SeriesId& series) {
     for (const dds::Signature* signature : readings) {
       if (!(signature->spectrum[j] > *signature->floor)) continue;
       curve.x.push_back(static_cast<double>(signature->step));
-      curve.y.push_back(2 * std::log10(signature->spectrum[j]) - std::log10(static_cast<double>(signature->rows)));
+      curve.y.push_back(2 * std::log10(signature->spectrum[j]) - std::log10(static_cast<double>(*signature->rows)));
     }
     panel.curves.push_back(std::move(curve));
   }

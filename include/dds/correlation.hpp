@@ -8,27 +8,35 @@
 
 namespace DDS_EXPORT dds {
 
-/// A rank correlation over `n` pairs and its confidence interval. Empty where it is not defined: fewer than
-/// kMinCorrelationPairs pairs, or a series that is constant. At rho = 1 or -1 Fisher's z is infinite and the interval
-/// shrinks to that point: read it with n beside it.
+/// A rank correlation and its confidence interval.
+///
+/// Empty: fewer than kMinCorrelationPairs pairs, or a series that is constant.
+/// At rho = 1 and -1 the interval shrinks to that point, because Fisher's z is infinite there. Look at n then.
 struct RankCorrelation {
-  std::int64_t n = 0;
+  std::int64_t n = 0;  ///< pairs
   std::optional<double> rho;
   std::optional<double> low;
   std::optional<double> high;
 };
 
-/// Below this many pairs no correlation is given (DESIGN.md section 11).
+/// No correlation is given for fewer pairs (src/docs/the_method.md, Correlations and intervals).
 inline constexpr std::int64_t kMinCorrelationPairs = 6;
 
-/// Spearman's rho; ties get the mean of their ranks. Interval: Fisher's z with variance (1 + rho^2/2)/(n - 3)
-/// (Bonett and Wright 2000). Throws InvalidArgument for series of unequal length, a value that is not finite, or a
-/// confidence outside (0, 1).
+/// Spearman's rho: the correlation of the ranks. Ties get the mean of their ranks.
+///
+/// Interval: Fisher's z, atanh(rho) +- z sqrt((1 + rho^2/2)/(n - 3)) (Bonett and Wright 2000).
+/// Valid input: series of one length, all values finite, 0 < confidence < 1.
+/// Throws InvalidArgument for any other.
 RankCorrelation spearman(std::span<const double> x, std::span<const double> y, double confidence = 0.95);
 
-/// Spearman's rho of x and y with `trend` held fixed (partial rank correlation): what is left once both are allowed to
-/// move with training. Also empty where x or y is in the very order of `trend`, or in its reverse: then nothing is
-/// left. Interval as above with n - 4 in the place of n - 3. Throws as `spearman`.
+/// The partial rank correlation of x and y, with `trend` held fixed. Two series that both move with training correlate
+/// for that reason alone; this is what is left without it.
+///
+///   rho = (rho_xy - rho_xt rho_yt) / sqrt((1 - rho_xt^2)(1 - rho_yt^2))
+///
+/// Empty also where x or y has the order of `trend`, or the reverse order: then nothing is left.
+/// Interval: as above, with n - 4 for n - 3.
+/// Valid input, throws: as `spearman`.
 RankCorrelation partial_spearman(std::span<const double> x, std::span<const double> y, std::span<const double> trend,
                                  double confidence = 0.95);
 

@@ -1,13 +1,17 @@
-// How many directions die, and how fast: counted on one series of spectra, without a second run and without knowing
-// what drives them.
+// How many directions die, and how fast, from one series of spectra. It needs no second run, and nothing about what
+// drives the decay.
 //
 //   log lambda_j = c_j + rho_j log lambda_min+,   j = 1 .. k,   lambda_j = sigma_j^2 / n
 //
-// Towards a singular minimum the eigenvalues of r directions fall as powers of one scale tau, the others stay where
-// they are. k is the rank of the first reading, fixed over the series, lambda_min+ the last of these k, and rho_j the
-// rate of eigenvalue j as a share of the fastest one: the number of rho_j > 0 is the count. Beside it stands the ratio
-// of the volume to the rate observable, slope(log det+) / slope(log lambda_min+) = sum_j rho_j: it equals r where all
-// rates are equal and is a lower bound otherwise (volume identity, arXiv:2606.21158; rates that differ: DESIGN.md 6.2).
+// Towards a singular minimum the eigenvalues of r directions fall as powers of one scale tau; the others stay where
+// they are. k is the rank of the first reading, fixed over the series. lambda_min+ is the last of these k eigenvalues,
+// and rho_j the rate of eigenvalue j as a share of the fastest rate. The count is the number of rho_j > 0.
+//
+// Beside it stands the ratio of two slopes, the volume's and the rate's:
+//
+//   slope(log det+) / slope(log lambda_min+) = sum_j rho_j
+//
+// It is r where all rates are equal, and less otherwise (src/docs/the_method.md, Volume identity; arXiv:2606.21158).
 #pragma once
 
 #include <torch/arg.h>
@@ -25,60 +29,61 @@
 namespace DDS_EXPORT dds {
 
 struct DecayOptions {
-  /// Of every interval.
+  /// Of every interval. Above 0, below 1.
   TORCH_ARG(double, confidence) = 0.95;
-  /// Readings of steps outside [first_step, last_step] are left out: the first steps of a training, in which everything
-  /// moves, say nothing of what dies.
+  /// Readings of steps outside [first_step, last_step] are left out. Everything moves in the first steps of a training,
+  /// which says nothing of what dies.
   TORCH_ARG(std::int64_t, first_step) = 0;
   TORCH_ARG(std::int64_t, last_step) = std::numeric_limits<std::int64_t>::max();
-  /// Take eigenvalues as shares of the trace, for a matrix that dies as a whole while some of its directions die
+  /// Take eigenvalues as shares of the trace. For a matrix that dies as a whole, while some of its directions die
   /// faster: the true Fisher of a classifier falls with 1 - p.
   TORCH_ARG(bool, relative) = false;
-  /// A rate below this share of the fastest is none.
+  /// A rho_j below this is no rate. Above 0, below 1.
   TORCH_ARG(double, least_rate) = 0.1;
-  /// Decades by which lambda_min+ must have fallen before there is anything to count.
+  /// lambda_min+ must have fallen by so many decades before anything is counted. Above 0.
   TORCH_ARG(double, least_decades) = 0.4;
-  /// Decades that an eigenvalue may move and still count as standing still.
+  /// An eigenvalue that moves by fewer decades stands still. Above 0.
   TORCH_ARG(double, still_decades) = 0.1;
 };
 
-/// What a count rests on, or why there is none.
+/// Whether there is a count, and why not.
 enum class DecayStatus {
-  Counted,         ///< every eigenvalue is told: it decays, or it stands still
+  Counted,         ///< each eigenvalue either dies or stands still
   TooFewReadings,  ///< fewer than kMinDecayReadings with a spectrum
-  NoDecay,         ///< lambda_min+ stands still: nothing dies on this side of this layer, as at the last one's output
-  MatrixDecays,  ///< the largest eigenvalue falls too: what dies is the whole matrix, such as an empirical Fisher whose
-                 ///< residual vanishes, and not a direction of it
-  Undecided,     ///< some eigenvalue neither keeps a rate nor stands still, as where a decay froze on the way, or the
-                 ///< fall is still too short
+  NoDecay,         ///< lambda_min+ stands still. Nothing dies on this side of this layer, as at the last layer's output
+  MatrixDecays,    ///< the largest eigenvalue falls too: the whole matrix dies and not a direction of it. An empirical
+                   ///< Fisher does where its residual vanishes
+  Undecided,       ///< some eigenvalue neither keeps a rate nor stands still, as where a decay froze on the way; or the
+                   ///< fall is still too short
 };
+/// "counted", "too_few_readings", "no_decay", "matrix_decays" or "undecided".
 std::string_view to_string(DecayStatus status);
 
 /// Directions that decay at one rate.
 struct RateGroup {
   std::int64_t directions = 0;
-  double rate = 0;           ///< mean of their rho_j: 1 is the fastest
-  double low = 0, high = 0;  ///< hull of their intervals
+  double rate = 0;           ///< mean of their rho_j; the fastest is 1
+  double low = 0, high = 0;  ///< from the lowest end to the highest of their intervals
 };
 
 /// What a series says of the directions that die in it.
 struct DecayCount {
   SeriesId series;
   DecayStatus status = DecayStatus::TooFewReadings;
-  std::int64_t first_step = 0, last_step = 0;  ///< of the readings that it rests on
+  std::int64_t first_step = 0, last_step = 0;  ///< of the readings that were used
   std::int64_t readings = 0;
   std::int64_t fixed_rank = 0;         ///< k
   std::optional<std::int64_t> count;   ///< directions that die; with DecayStatus::Counted only
-  std::int64_t low = 0, high = 0;      ///< those that surely do, and those that may: equal where counted
+  std::int64_t low = 0, high = 0;      ///< directions that surely die, and that may die: equal where counted
   std::int64_t sunk = 0;               ///< of `low`, those that have reached the floor
-  std::int64_t dead_before = 0;        ///< dead directions of the first reading: they are not among the k
+  std::int64_t dead_before = 0;        ///< dead directions of the first reading, which are not among the k
   std::vector<RateGroup> groups;       ///< of those whose rate could be fitted, the fastest first
-  std::optional<double> decades;       ///< by which lambda_min+ fell, as far as all k are above the floor
+  std::optional<double> decades;       ///< that lambda_min+ fell by while all k were well above the floor
   std::optional<double> volume_ratio;  ///< slope(log det+) / slope(log lambda_min+) over the same readings
   std::optional<double> volume_ratio_low, volume_ratio_high;
 
-  /// In a sentence: "3 of 20 directions die (steps 100 to 40000): 3 at one rate; log det+ falls 2.97 [2.94, 3.01] times
-  /// as fast as lambda_min+".
+  /// In a sentence: "3 of 20 directions die (steps 100 to 40000): 3 at rate 1.00; log det+ falls 2.97 [2.94, 3.01]
+  /// times as fast as log lambda_min+".
   std::string statement() const;
 };
 
@@ -87,34 +92,38 @@ inline constexpr std::int64_t kMinDecayReadings = 6;
 /// Collects spectra as they come, and counts at any time. Of a long series it keeps kMaxDecayReadings readings, spread
 /// over all of it.
 ///
-/// A direction *dies* if its eigenvalue keeps a positive rate: the interval of rho_j (fit_line) lies above least_rate,
-/// the slopes of both halves of the fall and of its last quarter do too, and it has moved by more than still_decades;
-/// or if it has sunk to the floor, from well above it and by least_decades. It *stands still* if that interval lies
-/// below least_rate and the eigenvalue has moved by less than still_decades. Any other leaves the count undecided,
-/// between `low` and `high`. Fits use the readings before the first of the k singular values comes within ten times the
-/// floor.
+/// *Dies.* A direction dies if its eigenvalue keeps a positive rate:
+///   - the interval of rho_j (fit_line) lies above least_rate,
+///   - so do the slopes over both halves of the fall of lambda_min+ and over its last quarter,
+///   - it falls by more than still_decades;
+/// or if it has sunk to the floor, from ten times the floor and by least_decades.
 ///
-/// Eigenvalues are followed by their order. Where two that decay cross, they swap rates, not the count. Where one that
-/// decays comes from among the others, all that it passes seem to move: a count that is undecided over all readings is
-/// tried again without the first of them, down to half of the fall of lambda_min+. It stands if what stands still then
-/// can be what is left of the first spectrum without the directions that die (Cauchy's interlacing, to within
-/// still_decades), so that what froze on the way is not taken for alive. DecayCount::first_step says where it begins.
+/// *Stands still.* Its interval lies below least_rate, and it has moved by less than still_decades.
 ///
-/// Known limit: a direction that froze on the way is taken for alive if it never fell below the first spectrum's
-/// smallest eigenvalue; then `count` is that of the directions that do die (strong_jitter in
-/// experiments/volume_identity).
+/// Any other eigenvalue leaves the count open, between `low` and `high`. Lines are fitted to the readings before the
+/// first in which one of the k singular values is below ten times the floor.
+///
+/// *Order.* Eigenvalues are followed by their order. Where two that die cross, they swap rates; the count stays. Where
+/// one that dies comes from among the others, all that it passes seem to move. So a count that is open over all
+/// readings is tried again without the first ones, up to half of the fall of lambda_min+. It then holds only if what
+/// stands still can be what is left of the first spectrum without the directions that die, by Cauchy's interlacing to
+/// within still_decades. That keeps what froze on the way from passing for alive. DecayCount::first_step says where it
+/// begins.
+///
+/// *Known limit.* A direction that froze before it fell below the smallest eigenvalue of the first spectrum passes for
+/// alive. `count` is then that of the directions that do die (strong_jitter in experiments/volume_identity).
 class DecayCounter {
  public:
   /// Throws InvalidArgument for options out of range.
   explicit DecayCounter(DecayOptions options = {});
 
-  /// Adds a reading of its series; one without a spectrum (SignatureOptions::spectra) or without numbers is passed
+  /// Adds a reading to its series. One without a spectrum (SignatureOptions::spectra) or without numbers is passed
   /// over.
   void add(const Signature& signature);
 
   /// One count per series, in the order of SeriesId.
   std::vector<DecayCount> counts() const;
-  /// The count of one series; that of no readings if there is none.
+  /// The count of one series; DecayStatus::TooFewReadings if there is none.
   DecayCount count(const SeriesId& series) const;
 
  private:

@@ -1,4 +1,5 @@
-// The errors of the library: one family, each message naming the offending value and what was expected.
+// The errors of the library: one family. A message names the offending value, and what was expected:
+// "read: batch_size is 0, expected at least 1".
 #pragma once
 
 #include <dds/export.hpp>
@@ -18,20 +19,20 @@ class InvalidArgument : public Error {
   using Error::Error;
 };
 
-/// Rows of a layer could not be captured. Never thrown from the user's `forward` or `backward`: it surfaces from the
-/// next call of the library's own.
+/// Rows of a layer could not be captured. It is never thrown from the user's `forward` or `backward`, but from the next
+/// call of the library.
 class CaptureError : public Error {
  public:
   using Error::Error;
 };
 
-/// Another process that takes part in a reading failed, or could not be reached in the transport's time.
+/// Another process that takes part in a reading failed, or could not be reached before the transport's time-out.
 class RankError : public Error {
  public:
   using Error::Error;
 };
 
-/// A file or directory that cannot be read or written, or that holds something else than it should.
+/// A file or directory cannot be read or written, or does not hold what it should.
 class IoError : public Error {
  public:
   using Error::Error;

@@ -4,44 +4,63 @@
 //   auto handle = dds::register_forward_hook(*model, "encoder.*", [](const torch::nn::Module& module,
 //       const std::string& name, const dds::Tensors& inputs, const dds::Tensors& outputs) { ... });
 //
-// A hook *observes* or *changes*, and its type says which.
+// A hook *observes* or *changes*; its type says which.
 //
-// - An observing hook returns nothing and can replace nothing. It needs no change to the program: a LibTorch layer with
-//   parameters of its own (Linear, Conv2d, LSTM, ...) is recognised by the operator that takes them. `forward` is not
-//   virtual, so a container, a layer without parameters, MultiheadAttention and a module of the user's own are seen
-//   only where they are called as dds::hooked(module)(x) instead of module->forward(x); the handle names those
-//   (HookHandle::not_observable).
-// - A changing hook returns the tensors to go on with, or std::nullopt. It is registered on dds::hooked(module), and
-//   acts where the module is called through that: an observer of operators cannot replace what they take and give.
+// An observing hook
+// - returns nothing and replaces nothing. The program needs no change.
+// - sees a LibTorch layer with parameters of its own (Linear, Conv2d, LSTM, ...) by the operator that takes them.
+// - does not see the plain forward of anything else, since `forward` is not virtual: of a container, a layer without
+//   parameters, MultiheadAttention, a module of the user's own. Those are seen where they are called as
+//   dds::hooked(module)(x) instead of module->forward(x). HookHandle::not_observable names them.
+// - may throw: the program does not see it, HookHandle::errors has it.
+// - runs unseen: no recorder and no hook is told of what it computes.
+// - is silent within a SuspendRecording. The library's own reads and chains run in one.
 //
-// Rules, for both unless said otherwise:
+// A changing hook
+// - returns the tensors to go on with, or std::nullopt. It is registered on dds::hooked(module), and acts only where
+// the
+//   module is called through that.
+// - may throw: the exception leaves through the call, or through backward(), as in Python.
+// - is part of the model, and acts within a SuspendRecording too.
 //
+// Order and threads
 // - Hooks of one module are called in the order of their registration, each with what the one before it changed.
-// - A hook is called for every call of its module, on the thread that calls, without grad mode too; what it computes
-//   has the grad mode of the call. So an observing hook may keep a tensor and add a penalty on it to the loss.
-// - A backward hook is called once in each backward pass that reaches the module: a graph passed twice, a double
-//   backward and a recomputation (checkpointing) call it again. It is called as soon as the gradient at the module's
-//   inputs is whole, and if that is not asked for, by the end of the pass. A call without grad mode, or no part of
-//   which needs a gradient, has no backward.
-// - `grad_inputs` are the gradients that flow through this module, not the sums over all consumers of its inputs:
-//   undefined where there is none; at its first place for a tensor that is given twice. Only of a module that returns
-//   its very input (a Dropout that evaluates) it is the sum.
-// - A hook that is registered while its module runs takes part from the next stage of that call on, a backward hook
-//   from the next call on. One that is removed is not called any more, graphs made before included (in Python they
-//   still call it); remove() does not wait for a call that is under way on another thread.
-// - What an observing hook throws does not reach the program: HookHandle::errors has it. What a changing one throws
-//   leaves through the call, or through backward(), as in Python.
-// - What an observing hook runs is seen by no recorder and no hook. Within a SuspendRecording, the library's own reads
-//   and chains among them, observing hooks are silent; changing ones are part of the model and act.
-// - While only observing hooks are there, training is bit for bit what it is without. A changing backward hook puts a
-//   node into the graph, as Python does: gradients of inputs that the module uses several times are then added in
-//   another order, and writing into its inputs in place is an error of LibTorch's.
-// - Nothing is installed while no hook is registered; then dds::hooked costs a comparison.
+// - A forward hook is called on the thread that calls the module, a backward hook on autograd's thread.
+// - A hook is called for every call of its module, those without grad mode too. What it computes has the grad mode of
+//   the call: an observing hook may keep a tensor and add a penalty on it to the loss.
 //
-// Of a layer that is recognised by its operator, the inputs are those that the operator takes: a convolution's after
-// padding by reflection, a recurrent layer's without its state. Outputs are those of its forward, the state of LSTM,
-// GRU and RNN included. An operator that takes a layer's weight in a weight's place is taken for a call of it; layers
-// of one kind that share a weight cannot be told apart, and the first that was hooked is told.
+// Backward hooks
+// - are called once in each backward pass that reaches the module. A graph that is passed twice, a double backward and
+// a
+//   recomputation (checkpointing) call them again.
+// - are called as soon as the gradient at the module's inputs is whole. If nobody asks for that gradient, they are
+//   called by the end of the pass.
+// - are not called for a call without grad mode, or one that needs no gradient.
+// - get as `grad_inputs` the gradients that flow through this module, not the sums over all consumers of its inputs. An
+//   entry is undefined where there is none. A tensor that is given twice has its gradient at its first place. For a
+//   module that returns its very input (a Dropout in evaluation) it is the sum over all consumers.
+//
+// Registration and removal
+// - A hook that is registered while its module runs takes part from the next stage of that call on; a backward hook
+// from
+//   the next call on.
+// - A removed hook is not called any more, not even by graphs made before (in Python it is). remove() does not wait for
+// a
+//   call that is under way on another thread.
+//
+// Cost
+// - While no hook is registered, nothing is installed, and dds::hooked costs a comparison.
+// - With observing hooks only, training is bit for bit what it is without. A changing backward hook puts a node into
+// the
+//   graph, as in Python: gradients of inputs that the module uses several times are then added in another order, and
+//   writing into its inputs in place is an error of LibTorch's.
+//
+// A layer that is seen by its operator
+// - has as inputs those of the operator: a convolution's after padding by reflection, a recurrent layer's without
+// state.
+// - has as outputs those of its forward, the state of LSTM, GRU and RNN included.
+// - is taken to be called wherever an operator takes its weight in a weight's place. Layers of one kind that share a
+//   weight cannot be told apart: the first that was hooked is told.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -63,8 +82,8 @@ class Module;
 
 namespace DDS_EXPORT dds {
 
-/// What a module takes or gives: all defined tensors among its arguments or in its result, in order, those in
-/// optionals, pairs, tuples and vectors included. Those in a struct of the user's own are not seen.
+/// What a module takes or gives: all defined tensors among its arguments or in its result, in order. Those in
+/// optionals, pairs, tuples and vectors are included, those in a struct of the user's own are not.
 using Tensors = std::vector<at::Tensor>;
 
 /// A function that returns nothing: a std::function would take one that returns a replacement too, and drop it.
@@ -90,8 +109,9 @@ using ForwardChange = std::function<std::optional<Tensors>(torch::nn::Module& mo
 using BackwardChange = std::function<std::optional<Tensors>(torch::nn::Module& module, const std::string& name,
                                                             const Tensors& grad_inputs, const Tensors& grad_outputs)>;
 
-/// Keeps a hook registered; destroying it, or remove(), takes the hook off. The modules must outlive it.
-/// Thread safety: one thread at a time; the hook itself may run on others.
+/// Keeps a hook registered until it is destroyed, or remove() is called.
+/// Lifetime: the modules must outlive it.
+/// Threads: one at a time; the hook itself may run on others.
 class HookHandle {
  public:
   HookHandle() noexcept;

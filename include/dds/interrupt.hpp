@@ -1,4 +1,4 @@
-// Ctrl-C that ends a long run at a good place instead of anywhere.
+// Ctrl-C: a long run ends between two steps, with its log and report written.
 //
 //   const dds::CatchInterrupts catching;
 //   while (step < last && !dds::interrupted()) {
@@ -16,9 +16,10 @@
 
 namespace DDS_EXPORT dds {
 
-/// While one lives, the first SIGINT or SIGTERM is only noted, for `interrupted`; a second one ends the process,
-/// whatever handled it before. When the last one goes, what handled the signals before handles them again. Signals that
-/// the program had set to be ignored (as under nohup) stay ignored. Not to be made or destroyed by two threads at once.
+/// While one lives, the first SIGINT or SIGTERM is only noted, for `interrupted`. A second one ends the process.
+/// When the last one is destroyed, the handlers from before are put back.
+/// Signals that the program ignores (as under nohup) stay ignored.
+/// Not to be made or destroyed by two threads at once.
 class CatchInterrupts {
  public:
   CatchInterrupts();
@@ -27,10 +28,11 @@ class CatchInterrupts {
   CatchInterrupts& operator=(const CatchInterrupts&) = delete;
 };
 
-/// True once a signal was noted, from any thread; false again when the next first CatchInterrupts is made.
+/// True once a signal was noted. May be called from any thread. False again when a CatchInterrupts is made while no
+/// other lives.
 bool interrupted();
 
-/// The exit status by which a shell knows a program that Ctrl-C ended: 128 + SIGINT.
+/// The exit status of a program that Ctrl-C ended, as shells know it: 128 + SIGINT.
 inline constexpr int kInterruptedExit = 130;
 
 }  // namespace dds

@@ -1,6 +1,10 @@
-// Where readings go. A sink takes them one by one; `directory` is the one that writes a run to disk, `tensorboard`
-// writes what TensorBoard reads, `memory` and `callback` hand them to code, and `tee` joins several. The columns of the
-// files are the schema in <dds/schema.hpp>.
+// Where readings go. A sink takes them one by one:
+//
+//   directory    writes a run to disk; <dds/run.hpp> reads it back, <dds/schema.hpp> has its columns
+//   tensorboard  writes what TensorBoard reads
+//   Memory       keeps them
+//   callback     hands them to functions
+//   tee          passes them on to several sinks
 #pragma once
 
 #include <cstdint>
@@ -38,28 +42,31 @@ class Sink {
 using SinkPtr = std::shared_ptr<Sink>;
 
 struct DirectoryOptions {
-  /// Append to a run that is there: a row that a crash cut short is removed first. A row that says what one of those
-  /// found there says is not written again, so that steps between the last checkpoint and the crash, through which the
-  /// training goes twice, do not stand twice; times do not count in this, nor do `born` and `revived`. Without it a
-  /// directory that holds anything is refused.
+  /// Append to a run that is there. False: a directory that holds anything is refused.
+  /// A row that a crash cut short is removed first. A row that is there already is not written again: a training that
+  /// goes on from its last checkpoint comes by steps that were logged before the crash. Rows are compared without their
+  /// times, and without `born` and `revived`.
   bool resume = false;
-  /// Also write every singular value of a signature that carries its spectrum, into signatures.jsonl and as histograms.
+  /// Also write every singular value of a signature that carries its spectrum: into spectra.jsonl, and as histograms.
   bool spectra = true;
   /// Also write a TensorBoard event file beside the others, as `tensorboard` below does. Of a run that is resumed, rows
   /// that have no event yet get theirs.
   bool tensorboard = false;
 };
 
-/// Writes signatures.csv, signatures.jsonl, llc.csv, metrics.csv, run.json and where asked an event file into `path`,
-/// each row in one write as it comes, so that it survives a kill of the process. (A power cut can take what the system
-/// had not brought to the disk yet.) The directory is locked against a second writer, until its process ends in
-/// whatever way; children that it forks do not have the lock. A file system without locks gets a warning. Throws
-/// IoError if the directory cannot be made or written, holds other files, or is being written by another run.
+/// Writes signatures.csv, spectra.jsonl, llc.csv, metrics.csv, run.json and where asked an event file into `path`.
 ///
-/// A row that cannot be written (the disk is full) is kept, up to 16 MiB of them a file: `write` throws IoError, and
-/// the next that can be written brings it along, as the sink's end tries to. Rows beyond that are counted as
-/// `lost_rows` in run.json. If the directory, or a file of it, is deleted under its run, it is put back with all rows
-/// so far, unless another run has taken its place.
+/// - Each row is one write as it comes. It survives a kill of the process. (A power cut can take what the system had
+///   not brought to the disk yet.)
+/// - The directory is locked against a second writer until this process ends, in whatever way. Children that it forks
+///   do not have the lock. A file system without locks gets a warning.
+/// - A row that cannot be written, since the disk is full, waits: at most 16 MiB of them a file. `write` then throws
+///   IoError. The next write that succeeds brings the waiting rows along; the end of the sink tries to. Rows beyond
+///   16 MiB are counted as `lost_rows` in run.json.
+/// - If the directory, or a file of it, is deleted under its run, it is put back with all rows so far, unless another
+///   run has taken its place.
+///
+/// Throws IoError if the directory cannot be made or written, holds other files, or is being written by another run.
 SinkPtr directory(const std::filesystem::path& path, DirectoryOptions options = {});
 
 struct TensorBoardOptions {
@@ -68,9 +75,9 @@ struct TensorBoardOptions {
 };
 
 /// Writes an event file for TensorBoard into `path`, which may hold others: `tensorboard --logdir` shows all of a
-/// folder as one run, folders as several. Each row is one write as it comes, so that it survives a kill of the process,
-/// and waits where it cannot be written, as above; a resumed run makes a file of its own, whose name sorts behind the
-/// others. The time of a row is never before that of the last, whatever the clock does. Tags:
+/// folder as one run, folders as several. Each row is one write as it comes, and waits where it cannot be written, as
+/// above. A resumed run makes a file of its own, whose name sorts behind the others. The time of a row is never before
+/// that of the last, whatever the clock does. Tags:
 ///
 ///   LAYER/SIDE.SOURCE[.FISHER_KIND]/NAME, such as fc1/fisher.read.exact/log10_lambda_min_plus
 ///     NAME: log10_sigma_max, log10_sigma_min, log10_floor, log10_condition, log10_lambda_min_plus, log10_trace,
@@ -81,8 +88,8 @@ struct TensorBoardOptions {
 ///   the name of a Metric
 ///   run/KEY: text that was given to `describe`
 ///
-/// TensorBoard's scalars are fp32, hence the logarithms of what leaves their range. What does not exist or is not
-/// finite has no event, nor has a signature without numbers. Throws IoError if it cannot be made or written.
+/// TensorBoard's scalars are fp32, hence the logarithms of what leaves their range. A number that does not exist or is
+/// not finite has no event. Throws IoError if the file cannot be made or written.
 SinkPtr tensorboard(const std::filesystem::path& path, TensorBoardOptions options = {});
 
 /// Keeps everything in memory.
@@ -99,8 +106,16 @@ class Memory : public Sink {
   std::map<std::string, std::string> description;
 };
 
-/// Calls `function` with every signature, and drops the rest.
-SinkPtr callback(std::function<void(const Signature&)> function);
+/// A function for each kind of row. An empty one drops its rows.
+struct Callbacks {
+  std::function<void(const Signature&)> signature = nullptr;
+  std::function<void(const LlcEstimate&)> estimate = nullptr;
+  std::function<void(const Metric&)> metric = nullptr;
+};
+/// Calls a function with every row of its kind. Throws InvalidArgument if all are empty.
+SinkPtr callback(Callbacks functions);
+/// The same for signatures alone.
+SinkPtr callback(std::function<void(const Signature&)> signature);
 
 /// Writes to each of `sinks` in turn.
 SinkPtr tee(std::vector<SinkPtr> sinks);

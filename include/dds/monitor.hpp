@@ -161,7 +161,7 @@ class Monitor {
   void load_state(const std::string& text);
 
  private:
-  friend class MonitorFactory;
+  friend Monitor monitor_of(std::shared_ptr<hooks::ParameterSource>, MonitorOptions, log::SinkPtr);
   explicit Monitor(std::unique_ptr<State> state);
 
   std::unique_ptr<State> state_;

@@ -1,5 +1,8 @@
-// The order of a dead direction, and whether it is a gauge: what K does along it at a frozen checkpoint
-// (arXiv:2607.00603).
+// The order of a direction in weight space at a frozen checkpoint w* (arXiv:2607.00603):
+//
+//   K(w* + t u) = c t^(2k) + ...,   c > 0
+//
+// u is regular if k = 1 and dead if k >= 2. It is a gauge if K stays zero along a curve that leaves w* in direction u.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,40 +18,44 @@
 
 namespace DDS_EXPORT dds {
 
-/// K(w) >= 0: what the loss at w exceeds that at w* by, as a divergence from the frozen model. Takes all weights as one
-/// vector (p, fp64) and gives a 0-d tensor, twice differentiable. It should be computed as a square or by excess_of: a
-/// difference of two losses has a rounding floor of 1e-16, which hides every order from 3 on.
+/// K(w) >= 0: the divergence of the model at w from the frozen one at w*. It takes all weights as one vector (p, fp64)
+/// and gives a 0-d fp64 tensor, twice differentiable by autograd.
+///
+/// Rounding: compute it as a square, as the two functions below do. Their floor is 1e-32; that of a difference of two
+/// losses is 1e-16, which hides all orders from 3 on.
 using Excess = std::function<at::Tensor(const at::Tensor& weights)>;
 
-/// K(w) = mean over samples of |f(w) - f(w*)|^2 / (2 sigma^2), f the outputs (n, ...) of a regression: the
-/// Kullback-Leibler divergence between the Gaussians. Its rounding floor is that of a square, 1e-32. Throws
-/// InvalidArgument unless sigma > 0.
+/// The Kullback-Leibler divergence between Gaussians, f the outputs (n, ...) of a regression:
+///   K(w) = (1/n) sum_i |f_i(w) - f_i(w*)|^2 / (2 sigma^2)
+/// Throws InvalidArgument unless sigma is positive and finite.
 Excess gaussian_excess(std::function<at::Tensor(const at::Tensor& weights)> output, const at::Tensor& point,
                        double sigma = 1.0);
 
-/// K(w) = mean over samples of KL(softmax f(w*) || softmax f(w)), f the logits (n, C), computed as sum p* (e^d - 1 -
-/// d), d the differences of the log-probabilities, which keeps the floor of a square too.
+/// The Kullback-Leibler divergence between categorical distributions, f the logits (n, C):
+///   K(w) = (1/n) sum_i KL(softmax f_i(w*) || softmax f_i(w))
+/// It is computed as sum_c p_c* (e^(d_c) - 1 - d_c), d_c the difference of the log-probabilities.
 Excess categorical_excess(std::function<at::Tensor(const at::Tensor& weights)> output, const at::Tensor& point);
 
 struct OrderOptions {
-  /// Distances from the point, log-spaced, both ways: `points` each. In units of the weights.
+  /// Smallest and largest |t|, in units of the weights. 0 < t_min < t_max.
   TORCH_ARG(double, t_min) = 3e-3;
   TORCH_ARG(double, t_max) = 1e-1;
+  /// Values of |t|, log-spaced, on each side of w*. At least 6.
   TORCH_ARG(std::int64_t, points) = 12;
-  /// K is minimised over the complement of the direction within |v| <= cone |t|.
+  /// K is minimised over |v| <= cone |t|. Above 0, at most 1.
   TORCH_ARG(double, cone) = 0.25;
-  /// K below this is rounding; 0: estimated, 100 p times what moving the weights by one rounding gives.
+  /// A K below this is rounding. 0: estimated, as 100 p times what a shift of the weights by one rounding adds to K.
   TORCH_ARG(double, floor) = 0;
-  /// Newton steps of one minimisation, at most.
+  /// The most Newton steps of one minimisation. At least 1.
   TORCH_ARG(std::int64_t, newton_steps) = 60;
 };
 
 enum class DirectionKind {
   Regular,      ///< K = c t^2: the Fisher metric does not vanish
   Dead,         ///< K = c t^(2k), k >= 2: singular
-  Gauge,        ///< K is zero along an orbit that leaves the point in this direction
+  Gauge,        ///< K is zero along a curve that leaves w* in this direction
   Undecided,    ///< DirectionOrder::reason says why
-  NotAMinimum,  ///< K at the point is no zero, or K is negative nearby
+  NotAMinimum,  ///< K is not zero at w*, or is negative or no number nearby
 };
 /// "regular", "dead", "gauge", "undecided", "not_a_minimum".
 std::string_view to_string(DirectionKind kind);
@@ -56,37 +63,40 @@ std::string_view to_string(DirectionKind kind);
 struct OrderPoint {
   double t = 0;
   double straight = 0;   ///< K(w* + t u)
-  double followed = 0;   ///< K at the lowest point found in the cone
-  double departure = 0;  ///< |v| of that point: how far it is off the straight line
+  double followed = 0;   ///< K(w* + t u + v), the lowest that was found within the cone
+  double departure = 0;  ///< |v|
 };
 
 struct DirectionOrder {
   DirectionKind kind = DirectionKind::Undecided;
-  std::string reason;                    ///< where the kind needs one
-  std::optional<double> order;           ///< k as fitted
-  std::optional<double> low, high;       ///< its interval
+  std::string reason;                    ///< of Undecided and NotAMinimum
+  std::optional<double> order;           ///< k as fitted, no whole number
+  std::optional<double> low, high;       ///< interval of k
   std::optional<double> log_scale;       ///< log c
-  std::optional<double> straight_order;  ///< k of the straight line alone, which takes a curved gauge for a singularity
-  bool followed = false;           ///< the order is that of a curve tangent to the direction, not of the straight line
-  double floor = 0;                ///< K below was taken for rounding
-  std::vector<OrderPoint> points;  ///< ascending t
+  std::optional<double> straight_order;  ///< k along the straight line, which takes a bent gauge for a singularity
+  bool followed = false;                 ///< `order` is that of the curve, not of the straight line
+  double floor = 0;                      ///< a K below was taken for rounding
+  std::vector<OrderPoint> points;        ///< t ascending
 };
 
-/// Fits the order k of K(w* + t u + v(t)) ~ c t^(2k), u the direction, normalised.
+/// Fits the order k of `direction` at `point` = w*. u is the direction, normalised.
 ///
-/// If K is quadratic along the straight line, the direction is regular. Otherwise, at each t, K is minimised over v
-/// orthogonal to u within the cone (Newton steps in a trust region: with the whole Hessian from 17 to 512 weights, by
-/// conjugate gradients otherwise). Where the minimisers leave the line slower than linearly, |v| ~ t^p
-/// with p > 1.3, the curve that they make is tangent to u, and K along it is what counts: a valley or an orbit that
-/// bends. Where they do not, they belong to another direction, and the straight line counts: (w1 w2)^2 along (1, 1) has
-/// order 2 though K vanishes 45 degrees off. If K along what counts is below a thousand floors everywhere, the
-/// direction is a gauge. Otherwise log K is fitted by a + 2 k log |t| + (odd and even corrections s, t, t^2) over the
-/// points above a million floors; the interval joins the fit's (95 %) and the distance to the fit without the largest
-/// third of |t|. An order is decided if the interval is shorter than 1/2 and holds one integer.
+/// 1. *Straight line.* If K(w* + t u) is quadratic in t, the direction is regular, whatever surrounds it.
+/// 2. *Curve.* Otherwise v(t) minimises K(w* + t u + v) over v orthogonal to u with |v| <= cone |t|. Newton's method in
+///    a trust region: with the whole Hessian for 17 to 512 weights, by conjugate gradients for others.
+///    With |v| ~ |t|^p:
+///      p > 1.3   the curve w* + t u + v(t) is tangent to u, and K along it counts: a valley or an orbit that bends;
+///      else      the minimisers belong to another direction, and the straight line counts. (w1 w2)^2 along (1, 1) has
+///                order 2, though K vanishes 45 degrees off.
+/// 3. *Gauge.* If the K that counts is below 1,000 floors at all points, the direction is a gauge.
+/// 4. *Order.* Otherwise, over the points above 1,000,000 floors, least squares of
+///      log K = a + 2 k log |t| + corrections in t, t^2 and the sign of t.
+///    Half of the interval of k: 2.2 standard errors and the distance to the fit without the largest third of log |t|,
+///    added as squares. k is decided if the interval is at most 1/2 long and holds one whole number.
 ///
-/// `point`: w* (p, fp64, CPU), `direction` of the same shape. Costs some ten to a hundred double backwards a point.
-/// Throws InvalidArgument for other shapes and types, a zero or non-finite direction, options out of range, an excess
-/// that is no 0-d fp64 tensor.
+/// Valid input: point (p, fp64, CPU); direction of the same shape and type, finite and not zero; options in range.
+/// Throws InvalidArgument for any other, and for an excess that gives no 0-d fp64 tensor.
+/// Cost: ten to a hundred double backward passes a point.
 DirectionOrder direction_order(const Excess& excess, const at::Tensor& point, const at::Tensor& direction,
                                const OrderOptions& options = {});
 

@@ -1,26 +1,32 @@
-// The files of a run directory, column by column. This table is what the writers, the reader and the report work from,
-// so the files cannot say otherwise than this page.
+// The files of a run directory, column by column. The writers, the reader, the report and the page of columns in the
+// documentation all work from this table.
 //
 //   signatures.csv    one row per step, source, layer and side: `signature_columns`
-//   signatures.jsonl  the same rows in the same order, one JSON object a line with the columns as keys, and beside them
-//                     `spectrum`: all singular values, descending, where they were asked for
+//   spectra.jsonl     the singular values of the rows that carry them: one JSON object a line, with the columns that
+//                     name a row (step, layer, side, source, fisher_kind) and `spectrum`, descending
 //   llc.csv           one row per LLC estimate: `llc_columns`
 //   metrics.csv       one row per scalar of the user's own: `metric_columns`
-//   run.json          one object: `schema_version`, `dds` and `libtorch` (versions), whatever was given to
-//                     Sink::describe, by its key, and `lost_rows` if there are any: rows that a full disk has cost
+//   run.json          one object: `schema_version`, `dds` and `libtorch` (versions), what was given to Sink::describe
+//                     by its key, and `lost_rows` if a full disk has cost any
 //   report.html       made of the others by write_report
 //   events.out.tfevents.*  for TensorBoard, where DirectoryOptions::tensorboard asked for it: tags in <dds/log.hpp>
 //
-// CSV is that of RFC 4180 with a header and lines that end in "\n"; text is UTF-8. A number is printed with the fewest
-// digits that read back as the same number (so that a reader that guesses types, as pandas does, takes a column whose
-// numbers all happen to be whole for one of whole numbers). What is missing, not finite or does not apply is an empty
+// CSV is that of RFC 4180, with a header and lines that end in "\n". Text is UTF-8. A number is printed with the fewest
+// digits that read back as the same number. (A reader that guesses types, as pandas does, takes a column whose numbers
+// all happen to be whole for one of whole numbers.) A number that is missing, not finite or does not apply is an empty
 // field in CSV and null in JSON: never 0, "nan" or "inf".
 //
-// What a reader may rely on, now and later. Within one schema_version the columns of each file, their order, names,
-// types, units and meanings stay as they are, as does everything said above; keys of run.json, and values of the text
-// columns `kind`, `fisher_kind`, `sampler`, `verdict` and `status`, may come new: pass over what you do not know.
-// Across versions read columns by their name. This library reads the runs of every version up to its own (a column that
-// came later is missing in them) and refuses those of later ones.
+// The lines of spectra.jsonl stand in the order of their rows, and each is written before its row. A row of
+// signatures.csv therefore has its spectrum; a line without a row, which a crash can leave at the end, does not count.
+//
+// What a reader may rely on:
+//   - Within one schema_version the columns of each file, their order, names, types, units and meanings stay as they
+//     are, as does everything said above.
+//   - Keys of run.json, and values of the text columns `kind`, `fisher_kind`, `sampler`, `verdict` and `status`, may
+//     come new. Pass over what you do not know.
+//   - Across versions, read columns by their name.
+//   - This library reads the runs of every version up to its own; a column that came later is missing in them. It
+//     refuses those of later ones.
 #pragma once
 
 #include <array>
@@ -104,10 +110,10 @@ inline constexpr auto signature_columns = std::to_array<Column<Signature>>({
     {"step", "step", "training step that the reading belongs to", member<&Signature::step>},
     {"layer", "", "name as named_modules() gives it; a raw parameter's full name; name#2 for a further site",
      member<&Signature::layer>},
-    {"kind", "", "what ran: Linear, Conv2d, Embedding, ..., Raw, Tap", member<&Signature::kind>},
+    {"kind", "", "what ran: Linear, Conv2d, Embedding, ...; Raw: a raw parameter; Tap", member<&Signature::kind>},
     {"side", "", "activation: the layer's output; input: its input; fisher: the per-sample gradient at its output",
      member<&Signature::side>},
-    {"source", "", "step: inside a training step; read: a checkpoint read. The two are different series",
+    {"source", "", "step: inside a training step; read: a checkpoint read; one series never mixes them",
      member<&Signature::source>},
     {"fisher_kind", "", "fisher side: empirical, exact or sampled:K; one series never mixes them",
      member<&Signature::fisher_kind>},
@@ -118,7 +124,8 @@ inline constexpr auto signature_columns = std::to_array<Column<Signature>>({
     {"dtype", "", "of the captured rows: Float, Double, Half or BFloat16", member<&Signature::dtype>},
     {"calls", "1", "times that the layer ran in this reading", member<&Signature::calls>},
     {"backwards", "1", "times that a backward pass came through it", member<&Signature::backwards>},
-    {"rows", "1", "n, the divisor in lambda = sigma^2 / n", member<&Signature::rows>},
+    {"rows", "1", "n, the divisor in lambda = sigma^2 / n: samples, or samples times positions",
+     member<&Signature::rows>},
     {"width", "1", "d, the columns of the matrix", member<&Signature::width>},
     {"sigma_max", "rows' unit", "largest singular value", member<&Signature::sigma_max>},
     {"sigma_min", "rows' unit", "smallest of the min(n, d) singular values", member<&Signature::sigma_min>},
@@ -180,7 +187,9 @@ inline constexpr auto llc_columns = std::to_array<Column<LlcEstimate>>({
     {"distance_ratio", "1", "E|w - w*|^2 over what it must be in the stationary state",
      member<&LlcEstimate::distance_ratio>},
     {"distance_ratio_error", "1", "Monte Carlo error of distance_ratio", member<&LlcEstimate::distance_ratio_error>},
-    {"descent", "1", "(n beta |grad L(w*)|)^2 / gamma: small against lambda where w* is a minimum",
+    {"descent", "1",
+     "upper bound of (n beta)^2 g^T (n beta H + gamma)^-1 g, g and H the gradient and Hessian of L_n at w*: small "
+     "against lambda where w* is a minimum",
      member<&LlcEstimate::descent>},
     {"batch_noise", "1", "eps h_max n beta / (4 batch_size): heat of the mini-batches' noise; empty for full batches",
      member<&LlcEstimate::batch_noise>},
@@ -207,7 +216,7 @@ inline constexpr auto llc_columns = std::to_array<Column<LlcEstimate>>({
     {"step_size", "weights' unit^2", "eps of the sampler", member<&LlcEstimate::step_size>},
     {"relaxation", "steps", "2 / (eps gamma): time of a direction held by the localisation alone",
      member<&LlcEstimate::relaxation>},
-    {"mu_max", "loss / weights' unit^2", "largest curvature that was found; 0 where step_size was given",
+    {"mu_max", "loss / weights' unit^2", "largest curvature of L_n that was found; rmsprop_sgld: of L_n in w / sqrt(P)",
      member<&LlcEstimate::mu_max>},
     {"baseline", "loss", "L_n(w*) over the chain's data", member<&LlcEstimate::baseline>},
     {"samples", "1", "n", member<&LlcEstimate::samples>},

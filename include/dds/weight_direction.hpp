@@ -1,5 +1,4 @@
-// The order of a direction in the weights of a torch::nn model (dds/order.hpp): with a model, a likelihood, a probe and
-// a direction there is nothing to write by hand.
+// The order of a direction (dds/order.hpp) in the weights of a torch::nn model.
 //
 //   auto signature = ...;  // SignatureOptions().sides({dds::Side::Input}).dead_axes(true)
 //   dds::WeightImage image(dds::Side::Input, signature.dead_axes);
@@ -17,20 +16,23 @@
 
 namespace DDS_EXPORT dds {
 
-/// A direction in weight space by the full names of the parameters that it moves; all others stay. Only its direction
-/// counts, not its length. Tied weights are one parameter under any of their names.
+/// A direction in weight space: tensors by the full names of the parameters that it moves. All other parameters stay.
+/// Its length does not matter. Tied weights are one parameter, under any of their names.
 using WeightDirection = std::map<std::string, at::Tensor>;
 
-/// direction_order of K(w) = the mean over the samples of the data (the *probe*) of KL(p(. | x, w*) || p(. | x, w)), w*
-/// the model's present weights: Likelihood::divergence. The search moves all parameters that require grad; frozen ones
-/// stay, and so does the direction's distance t count in the norm of the weights that move. Runs in fp64 and eval mode
-/// on the model's own device, all of the probe in one pass with its double backward, so a few hundred samples are a
-/// good probe. The caller's weights, buffers, gradients, mode and default generator are left as they were, and
-/// recorders of this thread do not see the passes. Not while another thread trains the model.
+/// The order of `direction` at the model's present weights w*. With x_i the inputs of the problem's data (the *probe*),
+///   K(w) = (1/n) sum_i KL(p(. | x_i, w*) || p(. | x_i, w)),
+/// from Likelihood::divergence. The search moves all parameters that require grad, and |t| is a distance among these.
 ///
-/// Throws InvalidArgument for a likelihood without a divergence (one of the user's own), a direction that names no such
-/// parameter, one that does not require grad or is of another shape, and as direction_order does; and what `forward`
-/// throws, which must be able to run in fp64 and be twice differentiable.
+/// Runs in fp64 and in eval mode, on the model's own device. All of the probe goes through in one pass with its double
+/// backward: a few hundred samples are a good size.
+/// Left as they were: weights, buffers, gradients, mode, default generator. Recorders of this thread see nothing of it.
+/// Not while another thread trains the model.
+///
+/// Valid input: a likelihood with a divergence (not the user's own); a direction whose names are of parameters that
+/// require grad, each with that parameter's shape; a forward that runs in fp64 and is twice differentiable; otherwise
+/// as direction_order in order.hpp.
+/// Throws InvalidArgument for any other, and what `forward` throws.
 DirectionOrder direction_order(const Problem& problem, const WeightDirection& direction,
                                const OrderOptions& options = {});
 

@@ -74,7 +74,7 @@ std::vector<Entry> children_of(const void* module) {
 }
 
 /// The tensor at this address, if it is one: of the same class as `like`, and held by somebody.
-at::Tensor tensor_at(const void* address, const at::Tensor& like) {
+at::Tensor read_tensor(const void* address, const at::Tensor& like) {
   if (address == like.unsafeGetTensorImpl()) return like;
   const auto table = peek<const void*>(address), expected = peek<const void*>(like.unsafeGetTensorImpl());
   if (!table || table != expected) return {};
@@ -96,13 +96,13 @@ struct CppModules::State {
     const std::string type = peek_class(module);
     sequence_first = sequence_first || hooks::is_sequence_first(type);
     for (const Entry& parameter : parameters_of(module)) {
-      at::Tensor tensor = tensor_at(parameter.value, like);
+      at::Tensor tensor = read_tensor(parameter.value, like);
       if (!tensor.defined()) continue;
       network.parameters.push_back(
           hooks::found_parameter(type, path, parameter.name, std::move(tensor), sequence_first));
     }
     for (const Entry& buffer : buffers_of(module)) {
-      at::Tensor tensor = tensor_at(buffer.value, like);
+      at::Tensor tensor = read_tensor(buffer.value, like);
       if (tensor.defined()) network.buffers.emplace_back(hooks::path_below(path, buffer.name), std::move(tensor));
     }
     for (const Entry& child : children_of(module)) {

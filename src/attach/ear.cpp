@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "hooks/operators.hpp"
+#include "hooks/arguments.hpp"
 
 namespace dds::attach {
 

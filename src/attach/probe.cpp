@@ -11,6 +11,7 @@
 
 #include "hooks/arguments.hpp"
 #include "hooks/observer.hpp"
+#include "hooks/operators.hpp"
 #include "src/attach/names.hpp"
 #include "src/attach/tensor_file.hpp"
 #include "src/log/file.hpp"
@@ -50,33 +51,22 @@ Kinship kinship(const at::Tensor& tensor, const at::Tensor& from, bool log_softm
 }  // namespace
 
 std::optional<Probe::Loss> Probe::loss_of(std::string_view name, c10::ArrayRef<const c10::IValue> args) {
+  const hooks::Operator* entry = hooks::find_operator(name);
+  const auto* known = entry ? entry->as<hooks::kind::Loss>() : nullptr;
+  if (!known || known->likelihood.empty()) return std::nullopt;
   Loss loss;
+  loss.likelihood = known->likelihood;
   loss.input = hooks::tensor_at(args, 0);
   loss.targets = hooks::tensor_at(args, 1);
   if (!loss.input.defined() || !loss.targets.defined()) return std::nullopt;
-  const auto weights = [&](std::size_t place) {
-    if (hooks::tensor_at(args, place).defined()) loss.refused = "it weights classes or entries";
-  };
-  if (name == "aten::cross_entropy_loss" || name == "aten::nll_loss" || name == "aten::nll_loss_nd" ||
-      name == "aten::nll_loss2d") {
-    loss.likelihood = "categorical";
-    weights(2);
-    if (name == "aten::cross_entropy_loss" && hooks::number_at(args, 5, 0) != 0) loss.refused = "it smooths labels";
-    if (loss.targets.is_floating_point()) loss.refused = "its targets are probabilities";
-    const std::int64_t ignored = hooks::int_at(args, 4, -100);
-    loss.targets = loss.targets.detach();
-    if (ignored != -100) loss.targets = loss.targets.masked_fill(loss.targets.eq(ignored), -100);
-  } else if (name == "aten::mse_loss") {
-    loss.likelihood = "gaussian";
-    loss.targets = loss.targets.detach();
-  } else if (name == "aten::binary_cross_entropy_with_logits") {
-    loss.likelihood = "bernoulli";
-    weights(2);
-    weights(3);
-    loss.targets = loss.targets.detach();
-  } else {
-    return std::nullopt;
+  if (hooks::tensor_at(args, known->weights).defined() || hooks::tensor_at(args, known->more_weights).defined()) {
+    loss.refused = "it weights classes or entries";
   }
+  if (hooks::number_at(args, known->smoothing, 0) != 0) loss.refused = "it smooths labels";
+  if (known->classes && loss.targets.is_floating_point()) loss.refused = "its targets are probabilities";
+  const std::int64_t ignored = hooks::int_at(args, known->ignored, -100);
+  loss.targets = loss.targets.detach();
+  if (ignored != -100) loss.targets = loss.targets.masked_fill(loss.targets.eq(ignored), -100);
   return loss;
 }
 

@@ -6,7 +6,7 @@
 
 #include "src/base/check.hpp"
 #include "src/log/file.hpp"
-#include "src/monitor/factory.hpp"
+#include "src/monitor/monitor_of.hpp"
 
 namespace dds::attach {
 namespace {
@@ -49,8 +49,8 @@ Recording::Recording(const Settings& settings, std::shared_ptr<Leaves> leaves, l
   MonitorOptions options;
   options.every(settings.every).signatures(std::move(reading)).on_error(std::move(on_error));
   options.due([this](std::int64_t step) { return step == due_; });
-  monitor_ = std::make_unique<Monitor>(MonitorFactory::of_parameters(
-      std::move(leaves), std::move(options), list ? std::make_shared<log::Memory>() : std::move(sink)));
+  monitor_ = std::make_unique<Monitor>(
+      monitor_of(std::move(leaves), std::move(options), list ? std::make_shared<log::Memory>() : std::move(sink)));
 }
 
 void Recording::expect(State state, const char* transition) const {

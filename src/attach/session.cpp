@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <dds/error.hpp>
+#include <dds/suspend_recording.hpp>
 #include <utility>
 
 #include "src/attach/description.hpp"

@@ -9,7 +9,7 @@
 #include <system_error>
 #include <utility>
 
-#include "hooks/layers.hpp"
+#include "hooks/memory.hpp"
 #include "hooks/observer.hpp"
 #include "src/attach/names.hpp"
 #include "src/attach/tensor_file.hpp"

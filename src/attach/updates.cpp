@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "hooks/layers.hpp"
+#include "hooks/memory.hpp"
 #include "hooks/observer.hpp"
 
 namespace dds::attach {

@@ -1,6 +1,6 @@
-// What of fmt is no template to be instantiated where it is used, compiled once: header-only, it is compiled with every
-// file, and takes half the time of a small one. (fmt's own library is no help: LibTorch's folder of headers has another
-// version of fmt than the system, and comes before it.)
+// The functions of fmt that are not templates, and some heavy instances of those that are, compiled once. fmt is used
+// header-only, and without this file each file would compile them again: half the time of a small one. fmt's own
+// library does not help, because LibTorch's include folder has another version of fmt and is searched first.
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE

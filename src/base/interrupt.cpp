@@ -24,8 +24,8 @@ CatchInterrupts::CatchInterrupts() {
   noted = false;
   struct sigaction action = {};
   action.sa_handler = note;
-  action.sa_flags =
-      SA_RESETHAND | SA_RESTART;  // the second signal is not caught, and no call of the user's is cut short
+  // The second signal is not caught, and system calls of the user's are not cut short.
+  action.sa_flags = SA_RESETHAND | SA_RESTART;
   for (std::size_t i = 0; i < kSignals.size(); ++i) {
     sigaction(kSignals[i], nullptr, &before[i]);
     if (before[i].sa_handler != SIG_IGN) sigaction(kSignals[i], &action, nullptr);

@@ -12,7 +12,7 @@ struct Installed {
   Level least = Level::Info;
 };
 
-/// Never destroyed: a monitor that is static may still have something to say when other statics are gone.
+/// Never destroyed: a static monitor may still log while statics are destroyed.
 Installed& installed() {
   static auto* const one = new Installed;
   return *one;
@@ -45,7 +45,7 @@ void log::tell(Level level, const std::string& message) noexcept {
     const std::lock_guard lock(installed().mutex);
     if (installed().logger && level >= installed().least) installed().logger(level, message);
   } catch (...) {
-    // A message is no result: nobody's work ends because it could not be passed on.
+    // Work must not end because a message could not be passed on.
   }
 }
 

@@ -8,8 +8,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <utility>
+
+#include "src/base/dtype.hpp"
 
 namespace dds {
 namespace {
@@ -25,9 +26,7 @@ double length_of(const at::Tensor& v) { return v.norm().item<double>(); }
 /// Step of a central difference along a unit vector: the cube root of the rounding error balances it and the third
 /// derivative.
 double difference_step(const at::Tensor& weights) {
-  const double rounding = weights.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
-                                                               : std::numeric_limits<float>::epsilon();
-  return std::cbrt(rounding) * (1 + length_of(weights));
+  return std::cbrt(machine_epsilon(weights.scalar_type(), "estimate_llc")) * (1 + length_of(weights));
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 #include <cmath>
 #include <dds/error.hpp>
 #include <dds/llc.hpp>
-#include <dds/recorder.hpp>
+#include <dds/suspend_recording.hpp>
 #include <iterator>
 #include <limits>
 #include <memory>

@@ -3,7 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <dds/recorder.hpp>
+#include <dds/suspend_recording.hpp>
 #include <exception>
 #include <limits>
 #include <thread>

@@ -2,11 +2,10 @@
 #pragma once
 
 #include <dds/correlation.hpp>
+#include <dds/run.hpp>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include "src/log/run.hpp"
 
 namespace dds::log {
 

@@ -2,9 +2,8 @@
 #pragma once
 
 #include <dds/decay.hpp>
+#include <dds/run.hpp>
 #include <vector>
-
-#include "src/log/run.hpp"
 
 namespace dds::log {
 

@@ -11,7 +11,8 @@
 #include "src/log/file.hpp"
 #include "src/log/json.hpp"
 #include "src/log/record.hpp"
-#include "src/log/run.hpp"
+#include "src/log/run_files.hpp"
+#include "src/log/spectra.hpp"
 #include "src/log/tensorboard.hpp"
 
 namespace dds::log {
@@ -137,11 +138,14 @@ class Directory final : public Sink {
       bare.spectrum.clear();
       return write(bare);
     }
-    // Both files or neither: the rows of the two stand in the same order.
-    write_row(signature, {{{&jsonl_, json_line(signature, options_.spectra)}, {&signatures_, csv_line(signature)}}});
+    std::vector<Line> lines;
+    if (std::string spectrum = spectrum_line(signature); !spectrum.empty())
+      lines.push_back({&spectra_, std::move(spectrum)});
+    lines.push_back({&signatures_, csv_line(signature)});
+    write_row(signature, std::move(lines));
   }
-  void write(const LlcEstimate& estimate) override { write_row(estimate, {{{&llc_, csv_line(estimate)}}}); }
-  void write(const Metric& metric) override { write_row(metric, {{{&metrics_, csv_line(metric)}}}); }
+  void write(const LlcEstimate& estimate) override { write_row(estimate, {{&llc_, csv_line(estimate)}}); }
+  void write(const Metric& metric) override { write_row(metric, {{&metrics_, csv_line(metric)}}); }
 
   void describe(const std::string& key, const std::string& json) override {
     nlohmann::ordered_json value = parse_json(json);
@@ -168,34 +172,30 @@ class Directory final : public Sink {
 
   void open() {
     const fs::path& path = path_;
-    remove_left_overs(path, {kRunJson, kSignaturesCsv, kSignaturesJsonl, kLlcCsv, kMetricsCsv});
+    remove_left_overs(path, {kRunJson, kSignaturesCsv, kSpectraJsonl, kLlcCsv, kMetricsCsv});
     description_ = opened_description(path);
     if (const auto lost = description_.find("lost_rows"); lost != description_.end() && lost->is_number_integer())
       lost_rows_ = lost->get<std::int64_t>();
     write_description();
-    const auto in_csv = read_csv<Signature>(path / kSignaturesCsv);
-    const auto in_jsonl = read_jsonl(path / kSignaturesJsonl);
+    auto signatures = read_csv<Signature>(path / kSignaturesCsv);
+    const std::size_t spectra = take_spectra(path / kSpectraJsonl, signatures.rows);
     const auto estimates = read_csv<LlcEstimate>(path / kLlcCsv);
     const auto metrics = read_csv<Metric>(path / kMetricsCsv);
-    signatures_ = opened_csv(path / kSignaturesCsv, in_csv);
-    tell_of_torn_row(path / kSignaturesJsonl, in_jsonl.whole);
-    jsonl_ = AppendFile(path / kSignaturesJsonl, in_jsonl.whole);
+    signatures_ = opened_csv(path / kSignaturesCsv, signatures);
+    if (options_.spectra || is_there(path / kSpectraJsonl)) {
+      tell_of_torn_row(path / kSpectraJsonl, spectra);
+      spectra_ = AppendFile(path / kSpectraJsonl, spectra);
+    }
     llc_ = opened_csv(path / kLlcCsv, estimates);
     metrics_ = opened_csv(path / kMetricsCsv, metrics);
 
-    // A crash can leave a row in one of the two files of signatures only, and without its event: they get it too.
-    const std::vector<Signature>& signatures = in_csv.rows.size() < in_jsonl.rows.size() ? in_jsonl.rows : in_csv.rows;
-    for (std::size_t i = in_csv.rows.size(); i < signatures.size(); ++i) signatures_.append(csv_line(signatures[i]));
-    for (std::size_t i = in_jsonl.rows.size(); i < signatures.size(); ++i)
-      jsonl_.append(json_line(signatures[i], options_.spectra));
-    if (options_.tensorboard) {
+    if (options_.tensorboard) {  // a crash can leave a row without its event
       events_ = resumed_tensorboard(path);
-      for (std::size_t i = 0; i < signatures.size(); ++i)
-        events_->write(i < in_jsonl.rows.size() ? in_jsonl.rows[i] : signatures[i]);
+      for (const Signature& signature : signatures.rows) events_->write(signature);
       for (const LlcEstimate& estimate : estimates.rows) events_->write(estimate);
       for (const Metric& metric : metrics.rows) events_->write(metric);
     }
-    earlier_.add(signatures);
+    earlier_.add(signatures.rows);
     earlier_.add(estimates.rows);
     earlier_.add(metrics.rows);
   }
@@ -203,7 +203,7 @@ class Directory final : public Sink {
   /// Leaves the folder as it was found, but for the lock: half a run could neither be begun anew nor gone on with.
   void clear() noexcept {
     try {
-      for (AppendFile* file : {&signatures_, &jsonl_, &llc_, &metrics_}) *file = AppendFile();
+      for (AppendFile* file : {&signatures_, &spectra_, &llc_, &metrics_}) *file = AppendFile();
       for (const fs::path& entry : entries_of(path_)) {
         std::error_code error;
         if (entry.filename() != ".lock") fs::remove(entry, error);
@@ -258,7 +258,11 @@ class Directory final : public Sink {
       }
     };
     if (description_due_) attempt([&] { write_description(); });  // before the rows, which are nothing without it
-    for (AppendFile* file : {&jsonl_, &signatures_, &llc_, &metrics_}) attempt([&] { file->write(); });
+    attempt([&] {                                                 // a row only after its spectrum
+      spectra_.write();
+      signatures_.write();
+    });
+    for (AppendFile* file : {&llc_, &metrics_}) attempt([&] { file->write(); });
     if (first) std::rethrow_exception(first);
   }
 
@@ -273,7 +277,7 @@ class Directory final : public Sink {
     fs::create_directories(path_, error);
     if (error) throw IoError(fmt::format("{} was deleted, and cannot be made: {}", path_.string(), error.message()));
     Lock lock(path_);
-    const bool ours = signatures_.in_place() || jsonl_.in_place() || llc_.in_place() || metrics_.in_place();
+    const bool ours = signatures_.in_place() || spectra_.in_place() || llc_.in_place() || metrics_.in_place();
     if (!ours && !first_entry(path_).empty())
       throw IoError(fmt::format("{} was deleted under its run, and holds others' files by now", path_.string()));
     lock_ = std::move(lock);
@@ -293,7 +297,7 @@ class Directory final : public Sink {
   nlohmann::ordered_json description_;
   bool description_due_ = false;  ///< run.json does not say all of it
   std::int64_t lost_rows_ = 0;
-  AppendFile signatures_, jsonl_, llc_, metrics_;
+  AppendFile signatures_, spectra_, llc_, metrics_;
   SinkPtr events_;  ///< null: none
   Earlier earlier_;
 };

@@ -2,11 +2,11 @@
 #pragma once
 
 #include <dds/decay.hpp>
+#include <dds/run.hpp>
 #include <string>
 #include <vector>
 
 #include "src/log/comparison.hpp"
-#include "src/log/run.hpp"
 
 namespace dds::log {
 

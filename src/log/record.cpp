@@ -10,7 +10,6 @@
 #include <limits>
 
 #include "src/log/csv.hpp"
-#include "src/log/json.hpp"
 
 namespace dds::log {
 namespace {
@@ -154,33 +153,6 @@ Row row_of(const std::vector<std::string>& fields, const Columns<Row>& columns) 
     if (columns[i]) assign(row, *columns[i], fields[i]);
   }
   return row;
-}
-
-std::string json_line(const Signature& signature, bool with_spectrum) {
-  nlohmann::ordered_json object;
-  for (const auto& column : schema::signature_columns) object[std::string(column.name)] = cell(signature, column);
-  if (with_spectrum && !signature.spectrum.empty()) object["spectrum"] = signature.spectrum;
-  // A layer's name may be any bytes; what is no UTF-8 is replaced rather than refused.
-  return json_text(object) + "\n";
-}
-
-Signature signature_of_json(std::string_view line, bool whole) {
-  const json object = parse_json<json>(line);
-  if (!object.is_object()) refuse(line.substr(0, 40), "a JSON object");
-  Signature signature;
-  for (const auto& column : schema::signature_columns) {
-    const auto found = object.find(std::string(column.name));
-    if (found == object.end() && !whole) continue;
-    if (found == object.end()) throw InvalidArgument(fmt::format("column {} is missing", column.name));
-    assign(signature, column, field_text(*found));
-  }
-  if (const auto found = object.find("spectrum"); found != object.end()) {
-    const bool numbers = found->is_array() && std::all_of(found->begin(), found->end(),
-                                                          [](const json& v) { return v.is_number() || v.is_null(); });
-    if (!numbers) refuse(found->dump().substr(0, 40), "a list of numbers as spectrum");
-    for (const json& value : *found) signature.spectrum.push_back(value.is_null() ? kNan : value.get<double>());
-  }
-  return signature;
 }
 
 template json cell(const Signature&, const schema::Column<Signature>&);

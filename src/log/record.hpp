@@ -1,4 +1,4 @@
-// A row of the log as CSV fields and as JSON, both from the one table of columns in <dds/schema.hpp>.
+// A row of the log as CSV fields, and its cells as JSON, from the one table of columns in <dds/schema.hpp>.
 #pragma once
 
 #include <dds/schema.hpp>
@@ -33,10 +33,5 @@ Columns<Row> all_columns();
 /// new row has it. Throws InvalidArgument naming the column and the text.
 template <class Row>
 Row row_of(const std::vector<std::string>& fields, const Columns<Row>& columns = all_columns<Row>());
-
-/// The line of signatures.jsonl, with its line end, and back. The latter throws InvalidArgument, also where a column is
-/// missing of one that must be `whole`.
-std::string json_line(const Signature& signature, bool with_spectrum);
-Signature signature_of_json(std::string_view line, bool whole = true);
 
 }  // namespace dds::log

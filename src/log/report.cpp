@@ -13,7 +13,7 @@
 #include "src/log/findings.hpp"
 #include "src/log/json.hpp"
 #include "src/log/record.hpp"
-#include "src/log/run.hpp"
+#include "src/log/run_files.hpp"
 #include "src/page/page.hpp"
 
 namespace dds {
@@ -116,7 +116,7 @@ ordered_json run_data(const log::Run& run) {
   const auto comparisons = log::compare(run);
   const auto counts = log::decay_counts(run);
   ordered_json data{{"name", run.name},
-                    {"run", run.description},
+                    {"run", log::read_description(run.directory)},
                     {"signatures", signature_columns(run.signatures)},
                     {"llc", columns(run.estimates)},
                     {"metrics", columns(run.metrics)},

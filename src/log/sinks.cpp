@@ -3,19 +3,27 @@
 #include <dds/log.hpp>
 #include <utility>
 
+#include "src/base/check.hpp"
+
 namespace dds::log {
 namespace {
 
 class Callback final : public Sink {
  public:
-  explicit Callback(std::function<void(const Signature&)> function) : function_(std::move(function)) {}
-  void write(const Signature& signature) override { function_(signature); }
-  void write(const LlcEstimate&) override {}
-  void write(const Metric&) override {}
+  explicit Callback(Callbacks functions) : functions_(std::move(functions)) {}
+  void write(const Signature& signature) override {
+    if (functions_.signature) functions_.signature(signature);
+  }
+  void write(const LlcEstimate& estimate) override {
+    if (functions_.estimate) functions_.estimate(estimate);
+  }
+  void write(const Metric& metric) override {
+    if (functions_.metric) functions_.metric(metric);
+  }
   void describe(const std::string&, const std::string&) override {}
 
  private:
-  std::function<void(const Signature&)> function_;
+  Callbacks functions_;
 };
 
 class Tee final : public Sink {
@@ -55,9 +63,14 @@ class Tee final : public Sink {
 
 }  // namespace
 
-SinkPtr callback(std::function<void(const Signature&)> function) {
-  if (!function) throw InvalidArgument("log::callback: the function is empty");
-  return std::make_shared<Callback>(std::move(function));
+SinkPtr callback(Callbacks functions) {
+  check(functions.signature || functions.estimate || functions.metric, "log::callback", "functions", "empty",
+        "at least one");
+  return std::make_shared<Callback>(std::move(functions));
+}
+
+SinkPtr callback(std::function<void(const Signature&)> signature) {
+  return callback(Callbacks{.signature = std::move(signature)});
 }
 
 SinkPtr tee(std::vector<SinkPtr> sinks) {

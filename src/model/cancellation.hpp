@@ -1,4 +1,5 @@
-// What the rounding of a loss's gradient is measured by: noise_floor's T and |delta_out|.
+// How much cancels in the gradient of a loss at the output: T and |delta_out| of the floor of the Fisher side
+// (noise_floor in dds/spectrum.hpp).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,28 +9,28 @@
 
 namespace dds {
 
-/// T and |delta_out| of the rows of a reading, both as norms of Frobenius over all of them: rows that join add their
-/// squares. All tensors are 0-d and fp64, on the loss's device, which nothing here waits for.
+/// T and |delta_out| of the rows of a reading, as Frobenius norms over all rows. The squares of joined rows add.
+/// All tensors are 0-d and fp64, on the device of the loss. Nothing here waits for the device.
 class Cancellation {
  public:
-  /// Of no rows: a factor of 1.
+  /// Of no rows.
   Cancellation() = default;
   Cancellation(const at::Tensor& terms, const at::Tensor& difference)
       : terms_(terms.square()), difference_(difference.square()) {}
-  /// Of rows from a loss that nothing is known of.
+  /// Of rows from an unknown loss.
   static Cancellation unknown();
 
-  /// The other's may be on another device.
+  /// Joins the rows of `other`, which may be on another device.
   void add(const Cancellation& other);
-  /// The same rows multiplied by `factor` (undefined: 1).
+  /// Of the same rows, multiplied by `factor` (undefined: 1).
   Cancellation scaled(const at::Tensor& factor) const;
 
   bool known() const { return known_; }
-  /// 1 + T / |delta_out|; 1 where delta_out is zero, since then so are all rows. Undefined unless known, and for no
-  /// rows.
+  /// 1 + T / |delta_out|. 1 where delta_out is zero, because all rows are zero then. Undefined for no rows and for an
+  /// unknown loss.
   at::Tensor factor() const;
 
-  /// For another process: known, and the squares, which are undefined for no rows.
+  /// For a message to another process: whether the loss is known, and the squares, undefined for no rows.
   struct Parts {
     bool known;
     at::Tensor terms, difference;
@@ -43,16 +44,17 @@ class Cancellation {
   at::Tensor terms_, difference_;  ///< squared; undefined: no rows
 };
 
-/// Norm of Frobenius of a tensor of any floating type, summed in fp64 without a copy of more than some MiB.
+/// The Frobenius norm of a tensor of any floating type, summed in fp64. It copies at most some MiB at a time.
 at::Tensor norm_of(const at::Tensor& tensor);
 
-/// T of delta = weight (p - y), p the softmax of `logits` over dimension `classes`. Each row of p is rounded by u, and
-/// moves with the rounding of its logits by at most half as much: sqrt(rows) + |z| / 2. `weight` is undefined (1), 0-d,
-/// or has one entry for each row.
+/// T of delta = weight (p - y), p the softmax of the logits z over dimension `classes`:
+///   T = sqrt(rows) + |z| / 2
+/// Each row of p is rounded by u, and moves by at most half of the rounding of its logits.
+/// `weight`: undefined (1), 0-d, or an entry for each row.
 at::Tensor softmax_terms(const at::Tensor& logits, std::int64_t classes, const at::Tensor& weight = {});
 
-/// T of delta = weight (p - y), p the logistic function of `logits`, whose slope is at most 1/4: sqrt(entries) + |z|
-/// / 4.
+/// T of delta = weight (p - y), p the logistic function of the logits z, whose slope is at most 1/4:
+///   T = sqrt(entries) + |z| / 4
 at::Tensor logistic_terms(const at::Tensor& logits, const at::Tensor& weight = {});
 
 /// T of delta = weight (f - y): |weight f|.

@@ -21,13 +21,13 @@ c10::weak_intrusive_ptr<T> weak(const c10::intrusive_ptr<T>& pointer) {
   return c10::weak_intrusive_ptr<T>(pointer);
 }
 
-/// Each step of the way back is tried, whatever became of the one before.
+/// Runs one step of restore(). The next one is run even if it throws.
 template <class Step>
 void attempt(const Step& step) noexcept {
   try {
     step();
   } catch (...) {
-    // A destructor has no one to tell; what can fail here is a user's override of train().
+    // A destructor cannot report it. Only a user's override of train() can fail here.
   }
 }
 
@@ -112,8 +112,8 @@ void ModelGuard::restore() noexcept {
       attempt([&] {
         if (saved.tensor.requires_grad() != saved.requires_grad) saved.tensor.set_requires_grad(saved.requires_grad);
       });
-      // set_data with another type has dropped the node that a caller's live graph accumulates through: a second one
-      // would split the gradient's hooks and its stream.
+      // set_data with another type has dropped the node through which a live graph of the caller's accumulates. A
+      // second node would split the gradient's hooks, and its stream.
       attempt([&] {
         if (saved.requires_grad) torch::autograd::impl::set_grad_accumulator(saved.tensor, weak(saved.accumulator));
       });

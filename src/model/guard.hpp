@@ -1,4 +1,4 @@
-// Leaves a model as it was found, whatever is done to it in between.
+// A guard that leaves a model as it was found.
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -17,20 +17,25 @@ class Module;
 namespace dds {
 
 struct GuardOptions {
-  /// Floating-point parameters and buffers are converted to this type for the guard's lifetime.
+  /// While the guard lives, floating-point parameters and buffers have this type.
   std::optional<at::ScalarType> dtype;
-  /// Every floating-point parameter requires grad for the guard's lifetime, frozen ones too.
+  /// While the guard lives, all floating-point parameters require grad, frozen ones too.
   bool require_grad = true;
 };
 
-/// While it lives: `model` is in eval mode, and reads and writes copies of its buffers (and of its parameters, where
-/// `dtype` converts them). When it goes, everything is put back: training flags module by module, the very storages of
-/// parameters and buffers, requires_grad, the autograd nodes that accumulate into the parameters, and the state of the
-/// default generators (the CPU's and those of the parameters' devices). `.grad` is never touched. Parameters keep their
-/// TensorImpl throughout, so tied weights, optimisers and flattened weight lists stay valid.
+/// While it lives, `model` is in eval mode and works on copies of its buffers, and of its parameters where `dtype`
+/// converts them.
 ///
-/// Parameters may be pointed elsewhere with `set_data` while the guard lives. Values written into a parameter *in
-/// place* are undone only where `dtype` made a copy. Not while another thread uses the model.
+/// Its destructor puts back
+///   - the training flag of every module,
+///   - the storages of parameters and buffers, and requires_grad,
+///   - the autograd nodes that accumulate into the parameters,
+///   - the state of the default generators, of the CPU and of the parameters' devices.
+/// `.grad` is never touched. Parameters keep their TensorImpl throughout: tied weights, optimisers and flattened lists
+/// of weights stay valid.
+///
+/// While it lives, a parameter may be pointed elsewhere with `set_data`. A value written into it *in place* is undone
+/// only where `dtype` made a copy. Not while another thread uses the model.
 class ModelGuard {
  public:
   explicit ModelGuard(torch::nn::Module& model, GuardOptions options = {});
@@ -49,7 +54,7 @@ class ModelGuard {
   struct Saved {
     at::Tensor tensor;       ///< the registered one
     at::Tensor data;         ///< shares its storage
-    at::Tensor replacement;  ///< what it holds under the guard; undefined: its own data
+    at::Tensor replacement;  ///< its data under the guard; undefined: its own
     bool requires_grad;
     Accumulator accumulator;
   };

@@ -1,4 +1,4 @@
-// Generators of our own: the default one is never drawn from.
+// The library's own generators. It never draws from the default one.
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -8,10 +8,11 @@
 
 namespace dds {
 
-/// A number that depends on both, different from those of neighbouring seeds and streams in every bit (SplitMix64).
+/// A number from both, by SplitMix64: for neighbouring seeds or streams each bit differs with probability 1/2.
 std::uint64_t mixed(std::uint64_t seed, std::uint64_t stream);
 
-/// A generator on `device` that depends on `seed` and `stream` alone; the device's default generator is left as it is.
+/// A generator on `device` whose numbers depend on `seed` and `stream` alone. The default generator of the device is
+/// not changed.
 at::Generator generator_for(at::Device device, std::uint64_t seed, std::uint64_t stream = 0);
 
 }  // namespace dds

@@ -52,20 +52,26 @@ std::vector<std::string> trainable_parameters(const torch::nn::Module& model) {
   return names;
 }
 
-Replica::Replica(std::shared_ptr<torch::nn::Module> module, Forward forward, const std::vector<std::string>& names)
-    : module_(std::move(module)), forward_(std::move(forward)) {
-  const c10::NoGradGuard no_grad;
-  const auto all = module_->named_parameters();
+std::vector<at::Tensor> distinct_parameters(const torch::nn::Module& model, const std::vector<std::string>& names) {
+  const auto all = model.named_parameters();
+  std::vector<at::Tensor> result;
   for (const auto& name : names) {
     const auto* parameter = all.find(name);
     if (!parameter) throw_invalid("model", fmt::format("parameter '{}'", name), "missing", "one, as in the original");
-    const bool seen = std::any_of(parameters_.begin(), parameters_.end(),
-                                  [&](const at::Tensor& other) { return other.is_same(*parameter); });
-    if (seen) continue;
-    if (!parameters_.empty()) check_alike(*parameter, parameters_[0], name);
-    parameters_.push_back(*parameter);
+    const bool seen =
+        std::any_of(result.begin(), result.end(), [&](const at::Tensor& other) { return other.is_same(*parameter); });
+    if (!seen) result.push_back(*parameter);
   }
+  return result;
+}
+
+Replica::Replica(std::shared_ptr<torch::nn::Module> module, Forward forward, const std::vector<std::string>& names)
+    : module_(std::move(module)), forward_(std::move(forward)) {
+  const c10::NoGradGuard no_grad;
+  parameters_ = distinct_parameters(*module_, names);
   check_not_empty("model", "the set of floating-point parameters that require grad", parameters_, "at least one");
+  const auto all = module_->named_parameters();
+  for (const auto& name : names) check_alike(all[name], parameters_[0], name);
 
   std::vector<at::Tensor> flat;
   for (const auto& parameter : parameters_) flat.push_back(parameter.detach().reshape({-1}));
@@ -81,7 +87,7 @@ Replica::Replica(std::shared_ptr<torch::nn::Module> module, Forward forward, con
 }
 
 std::vector<at::Tensor> Replica::gradient_parts(const at::Tensor& values, double scale, Graph graph) const {
-  // Linear in the weights, or independent of them.
+  // Values that depend on no weight have no graph.
   if (!values.requires_grad()) return std::vector<at::Tensor>(parameters_.size());
   const bool differentiable = graph == Graph::Differentiable;
   return torch::autograd::grad({values}, parameters_, {at::full_like(values, scale)}, graph != Graph::Free,

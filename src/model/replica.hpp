@@ -1,4 +1,4 @@
-// Models for a sampler's chains to run on, with all their trainable weights as one vector.
+// Models on which the chains of a sampler run, with all trainable weights as one vector.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,29 +12,39 @@
 
 namespace dds {
 
-/// Names of the floating-point parameters of `model` that require grad, in its own order: what a chain moves.
+/// The names of the floating-point parameters of `model` that require grad, in the model's order. These are what a
+/// chain moves.
 std::vector<std::string> trainable_parameters(const torch::nn::Module& model);
 
-/// A model whose parameters of the given names are views of one contiguous vector, so that an update of all weights is
-/// a few vector operations however many parameters there are. Tied parameters are in it once.
+/// The parameters of the given names, in their order. Tied ones are one parameter.
+/// Throws InvalidArgument for a name that the model does not have.
+std::vector<at::Tensor> distinct_parameters(const torch::nn::Module& model, const std::vector<std::string>& names);
+
+/// A model whose parameters of the given names are views of one contiguous vector. An update of all weights is then a
+/// few vector operations, however many parameters there are. Tied parameters are in the vector once.
 ///
-/// The module must be in eval mode. Where it is the caller's own, a ModelGuard puts its parameters back.
+/// The module must be in eval mode. A caller's own module needs a ModelGuard, which puts its parameters back.
 class Replica {
  public:
-  /// Throws InvalidArgument if a parameter is missing, or if they differ in type or device.
+  /// Throws InvalidArgument if a parameter is missing, if there is none, or if they differ in type or device.
   Replica(std::shared_ptr<torch::nn::Module> module, Forward forward, const std::vector<std::string>& names);
 
-  /// All weights: writing into it in place moves the model.
+  /// All weights. Writing into them in place moves the model.
   const at::Tensor& weights() const { return weights_; }
 
   at::Tensor output(const std::vector<at::Tensor>& inputs) const { return forward_(*module_, inputs); }
 
-  /// Gradient of scale * sum(values) in the layout of `weights`; parameters that it does not depend on give zeros. The
-  /// backward starts at `values` itself: for small models the nodes of a mean cost as much as the rest. No `.grad` is
-  /// touched. `Keep`: the graph of the values can be run through again; `Differentiable`: the result has a graph too.
-  enum class Graph { Free, Keep, Differentiable };
+  /// What becomes of the graph of the values in `gradient`.
+  enum class Graph {
+    Free,           ///< it is freed
+    Keep,           ///< it can be run through again
+    Differentiable  ///< the same, and the gradient has a graph too
+  };
+  /// The gradient of scale * sum(values) in the layout of `weights`, zero for parameters that it does not depend on. No
+  /// `.grad` is touched. The backward pass starts at `values`: in a small model the nodes of a mean would cost as much
+  /// as the rest.
   at::Tensor gradient(const at::Tensor& values, double scale = 1, Graph graph = Graph::Free) const;
-  /// The same in parts, one a parameter in the order of `weights`; undefined for those that it does not depend on.
+  /// The same, a tensor for each parameter in the order of `weights`. Undefined for those that it does not depend on.
   std::vector<at::Tensor> gradient_parts(const at::Tensor& values, double scale = 1, Graph graph = Graph::Free) const;
   /// Number of weights in each part.
   const std::vector<std::int64_t>& part_sizes() const { return sizes_; }
@@ -47,12 +57,12 @@ class Replica {
   at::Tensor weights_;
 };
 
-/// A second module like `model`, in eval mode and with the same weights, made by Module::clone: null where the model
-/// cannot be cloned (it must be a torch::nn::Cloneable). Draws from the default generator.
+/// A second module like `model`, by Module::clone, in eval mode and with the same weights. Null for a model that is no
+/// torch::nn::Cloneable. Draws from the default generator.
 std::shared_ptr<torch::nn::Module> clone_model(torch::nn::Module& model);
 
-/// A module made by `factory`, in eval mode, with parameters and buffers copied by name. Throws InvalidArgument naming
-/// those that one of the two lacks or that differ in shape.
+/// A module made by `factory`, in eval mode, with the parameters and buffers of `model`, copied by name.
+/// Throws InvalidArgument for a parameter or buffer that one of the two lacks, or whose shapes differ.
 std::shared_ptr<torch::nn::Module> build_model(const std::function<std::shared_ptr<torch::nn::Module>()>& factory,
                                                const torch::nn::Module& model);
 

@@ -9,10 +9,11 @@
 #include <utility>
 
 #include "hooks/layers.hpp"
+#include "hooks/recorder_of.hpp"
 #include "src/base/logger.hpp"
 #include "src/base/stopwatch.hpp"
 #include "src/monitor/errors.hpp"
-#include "src/monitor/factory.hpp"
+#include "src/monitor/monitor_of.hpp"
 #include "src/monitor/options.hpp"
 #include "src/monitor/reading_log.hpp"
 #include "src/monitor/reading_thread.hpp"
@@ -30,7 +31,7 @@ class Monitor::State {
         options_(std::move(options)),
         errors_(options_.on_error()),
         log_(options_, std::move(sink), errors_),
-        recorder_(parameters, recorder_options(options_)),
+        recorder_(hooks::recorder_of(parameters, recorder_options(options_))),
         step_reading_(options_.signatures(), options_.reduction()) {
     check(options_);
     log_.describe("monitor", description_of(options_, parameters->name(), recorder_.layers()));
@@ -228,8 +229,7 @@ Monitor::Monitor(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Monitor::Monitor(Monitor&&) noexcept = default;
 Monitor::~Monitor() = default;
 
-Monitor MonitorFactory::of_parameters(std::shared_ptr<hooks::ParameterSource> parameters, MonitorOptions options,
-                                      log::SinkPtr sink) {
+Monitor monitor_of(std::shared_ptr<hooks::ParameterSource> parameters, MonitorOptions options, log::SinkPtr sink) {
   return Monitor(std::make_unique<Monitor::State>(nullptr, std::move(parameters), std::move(options), std::move(sink)));
 }
 

@@ -4,7 +4,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
-#include <dds/recorder.hpp>
+#include <dds/suspend_recording.hpp>
 #include <optional>
 #include <utility>
 

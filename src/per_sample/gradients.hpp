@@ -5,13 +5,16 @@
 
 #include <cstdint>
 #include <dds/per_sample.hpp>
-#include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
+#include "hooks/captured_operator.hpp"
+#include "hooks/layers.hpp"
+#include "hooks/parameter_index.hpp"
 #include "src/per_sample/samples.hpp"
 #include "src/per_sample/terms.hpp"
 #include "src/per_sample/uses.hpp"
@@ -47,6 +50,8 @@ class PerSampleGradients::Impl {
   std::size_t layer(const std::string& name) const;
   /// The terms of a layer's parameters, a bias joined with its weight.
   std::vector<hooks::Terms> terms_of(std::size_t layer) const;
+  /// |g_i|^2 over these parameters: n.
+  at::Tensor squared_norms(const std::vector<std::string>& parameters) const;
   /// sum_i g_i in the shape of the parameter.
   at::Tensor sum(const Parameter& parameter) const;
 
@@ -75,19 +80,22 @@ class PerSampleGradients::Impl {
   void mark(std::size_t parameter, StatusSet status, const std::string& detail);
   /// The layers' status from that of their parameters.
   void settle();
-  std::optional<hooks::ParameterView> find(const at::Tensor& tensor) const;
+  bool is_parameter(const at::Tensor& tensor) const { return index_.find(tensor).has_value(); }
 
  private:
+  void add_parameter(const hooks::FoundParameter& found);
+  void convert(std::vector<at::Tensor>& inputs, at::Tensor& delta, std::vector<at::Tensor>& states) const;
+  void mark(const CapturedLayer& site, const hooks::CapturedOperator& op, const hooks::Uses& uses);
   std::optional<std::size_t> layer_of(const CapturedLayer& site) const;
 
   std::int64_t samples_;
   PerSampleOptions options_;
-  std::vector<Parameter> parameters_;
+  hooks::ParameterIndex index_;
+  std::vector<Parameter> parameters_;  // by number in index_
   std::vector<PerSampleLayer> layers_;
   std::vector<Layer> places_;  // by layer
   std::unordered_map<std::string, std::size_t> layer_by_name_;
   std::map<std::string, std::size_t> parameter_by_name_;  // every name, also of tied ones
-  std::unordered_map<const void*, std::vector<std::size_t>> by_storage_;
   std::vector<hooks::Uses::Derived> derived_;
 };
 

@@ -13,31 +13,24 @@
 #include <optional>
 #include <utility>
 
-#include "hooks/arguments.hpp"
-#include "src/per_sample/uses.hpp"
+#include "src/per_sample/operator_uses.hpp"
 
 namespace dds::hooks {
 namespace {
 
-enum class Cell { Lstm, Gru, Tanh, Relu };
-
-Cell cell_of(const std::string& name) {
-  if (name.find("lstm") != std::string::npos) return Cell::Lstm;
-  if (name.find("gru") != std::string::npos) return Cell::Gru;
-  return name.find("relu") != std::string::npos ? Cell::Relu : Cell::Tanh;
-}
+using Cell = kind::Recurrent::Cell;
 
 /// The weights of one layer and direction, as the operator took them.
-struct Weights {
+struct GateWeights {
   at::Tensor input, hidden, input_bias, hidden_bias, projection;
 };
 
 /// What an operator does, in one form for sequences and cells.
 struct Recurrence {
   Cell cell = Cell::Lstm;
-  at::Tensor input;               ///< (t, n, features)
-  std::vector<at::Tensor> start;  ///< h, and c for an LSTM: (layers * directions, n, features)
-  std::vector<Weights> weights;   ///< by layer, then direction
+  at::Tensor input;                  ///< (t, n, features)
+  std::vector<at::Tensor> start;     ///< h, and c for an LSTM: (layers * directions, n, features)
+  std::vector<GateWeights> weights;  ///< by layer, then direction
   std::int64_t layers = 1, directions = 1;
 };
 
@@ -74,51 +67,72 @@ class Replay {
   const at::Tensor& cell_state() const { return cell_state_; }
 
  private:
-  at::Tensor pass(const at::Tensor& x, std::int64_t place, bool backwards, std::vector<std::vector<at::Tensor>>& last) {
-    const Weights& w = r_.weights[static_cast<std::size_t>(place)];
-    GateProduct from_input{w.input, w.input_bias, x, {at::linear(x, tracked(w.input), plain(w.input_bias))}};
+  /// The state of one layer and direction, and the products that it comes from.
+  struct Lane {
+    const GateWeights& w;
+    at::Tensor h, c;
     GateProduct from_hidden{w.hidden, w.hidden_bias, {}, {}};
     GateProduct projected{w.projection, {}, {}, {}};
-    at::Tensor h = plain(r_.start[0].select(0, place));
-    at::Tensor c = r_.cell == Cell::Lstm ? plain(r_.start[1].select(0, place)) : at::Tensor();
+    std::vector<at::Tensor> unprojected = {};
+  };
+
+  /// One layer in one direction: its output (t, n, features).
+  at::Tensor pass(const at::Tensor& x, std::int64_t place, bool backwards, std::vector<std::vector<at::Tensor>>& last) {
+    const GateWeights& w = r_.weights[static_cast<std::size_t>(place)];
+    const bool lstm = r_.cell == Cell::Lstm;
+    GateProduct from_input{w.input, w.input_bias, x, {at::linear(x, tracked(w.input), plain(w.input_bias))}};
+    Lane lane{w, plain(r_.start[0].select(0, place)), lstm ? plain(r_.start[1].select(0, place)) : at::Tensor()};
     const std::int64_t steps = x.size(0);
-    std::vector<at::Tensor> outputs(static_cast<std::size_t>(steps)), hidden, unprojected;
+    std::vector<at::Tensor> outputs(static_cast<std::size_t>(steps)), hidden;
     for (std::int64_t step = 0; step < steps; ++step) {
       const std::int64_t t = backwards ? steps - 1 - step : step;
-      const at::Tensor zi = from_input.pre.front().select(0, t);
-      hidden.push_back(h);
-      const at::Tensor zh = at::linear(h, tracked(w.hidden), plain(w.hidden_bias));
-      from_hidden.pre.push_back(zh);
-      if (r_.cell == Cell::Lstm) {
+      hidden.push_back(lane.h);
+      advance(lane, from_input.pre.front().select(0, t));
+      outputs[static_cast<std::size_t>(t)] = lane.h;
+    }
+    lane.from_hidden.input = at::stack(hidden);
+    products_.push_back(std::move(from_input));
+    products_.push_back(std::move(lane.from_hidden));
+    if (w.projection.defined()) {
+      lane.projected.input = at::stack(lane.unprojected);
+      products_.push_back(std::move(lane.projected));
+    }
+    last[0].push_back(lane.h);
+    if (lstm) last[1].push_back(lane.c);
+    cell_state_ = lane.c;
+    return at::stack(outputs);
+  }
+
+  /// One step. `zi`: the input's part of the pre-activations.
+  void advance(Lane& lane, const at::Tensor& zi) {
+    at::Tensor &h = lane.h, &c = lane.c;
+    const at::Tensor zh = at::linear(h, tracked(lane.w.hidden), plain(lane.w.hidden_bias));
+    lane.from_hidden.pre.push_back(zh);
+    switch (r_.cell) {
+      case Cell::Lstm: {
         const auto gates = (zi + zh).chunk(4, 1);
         c = gates[1].sigmoid() * c + gates[0].sigmoid() * gates[2].tanh();
         h = gates[3].sigmoid() * c.tanh();
-        if (w.projection.defined()) {
-          unprojected.push_back(h);
-          h = at::linear(h, tracked(w.projection));
-          projected.pre.push_back(h);
-        }
-      } else if (r_.cell == Cell::Gru) {
+        if (!lane.w.projection.defined()) return;
+        lane.unprojected.push_back(h);
+        h = at::linear(h, tracked(lane.w.projection));
+        lane.projected.pre.push_back(h);
+        return;
+      }
+      case Cell::Gru: {
         const auto i = zi.chunk(3, 1), g = zh.chunk(3, 1);
         const at::Tensor update = (i[1] + g[1]).sigmoid();
         const at::Tensor proposal = (i[2] + (i[0] + g[0]).sigmoid() * g[2]).tanh();
         h = (1 - update) * proposal + update * h;
-      } else {
-        h = r_.cell == Cell::Tanh ? (zi + zh).tanh() : (zi + zh).relu();
+        return;
       }
-      outputs[static_cast<std::size_t>(t)] = h;
+      case Cell::Tanh:
+        h = (zi + zh).tanh();
+        return;
+      case Cell::Relu:
+        h = (zi + zh).relu();
+        return;
     }
-    from_hidden.input = at::stack(hidden);
-    products_.push_back(std::move(from_input));
-    products_.push_back(std::move(from_hidden));
-    if (w.projection.defined()) {
-      projected.input = at::stack(unprojected);
-      products_.push_back(std::move(projected));
-    }
-    last[0].push_back(h);
-    if (r_.cell == Cell::Lstm) last[1].push_back(c);
-    cell_state_ = c;
-    return at::stack(outputs);
   }
 
   /// In the type that is computed in.
@@ -134,13 +148,12 @@ class Replay {
 };
 
 /// Reads the arguments. Empty where they are of a kind that is not computed again; `why` then says so.
-std::optional<Recurrence> read_recurrence(const Run& run, std::string& why) {
-  const CapturedOperator& op = run.op;
-  const Arguments args = op.args();
+std::optional<Recurrence> read_recurrence(const kind::Recurrent& op, const Run& run, std::string& why) {
+  const Arguments args = run.op.args();
   Recurrence r;
-  r.cell = cell_of(op.name);
+  r.cell = op.cell;
   r.input = run.call.inputs.front();
-  if (op.name.find("_cell") != std::string::npos) {
+  if (op.one_step) {
     r.start = r.cell == Cell::Lstm ? tensors_at(args, 1) : std::vector<at::Tensor>{tensor_at(args, 1)};
     r.weights = {{tensor_at(args, 2), tensor_at(args, 3), tensor_at(args, 4), tensor_at(args, 5), {}}};
     r.input = r.input.unsqueeze(0);
@@ -166,7 +179,7 @@ std::optional<Recurrence> read_recurrence(const Run& run, std::string& why) {
   const std::size_t each = flat.size() / places;
   for (std::size_t place = 0; place < places; ++place) {
     const at::Tensor* w = flat.data() + place * each;
-    Weights weights{w[0], w[1], {}, {}, {}};
+    GateWeights weights{w[0], w[1], {}, {}, {}};
     if (biases) weights.input_bias = w[2], weights.hidden_bias = w[3];
     if (each == (biases ? 5U : 3U)) weights.projection = w[each - 1];
     r.weights.push_back(std::move(weights));
@@ -180,57 +193,45 @@ bool differ(const at::Tensor& a, const at::Tensor& b) {
   return (a - b).abs().max().item<double>() > tolerance * (1 + b.abs().max().item<double>());
 }
 
-}  // namespace
+/// Replayed outputs that a gradient comes in at, and the gradients.
+struct Incoming {
+  std::vector<at::Tensor> reached, gradients;
 
-void add_recurrent_uses(const Run& run, Uses& uses) {
-  std::string why;
-  const auto recurrence = read_recurrence(run, why);
-  if (!recurrence) return uses.mark(Status::NotReplayable, why);
-  const bool cell = run.op.name.find("_cell") != std::string::npos;
-  const bool batch_first = !cell && bool_at(run.op.args(), 8, false);
-
-  std::vector<at::Tensor> outputs;
-  Replay replay(*recurrence);
-  {
-    const at::AutoGradMode grad(true);
-    outputs = replay.run();
-  }
-  // As (t, n, features), whatever the operator gave.
-  const auto sequence = [&](const at::Tensor& output) {
-    return cell ? output.unsqueeze(0) : batch_first ? output.transpose(0, 1) : output;
-  };
-  if (differ(outputs.front().detach(), sequence(run.call.output))) {
-    return uses.mark(Status::NotReplayable,
-                     "computing the recurrence again gives another output than it had: its weights or states were "
-                     "changed since, or it ran in a lower precision");
-  }
-  std::vector<at::Tensor> reached, incoming;
-  const auto reach = [&](const at::Tensor& output, const at::Tensor& gradient) {
+  void add(const at::Tensor& output, const at::Tensor& gradient) {
     if (!gradient.defined()) return;
     reached.push_back(output);
-    incoming.push_back(gradient);
-  };
-  if (run.delta.defined()) reach(outputs.front(), sequence(run.delta));
+    gradients.push_back(gradient);
+  }
+};
+
+/// `delta`: the gradient at the output as (t, n, features).
+Incoming incoming(const kind::Recurrent& op, const Run& run, const Replay& replay,
+                  const std::vector<at::Tensor>& outputs, const at::Tensor& delta) {
+  Incoming result;
+  result.add(outputs.front(), delta);
   for (std::size_t i = 0; i < run.states.size(); ++i) {
     if (!run.states[i].defined()) continue;
-    if (!cell) {
-      reach(outputs[i + 1], run.states[i]);
+    if (!op.one_step) {
+      result.add(outputs[i + 1], run.states[i]);
       continue;
     }
     // A cell gives (h, c), of which h is its output already.
     at::Tensor direct = run.states[i];
-    if (run.op.output_from_states && run.delta.defined()) {
-      direct = direct - torch::autograd::grad({outputs.front()}, {replay.cell_state()}, {run.delta.unsqueeze(0)},
+    if (run.op.output_from_states && delta.defined()) {
+      direct = direct - torch::autograd::grad({outputs.front()}, {replay.cell_state()}, {delta},
                                               /*retain_graph=*/true)[0];
     }
-    reach(replay.cell_state(), direct);
+    result.add(replay.cell_state(), direct);
   }
-  if (reached.empty()) return;
+  return result;
+}
 
+/// The products of the gates, with delta at their pre-activations.
+void add_products(const Replay& replay, const Incoming& from, const Run& run, Uses& uses) {
   std::vector<at::Tensor> pre;
   for (const GateProduct& product : replay.products()) pre.insert(pre.end(), product.pre.begin(), product.pre.end());
-  const auto deltas = torch::autograd::grad(reached, pre, incoming, /*retain_graph=*/false, /*create_graph=*/false,
-                                            /*allow_unused=*/true);
+  const auto deltas = torch::autograd::grad(from.reached, pre, from.gradients, /*retain_graph=*/false,
+                                            /*create_graph=*/false, /*allow_unused=*/true);
   SampleRows rows = run.rows;
   rows.dim = 1;  // of (t, n, features), whatever the operator's output was
   const auto by_position = [&](const at::Tensor& sequence) {
@@ -247,6 +248,33 @@ void add_recurrent_uses(const Run& run, Uses& uses) {
     uses.add_product(product.weight, Product{Factor(left), Factor(by_position(product.input))});
     if (product.bias.defined()) uses.add(product.bias, Sum{left});
   }
+}
+
+}  // namespace
+
+void add_uses(const kind::Recurrent& op, const Run& run, Uses& uses) {
+  std::string why;
+  const auto recurrence = read_recurrence(op, run, why);
+  if (!recurrence) return uses.mark(Status::NotReplayable, why);
+  const bool batch_first = !op.one_step && bool_at(run.op.args(), 8, false);
+  // As (t, n, features), whatever the operator gave.
+  const auto sequence = [&](const at::Tensor& output) {
+    if (!output.defined()) return output;
+    return op.one_step ? output.unsqueeze(0) : batch_first ? output.transpose(0, 1) : output;
+  };
+  Replay replay(*recurrence);
+  std::vector<at::Tensor> outputs;
+  {
+    const at::AutoGradMode grad(true);
+    outputs = replay.run();
+  }
+  if (differ(outputs.front().detach(), sequence(run.call.output))) {
+    return uses.mark(Status::NotReplayable,
+                     "computing the recurrence again gives another output than it had: its weights or states were "
+                     "changed since, or it ran in a lower precision");
+  }
+  const Incoming from = incoming(op, run, replay, outputs, sequence(run.delta));
+  if (!from.reached.empty()) add_products(replay, from, run, uses);
 }
 
 }  // namespace dds::hooks

@@ -15,17 +15,27 @@
 #include <cmath>
 #include <dds/error.hpp>
 #include <dds/per_sample.hpp>
-#include <limits>
 
+#include "src/base/check.hpp"
+#include "src/base/dtype.hpp"
 #include "src/model/guard.hpp"
 #include "src/model/problem.hpp"
 #include "src/per_sample/gradients.hpp"
+#include "src/per_sample/operator_uses.hpp"
 
 namespace dds {
 namespace {
 
 using hooks::SampleRows;
 using Edges = torch::autograd::edge_list;
+
+constexpr const char* kFunction = "per_sample_gradients";
+
+/// Throws CaptureError if rows were lost.
+void check_whole(const Captured& captured) {
+  if (captured.errors.empty()) return;
+  throw CaptureError(fmt::format("{}: rows were lost: {}", kFunction, captured.errors.front()));
+}
 
 /// Gradients of sum_i weights_i losses_i where `edges` come in; undefined where none does. Nothing else is computed:
 /// not those of the weights.
@@ -67,14 +77,10 @@ class OwnPass {
     recorder.start();
     const at::Tensor output = forward_(model_, data_.inputs);
     Captured captured = recorder.take();
-    if (!captured.errors.empty()) {
-      throw CaptureError(fmt::format("per_sample_gradients: rows were lost: {}", captured.errors.front()));
-    }
+    check_whole(captured);
     losses_ = likelihood_.loss(output, data_.targets);
-    if (losses_.dim() != 1 || losses_.size(0) != data_.size()) {
-      throw InvalidArgument(fmt::format("per_sample_gradients: the loss of {} has shape [{}], expected [{}]",
-                                        likelihood_.name(), fmt::join(losses_.sizes(), ", "), data_.size()));
-    }
+    check(losses_.dim() == 1 && losses_.size(0) == data_.size(), kFunction,
+          fmt::format("the loss of {}", likelihood_.name()), text_of(losses_), fmt::format("shape [{}]", data_.size()));
     impl->mark_coupled(captured);
     if (losses_.requires_grad()) add_calls(captured, *impl);
     impl->mark_missing(captured);
@@ -90,14 +96,14 @@ class OwnPass {
   void add_calls(const Captured& captured, PerSampleGradients::Impl& impl) {
     std::vector<Asked> asked;
     Edges edges;
-    bool unclear = false, derived = false;  // something has to be measured, a weight is computed from others
+    bool unclear = false, derived = false;  // something has to be measured; a weight is computed from others
     for (const CapturedLayer& site : captured.layers) {
       for (const CapturedCall& call : site.calls) {
         const hooks::CapturedOperator* op = call.captured_operator().get();
         if (!op || !call.wants_gradient) continue;  // a tap, or a frozen part
         asked.push_back({&site, &call, impl.told_rows(site, call), edges.size()});
         unclear = unclear || !asked.back().rows;
-        derived = derived || !impl.find(op->weight);
+        derived = derived || !impl.is_parameter(op->weight);
         edges.insert(edges.end(), op->edges.begin(), op->edges.end());
       }
     }
@@ -135,7 +141,7 @@ class OwnPass {
       Asked& a = *whose[i];
       const at::Tensor& delta = deltas[a.first];
       a.rows = hooks::measure_samples(delta, weighted[i], weights.to(delta.scalar_type()),
-                                      hooks::possible_sample_dims(*a.call, *a.call->captured_operator()));
+                                      hooks::possible_sample_dims(*a.call));
       if (!a.rows && !std::isfinite(delta.norm().item<double>())) a.rows = impl.known_rows(*a.site, *a.call);
     }
   }
@@ -196,8 +202,7 @@ class OwnPass {
       const auto& parameter = impl.parameters()[exact[i]];
       const at::Tensor sum = impl.sum(parameter);
       const at::Tensor whole = gradients[i].defined() ? gradients[i] : at::zeros_like(sum);
-      const double eps = parameter.tensor.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
-                                                                       : std::numeric_limits<float>::epsilon();
+      const double eps = machine_epsilon(parameter.tensor.scalar_type(), kFunction);
       const double apart = (sum - whole).norm().item<double>(), size = whole.norm().item<double>();
       if (!(apart > 1e3 * eps * size)) continue;
       // Gradients of samples that cancel leave their rounding.
@@ -238,34 +243,24 @@ class OwnPass {
 
 PerSampleGradients per_sample_gradients(const Problem& problem, const PerSampleOptions& options) {
   check_with_targets(problem, "per_sample_gradients");
-  if (options.scale() != 1) {
-    throw InvalidArgument(fmt::format(
-        "per_sample_gradients: scale is {}, expected 1 where the library runs the model on per-sample losses",
-        options.scale()));
-  }
+  check(options.scale() == 1, kFunction, "scale", options.scale(),
+        "1 where the library runs the model on per-sample losses");
   const ModelGuard guard(problem.model);
   return PerSampleGradients(OwnPass(problem, options).run());
 }
 
 PerSampleGradients per_sample_gradients(torch::nn::Module& model, const Captured& captured, std::int64_t samples,
                                         const PerSampleOptions& options) {
-  if (options.one_by_one()) {
-    throw InvalidArgument(
-        "per_sample_gradients: one_by_one is set, expected false for a recording, whose backward pass is over");
-  }
-  if (!captured.errors.empty()) {
-    throw CaptureError(fmt::format("per_sample_gradients: rows were lost: {}", captured.errors.front()));
-  }
+  check(!options.one_by_one(), kFunction, "one_by_one", options.one_by_one(),
+        "false for a recording, whose backward pass is over");
+  check_whole(captured);
   auto impl = std::make_shared<PerSampleGradients::Impl>(model, samples, options);
   impl->mark_coupled(captured);
   for (const CapturedLayer& site : captured.layers) {
     for (const CapturedCall& call : site.calls) {
       if (site.kind == "Tap") continue;
       const hooks::CapturedOperator* op = call.captured_operator().get();
-      if (!op) {
-        throw InvalidArgument(
-            "per_sample_gradients: the recording was made without RecorderOptions::operators, expected with it");
-      }
+      if (!op) throw_invalid(kFunction, "captured", "without operators", "a recording with RecorderOptions::operators");
       std::vector<at::Tensor> states;
       for (const CapturedCall& state : op->states) states.push_back(state.gradient());
       impl->add(site, call, impl->known_rows(site, call), call.gradient(), std::move(states));

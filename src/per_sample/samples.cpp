@@ -53,6 +53,24 @@ at::Tensor by_sample(const at::Tensor& tensor, std::int64_t dim, const SampleRow
       .unflatten(0, {n, most});
 }
 
+at::Tensor rows_of(const at::Tensor& tensor, const SampleRows& rows, const std::vector<std::int64_t>& features) {
+  const bool whole = rows.order == SampleRows::Order::Whole;
+  std::vector<std::int64_t> order{0, 1};
+  std::int64_t width = 1;
+  const auto is_feature = [&](std::int64_t dim) {
+    return std::find(features.begin(), features.end(), dim) != features.end();
+  };
+  const auto moved = [&](std::int64_t dim) { return whole || dim > rows.dim ? dim + (whole ? 2 : 1) : dim + 2; };
+  for (std::int64_t dim = 0; dim < tensor.dim(); ++dim) {
+    if ((whole || dim != rows.dim) && !is_feature(dim)) order.push_back(moved(dim));
+  }
+  for (const std::int64_t dim : features) {
+    order.push_back(moved(dim));
+    width *= tensor.size(dim);
+  }
+  return by_sample(tensor, rows.dim, rows).permute(order).reshape({rows.samples, 1, -1, width});
+}
+
 at::Tensor owners(const SampleRows& rows, std::int64_t count, const at::TensorOptions& options) {
   using Order = SampleRows::Order;
   const at::Tensor entries = at::arange(count, options);

@@ -28,6 +28,9 @@ struct SampleRows {
 /// the samples as `rows` says. A sample with fewer scattered rows than another has zeros for the rest.
 at::Tensor by_sample(const at::Tensor& tensor, std::int64_t dim, const SampleRows& rows);
 
+/// `tensor` with the rows of the layer as (n, 1, p, f): `features` are the dimensions of f, in this order.
+at::Tensor rows_of(const at::Tensor& tensor, const SampleRows& rows, const std::vector<std::int64_t>& features);
+
 /// The sample of each of `count` entries, int64.
 at::Tensor owners(const SampleRows& rows, std::int64_t count, const at::TensorOptions& options);
 

@@ -18,42 +18,9 @@
 #include <variant>
 #include <vector>
 
+#include "src/per_sample/factor.hpp"
+
 namespace dds::hooks {
-
-/// The patches of an image that a convolution multiplies with its kernel. Vectors have an entry for each dimension of
-/// space.
-struct Windows {
-  std::vector<std::int64_t> kernel, stride, dilation;
-  std::vector<std::int64_t> before, after;  ///< padding
-  std::vector<std::int64_t> positions;      ///< how many there are
-};
-
-/// One side of a product: (n, g, p, f), for n samples, g groups that do not mix, p positions and f features.
-class Factor {
- public:
-  Factor() = default;
-  explicit Factor(at::Tensor rows);
-  /// `image`: (n, k, channels, space...), channels in `groups`. Features are (channel in the group, kernel...),
-  /// positions (k, windows...). Cut out when it is asked for.
-  Factor(at::Tensor image, std::int64_t groups, Windows windows);
-
-  std::int64_t samples() const { return source_.size(0); }
-  std::int64_t groups() const { return groups_; }
-  std::int64_t positions() const { return positions_; }
-  std::int64_t features() const { return features_; }
-  bool is_cut() const { return cut_; }
-  const at::Tensor& source() const { return source_; }
-  const at::TensorOptions options() const { return source_.options(); }
-
-  /// Of samples begin <= i < end: (end - begin, g, p, f).
-  at::Tensor slice(std::int64_t begin, std::int64_t end) const;
-
- private:
-  at::Tensor source_;
-  Windows windows_;
-  bool cut_ = false;
-  std::int64_t groups_ = 1, positions_ = 1, features_ = 1;
-};
 
 /// Which side of a product has a column of ones beside its features: the bias is taken along.
 enum class Ones { None, Left, Right };
@@ -87,19 +54,21 @@ struct Term {
   std::int64_t size = 0;
 };
 
-/// One dimension of an operand, and the step that it makes in the parameter's memory.
-struct Axis {
-  std::int64_t size, stride;
-};
+/// Entries [begin, end) of one form, counted within it: n x (end - begin). For Product and Lookup both are multiples of
+/// unit_of().
+at::Tensor entries_of(const Product& form, std::int64_t begin, std::int64_t end, std::int64_t max_bytes);
+at::Tensor entries_of(const Lookup& form, std::int64_t begin, std::int64_t end, std::int64_t max_bytes);
+at::Tensor entries_of(const Sum& form, std::int64_t begin, std::int64_t end, std::int64_t max_bytes);
+at::Tensor entries_of(const Dense& form, std::int64_t begin, std::int64_t end, std::int64_t max_bytes);
 
-/// A product as a term of a parameter with `numel` entries, its own lying at offset + the strides of `groups`, `rows`
-/// and `columns`, in this order.
-Term place_product(Product product, std::vector<Axis> groups, std::vector<Axis> rows, std::vector<Axis> columns,
-                   std::int64_t offset, std::int64_t numel);
+/// The sum over samples of one form: all its entries.
+at::Tensor sum_of(const Product& form, std::int64_t max_bytes);
+at::Tensor sum_of(const Lookup& form, std::int64_t max_bytes);
+at::Tensor sum_of(const Sum& form, std::int64_t max_bytes);
+at::Tensor sum_of(const Dense& form, std::int64_t max_bytes);
 
-/// Any other form, its entries in the order of `axes`.
-Term place(std::variant<Product, Lookup, Sum, Dense> form, const std::vector<Axis>& axes, std::int64_t offset,
-           std::int64_t numel);
+/// Entries that are computed together: slabs of a term begin and end at multiples of it.
+std::int64_t unit_of(const Term& term);
 
 /// Per-sample gradients of one parameter: the sum of its terms.
 class Terms {
@@ -130,11 +99,15 @@ class Terms {
 
  private:
   std::int64_t unit() const;
+  bool lies_alone(const Term& term) const;
 
   std::int64_t samples_;
   std::int64_t numel_;
   std::vector<Term> terms_;
 };
+
+/// True if inner products over positions take fewer multiplications than the entries do.
+bool positions_are_cheaper(std::int64_t samples, std::int64_t positions, std::int64_t rows, std::int64_t columns);
 
 /// If `bias` sums the very rows that are one side of the only product of `weight`: that product with ones, so that one
 /// contraction serves both.

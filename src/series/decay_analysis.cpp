@@ -3,15 +3,17 @@
 #include <algorithm>
 #include <numeric>
 
+#include "src/theory/least_squares.hpp"
+
 namespace dds {
 namespace {
 
 using Values = std::vector<double>;
 
-constexpr std::size_t kQuarters = 4;        // whose medians say how far a series has moved
-constexpr std::size_t kEnd = 3;             // readings whose median stands for an end of a series
-constexpr std::ptrdiff_t kLeastInPart = 3;  // readings that the slope of part of a fall needs
-constexpr double kLeastGap = 0.1;           // between the rates of two groups
+constexpr std::size_t kQuarters = 4;     // whose medians say how far a series has moved
+constexpr std::size_t kEnd = 3;          // readings whose median stands for an end of a series
+constexpr std::size_t kLeastInPart = 3;  // readings that the slope of part of a fall needs
+constexpr double kLeastGap = 0.1;        // between the rates of two groups
 
 double median(std::span<const double> values) {
   Values sorted(values.begin(), values.end());
@@ -39,21 +41,15 @@ double moved(const Values& series) {
 
 /// The slope of y over the points whose x lies in [low, high]; empty if they are too few.
 std::optional<double> slope_within(double low, double high, const Values& x, const Values& y) {
-  const auto within = [&](double value) { return value >= low && value <= high; };
-  double n = 0, sx = 0, sy = 0, xx = 0, xy = 0;
+  Values x_within, y_within;
   for (std::size_t i = 0; i < x.size(); ++i) {
-    if (!within(x[i])) continue;
-    ++n;
-    sx += x[i];
-    sy += y[i];
+    if (!(x[i] >= low && x[i] <= high)) continue;
+    x_within.push_back(x[i]);
+    y_within.push_back(y[i]);
   }
-  if (n < kLeastInPart) return std::nullopt;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    if (!within(x[i])) continue;
-    xx += (x[i] - sx / n) * (x[i] - sx / n);
-    xy += (x[i] - sx / n) * (y[i] - sy / n);
-  }
-  return xx > 0 ? std::optional(xy / xx) : std::nullopt;
+  if (x_within.size() < kLeastInPart) return std::nullopt;
+  const CentredSums sums = centred_sums(x_within, y_within);
+  return sums.xx > 0 ? std::optional(sums.xy / sums.xx) : std::nullopt;
 }
 
 /// Whether the slope of y is above `least` in both halves of the fall of x, and in its last quarter where that holds

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "src/base/check.hpp"
+#include "src/theory/least_squares.hpp"
 #include "src/theory/quantile.hpp"
 
 namespace dds {
@@ -29,6 +30,15 @@ double autocorrelation(const std::vector<double>& residuals, double squares) {
 
 }  // namespace
 
+CentredSums centred_sums(std::span<const double> x, std::span<const double> y) {
+  CentredSums sums{mean_of(x), mean_of(y), 0, 0};
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    sums.xx += (x[i] - sums.mean_x) * (x[i] - sums.mean_x);
+    sums.xy += (x[i] - sums.mean_x) * (y[i] - sums.mean_y);
+  }
+  return sums;
+}
+
 LineFit fit_line(std::span<const double> x, std::span<const double> y, double confidence) {
   check_between("fit_line", "confidence", confidence, 0, 1);
   check_as_many("fit_line", "y", y.size(), "x", x.size());
@@ -36,20 +46,15 @@ LineFit fit_line(std::span<const double> x, std::span<const double> y, double co
   check_finite("fit_line", "x", x);
   check_finite("fit_line", "y", y);
 
-  const double centre_x = mean_of(x), centre_y = mean_of(y);
-  double xx = 0, xy = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    xx += (x[i] - centre_x) * (x[i] - centre_x);
-    xy += (x[i] - centre_x) * (y[i] - centre_y);
-  }
+  const auto [mean_x, mean_y, xx, xy] = centred_sums(x, y);
   check(xx > 0, "fit_line", "every x", x[0], "different ones");
 
   LineFit fit;
   fit.n = static_cast<std::int64_t>(x.size());
   fit.slope = xy / xx;
-  fit.intercept = centre_y - fit.slope * centre_x;
+  fit.intercept = mean_y - fit.slope * mean_x;
   std::vector<double> residuals;
-  for (std::size_t i = 0; i < x.size(); ++i) residuals.push_back(y[i] - centre_y - fit.slope * (x[i] - centre_x));
+  for (std::size_t i = 0; i < x.size(); ++i) residuals.push_back(y[i] - mean_y - fit.slope * (x[i] - mean_x));
   const double squares = std::inner_product(residuals.begin(), residuals.end(), residuals.begin(), 0.0);
   const double degrees = static_cast<double>(x.size() - 2);
   const double a = autocorrelation(residuals, squares);

@@ -12,6 +12,7 @@
 
 #include "src/base/check.hpp"
 #include "src/theory/landscape.hpp"
+#include "src/theory/least_squares.hpp"
 #include "src/theory/minimum.hpp"
 
 namespace dds {
@@ -200,14 +201,15 @@ std::optional<Order> fit_order(const std::vector<OrderPoint>& points, Branch bra
 /// The exponent p of |v| ~ |t|^p by least squares; empty if the minimisers leave the line at fewer than half of the
 /// points, or at fewer than 5.
 std::optional<double> departure_exponent(const std::vector<OrderPoint>& points) {
-  double n = 0, sx = 0, sy = 0, sxx = 0, sxy = 0;
+  std::vector<double> log_t, log_v;
   for (const OrderPoint& point : points) {
     if (!(point.departure > kVisible * std::abs(point.t))) continue;
-    const double x = std::log(std::abs(point.t)), y = std::log(point.departure);
-    n += 1, sx += x, sy += y, sxx += x * x, sxy += x * y;
+    log_t.push_back(std::log(std::abs(point.t)));
+    log_v.push_back(std::log(point.departure));
   }
-  if (n < 5 || n < 0.5 * static_cast<double>(points.size())) return std::nullopt;
-  return (n * sxy - sx * sy) / (n * sxx - sx * sx);
+  if (log_t.size() < 5 || 2 * log_t.size() < points.size()) return std::nullopt;
+  const CentredSums sums = centred_sums(log_t, log_v);
+  return sums.xy / sums.xx;
 }
 
 void sort_by_t(std::vector<OrderPoint>& points) {

@@ -5,7 +5,7 @@
 #include <torch/nn/module.h>
 
 #include <algorithm>
-#include <dds/recorder.hpp>
+#include <dds/suspend_recording.hpp>
 #include <dds/weight_direction.hpp>
 #include <memory>
 #include <utility>
@@ -24,13 +24,7 @@ namespace {
 at::Tensor flattened(const torch::nn::Module& model, const std::vector<std::string>& names,
                      const WeightDirection& direction) {
   const auto parameters = model.named_parameters();
-  std::vector<at::Tensor> order;  // tied weights once
-  for (const std::string& name : names) {
-    const at::Tensor& parameter = parameters[name];
-    const bool seen =
-        std::any_of(order.begin(), order.end(), [&](const at::Tensor& other) { return other.is_same(parameter); });
-    if (!seen) order.push_back(parameter);
-  }
+  const std::vector<at::Tensor> order = distinct_parameters(model, names);
   std::vector<at::Tensor> parts;
   parts.reserve(order.size());
   for (const at::Tensor& parameter : order) parts.push_back(at::zeros({parameter.numel()}, at::kDouble));

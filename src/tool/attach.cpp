@@ -28,7 +28,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct AttachArguments {
   std::vector<std::string> command;
   attach::Settings settings;
   std::string torch;  ///< folder or library; empty: that of the command
@@ -42,7 +42,7 @@ void check_out(const fs::path& out) {
 }
 
 /// `list`: file for the layers; empty: they are read.
-void set_environment(const Options& options, const fs::path& list) {
+void set_environment(const AttachArguments& options, const fs::path& list) {
   attach::Settings settings = options.settings;
   const Torch torch = options.torch.empty() ? torch_of(options.command) : torch_at(options.torch);
   if (settings.out.empty()) settings.out = fmt::format("dds-attach.{}", ::getpid());
@@ -109,7 +109,7 @@ void print_layers(const std::string& lines) {
 }
 
 /// Runs the command as a child and ends as it does, with the layers printed before.
-[[noreturn]] void list_layers(const Options& options) {
+[[noreturn]] void list_layers(const AttachArguments& options) {
   std::string file = (fs::temp_directory_path() / "dds-attach-XXXXXX").string();
   if (const log::Descriptor made(::mkstemp(file.data())); made.get() < 0)
     throw IoError(fmt::format("attach: cannot write {}: {}", file, std::strerror(errno)));
@@ -126,7 +126,7 @@ void print_layers(const std::string& lines) {
   end_as(status);
 }
 
-void attach(const Options& options) {
+void attach(const AttachArguments& options) {
   if (options.list) list_layers(options);
   set_environment(options, "");
   execute(options.command);
@@ -148,7 +148,7 @@ void add_attach(CLI::App& program) {
       "  dds attach --every 10 --layers 'encoder.*' --out runs/b -- python3 train.py\n"
       "  dds attach --every 1000 --snapshots --out runs/c -- python3 train.py && dds llc runs/c\n"
       "  dds attach --list -- python3 train.py");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<AttachArguments>();
   command->add_option("COMMAND", options->command, "program and its arguments, after --")->required();
   command->add_option("--out", options->settings.out, "run directory (default: dds-attach.PID)");
   command->add_option("--every", options->settings.every, "read the steps whose number is a multiple of this")

@@ -14,7 +14,7 @@
 namespace dds::tool {
 namespace {
 
-struct Options {
+struct CompareArguments {
   std::string a, b;
   std::int64_t step = -1;
 };
@@ -129,7 +129,7 @@ void compare_metrics(const log::Run& a, const log::Run& b, std::int64_t last) {
   print_unmatched(of_b, of_a, "B");
 }
 
-void compare(const Options& options) {
+void compare(const CompareArguments& options) {
   const log::Run a = log::read_run(options.a), b = log::read_run(options.b);
   fmt::print("A = {}\nB = {}\n\n", options.a, options.b);
   compare_signatures(a, b, options.step);
@@ -150,7 +150,7 @@ void add_compare(CLI::App& program) {
       "Examples:\n"
       "  dds compare runs/a runs/b\n"
       "  dds compare runs/a runs/b --step 1000   # no reading after step 1000");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<CompareArguments>();
   command->add_option("A", options->a, "run directory")->required();
   command->add_option("B", options->b, "run directory")->required();
   command->add_option("--step", options->step, "leave out what was logged after this step")

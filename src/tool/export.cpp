@@ -14,6 +14,7 @@
 #include "src/log/file.hpp"
 #include "src/log/json.hpp"
 #include "src/log/record.hpp"
+#include "src/log/run_files.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/runs.hpp"
 
@@ -22,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct ExportArguments {
   std::vector<std::string> runs;
   std::string to;
   std::string out;
@@ -88,7 +89,7 @@ void write_tensorboard(const std::vector<log::Run>& runs, const fs::path& out) {
   }
 }
 
-void export_runs(const Options& options) {
+void export_runs(const ExportArguments& options) {
   const std::vector<log::Run> runs = log::read_runs({options.runs.begin(), options.runs.end()});
   const fs::path out = options.out;
   check(!fs::exists(out / log::kRunJson), "export", "--out", options.out,
@@ -120,7 +121,7 @@ void add_export(CLI::App& program) {
       "Examples:\n"
       "  dds export runs/a runs/b --to csv --out tables\n"
       "  dds export runs/a --to tensorboard --out tb && tensorboard --logdir tb");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<ExportArguments>();
   command->add_option("RUN", options->runs, "run directories")->required();
   command->add_option("--to", options->to, "csv, jsonl or tensorboard")
       ->required()

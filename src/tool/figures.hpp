@@ -5,11 +5,10 @@
 // Debian package of a megabyte, needed by nobody who does not ask for pictures.
 #pragma once
 
+#include <dds/run.hpp>
 #include <filesystem>
 #include <string>
 #include <vector>
-
-#include "src/log/run.hpp"
 
 namespace dds::tool {
 

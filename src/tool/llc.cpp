@@ -25,7 +25,7 @@
 #include "src/attach/names.hpp"
 #include "src/base/check.hpp"
 #include "src/log/json.hpp"
-#include "src/log/run.hpp"
+#include "src/log/run_files.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/samples.hpp"
 #include "src/tool/table.hpp"
@@ -36,7 +36,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct LlcArguments {
   std::string run, model, out;
   SampleOptions samples;
   std::string kind = "plain";
@@ -73,7 +73,7 @@ std::vector<Snapshot> all_snapshots(const std::string& run) {
 }
 
 /// Those that were asked for.
-std::vector<Snapshot> snapshots_of(const Options& options) {
+std::vector<Snapshot> snapshots_of(const LlcArguments& options) {
   const std::vector<Snapshot> all = all_snapshots(options.run);
   std::vector<std::int64_t> there;
   for (const Snapshot& one : all) there.push_back(one.step);
@@ -92,7 +92,7 @@ std::vector<Snapshot> snapshots_of(const Options& options) {
 }
 
 /// What is recorded of a run is used where nothing else was given.
-Options with_defaults(Options options) {
+LlcArguments with_defaults(LlcArguments options) {
   if (options.run.empty()) {
     if (options.model.empty() || options.samples.data.empty())
       throw CLI::ValidationError("llc", "RUN is missing, or --model and --data are");
@@ -207,7 +207,7 @@ std::vector<std::string> row_of(const LlcEstimate& e) {
           e.verdict()};
 }
 
-log::SinkPtr sink_of(const Options& options, const Likelihood& likelihood) {
+log::SinkPtr sink_of(const LlcArguments& options, const Likelihood& likelihood) {
   log::SinkPtr sink;
   if (!options.out.empty()) {
     sink = log::directory(options.out);
@@ -228,8 +228,8 @@ log::SinkPtr sink_of(const Options& options, const Likelihood& likelihood) {
   return sink;
 }
 
-void estimate(const Options& given) {
-  const Options options = with_defaults(given);
+void estimate(const LlcArguments& given) {
+  const LlcArguments options = with_defaults(given);
   const std::vector<Snapshot> snapshots =
       options.run.empty() ? std::vector<Snapshot>{Snapshot()} : snapshots_of(options);
   const ScriptModel model = load_script(options.model);
@@ -295,7 +295,7 @@ void add_llc(CLI::App& program) {
       "  dds llc runs/a --every 10 --kind tilted --max-seconds 60 --read\n"
       "  dds llc runs/a --model net.pt --data train.pt --steps 0,1000 --parameters 'head.*'\n"
       "  dds llc --model net.pt --data train.pt --likelihood gaussian:0.1");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<LlcArguments>();
   command->add_option("RUN", options->run, "run directory with snapshots");
   command->add_option("--model", options->model, "TorchScript archive (default: the one recorded in RUN)");
   command->add_option("--data", options->samples.data, "file of tensors (default: the probe batch recorded in RUN)");

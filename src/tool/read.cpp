@@ -22,7 +22,7 @@
 namespace dds::tool {
 namespace {
 
-struct Options {
+struct ReadArguments {
   std::string model;
   SampleOptions samples;
   std::vector<std::string> layers, sides;
@@ -45,7 +45,7 @@ LikelihoodPtr no_likelihood() {
       [](const at::Tensor& output, const at::Generator&) { return output; });
 }
 
-std::vector<Side> sides_of(const Options& options, bool with_likelihood) {
+std::vector<Side> sides_of(const ReadArguments& options, bool with_likelihood) {
   std::vector<Side> sides;
   for (const std::string& side : options.sides) sides.push_back(side_from_string(side));
   if (sides.empty()) return with_likelihood ? SignatureOptions().sides() : std::vector<Side>{Side::Activation};
@@ -67,7 +67,7 @@ std::string text_of(const std::vector<Signature>& signatures) {
   return table.text();
 }
 
-void read_model(const Options& options) {
+void read_model(const ReadArguments& options) {
   const ScriptModel model = load_script(options.model);
   const Data data = data_of(options.samples);
   const LikelihoodPtr likelihood = likelihood_of(options.samples, data);
@@ -123,7 +123,7 @@ void add_read(CLI::App& program) {
       "  dds read model.pt probe.pt\n"
       "  dds read model.pt probe.pt --likelihood gaussian:0.1 --out runs/read --spectra\n"
       "  dds read lm.pt text.pt --input tokens --layers 'blocks.*' --side activation --side fisher --draws 4");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<ReadArguments>();
   command->add_option("MODEL", options->model, "TorchScript archive")->required();
   command->add_option("DATA", options->samples.data, "file of tensors")->required();
   add_sample_options(*command, options->samples,

@@ -3,24 +3,24 @@
 
 #include <cstdio>
 #include <dds/report.hpp>
+#include <dds/run.hpp>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "src/log/run.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/figures.hpp"
 
 namespace dds::tool {
 namespace {
 
-struct Options {
+struct ReportArguments {
   std::vector<std::string> runs;
   std::string out, figures;
   std::string format = "svg";
 };
 
-void report(const Options& options) {
+void report(const ReportArguments& options) {
   if (!options.figures.empty()) {
     const auto runs = log::read_runs({options.runs.begin(), options.runs.end()});
     for (const auto& picture : write_figures(runs, options.figures, options.format))
@@ -48,7 +48,7 @@ void add_report(CLI::App& program) {
       "  dds report runs/a                        # runs/a/report.html\n"
       "  dds report runs/a runs/b --out both.html # one page, a colour a run\n"
       "  dds report runs/a --figures pictures --format png");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<ReportArguments>();
   command->add_option("RUN", options->runs, "run directories")->required();
   command->add_option("--out", options->out,
                       "the page (default: report.html in the run; of several runs, in the current folder)");

@@ -1,9 +1,8 @@
 // What several subcommands ask of a run.
 #pragma once
 
+#include <dds/run.hpp>
 #include <vector>
-
-#include "src/log/run.hpp"
 
 namespace dds::tool {
 

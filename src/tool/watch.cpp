@@ -12,6 +12,7 @@
 #include <thread>
 #include <tuple>
 
+#include "src/log/run_files.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/runs.hpp"
 #include "src/tool/table.hpp"
@@ -19,7 +20,7 @@
 namespace dds::tool {
 namespace {
 
-struct Options {
+struct WatchArguments {
   std::string run;
   double interval = 1;
   bool once = false;
@@ -87,7 +88,7 @@ class Screen {
   }
 };
 
-void watch(const Options& options) {
+void watch(const WatchArguments& options) {
   std::string text = screen_of(log::read_run(options.run));
   if (options.once || isatty(STDOUT_FILENO) == 0) {
     fmt::print("{}", text);
@@ -125,7 +126,7 @@ void add_watch(CLI::App& program) {
       "Examples:\n"
       "  dds watch runs/a\n"
       "  dds watch runs/a --once | grep fc1");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<WatchArguments>();
   command->add_option("RUN", options->run, "run directory")->required();
   command->add_option("--interval", options->interval, "seconds between two looks")
       ->check(CLI::Range(0.01, 86400.0))

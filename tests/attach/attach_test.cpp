@@ -91,7 +91,7 @@ TEST_P(AttachPrograms, DoTheSameAndAreReadAsByAMonitor) {
   EXPECT_EQ(bare, attach(fmt::format("--every {} --out run", every), command));
   EXPECT_EQ(trained, weights());
   const log::Run attached = run();
-  EXPECT_EQ(attached.description["attach"]["notes"], nlohmann::ordered_json::array());
+  EXPECT_EQ(test::described(attached, "attach")["notes"], nlohmann::json::array());
   ASSERT_FALSE(attached.signatures.empty());
 
   ASSERT_EQ(shell(program(example ? name : "monitored_" + name) + " weights monitor").status, 0);
@@ -145,8 +145,8 @@ TEST_P(AttachEndings, AreTheCommandsOwnAndLeaveAWholeLog) {
     EXPECT_TRUE(s.status.empty()) << s.step << " " << s.layer << " " << to_string(s.status);
   }
   EXPECT_EQ(std::vector<std::int64_t>(steps.begin(), steps.end()), GetParam().steps);
-  EXPECT_EQ(log.description["attach"]["updates_per_step"], GetParam().updates_per_step);
-  EXPECT_EQ(log.description["attach"]["notes"], nlohmann::ordered_json::array());
+  EXPECT_EQ(test::described(log, "attach")["updates_per_step"], GetParam().updates_per_step);
+  EXPECT_EQ(test::described(log, "attach")["notes"], nlohmann::json::array());
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, AttachEndings,
@@ -203,7 +203,7 @@ TEST_F(AttachTest, LeavesWithoutAModuleAreNamedByTheirOrder) {
                                              {"leaf2 [8x3]", 0},
                                              {"leaf1 [6x8]", 2},
                                              {"leaf2 [8x3]", 4}}));
-  EXPECT_EQ(log.description["attach"]["updates_seen_by"], "elements");
+  EXPECT_EQ(test::described(log, "attach")["updates_seen_by"], "elements");
 }
 
 TEST_F(AttachTest, InputsAreNoParametersAndLaterNetworksGetNamesOfTheirOwn) {
@@ -310,7 +310,7 @@ TEST_P(AttachPython, IsReadAsByHooksInPython) {
   EXPECT_EQ(bare, attach("--every 2 --out run", script())) << "the loss is another";
 
   const log::Run log = run();
-  EXPECT_EQ(log.description["attach"]["notes"], nlohmann::ordered_json::array());
+  EXPECT_EQ(test::described(log, "attach")["notes"], nlohmann::json::array());
   const auto attached = by_key(log);
   const auto reference = nlohmann::json::parse(content(path("reference.json")));
   ASSERT_FALSE(reference.empty());

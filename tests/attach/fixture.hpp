@@ -7,10 +7,10 @@
 #include <torch/version.h>
 
 #include <cstdlib>
+#include <dds/run.hpp>
 #include <filesystem>
 #include <string>
 
-#include "src/log/run.hpp"
 #include "tests/log/fixture.hpp"
 #include "tests/paths.hpp"
 

@@ -4,7 +4,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include "src/log/run.hpp"
+#include <dds/run.hpp>
+
 #include "tests/log/fixture.hpp"
 
 namespace dds {
@@ -26,7 +27,7 @@ TEST_F(FolderTest, RowsAndDescriptionsWaitUntilItCanBeMade) {
   ASSERT_EQ(run.signatures.size(), 3u);
   for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(run.signatures[i].step, 10 * static_cast<std::int64_t>(i));
   EXPECT_EQ(run.metrics.size(), 1u);
-  EXPECT_EQ(run.description["seed"], 7);
+  EXPECT_EQ(test::described(run, "seed"), 7);
 }
 
 TEST_F(FolderTest, OfAnotherProcessIsLeftToIt) {

@@ -50,7 +50,7 @@ TEST_F(AttachTest, SnapshotsAreWhatTheStepBeganWith) {
     expect_same(tensors_in(path(fmt::format("run/snapshots/{}.pt", step))), had);
   }
   EXPECT_FALSE(fs::exists(path("run/snapshots/1.pt")));
-  const nlohmann::ordered_json attached = run().description["attach"];
+  const nlohmann::json attached = test::described(run(), "attach");
   EXPECT_EQ(attached["snapshots"]["written"], 3);
   EXPECT_THAT(attached["notes"].dump(), HasSubstr("no probe batch is recorded: a program in C++"));
   EXPECT_THAT(dds("llc run").error,
@@ -65,9 +65,9 @@ TEST_F(AttachTest, SnapshotsThatCannotBeWrittenHarmNothingAndAreToldOfOnce) {
   EXPECT_EQ(bare, attach("--every 1 --snapshots --out run", command));
   const log::Run log = run();
   EXPECT_EQ(log.signatures.size(), 6U * 2 * 2);
-  EXPECT_EQ(log.description["attach"]["snapshots"]["written"], 1);
-  EXPECT_EQ(log.description["attach"]["snapshots"]["failed"], 5);
-  const std::string notes = log.description["attach"]["notes"].dump();
+  EXPECT_EQ(test::described(log, "attach")["snapshots"]["written"], 1);
+  EXPECT_EQ(test::described(log, "attach")["snapshots"]["failed"], 5);
+  const std::string notes = test::described(log, "attach")["notes"].dump();
   EXPECT_THAT(notes, HasSubstr("step 1 has no snapshot"));
   EXPECT_THAT(notes, testing::Not(HasSubstr("step 2")));
 }
@@ -88,7 +88,7 @@ class SnapshotsInPython : public test::PythonAttachTest {
     EXPECT_EQ(attached.out, bare.substr(begin, bare.find("way ", begin + 1) - begin));
     EXPECT_EQ(std::count(attached.error.begin(), attached.error.end(), '\n'), way == "hooked" ? 2 : 0)
         << "nothing but the program's own warning, once: " << attached.error;
-    return run().description["attach"];
+    return test::described(run(), "attach");
   }
   std::map<std::string, at::Tensor> had(int step) const { return tensors_in(path(fmt::format("had.{}.pt", step))); }
 };

@@ -6,9 +6,9 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 
+#include <dds/run.hpp>
 #include <set>
 
-#include "src/log/run.hpp"
 #include "tests/faults/process.hpp"
 #include "tests/faults/training.hpp"
 #include "tests/log/fixture.hpp"
@@ -158,7 +158,7 @@ TEST_P(TrainingUnder, GoesOnAndSavesWhatItCan) {
       expect(std::ssize(log.signatures) == 4 * readings, fmt::format("{} signatures", log.signatures.size()));
       expect(log.estimates.size() == 7, fmt::format("{} estimates", log.estimates.size()));
     }
-    for (const char* file : {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv"})
+    for (const char* file : {"signatures.csv", "spectra.jsonl", "llc.csv", "metrics.csv"})
       expect(content(run / file).ends_with('\n'), fmt::format("{} ends in part of a row", file));
     return wrong.empty() ? "right" : wrong;
   });

@@ -5,13 +5,14 @@
 
 #include <algorithm>
 #include <dds/report.hpp>
+#include <dds/run.hpp>
 #include <limits>
 #include <map>
 #include <random>
 
 #include "src/log/event_file.hpp"
 #include "src/log/record.hpp"
-#include "src/log/run.hpp"
+#include "src/log/spectra.hpp"
 #include "tests/faults/process.hpp"
 #include "tests/faults/training.hpp"
 #include "tests/log/fixture.hpp"
@@ -29,7 +30,7 @@ std::vector<std::string> rows_of(const log::Run& run) {
   std::vector<std::string> rows;
   for (Signature s : run.signatures) {
     s.seconds = 0;
-    rows.push_back(log::json_line(s, true));
+    rows.push_back(log::csv_line(s) + log::spectrum_line(s));
   }
   for (LlcEstimate e : run.estimates) {
     e.seconds = 0;
@@ -141,12 +142,11 @@ TEST_P(KilledTraining, LosesNoRowAndHasNoneTwice) {
       for (const auto& [step, rows] : logged)
         ASSERT_GE(before[step], rows) << "rows of step " << step << " are missing";
       log::directory(path("run"), {.resume = true});
-      for (const char* file : {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv"}) {
+      for (const char* file : {"signatures.csv", "spectra.jsonl", "llc.csv", "metrics.csv"}) {
         const std::string text = content(path("run") / file);
         EXPECT_TRUE(text.empty() || text.back() == '\n') << file;
       }
       const log::Run run = log::read_run(path("run"));
-      EXPECT_EQ(log::read_jsonl(path("run") / "signatures.jsonl").rows.size(), run.signatures.size());
       const std::vector<std::string> rows = rows_of(run);
       EXPECT_TRUE(std::includes(expected.begin(), expected.end(), rows.begin(), rows.end())) << "a row too many";
       auto after = count_by_step(run);

@@ -1,9 +1,9 @@
 // Command lines of `dds`, an argument a line, in a folder with three runs. The command's own main catches what is
 // thrown: it must end with one of its exit codes. `dds read` and `dds llc` are left out, whose files are LibTorch's to
+#include <dds/run.hpp>
 // read, and of `dds attach` what looks at a program and runs it.
 #include <fmt/format.h>
 
-#include "src/log/run.hpp"
 #include "src/tool/command.hpp"
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/fuzz/samples.hpp"

@@ -3,7 +3,7 @@
 #include "src/log/comparison.hpp"
 #include "src/log/counts.hpp"
 #include "src/log/findings.hpp"
-#include "src/log/run.hpp"
+#include "src/log/run_files.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -12,7 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::filesystem::remove_all(run);
   std::filesystem::create_directories(run);
   const auto files = fuzz::split(fuzz::text(data, size), fuzz::kBetweenFiles);
-  const std::string_view names[] = {log::kRunJson, log::kSignaturesCsv, log::kSignaturesJsonl, log::kLlcCsv,
+  const std::string_view names[] = {log::kRunJson, log::kSignaturesCsv, log::kSpectraJsonl, log::kLlcCsv,
                                     log::kMetricsCsv};
   for (std::size_t i = 0; i < std::min(files.size(), std::size(names)); ++i) fuzz::put(run / names[i], files[i]);
   try {
@@ -25,8 +25,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const log::Run before = log::read_run(run);
     sink->write(Metric{-1, "a name that no run has", 0.5});
     fuzz::require(log::read_run(run).metrics.size() == before.metrics.size() + 1, "the row that was added is there");
-    fuzz::require(log::read_jsonl(run / log::kSignaturesJsonl).rows.size() == before.signatures.size(),
-                  "both files of signatures have the same rows");
+    const log::Run after = log::read_run(run);
+    for (std::size_t i = 0; i < before.signatures.size(); ++i) {
+      fuzz::require(after.signatures[i].spectrum.size() == before.signatures[i].spectrum.size(),
+                    "the rows keep their spectra");
+    }
   } catch (const Error&) {
   }
   return 0;

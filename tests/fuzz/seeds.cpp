@@ -5,7 +5,7 @@
 
 #include "experiments/harness/finished.hpp"
 #include "src/log/file.hpp"
-#include "src/log/run.hpp"
+#include "src/log/run_files.hpp"
 #include "src/rows/wire.hpp"
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/fuzz/samples.hpp"
@@ -28,16 +28,13 @@ void add_runs() {
     fuzz::write_run(run, seed, /*tensorboard=*/true);
     const std::string name = std::to_string(seed);
     std::string all;
-    for (const auto file :
-         {log::kRunJson, log::kSignaturesCsv, log::kSignaturesJsonl, log::kLlcCsv, log::kMetricsCsv}) {
+    for (const auto file : {log::kRunJson, log::kSignaturesCsv, log::kSpectraJsonl, log::kLlcCsv, log::kMetricsCsv}) {
       const std::string content = log::read_file(run / file);
       all += content;
       if (file != log::kMetricsCsv) all += fuzz::kBetweenFiles;
       if (file.ends_with(".csv")) {
         add("csv", name + std::string(file), content);
         add("rows", name + std::string(file), std::string(1, file[0]) + content.substr(content.find('\n') + 1));
-      } else if (file == log::kSignaturesJsonl) {
-        add("rows", name + std::string(file), "j" + content.substr(0, content.find('\n')));
       }
     }
     add("run", name, all);
@@ -52,7 +49,7 @@ void add_runs() {
 void add_crowded() {
   add("csv", "lines", std::string(5000, '\n'));
   add("csv", "commas", std::string(5000, ',') + "\n");
-  std::string description = R"({"schema_version":2)";
+  std::string description = R"({"schema_version":3)";
   for (int i = 0; i < 5000; ++i) description += ",\"" + std::to_string(i) + "\":0";
   add("run", "keys", description + "}");
 }

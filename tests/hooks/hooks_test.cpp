@@ -4,6 +4,7 @@
 #include <dds/error.hpp>
 #include <dds/hooks.hpp>
 #include <dds/recorder.hpp>
+#include <dds/suspend_recording.hpp>
 #include <thread>
 
 #include "tests/hooks/layer_kinds.hpp"

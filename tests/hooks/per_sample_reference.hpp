@@ -52,6 +52,7 @@ inline std::map<std::string, at::Tensor> one_by_one(const torch::nn::Module& mod
 /// All that is computed from the factors against the rows written out by one-by-one backward.
 inline void expect_agrees(const PerSampleGradients& gradients, const std::map<std::string, at::Tensor>& reference) {
   const std::int64_t n = gradients.samples();
+  ASSERT_FALSE(gradients.parameters().empty());
   for (const std::string& name : gradients.parameters()) {
     ASSERT_TRUE(reference.contains(name)) << name;
     const at::Tensor& rows = reference.at(name);

@@ -227,6 +227,7 @@ TEST_P(RecurrentLayer, InFp32Too) {
   const auto reference = one_by_one(*net, losses_of(net->forward(x)));
   net->to(torch::kFloat);
   const auto gradients = per_sample_gradients({*net, some_likelihood(), data_of(x.to(torch::kFloat))});
+  ASSERT_EQ(gradients.parameters().size(), reference.size());
   for (const std::string& name : gradients.parameters()) {
     EXPECT_EQ(gradients.gradient(name).scalar_type(), torch::kFloat);
     EXPECT_LE(relative_difference(gradients.gradient(name).to(torch::kDouble), reference.at(name)), 1e-4) << name;
@@ -657,7 +658,9 @@ TEST_P(GramFloor, HoldsWhatIsZero) {
   const Data data(x, torch::randint(0, 10, {40}, torch::kLong).repeat({2}));
   const auto gradients = per_sample_gradients({*model, categorical(), data});
   for (const GramRange range : {GramRange::Gram, GramRange::Rows}) {
-    for (const GramSpectrum& spectrum : gradients.spectra({}, range)) {
+    const std::vector<GramSpectrum> spectra = gradients.spectra({}, range);
+    ASSERT_FALSE(spectra.empty());
+    for (const GramSpectrum& spectrum : spectra) {
       const auto above = std::count_if(spectrum.eigenvalues.begin(), spectrum.eigenvalues.end(),
                                        [&](double value) { return value > spectrum.floor; });
       EXPECT_LE(above, 40) << spectrum.layer;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <dds/error.hpp>
 #include <dds/recorder.hpp>
+#include <dds/suspend_recording.hpp>
 #include <thread>
 
 #include "tests/hooks/layer_kinds.hpp"
@@ -108,6 +109,7 @@ TEST_P(EveryKind, PassesWithoutGradModeAreNotCaptured) {
   }
   const Captured captured = recorder.take();
   EXPECT_THAT(captured.errors, ElementsAre());
+  ASSERT_FALSE(captured.layers.empty());
   for (const CapturedLayer& layer : captured.layers) EXPECT_EQ(to_string(layer.status), "not_run");
 }
 
@@ -268,6 +270,7 @@ TEST(Recorder, ForwardsWithoutABackwardAreDroppedWhereOthersHaveOne) {
   for (int i = 0; i < 3; ++i) net.forward(torch::randn({5, 4}, torch::kDouble));  // a roll-out
   net.forward(torch::randn({2, 4}, torch::kDouble)).sum().backward();
   const Captured captured = recorder.take();
+  ASSERT_EQ(captured.layers.size(), 2u);
   for (const CapturedLayer& layer : captured.layers) {
     EXPECT_EQ(layer.dropped, 3);
     ASSERT_EQ(layer.calls.size(), 1u);
@@ -409,6 +412,7 @@ TEST(Recorder, BoundsDoNotReachThroughWhatIsNotAProductOfTheSameRows) {
   recorder.start();
   summed_loss(net.forward(torch::randn({30, 8, 2}, torch::kDouble))).backward();
   const Captured captured = recorder.take();
+  ASSERT_EQ(captured.layers.size(), 3u);
   for (const CapturedLayer& layer : captured.layers) {
     const CapturedCall& call = layer.calls.at(0);
     const at::Tensor rows = as_rows(call.output, call.output_features),

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <dds/hooks.hpp>
 #include <dds/log.hpp>
 #include <dds/monitor.hpp>
@@ -347,11 +348,10 @@ TEST(Attribution, RawBiasesAreGivenToTheSiteThatTheyAreAddedTo) {
     EXPECT_NE(use.outcome, Attribution::Outcome::NotCaptured) << use.layer << ": " << use.statement();
   }
   EXPECT_TRUE(added);
-  for (const CapturedLayer& layer : captured.layers) {
-    if (layer.layer == "in_proj_bias") {
-      EXPECT_THAT(layer.detail, testing::HasSubstr("as a bias of in_proj_weight"));
-    }
-  }
+  const auto bias = std::find_if(captured.layers.begin(), captured.layers.end(),
+                                 [](const CapturedLayer& layer) { return layer.layer == "in_proj_bias"; });
+  ASSERT_NE(bias, captured.layers.end());
+  EXPECT_THAT(bias->detail, testing::HasSubstr("as a bias of in_proj_weight"));
 }
 
 TEST(Attribution, AMonitorHasThatOfItsLastStep) {

@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <csignal>
+#include <dds/run.hpp>
 #include <dds/schema.hpp>
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "src/log/run.hpp"
 #include "tests/faults/process.hpp"
 #include "tests/log/fixture.hpp"
 
@@ -51,16 +51,17 @@ TEST_F(DirectoryTest, HoldsWhatWasWrittenWhileItIsStillOpen) {
   ASSERT_EQ(run.estimates.size(), 1u);
   EXPECT_EQ(run.estimates[0].seed, estimate(1).seed);
   ASSERT_EQ(run.metrics.size(), 1u);
-  EXPECT_EQ(run.description["options"]["every"], 10);
-  EXPECT_EQ(run.description["schema_version"], schema::kVersion);
-  EXPECT_TRUE(run.description["dds"].is_string());
-  EXPECT_TRUE(run.description["libtorch"].is_string());
+  EXPECT_EQ(test::described(run, "options")["every"], 10);
+  EXPECT_EQ(test::described(run, "schema_version"), schema::kVersion);
+  EXPECT_TRUE(test::described(run, "dds").is_string());
+  EXPECT_TRUE(test::described(run, "libtorch").is_string());
   EXPECT_TRUE(content(path() / "metrics.csv").starts_with("step,name,value\n1,train_loss,0.25\n"));
 }
 
 TEST_F(DirectoryTest, LeavesSpectraOutWhereTheyAreNotWanted) {
   log::directory(path(), {.resume = false, .spectra = false})->write(signature(1));
-  EXPECT_EQ(content(path() / "signatures.jsonl").find("spectrum"), std::string::npos);
+  EXPECT_FALSE(fs::exists(path() / "spectra.jsonl"));
+  EXPECT_TRUE(log::read_run(path()).signatures.at(0).spectrum.empty());
 }
 
 TEST_F(DirectoryTest, NeverWritesNanOrInf) {
@@ -76,8 +77,9 @@ TEST_F(DirectoryTest, NeverWritesNanOrInf) {
   e.baseline = inf;
   sink->write(e);
   sink->write(Metric{1, "loss", -inf});
-  for (const char* file : {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv"}) {
+  for (const char* file : {"signatures.csv", "spectra.jsonl", "llc.csv", "metrics.csv"}) {
     const std::string text = content(path() / file);
+    ASSERT_GT(std::count(text.begin(), text.end(), '\n'), text.starts_with("{") ? 0 : 1) << file;
     const std::string rows = text.substr(text.starts_with("{") ? 0 : text.find('\n'));
     EXPECT_EQ(rows.find("nan"), std::string::npos) << rows;
     EXPECT_EQ(rows.find("inf"), std::string::npos) << rows;
@@ -123,7 +125,7 @@ TEST_F(DirectoryTest, HasOneWriterAtATime) {
 TEST_F(DirectoryTest, ResumeBeginsWhereThereIsNothingAndKeepsTheDescription) {
   log::directory(path(), {.resume = true})->describe("seed", "7");
   const auto sink = log::directory(path(), {.resume = true});
-  EXPECT_EQ(log::read_run(path()).description["seed"], 7);
+  EXPECT_EQ(test::described(log::read_run(path()), "seed"), 7);
   EXPECT_THROW(sink->describe("seed", "{"), InvalidArgument);
   EXPECT_THROW(sink->describe("schema_version", "2"), InvalidArgument);
 }
@@ -151,8 +153,6 @@ TEST_P(CrashTest, LosesNoWholeRowAndDoublesNone) {
   const fs::path file = path() / GetParam();
   write_run(path("whole"));
   const std::string whole = content(path("whole") / GetParam());
-  const bool twofold = std::string(GetParam()).starts_with("signatures");
-  // Signatures stand in two files: what one has lost comes back from the other.
   for (std::size_t size = last_row(whole); size <= whole.size(); ++size) {
     fs::remove_all(path());
     fs::copy(path("whole"), path(), fs::copy_options::recursive);
@@ -165,23 +165,23 @@ TEST_P(CrashTest, LosesNoWholeRowAndDoublesNone) {
       sink->write(Metric{100, "loss", 1});
     }
     const log::Run run = log::read_run(path());
-    ASSERT_EQ(run.signatures.size(), 4u) << size;
+    ASSERT_EQ(run.signatures.size(), torn.signatures.size() + 1) << size;
     ASSERT_EQ(run.estimates.size(), torn.estimates.size() + 1) << size;
     ASSERT_EQ(run.metrics.size(), torn.metrics.size() + 1) << size;
     ASSERT_EQ(run.signatures.back().step, 100);
     ASSERT_EQ(run.estimates.back().step, 100);
     ASSERT_EQ(run.metrics.back().step, 100);
-    if (twofold) {
-      ASSERT_EQ(log::read_jsonl(path() / "signatures.jsonl").rows.size(), 4u);
-      for (std::size_t i = 0; i < 3; ++i) ASSERT_EQ(run.signatures[i].layer, "block,\"0\"\nout");
+    for (std::size_t i = 0; i + 1 < run.signatures.size(); ++i) {
+      ASSERT_EQ(run.signatures[i].layer, "block,\"0\"\nout");
+      ASSERT_EQ(run.signatures[i].spectrum, torn.signatures[i].spectrum);
     }
+    ASSERT_EQ(run.signatures.back().spectrum, signature(100).spectrum);
     ASSERT_EQ(content(file).back(), '\n');
   }
   EXPECT_EQ(log::read_run(path()).estimates.size(), 4u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, CrashTest,
-                         testing::Values("signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv"),
+INSTANTIATE_TEST_SUITE_P(Files, CrashTest, testing::Values("signatures.csv", "spectra.jsonl", "llc.csv", "metrics.csv"),
                          [](const auto& info) {
                            return std::string(info.param).substr(0, std::string(info.param).find('.')) +
                                   (std::string(info.param).ends_with("l") ? "Jsonl" : "Csv");
@@ -218,8 +218,8 @@ TEST_F(DirectoryTest, AWriteThatFailsHalfwayLeavesWholeRowsAndWaits) {
   const auto sink = log::directory(path());
   sink->write(signature(1));
   sink->write(Metric{1, "loss", 0.5});
-  for (const char* file : {"signatures.jsonl", "metrics.csv"}) {
-    const bool signatures = std::string(file).starts_with("signatures");
+  for (const char* file : {"spectra.jsonl", "metrics.csv"}) {
+    const bool signatures = std::string(file).starts_with("spectra");
     const std::string before = content(path() / file);
     for (std::size_t room = 0; room < 12; ++room) {
       std::string message;
@@ -251,7 +251,7 @@ TEST_F(DirectoryTest, AWriteThatFailsHalfwayLeavesWholeRowsAndWaits) {
     EXPECT_EQ(run.metrics[i].step, step);
   }
   for (std::size_t i = 0; i < 12; ++i) EXPECT_EQ(run.metrics[i + 1].value, static_cast<double>(i));
-  EXPECT_EQ(log::read_jsonl(path() / "signatures.jsonl").rows.size(), 14u);
+  for (const Signature& s : run.signatures) EXPECT_EQ(s.spectrum, signature(1).spectrum);
 }
 
 TEST_F(DirectoryTest, RowsThatStillWaitAtTheEndAreWrittenIfTheyCanBe) {
@@ -282,7 +282,7 @@ TEST_F(DirectoryTest, RowsBeyondWhatMayWaitAreCounted) {
   sink->write(Metric{20, "loss", 0.5});
   const log::Run run = log::read_run(path());
   EXPECT_EQ(run.metrics.size(), 16u) << "15 rows of a MiB and a little, and the one after them";
-  EXPECT_EQ(run.description["lost_rows"], 5);
+  EXPECT_EQ(test::described(run, "lost_rows"), 5);
 }
 
 TEST_F(DirectoryTest, ARowLargerThanAllThatMayWaitIsWritten) {
@@ -300,7 +300,7 @@ TEST_F(DirectoryTest, ADescriptionThatCannotBeWrittenWaitsToo) {
     EXPECT_EQ(content(path() / "run.json"), before) << "the old one is whole";
   }
   sink->write(Metric{1, "loss", 0.5});
-  EXPECT_EQ(log::read_run(path()).description["options"], "long");
+  EXPECT_EQ(test::described(log::read_run(path()), "options"), "long");
 }
 
 /// As if every file handle of the process was in use.
@@ -331,7 +331,7 @@ TEST_F(DirectoryTest, WithoutFileHandlesRowsAreWrittenAndTheDescriptionWaits) {
   const log::Run run = log::read_run(path());
   EXPECT_EQ(run.signatures.size(), 1u);
   EXPECT_EQ(run.metrics.size(), 2u);
-  EXPECT_EQ(run.description["seed"], 7);
+  EXPECT_EQ(test::described(run, "seed"), 7);
 }
 
 TEST_F(DirectoryTest, PutsAFolderBackThatIsDeletedUnderTheRun) {
@@ -352,7 +352,7 @@ TEST_F(DirectoryTest, PutsAFolderBackThatIsDeletedUnderTheRun) {
 }
 
 TEST_F(DirectoryTest, PutsBackOneFileOrTwoThatAreDeleted) {
-  const char* const files[] = {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv", "run.json", ".lock"};
+  const char* const files[] = {"signatures.csv", "spectra.jsonl", "llc.csv", "metrics.csv", "run.json", ".lock"};
   const auto sink = log::directory(path());
   sink->describe("seed", "7");
   std::size_t rows = 0;
@@ -367,7 +367,7 @@ TEST_F(DirectoryTest, PutsBackOneFileOrTwoThatAreDeleted) {
       const log::Run run = log::read_run(path());
       ASSERT_EQ(run.signatures.size(), rows) << one << " and " << other;
       ASSERT_EQ(run.metrics.size(), rows) << one << " and " << other;
-      ASSERT_EQ(run.description["seed"], 7);
+      ASSERT_EQ(test::described(run, "seed"), 7);
     }
   }
 }
@@ -376,7 +376,7 @@ TEST_F(DirectoryTest, PutsBackAllFilesThatAreNotHidden) {
   const auto sink = log::directory(path());
   for (const int step : {1, 2}) {
     sink->write(Metric{step, "loss", 0.5});
-    for (const char* file : {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv", "run.json"})
+    for (const char* file : {"signatures.csv", "spectra.jsonl", "llc.csv", "metrics.csv", "run.json"})
       fs::remove(path() / file);
   }
   sink->write(signature(3));
@@ -523,8 +523,8 @@ TEST_F(DirectoryTest, ReadingNamesFileAndLineOfWhatIsMalformed) {
   test::put(path() / "metrics.csv", metrics + "40,lo\"ss,1\n");
   EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("metrics.csv: line 5"), std::string::npos);
   test::put(path() / "metrics.csv", metrics);
-  test::put(path() / "signatures.jsonl", content(path() / "signatures.jsonl") + "{]\n");
-  EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("signatures.jsonl:4"), std::string::npos);
+  test::put(path() / "spectra.jsonl", content(path() / "spectra.jsonl") + "{]\n");
+  EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("spectra.jsonl:4"), std::string::npos);
   EXPECT_THROW(log::read_run(path("nowhere")), IoError);
 }
 
@@ -533,11 +533,11 @@ TEST_F(DirectoryTest, ReadingNamesFileAndLineOfWhatIsMalformed) {
 TEST_F(DirectoryTest, JsonThatIsDeepIsNoJson) {
   write_run(path());
   const std::string deep(2'000'000, '['), description = content(path() / "run.json");
-  test::put(path() / "run.json", "{\"schema_version\": 2, \"a\": " + deep);
+  test::put(path() / "run.json", "{\"schema_version\": 3, \"a\": " + deep);
   EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("not a JSON object"), std::string::npos);
   test::put(path() / "run.json", description);
-  test::put(path() / "signatures.jsonl", content(path() / "signatures.jsonl") + "{\"a\":" + deep + "\n");
-  EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("signatures.jsonl:4"), std::string::npos);
+  test::put(path() / "spectra.jsonl", content(path() / "spectra.jsonl") + "{\"a\":" + deep + "\n");
+  EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("spectra.jsonl:4"), std::string::npos);
   const auto sink = log::directory(path("other"), {.tensorboard = true});
   EXPECT_THROW(sink->describe("key", deep), InvalidArgument);
   EXPECT_NO_THROW(sink->describe("key", std::string(100, '[') + std::string(100, ']')));
@@ -546,7 +546,7 @@ TEST_F(DirectoryTest, JsonThatIsDeepIsNoJson) {
 
 TEST_F(DirectoryTest, AnObjectOfManyKeysIsRefused) {
   const auto object = [](int keys) {
-    std::string text = R"({"schema_version":2)";
+    std::string text = R"({"schema_version":3)";
     for (int i = 1; i < keys; ++i) text += ",\"" + std::to_string(i) + "\":0";
     return text + "}";
   };
@@ -600,20 +600,25 @@ TEST_F(DirectoryTest, APipeOrADeviceInAFilesPlaceIsNotRead) {
   EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("no regular file"), std::string::npos);
 }
 
-TEST(Sinks, CallbackTakesSignaturesAndTeePassesEverythingOn) {
+TEST(Sinks, CallbackTakesRowsAndTeePassesEverythingOn) {
   std::vector<std::int64_t> steps;
   const auto memory = std::make_shared<log::Memory>();
-  const auto sink = log::tee({log::callback([&](const Signature& s) { steps.push_back(s.step); }), memory});
+  const auto all = log::callback({.signature = [&](const Signature& s) { steps.push_back(s.step); },
+                                  .estimate = [&](const LlcEstimate& e) { steps.push_back(e.step); },
+                                  .metric = [&](const Metric& m) { steps.push_back(m.step); }});
+  const auto signatures = log::callback([&](const Signature& s) { steps.push_back(s.step); });
+  const auto sink = log::tee({all, signatures, memory});
   sink->write(signature(5));
   sink->write(estimate(6));
   sink->write(Metric{7, "loss", 1});
   sink->describe("seed", "3");
-  EXPECT_EQ(steps, std::vector<std::int64_t>{5});
+  EXPECT_EQ(steps, (std::vector<std::int64_t>{5, 5, 6, 7}));
   EXPECT_EQ(memory->signatures.size(), 1u);
   EXPECT_EQ(memory->estimates.size(), 1u);
   EXPECT_EQ(memory->metrics.size(), 1u);
   EXPECT_EQ(memory->description.at("seed"), "3");
   EXPECT_THROW(log::callback(nullptr), InvalidArgument);
+  EXPECT_THROW(log::callback(log::Callbacks()), InvalidArgument);
   EXPECT_THROW(log::tee({nullptr}), InvalidArgument);
 }
 

@@ -6,10 +6,11 @@
 
 #include <algorithm>
 #include <dds/error.hpp>
-#include <dds/log.hpp>
+#include <dds/run.hpp>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <string>
 
 namespace dds::test {
@@ -34,6 +35,12 @@ inline std::string content(const fs::path& path) {
 }
 
 inline void put(const fs::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+
+/// What a run was described with under a key; null if nothing.
+inline nlohmann::json described(const log::Run& run, const std::string& key) {
+  const auto found = run.description.find(key);
+  return found == run.description.end() ? nlohmann::json() : nlohmann::json::parse(found->second);
+}
 
 inline Signature signature(std::int64_t step, std::string layer = "fc1", Side side = Side::Activation) {
   Signature s;

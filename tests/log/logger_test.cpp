@@ -3,9 +3,9 @@
 
 #include <dds/logger.hpp>
 #include <dds/report.hpp>
+#include <dds/run.hpp>
 #include <stdexcept>
 
-#include "src/log/run.hpp"
 #include "tests/log/fixture.hpp"
 
 namespace dds {

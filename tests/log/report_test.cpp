@@ -158,10 +158,10 @@ TEST_F(ReportTest, NeverComparesTwoKindsOfFisherAtOnce) {
   log::Run run = run_of_eight();
   run.signatures.clear();
   for (int i = 0; i < 8; ++i) {
-    for (const char* kind : {"exact", "empirical"}) {
+    for (const FisherKind kind : {FisherKind::Exact, FisherKind::Empirical}) {
       Signature s = signature(i * 10, "fc1", Side::Fisher);
       s.fisher_kind = kind;
-      s.log10_lambda_min_plus = s.fisher_kind == "exact" ? -i : i;
+      s.log10_lambda_min_plus = kind == FisherKind::Exact ? -i : i;
       run.signatures.push_back(s);
     }
   }

@@ -2,11 +2,11 @@
 // library wrote when its schema_version was N (1: commit 328b218).
 #include <algorithm>
 #include <dds/report.hpp>
+#include <dds/run.hpp>
 #include <dds/schema.hpp>
 #include <nlohmann/json.hpp>
 
 #include "src/log/record.hpp"
-#include "src/log/run.hpp"
 #include "tests/log/fixture.hpp"
 #include "tests/paths.hpp"
 
@@ -17,7 +17,7 @@ using test::content;
 using test::message_of;
 namespace fs = std::filesystem;
 
-constexpr const char* kFiles[] = {"signatures.csv", "signatures.jsonl", "llc.csv", "metrics.csv"};
+constexpr const char* kFiles[] = {"signatures.csv", "spectra.jsonl", "llc.csv", "metrics.csv"};
 
 fs::path log_of(std::int64_t version) { return fs::path(test::kLogVersions) / std::to_string(version); }
 
@@ -31,10 +31,10 @@ void write_sample(log::Sink& sink) {
       s.layer = "block,\"0\"";
       s.kind = "Linear";
       s.side = side;
-      s.source = "read";
-      s.fisher_kind = side == Side::Fisher ? "exact" : "";
-      s.row_mode = "sample";
-      s.dtype = "Double";
+      s.source = Source::Read;
+      if (side == Side::Fisher) s.fisher_kind = FisherKind::Exact;
+      s.row_mode = RowMode::Sample;
+      s.dtype = at::kDouble;
       s.calls = 1;
       s.rows = 9;
       s.width = 4;
@@ -78,8 +78,9 @@ TEST_P(LogVersions, AreRead) {
   log::Memory expected;
   write_sample(expected);
   const log::Run run = log::read_run(log_of(GetParam()));
-  EXPECT_EQ(run.description["schema_version"], GetParam());
-  EXPECT_EQ(run.description["seed"], 7);
+  EXPECT_EQ(run.schema_version, GetParam());
+  EXPECT_EQ(test::described(run, "seed"), 7);
+  ASSERT_EQ(run.signatures.size(), 4u);
   ASSERT_EQ(run.signatures.size(), expected.signatures.size());
   ASSERT_EQ(run.estimates.size(), expected.estimates.size());
   ASSERT_EQ(run.metrics.size(), expected.metrics.size());

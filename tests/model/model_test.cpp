@@ -10,21 +10,14 @@
 #include "src/model/guard.hpp"
 #include "src/model/replica.hpp"
 #include "tests/seed.hpp"
+#include "tests/support.hpp"
 
 namespace dds {
 namespace {
 
-at::Generator generator(std::uint64_t seed) { return at::detail::createCPUGenerator(test::seed(seed)); }
+using test::message_of;
 
-template <class Call>
-std::string message_of(const Call& call) {
-  try {
-    call();
-  } catch (const InvalidArgument& error) {
-    return error.what();
-  }
-  return "no InvalidArgument";
-}
+at::Generator generator(std::uint64_t seed) { return at::detail::createCPUGenerator(test::seed(seed)); }
 
 void expect_part(const std::string& text, const std::string& part) {
   EXPECT_NE(text.find(part), std::string::npos) << text;
@@ -209,6 +202,7 @@ TEST(ModelGuard, SwapsInDoublePrecisionAndPutsEverythingBack) {
   model->first->bias.set_requires_grad(false);
   std::vector<torch::Tensor> tensors = model->parameters(), before;
   for (const auto& buffer : model->buffers()) tensors.push_back(buffer);
+  ASSERT_EQ(tensors.size(), 9u);  // weight, bias; weight, bias; the tied weight; four buffers
   std::vector<void*> addresses;
   for (const auto& tensor : tensors) {
     before.push_back(tensor.detach().clone());
@@ -307,6 +301,7 @@ TEST(Replica, WeightsMoveTheModelAndTiedOnesCountOnce) {
         return std::sqrt(squares);
       }(),
       1e-3 * flat.norm().item<double>());
+  ASSERT_EQ(model->parameters().size(), 5u);
   for (const auto& parameter : model->parameters()) EXPECT_FALSE(parameter.grad().defined());
 }
 
@@ -325,6 +320,7 @@ TEST(Replica, ClonesAndBuiltModelsHaveTheSameWeights) {
   for (const auto& other : {clone_model(*model), build_model(make, *model)}) {
     ASSERT_TRUE(other);
     EXPECT_FALSE(other->is_training());
+    ASSERT_EQ(other->named_parameters().size(), 4u);
     for (const auto& item : model->named_parameters()) {
       EXPECT_TRUE(other->named_parameters()[item.key()].equal(item.value()));
       EXPECT_FALSE(other->named_parameters()[item.key()].is_alias_of(item.value()));

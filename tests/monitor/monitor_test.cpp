@@ -661,7 +661,7 @@ TEST(Monitor, TheFloorIsThatOfTheCoarsestRows) {
 TEST(Monitor, RefusesOptionsOutOfRange) {
   torch::nn::Sequential net = small_net();
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().every(-1), memory()); }), HasSubstr("every is -1"));
-  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().every(std::nullopt), memory()); }), HasSubstr("every is 0"));
+  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().every(0), memory()); }), HasSubstr("every is 0"));
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().queue(0), memory()); }), HasSubstr("queue is 0"));
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().signatures(SignatureOptions().layers({})), memory()); }),
               HasSubstr("layers is empty"));

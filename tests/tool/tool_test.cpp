@@ -10,6 +10,7 @@
 #include <dds/learning_coefficient.hpp>
 #include <dds/llc.hpp>
 #include <dds/read.hpp>
+#include <dds/run.hpp>
 #include <dds/script.hpp>
 #include <fstream>
 #include <map>
@@ -18,7 +19,6 @@
 #include <set>
 
 #include "src/log/csv.hpp"
-#include "src/log/run.hpp"
 #include "tests/log/fixture.hpp"
 #include "tests/paths.hpp"
 
@@ -249,7 +249,7 @@ TEST_P(ToolReads, WhatTheLibraryReads) {
     EXPECT_EQ(run.signatures[i].fisher_kind, expected[i].fisher_kind);
   }
   EXPECT_TRUE(row_with(result.out, "first Raw activation - 20 5 ").ends_with(" ok")) << result.out;
-  EXPECT_EQ(run.description["likelihood"], "categorical");
+  EXPECT_EQ(test::described(run, "likelihood"), "categorical");
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, ToolReads,
@@ -352,7 +352,7 @@ TEST_F(ToolLlc, OfAModelIsThatOfTheLibrary) {
   EXPECT_EQ(run.estimates[0].verdict(), own.verdict());
   EXPECT_EQ(run.estimates[0].parameters, 15);
   EXPECT_EQ(run.estimates[0].kind, LlcKind::Tilted);
-  EXPECT_EQ(run.description["llc"]["likelihood"], "categorical");
+  EXPECT_EQ(test::described(run, "llc")["likelihood"], "categorical");
   EXPECT_NE(result.out.find("40 samples, likelihood categorical, tilted estimator (ours"), std::string::npos);
 }
 

@@ -1,9 +1,9 @@
-// A run directory read back.
+// The files of a run directory: their names, and how each is read.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <dds/log.hpp>
+#include <dds/run.hpp>
 #include <dds/schema.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -15,7 +15,8 @@ namespace dds::log {
 
 /// The names of the files, in one place.
 inline constexpr std::string_view kSignaturesCsv = "signatures.csv";
-inline constexpr std::string_view kSignaturesJsonl = "signatures.jsonl";
+inline constexpr std::string_view kSpectraJsonl = "spectra.jsonl";
+inline constexpr std::string_view kSignaturesJsonl = "signatures.jsonl";  ///< the spectra, up to schema version 2
 inline constexpr std::string_view kLlcCsv = "llc.csv";
 inline constexpr std::string_view kMetricsCsv = "metrics.csv";
 inline constexpr std::string_view kRunJson = "run.json";
@@ -32,29 +33,15 @@ struct Rows {
 template <class Row>
 Rows<Row> read_csv(const std::filesystem::path& path, std::int64_t version = schema::kVersion);
 
-/// The same for signatures.jsonl.
-Rows<Signature> read_jsonl(const std::filesystem::path& path, std::int64_t version = schema::kVersion);
-
 /// run.json. Throws IoError where there is none, or one of a later schema than this library's.
 nlohmann::ordered_json read_description(const std::filesystem::path& directory);
 
 /// The version of the schema that it names.
 std::int64_t version_of(const nlohmann::ordered_json& description);
 
-/// All that a run directory holds, the spectra of signatures.jsonl put into the signatures.
-struct Run {
-  std::filesystem::path directory;
-  std::string name;  ///< the directory's own; of several runs, with as much of its path as tells them apart
-  nlohmann::ordered_json description;
-  std::vector<Signature> signatures;
-  std::vector<LlcEstimate> estimates;
-  std::vector<Metric> metrics;
-};
+/// The text of a file; empty if it is missing.
+std::string content_of(const std::filesystem::path& path);
 
-/// Throws IoError as above. The run may still be written to.
-Run read_run(const std::filesystem::path& directory);
-
-/// Several, each under a name of its own. Throws InvalidArgument if there is none, or two are the same directory.
-std::vector<Run> read_runs(const std::vector<std::filesystem::path>& directories);
+[[noreturn]] void malformed(const std::filesystem::path& path, std::size_t line, std::string_view what);
 
 }  // namespace dds::log

@@ -1,0 +1,87 @@
+// What a recorder keeps of one call.
+#include <algorithm>
+
+#include "hooks/captured_access.hpp"
+#include "hooks/captured_operator.hpp"
+#include "hooks/features.hpp"
+#include "hooks/recorder_state.hpp"
+
+namespace dds {
+namespace {
+
+using hooks::CapturedAccess;
+
+c10::IValue detached(const c10::IValue& value) {
+  if (value.isTensor() && value.toTensor().defined()) return value.toTensor().detach();
+  if (!value.isTensorList()) return value;
+  c10::List<at::Tensor> tensors;
+  for (const at::Tensor& tensor : value.toTensorVector()) tensors.push_back(tensor.detach());
+  return tensors;
+}
+
+/// As CapturedOperator::listed.
+std::vector<std::int64_t> places_of(const std::vector<at::Tensor>& operands, const std::vector<at::Tensor>& inputs) {
+  std::vector<std::int64_t> places;
+  for (const at::Tensor& operand : operands) {
+    const auto place =
+        std::find_if(inputs.begin(), inputs.end(), [&](const at::Tensor& input) { return input.is_same(operand); });
+    places.push_back(place == inputs.end() ? -1 : place - inputs.begin());
+  }
+  return places;
+}
+
+}  // namespace
+
+/// With the graph kept, its edges serve instead of a hook.
+std::shared_ptr<hooks::GradientSlot> RecorderState::gradient_slot(const at::Tensor& output) const {
+  return options_.graph ? std::make_shared<hooks::GradientSlot>() : hooks::GradientSlot::of(output);
+}
+
+hooks::CallId RecorderState::capture(hooks::SiteId site, const hooks::LayerRun& run, std::string_view op,
+                                     const at::Tensor& output) {
+  CapturedCall call;
+  call.op = op;
+  call.output_features = hooks::from_front(run.output_features, output.dim());
+  if (!run.inputs.empty() && run.inputs.front().is_floating_point()) {
+    call.input_features = hooks::from_front(run.input_features, run.inputs.front().dim());
+  }
+  call.expanded = run.positions || output.dim() - static_cast<std::int64_t>(call.output_features.size()) > 1;
+  call.coupled = run.coupled;
+  call.wants_gradient = output.requires_grad();
+  call.order = next_order_++;
+  call.gradient_bound = hooks::width_of(output, call.output_features);
+  call.output_bound = hooks::output_bound(run, call.gradient_bound, calls_);
+  call.inputs.resize(run.inputs.size());
+  for (std::size_t i = 0; i < run.inputs.size(); ++i) CapturedAccess::set_input(call, i, run.inputs[i].detach());
+  CapturedAccess::set_gradient(call, gradient_slot(output));
+
+  const hooks::CallId id = calls_.add(site, std::move(call), output);
+  for (const at::Tensor& input : run.inputs) copies_.hold(id, input);
+  copies_.hold(id, output);
+  return id;
+}
+
+std::shared_ptr<hooks::CapturedOperator> RecorderState::kept_operator(Run& run, const Outputs& outputs) const {
+  auto op = std::make_shared<hooks::CapturedOperator>();
+  op->entry = run.entry;
+  op->weight = options_.graph ? run.layer.weight : run.layer.weight.detach();
+  for (const c10::IValue& value : run.arguments) op->arguments.push_back(detached(value));
+  if (run.entry->as<hooks::kind::Einsum>()) {
+    op->listed = places_of(run.arguments[1].toTensorVector(), run.layer.inputs);
+  }
+  const auto* recurrent = run.entry->as<hooks::kind::Recurrent>();
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (!outputs[i].isTensor() || (i > 0 && !recurrent)) continue;
+    const at::Tensor output = outputs[i].toTensor();
+    if (options_.graph) op->edges.push_back(torch::autograd::impl::gradient_edge(output));
+    if (i == 0) continue;
+    const bool lstm_cell = recurrent->one_step && recurrent->cell == hooks::kind::Recurrent::Cell::Lstm;
+    op->output_from_states = lstm_cell && output.grad_fn() != outputs[0].toTensor().grad_fn();
+    CapturedCall& state = op->states.emplace_back();
+    state.output = output.detach();
+    CapturedAccess::set_gradient(state, gradient_slot(output));
+  }
+  return op;
+}
+
+}  // namespace dds

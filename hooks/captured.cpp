@@ -1,0 +1,21 @@
+// What was captured, as it is asked for afterwards.
+#include <dds/recorder.hpp>
+
+#include "hooks/gradient_slot.hpp"
+#include "hooks/memory.hpp"
+
+namespace dds {
+
+at::Tensor CapturedCall::gradient() const { return slot_ ? slot_->gradient() : at::Tensor(); }
+at::Tensor CapturedCall::take_gradient() { return slot_ ? slot_->take() : at::Tensor(); }
+std::int64_t CapturedCall::backwards() const { return slot_ ? slot_->backwards() : 0; }
+bool CapturedCall::output_intact() const { return hooks::version_of(output) == output_version_; }
+bool CapturedCall::input_intact() const {
+  return inputs.empty() || hooks::version_of(inputs.front()) == input_version_;
+}
+
+at::Tensor CapturedLoss::logits_gradient() const { return at_logits_ ? at_logits_->gradient() : at::Tensor(); }
+at::Tensor CapturedLoss::result_gradient() const { return at_result_ ? at_result_->gradient() : at::Tensor(); }
+bool CapturedLoss::logits_intact() const { return hooks::version_of(logits) == version_; }
+
+}  // namespace dds

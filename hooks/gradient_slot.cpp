@@ -1,0 +1,46 @@
+#include "hooks/gradient_slot.hpp"
+
+#include <ATen/ops/add.h>
+#include <c10/core/GradMode.h>
+
+#include <utility>
+
+#include "hooks/observer.hpp"
+
+namespace dds::hooks {
+
+std::shared_ptr<GradientSlot> GradientSlot::of(const at::Tensor& tensor) {
+  auto slot = std::make_shared<GradientSlot>();
+  if (tensor.requires_grad()) {
+    tensor.register_hook([weak = std::weak_ptr(slot)](at::TensorBase gradient) {
+      if (const auto kept = weak.lock()) kept->add(at::Tensor(std::move(gradient)));
+    });
+  }
+  return slot;
+}
+
+void GradientSlot::add(const at::Tensor& incoming) {
+  if (!incoming.defined()) return;
+  const Unseen unseen;
+  const at::NoGradGuard no_grad;
+  const std::lock_guard lock(mutex_);
+  gradient_ = gradient_.defined() ? at::add(gradient_, incoming) : incoming.detach();
+  ++backwards_;
+}
+
+at::Tensor GradientSlot::gradient() const {
+  const std::lock_guard lock(mutex_);
+  return gradient_;
+}
+
+at::Tensor GradientSlot::take() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(gradient_, {});
+}
+
+std::int64_t GradientSlot::backwards() const {
+  const std::lock_guard lock(mutex_);
+  return backwards_;
+}
+
+}  // namespace dds::hooks
