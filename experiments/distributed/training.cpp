@@ -88,11 +88,11 @@ Outcome train(const Job& job, const Split& split, const std::optional<Groups>& g
 
   const auto counted = groups ? std::make_shared<Counted>(groups->readings.ranks) : nullptr;
   const auto seconds = std::make_shared<Seconds>();
-  const dds::ReadingOptions reading = dds::ReadingOptions().spectra(true).ranks(counted);
+  const dds::SignatureOptions reading = dds::SignatureOptions().spectra(true).ranks(counted);
   const dds::log::SinkPtr log = rank == 0 ? dds::log::tee({dds::log::directory(out / "log"), seconds}) : nullptr;
   Outcome outcome;
   const auto note = [&](const std::exception& error) { outcome.errors.emplace_back(error.what()); };
-  dds::Monitor monitor(*network, dds::MonitorOptions().every(job.every).reading(reading).on_error(note), log);
+  dds::Monitor monitor(*network, dds::MonitorOptions().every(job.every).signatures(reading).on_error(note), log);
 
   for (std::int64_t i = 0; i < job.steps; ++i) {
     if (job.fate != 0 && rank == job.victim && i == job.fatal_step) raise(job.fate);
@@ -124,7 +124,7 @@ Outcome train(const Job& job, const Split& split, const std::optional<Groups>& g
   const dds::Data probe(part(split.images.slice(0, 0, job.probe), rank, size),
                         part(split.labels.slice(0, 0, job.probe), rank, size));
   monitor.read({*network, dds::categorical(), probe},
-               dds::ReadOptions().reading(dds::ReadingOptions().spectra(true).max_rows(kAllRows)));
+               dds::ReadOptions().signatures(dds::SignatureOptions().spectra(true).max_rows(kAllRows)));
   return outcome;
 }
 

@@ -65,7 +65,8 @@ int main(int argc, char** argv) {
     std::cout << "  " << to_string(s.status) << '\n';
   });
   dds::Monitor monitor(
-      *model, dds::MonitorOptions().every(60).reading(dds::ReadingOptions().layers({"embedding", "blocks.*", "head"})),
+      *model,
+      dds::MonitorOptions().every(60).signatures(dds::SignatureOptions().layers({"embedding", "blocks.*", "head"})),
       print);
 
   for (int i = 0; i < steps; ++i) {

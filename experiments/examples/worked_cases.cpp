@@ -78,7 +78,7 @@ void dying() {
       model[i]->as<nn::Linear>()->weight.copy_(scales.diag());
     }
     const auto readings = dds::read({*model, dds::gaussian(), dds::Data(x)},
-                                    dds::ReadOptions().reading(dds::ReadingOptions().layers({"0"}).spectra(true)));
+                                    dds::ReadOptions().signatures(dds::SignatureOptions().layers({"0"}).spectra(true)));
     const dds::Signature& activation = readings.at(0);
     dds::Signature fisher = readings.at(1);
     fisher.step = step++;
@@ -123,7 +123,7 @@ void at_floor() {
       if (!fp64) model->to(torch::kFloat);
       const auto readings =
           dds::read({*model, dds::gaussian(), dds::Data(x.to(fp64 ? torch::kDouble : torch::kFloat))},
-                    dds::ReadOptions().fp64(fp64).reading(dds::ReadingOptions().sides({dds::Side::Activation})));
+                    dds::ReadOptions().fp64(fp64).signatures(dds::SignatureOptions().sides({dds::Side::Activation})));
       const dds::Signature& s = readings.at(0);
       row({fmt::format("{}", size), c10::toString(*s.dtype), std::to_string(*s.rank), *s.at_floor ? "yes" : "no",
            fmt::format("{:.1e}", *s.floor / *s.sigma_max),

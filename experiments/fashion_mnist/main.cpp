@@ -138,7 +138,7 @@ Checkpoint read_checkpoint(dds::Monitor& monitor, Network& network, const dds::D
   checkpoint.step = monitor.steps();
   const auto start = std::chrono::steady_clock::now();
   const dds::Problem problem(*network, dds::categorical(), probe);
-  checkpoint.signatures = monitor.read(problem, dds::ReadOptions().reading(dds::ReadingOptions().spectra(true)));
+  checkpoint.signatures = monitor.read(problem, dds::ReadOptions().signatures(dds::SignatureOptions().spectra(true)));
   checkpoint.read_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   progress(0.2);
   double done = 0.2;

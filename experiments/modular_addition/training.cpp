@@ -60,7 +60,7 @@ Checkpoint read_checkpoint(const std::string& name, std::int64_t step, double lo
                      dds::ReadOptions()
                          .fisher(fisher)
                          .batch_size(data.size())
-                         .reading(dds::ReadingOptions().layers(std::move(layers)).spectra(true)));
+                         .signatures(dds::SignatureOptions().layers(std::move(layers)).spectra(true)));
   };
   auto start = Clock::now();
   checkpoint.readings = readings_of(read({}, dds::Fisher::Empirical));
@@ -116,7 +116,7 @@ Training train(const Cell& cell, const TrainingOptions& options) {
   dds::Monitor monitor(*model,
                        dds::MonitorOptions()
                            .every(options.every)
-                           .reading(dds::ReadingOptions().layers({"tap:resid_mid", "tap:resid_post"})),
+                           .signatures(dds::SignatureOptions().layers({"tap:resid_mid", "tap:resid_post"})),
                        log);
   bool matched = false;
   const auto checkpoint = [&](const char* name, double loss) {
@@ -182,7 +182,7 @@ Followed follow(const Cell& cell, const std::vector<std::int64_t>& steps, const 
   const auto options = dds::ReadOptions()
                            .fisher(dds::Fisher::Empirical)
                            .batch_size(data.size())
-                           .reading(dds::ReadingOptions().layers({"tap:resid_mid"}).sides({dds::Side::Fisher}));
+                           .signatures(dds::SignatureOptions().layers({"tap:resid_mid"}).sides({dds::Side::Fisher}));
   Followed followed;
   for (const std::int64_t step : steps) {
     Transformer model = kept(cell, step, weights);

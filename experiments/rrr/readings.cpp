@@ -24,7 +24,7 @@ std::map<std::string, double> numbers(const Cell& cell, const Weights& weights, 
                                     dds::ReadOptions()
                                         .fisher(dds::Fisher::Empirical)
                                         .batch_size(kProbe)
-                                        .reading(dds::ReadingOptions().spectra(true)));
+                                        .signatures(dds::SignatureOptions().spectra(true)));
   const auto of = [&](std::int64_t layer, dds::Side side) -> const dds::Signature& {
     const dds::Signature& found = *std::find_if(signatures.begin(), signatures.end(), [&](const dds::Signature& s) {
       return s.layer == ex::layer_name(layer) && s.side == side;

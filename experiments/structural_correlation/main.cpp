@@ -75,7 +75,7 @@ std::vector<Track> follow(const std::string& family, std::uint64_t seed, torch::
     place(tau);
     const auto signatures =
         dds::read({model, dds::gaussian(kNoise), dds::Data(x), forward},
-                  dds::ReadOptions().fp64(reading.fp64).reading(dds::ReadingOptions().layers(layers)));
+                  dds::ReadOptions().fp64(reading.fp64).signatures(dds::SignatureOptions().layers(layers)));
     for (const dds::Signature& s : signatures) {
       Track& track = *std::find_if(tracks.begin(), tracks.end(), [&](const Track& t) { return t.layer == s.layer; });
       if (s.side == dds::Side::Fisher) {

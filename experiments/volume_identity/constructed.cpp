@@ -45,7 +45,7 @@ Path constructed(Scales scales, std::int64_t depth, std::int64_t dead, std::uint
   path.seed = seed;
   path.scale = ex::log_spaced(0.2, 0.02, scales == Scales::Rates ? kRatesPoints : kPoints);
   const auto log = std::make_shared<dds::log::Memory>();
-  dds::Monitor monitor(*model, dds::MonitorOptions().every(0), log);
+  dds::Monitor monitor(*model, dds::MonitorOptions().every(std::nullopt), log);
   for (const double tau : path.scale) {
     {
       const torch::NoGradGuard no_grad;
@@ -55,11 +55,11 @@ Path constructed(Scales scales, std::int64_t depth, std::int64_t dead, std::uint
         model->parameters()[l].copy_((rotations[l + 1] * s).matmul(rotations[l].t()));
       }
     }
-    const dds::ReadingOptions spectra = dds::ReadingOptions().spectra(true);
+    const dds::SignatureOptions spectra = dds::SignatureOptions().spectra(true);
     monitor.read({*model, dds::gaussian(kNoise), data},
-                 dds::ReadOptions().fisher(dds::Fisher::Empirical).reading(spectra));
+                 dds::ReadOptions().fisher(dds::Fisher::Empirical).signatures(spectra));
     monitor.read({*model, dds::gaussian(kNoise), few},
-                 dds::ReadOptions().reading(dds::ReadingOptions(spectra).sides({dds::Side::Fisher})));
+                 dds::ReadOptions().signatures(dds::SignatureOptions(spectra).sides({dds::Side::Fisher})));
     monitor.step().finish();  // a point of the path is a step of the log
   }
   path.signatures = std::move(log->signatures);

@@ -102,10 +102,12 @@ Path planted(const PlantOptions& options, std::int64_t dead, std::uint64_t seed)
   path.dead = dead;
   path.seed = seed;
   const auto log = std::make_shared<dds::log::Memory>();
-  dds::Monitor monitor(subject.module(),
-                       dds::MonitorOptions().every(0).reading(
-                           dds::ReadingOptions().layers({planted_series(options.plant).front().layer}).spectra(true)),
-                       log);
+  dds::Monitor monitor(
+      subject.module(),
+      dds::MonitorOptions()
+          .every(std::nullopt)
+          .signatures(dds::SignatureOptions().layers({planted_series(options.plant).front().layer}).spectra(true)),
+      log);
   const auto read = [&](double scale) {
     path.scale.resize(static_cast<std::size_t>(monitor.steps()) + 1);
     path.scale.back() = scale;

@@ -83,20 +83,20 @@ Path trained(Training training, std::int64_t depth, std::int64_t dead, std::uint
 
   {
     torch::optim::SGD optimizer(model->parameters(), kLearningRate);
-    dds::Monitor monitor(*model, dds::MonitorOptions().every(0), dds::log::directory(log));
+    dds::Monitor monitor(*model, dds::MonitorOptions().every(std::nullopt), dds::log::directory(log));
     const dds::Data probe(x.slice(0, 0, kProbe), y.slice(0, 0, kProbe)), few(x.slice(0, 0, kExactProbe));
     const auto read = [&] {
       if (!checkpoints.contains(monitor.steps())) return;
-      const dds::ReadingOptions spectra = dds::ReadingOptions().spectra(true);
+      const dds::SignatureOptions spectra = dds::SignatureOptions().spectra(true);
       const double d = dead_norm(model, dead);
       monitor.log("d", d);
       path.scale.resize(static_cast<std::size_t>(monitor.steps()) + 1);
       path.scale.back() = d / std::sqrt(static_cast<double>(dead));  // tau^L
       for (auto& signatures :
            {monitor.read({*model, dds::gaussian(kNoise), probe},
-                         dds::ReadOptions().fisher(dds::Fisher::Empirical).reading(spectra)),
+                         dds::ReadOptions().fisher(dds::Fisher::Empirical).signatures(spectra)),
             monitor.read({*model, dds::gaussian(kNoise), few},
-                         dds::ReadOptions().reading(dds::ReadingOptions(spectra).sides({dds::Side::Fisher})))}) {
+                         dds::ReadOptions().signatures(dds::SignatureOptions(spectra).sides({dds::Side::Fisher})))}) {
         path.signatures.insert(path.signatures.end(), signatures.begin(), signatures.end());
       }
     };

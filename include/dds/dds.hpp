@@ -22,10 +22,12 @@
 #include <dds/ranks.hpp>
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
+#include <dds/reduction.hpp>
 #include <dds/report.hpp>
 #include <dds/run.hpp>
 #include <dds/script.hpp>
 #include <dds/signature.hpp>
+#include <dds/signature_options.hpp>
 #include <dds/spectrum.hpp>
 #include <dds/suspend_recording.hpp>
 #include <dds/triangular.hpp>

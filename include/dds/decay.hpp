@@ -117,7 +117,8 @@ class DecayCounter {
   /// Throws InvalidArgument for options out of range.
   explicit DecayCounter(DecayOptions options = {});
 
-  /// Adds a reading to its series. One without a spectrum (ReadingOptions::spectra) or without numbers is passed over.
+  /// Adds a reading to its series. One without a spectrum (SignatureOptions::spectra) or without numbers is passed
+  /// over.
   void add(const Signature& signature);
 
   /// One count per series, in the order of SeriesId.

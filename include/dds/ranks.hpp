@@ -1,9 +1,9 @@
-// Several processes that read together, over the process group of c10d that the training has already, or any other
+// Several processes that read together: over the process group of c10d that the training has already, or over any other
 // transport.
 //
 //   auto group = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
 //   const dds::RanksPtr ranks = dds::ranks_of(group);
-//   dds::Monitor monitor(*model, dds::MonitorOptions().reading(dds::ReadingOptions().ranks(ranks)),
+//   dds::Monitor monitor(*model, dds::MonitorOptions().signatures(dds::SignatureOptions().ranks(ranks)),
 //                        ranks->rank() == 0 ? dds::log::directory("runs/a") : nullptr);
 //
 // Every rank attaches to its own copy of the model and captures its own rows. On a due step each layer's triangular
@@ -22,8 +22,8 @@
 
 namespace DDS_EXPORT dds {
 
-/// The processes that take part, numbered from 0, and a way of sending bytes from one to another: all that the library
-/// asks of a transport. What it throws reaches the caller as a RankError.
+/// The processes that take part, numbered from 0, and a way of sending bytes from one to another. That is all that the
+/// library asks of a transport. What a transport throws reaches the caller as a RankError.
 class Ranks {
  public:
   virtual ~Ranks() = default;
@@ -32,8 +32,9 @@ class Ranks {
   virtual int size() const = 0;
   /// Sends `bytes` (1-d, Byte, CPU, contiguous) to rank `to`, and returns when they may be written to again.
   virtual void send(const at::Tensor& bytes, int to) = 0;
-  /// Fills `bytes` (the same) with the next message from rank `from`, which is as long, and returns when it is there.
-  /// Messages of one rank arrive in the order in which it sent them. Throws where none comes in the transport's time.
+  /// Fills `bytes` (of the same kind) with the next message from rank `from`, which has that length, and returns when
+  /// it is there. Messages of one rank arrive in the order in which it sent them. Throws if none comes within the
+  /// transport's time-out.
   virtual void receive(const at::Tensor& bytes, int from) = 0;
 };
 using RanksPtr = std::shared_ptr<Ranks>;
@@ -42,8 +43,9 @@ using RanksPtr = std::shared_ptr<Ranks>;
 /// with c10d's getRank, getSize, send and recv. Messages go through memory on `device`, which NCCL wants to be the
 /// rank's GPU. A rank that dies or hangs is noticed after the group's own time-out at the latest.
 ///
-/// While readings are under way nothing else may use the group to send between two ranks: with a Worker, which reads
-/// beside the training, give it a group of its own. Defined here, so that the library needs nothing of c10d.
+/// While readings are under way, nothing else may use the group to send between two ranks. A Worker reads beside the
+/// training: give it a group of its own.
+/// The function is a template, so that the library itself needs nothing of c10d.
 template <class Group>
 RanksPtr ranks_of(c10::intrusive_ptr<Group> group, at::Device device = at::kCPU) {
   class OverGroup final : public Ranks {

@@ -23,7 +23,7 @@ std::filesystem::path write_report(const std::vector<std::filesystem::path>& run
                                    const std::filesystem::path& page);
 
 /// The directions that die in each series of the run's signatures, from its log alone: what Monitor::decay_counts()
-/// says online. Needs the spectra in the log (ReadingOptions::spectra); series without any are not in the
+/// says online. Needs the spectra in the log (SignatureOptions::spectra); series without any are not in the
 /// result. Throws InvalidArgument for options out of range, IoError as above.
 std::vector<DecayCount> decay_counts(const std::filesystem::path& run_directory, DecayOptions options = {});
 

@@ -12,22 +12,21 @@
 
 namespace DDS_EXPORT dds {
 
-/// Keeps the triangular factor R of all the rows that it has seen: M^T M = R^T R, so R has the singular values and
-/// right singular vectors of M. Forming M^T M instead would lose every singular value below 1e-8 of the largest (fp64);
-/// R keeps them down to rounding.
+/// Keeps the triangular factor R of all the rows M (n x d) that it has seen: M^T M = R^T R. So R has the singular
+/// values and the right singular vectors of M. Forming M^T M instead would lose every singular value below 1e-8 of the
+/// largest in fp64; R keeps them down to rounding.
 ///
 /// Rows are buffered into blocks of max(2048, 4 d) rows (4096 where d <= 16, so that many small batches share a QR). A
-/// full block is reduced by a Householder QR together with those factors of earlier blocks that are as many as a carry
-/// of a binary counter, so a row takes part in O(log n) factorisations rather than O(n): memory two blocks and d^2 log
-/// n, cost close to one QR of M.
+/// full block is reduced by a Householder QR, together with factors of earlier blocks. Which ones follows a binary
+/// counter of the blocks: factors are carried as its digits are. So a row takes part in O(log n) factorisations.
+/// Memory: two blocks and d^2 log n. Cost: close to one QR of M.
 ///
-/// Works in fp64 on the device of the rows, and synchronises with it nowhere. Each factor carries a power of two of its
-/// own, so that scales from 1e-290 to 1e+290 neither overflow nor vanish.
+/// Works in fp64 on the device of the rows, and never waits for it. Each factor carries a power of two of its own, so
+/// that scales from 1e-290 to 1e+290 neither overflow nor vanish.
 ///
 /// Error: the singular values of R differ from those of M by at most 10 sqrt(d) u sigma_max, u = 2^-53, whatever the
-/// order and the sizes of the batches (what tests/spectral holds it to against a reference in long double). Rows of a
-/// shorter type are converted exactly, so this holds for their values as they are; what rounding put into them before
-/// is noise_floor's subject.
+/// order and the sizes of the batches. Rows of a shorter type are converted exactly, so this holds for their values as
+/// they are. For the rounding that they carry already see noise_floor.
 ///
 /// A copy is independent of the original. Not for two threads at once.
 class TriangularAccumulator {
@@ -41,6 +40,9 @@ class TriangularAccumulator {
 
   /// Adds all the rows that `other` has seen. Throws InvalidArgument for another width or device.
   void merge(const TriangularAccumulator& other);
+
+  /// A copy with its rows on `device`.
+  TriangularAccumulator to(at::Device device) const;
 
   std::int64_t width() const { return width_; }
   std::int64_t rows() const { return rows_; }
@@ -61,6 +63,11 @@ class TriangularAccumulator {
   };
   /// The factor of all rows so far, on their device. Throws InvalidArgument if there are none.
   Factor factor() const;
+
+  /// An accumulator of `rows` rows whose factor is 2^exponent * factor, as factor() gave it. The tensors are shared:
+  /// not to be written to. Throws InvalidArgument unless `factor` is a matrix (min(rows, d) x d, fp64) and `exponent`
+  /// 0-d and fp64.
+  static TriangularAccumulator from_factor(std::int64_t rows, const at::Tensor& factor, const at::Tensor& exponent);
 
  private:
   friend class TriangularWindow;

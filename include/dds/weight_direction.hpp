@@ -1,6 +1,6 @@
 // The order of a direction (dds/order.hpp) in the weights of a torch::nn model.
 //
-//   auto signature = ...;  // ReadingOptions().sides({dds::Side::Input}).dead_axes(true)
+//   auto signature = ...;  // SignatureOptions().sides({dds::Side::Input}).dead_axes(true)
 //   dds::WeightImage image(dds::Side::Input, signature.dead_axes);
 //   dds::WeightDirection direction{{"fc2.weight", image.project(torch::randn({10, 64}))}};
 //   auto order = dds::direction_order({*model, dds::categorical(), probe}, direction);   // a gauge: K stays zero

@@ -1,4 +1,4 @@
-// A sliding window over triangular factors: the last few readings' rows as one matrix.
+// A sliding window over triangular factors: the rows of the last few readings as one matrix.
 #pragma once
 
 #include <cstdint>
@@ -9,29 +9,31 @@
 
 namespace DDS_EXPORT dds {
 
-/// Keeps the factors of the last `capacity` accumulators that were pushed, and gives that of all their rows together:
-/// mini-batches of fewer rows than columns have a rank of their own size, a window of them that of the layer.
+/// Keeps the factors of the last `capacity` accumulators that were pushed, and gives the factor of all their rows.
+/// A mini-batch of n < d rows has rank n at most. A window of such batches can have the rank of the layer.
 ///
-/// What leaves the window leaves no trace: nothing is subtracted (which would lose the small singular values), factors
-/// are merged again. Two stacks of partial merges make that two QRs of (2 d x d) a push on average, whatever the
-/// capacity; memory 2 capacity d^2. Exponential forgetting, which would need d^2 only, is not offered: a direction that
-/// died would sink by the forgetting rate for hundreds of readings, and look as if it were decaying still.
+/// Rows that leave the window leave no trace. Nothing is subtracted, which would lose the small singular values: the
+/// factors that stay are merged again, in two stacks of partial merges.
+/// Cost: two QRs of a 2 d x d matrix for each push on average, whatever the capacity. Memory: 2 capacity d^2 doubles.
+/// Exponential forgetting would need d^2 only, and is not offered: the eigenvalue of a direction that died would sink
+/// by the forgetting rate for hundreds of readings, as if the direction were dying still.
 ///
 /// Error, dtype and device: as TriangularAccumulator.
 class TriangularWindow {
  public:
-  /// Throws InvalidArgument unless capacity > 0.
+  /// Throws InvalidArgument unless capacity >= 1.
   explicit TriangularWindow(std::int64_t capacity);
 
-  /// Adds the rows of `accumulator` and drops those of the oldest beyond the capacity. An accumulator of another width
-  /// or device than before starts the window anew: its rows have nothing in common with what came before. Throws
-  /// InvalidArgument for one without rows.
+  /// Adds the rows of `accumulator`, and drops those of the oldest one beyond the capacity. An accumulator of another
+  /// width or device than before starts the window anew.
+  /// Throws InvalidArgument for an accumulator without rows.
   void push(const TriangularAccumulator& accumulator);
 
   /// Accumulators in the window.
   std::int64_t size() const { return static_cast<std::int64_t>(older_.size() + newer_.size()); }
 
-  /// All rows in the window. Throws InvalidArgument if there are none.
+  /// All rows in the window.
+  /// Throws InvalidArgument if there are none.
   TriangularAccumulator all() const;
 
  private:

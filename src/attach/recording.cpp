@@ -6,6 +6,7 @@
 
 #include "src/base/check.hpp"
 #include "src/log/file.hpp"
+#include "src/monitor/monitor_of.hpp"
 
 namespace dds::attach {
 namespace {
@@ -41,14 +42,15 @@ const char* name_of(Recording::State state) {
 Recording::Recording(const Settings& settings, std::shared_ptr<Leaves> leaves, log::SinkPtr sink,
                      std::function<void(const std::exception&)> on_error) {
   const bool list = !settings.list.empty();
-  ReadingOptions reading;
-  reading.layers(settings.layers).max_rows(list ? 1 : settings.max_rows);
+  SignatureOptions reading;
+  if (!settings.layers.empty()) reading.layers(settings.layers);
+  reading.max_rows(list ? 1 : settings.max_rows);
   if (list) reading.sides({Side::Activation});
   MonitorOptions options;
-  options.every(settings.every).reading(std::move(reading)).on_error(std::move(on_error));
+  options.every(settings.every).signatures(std::move(reading)).on_error(std::move(on_error));
   options.due([this](std::int64_t step) { return step == due_; });
-  monitor_ = std::make_unique<Monitor>(std::move(leaves), std::move(options),
-                                       list ? std::make_shared<log::Memory>() : std::move(sink));
+  monitor_ = std::make_unique<Monitor>(
+      monitor_of(std::move(leaves), std::move(options), list ? std::make_shared<log::Memory>() : std::move(sink)));
 }
 
 void Recording::expect(State state, const char* transition) const {

@@ -13,11 +13,11 @@ namespace dds::attach {
 /// As text: KEY=VALUE, separated by colons: "out=runs/a:every=100:layers=fc*:layers=conv1". The keys are the members'
 /// names.
 struct Settings {
-  std::filesystem::path out;                            ///< run directory; a process that finds it taken appends .PID
-  std::int64_t every = 100;                             ///< a step is due if its number is a multiple of this
-  std::vector<std::string> layers;                      ///< glob patterns on names, one each; none: all
-  std::int64_t max_rows = ReadingOptions().max_rows();  ///< as ReadingOptions::max_rows
-  std::optional<std::int64_t> stop_after;               ///< no later step is due
+  std::filesystem::path out;                              ///< run directory; a process that finds it taken appends .PID
+  std::int64_t every = 100;                               ///< a step is due if its number is a multiple of this
+  std::vector<std::string> layers;                        ///< glob patterns on names, one each; none: all
+  std::int64_t max_rows = SignatureOptions().max_rows();  ///< as SignatureOptions::max_rows
+  std::optional<std::int64_t> stop_after;                 ///< no later step is due
   bool snapshots = false;        ///< 1: keep the parameters of the steps that are read, and a probe
   std::filesystem::path list;    ///< read nothing, and leave the layers that were seen in this file
   std::filesystem::path torch;   ///< for the preloaded object: the LibTorch to wait for; empty: any

@@ -19,8 +19,8 @@ namespace {
 struct Header {
   std::uint64_t mark = kMark;
   std::uint64_t size = 0;
-  static constexpr std::uint64_t kMark = 0x6464732d72616e03;   // "dds-ran", version 3 of what follows
-  static constexpr std::uint64_t kError = 0x6464732d65727203;  // "dds-err": the text of an error follows
+  static constexpr std::uint64_t kMark = 0x6464732d72616e04;   // "dds-ran", version 4 of what follows
+  static constexpr std::uint64_t kError = 0x6464732d65727204;  // "dds-err": the text of an error follows
 };
 
 /// What follows the header goes in pieces: nothing is filled that was only announced, and MPI counts bytes in an int.

@@ -33,7 +33,7 @@ void Tree::set_loss(std::string what) {
   if (loss_.empty()) loss_ = std::move(what);
 }
 
-bool Tree::gather(const std::function<Parcel()>& pack, const std::function<void(Parcel)>& join) {
+bool Tree::reduce(const std::function<Parcel()>& pack, const std::function<void(Parcel)>& join) {
   const bool known = !loss_.empty();
   std::optional<Parcel> own;  // none after a loss
   const int rank = ranks_.rank(), size = ranks_.size();
@@ -54,7 +54,7 @@ bool Tree::gather(const std::function<Parcel()>& pack, const std::function<void(
   return rank == 0 && loss_.empty();
 }
 
-Parcel Tree::spread(Parcel parcel) {
+Parcel Tree::broadcast(Parcel parcel) {
   const int rank = ranks_.rank(), size = ranks_.size();
   std::int64_t step = 1;  // at which this rank gets it: its lowest bit; rank 0 has it
   while (step < size && (rank & step) == 0) step *= 2;

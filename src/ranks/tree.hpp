@@ -11,24 +11,26 @@
 
 namespace dds {
 
-/// Round k = 0, 1, ... of the way up: those whose number is 2^k modulo 2^(k+1) send what they have to the rank 2^k
-/// below, and are done. So every rank but the first sends once, and none receives more than log2(size) parcels.
+/// Round k = 0, 1, ... of the way up: a rank whose number is 2^k modulo 2^(k+1) sends what it has to the rank whose
+/// number is 2^k less, and is done. So every rank but the first sends once, and none receives more than log2(size)
+/// parcels.
 ///
-/// A rank that cannot be reached is lost for good, and with it what the tree is for. Those that notice tell those with
-/// whom they speak next, up and down, so that of a group nobody waits twice for the same rank: after a loss `gather`
-/// and `spread` serve for that alone, and have to be called as before.
+/// A rank that cannot be reached is lost for good, and with it what the tree is for. Who notices tells those with whom
+/// it speaks next, up and down, so that nobody waits twice for the same rank. After a loss `reduce` and `broadcast`
+/// serve for that alone, and have to be called as before.
 class Tree {
  public:
   explicit Tree(Ranks& ranks) : ranks_(ranks) {}
 
-  /// Up to rank 0, where it is true: that rank then has everything. `join(parcel)` takes another rank's into one's own;
-  /// `pack()` is asked for once, when all is joined that will be. What is joined is the same in the same order at every
-  /// run. Throws RankError once, for the first loss, when it is passed on, and what `join` or `pack` throws as one;
-  /// from then on false.
-  bool gather(const std::function<Parcel()>& pack, const std::function<void(Parcel)>& join);
+  /// A reduction to rank 0. `join(parcel)` takes what another rank has into one's own. `pack()` is asked for once, when
+  /// all is joined that will be. The order of joining is the same at every run.
+  /// Returns true on rank 0, which then has everything; after a loss false.
+  /// Throws RankError once, for the first loss, after it was passed on. What `join` or `pack` throws is such a loss.
+  bool reduce(const std::function<Parcel()>& pack, const std::function<void(Parcel)>& join);
 
-  /// Down again: every rank gets the parcel of rank 0. Throws RankError after a loss, when it is passed on.
-  Parcel spread(Parcel parcel);
+  /// Gives the parcel of rank 0 to every rank.
+  /// Throws RankError after a loss, each time, after it was passed on.
+  Parcel broadcast(Parcel parcel);
 
   /// What the first loss was; empty: none.
   const std::string& loss() const { return loss_; }

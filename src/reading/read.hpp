@@ -1,17 +1,28 @@
-// A checkpoint read over ranks that have spoken before.
+// A checkpoint read within a run.
 #pragma once
 
+#include <dds/problem.hpp>
 #include <dds/read.hpp>
 #include <exception>
 #include <vector>
 
 #include "src/ranks/tree.hpp"
+#include "src/series/fixed_ranks.hpp"
 
 namespace dds {
 
-/// As dds::read with options.reading().ranks(), which `tree` is of. After a loss nothing is computed: it is passed on,
-/// and thrown as the RankError that it was. So is `error`, which keeps this rank from reading.
-std::vector<Signature> read(Tree& tree, const Problem& problem, const ReadOptions& options,
-                            std::exception_ptr error = nullptr);
+/// What a Monitor brings to a checkpoint read.
+struct ReadContext {
+  /// Of SignatureOptions::ranks, which have spoken before; null: the read has one of its own. After a loss nothing is
+  /// computed: the loss is passed on, and thrown as the RankError that it was.
+  Tree* tree = nullptr;
+  /// Of the run's series, which are followed; null: they are not.
+  const FixedRanks* fixed_ranks = nullptr;
+  /// Keeps this rank from reading: thrown here, and told to the other ranks.
+  std::exception_ptr error = nullptr;
+};
+
+/// As dds::read.
+std::vector<Signature> read(const Problem& problem, const ReadOptions& options, const ReadContext& context);
 
 }  // namespace dds

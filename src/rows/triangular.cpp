@@ -11,7 +11,6 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -22,6 +21,8 @@
 #include <numeric>
 #include <tuple>
 #include <utility>
+
+#include "src/base/check.hpp"
 
 namespace dds {
 namespace {
@@ -102,16 +103,10 @@ at::Tensor copy_rows(const at::Tensor& rows, at::Tensor& columns) {
 /// True if the exponent is known to be 0, without waiting for a device.
 bool is_zero(const at::Tensor& exponent) { return exponent.is_cpu() && *exponent.data_ptr<double>() == 0; }
 
-std::string described(const at::Tensor& tensor) {
-  return tensor.defined()
-             ? fmt::format("{} [{}]", c10::toString(tensor.scalar_type()), fmt::join(tensor.sizes().vec(), ", "))
-             : "undefined";
-}
-
 }  // namespace
 
 TriangularAccumulator::TriangularAccumulator(std::int64_t width) : width_(width) {
-  if (width <= 0) throw InvalidArgument(fmt::format("TriangularAccumulator: width is {}, expected at least 1", width));
+  check_at_least<std::int64_t>("TriangularAccumulator", "width", width, 1);
   block_ = block_of(width);
 }
 
@@ -125,9 +120,8 @@ void TriangularAccumulator::check_device(at::Device device) {
 
 void TriangularAccumulator::update(const at::Tensor& rows) {
   if (!rows.defined() || rows.dim() != 2 || rows.size(1) != width_ || !at::isFloatingType(rows.scalar_type())) {
-    throw InvalidArgument(
-        fmt::format("TriangularAccumulator::update: rows are {}, expected a floating matrix of {} columns",
-                    described(rows), width_));
+    throw_invalid("TriangularAccumulator::update", "rows", text_of(rows),
+                  fmt::format("a floating matrix of {} columns", width_));
   }
   check_device(rows.device());
   const at::NoGradGuard no_grad;
@@ -183,8 +177,8 @@ at::Tensor TriangularAccumulator::buffered() const {
 
 void TriangularAccumulator::merge(const TriangularAccumulator& other) {
   if (other.width_ != width_) {
-    throw InvalidArgument(
-        fmt::format("TriangularAccumulator::merge: the other has width {}, expected {}", other.width_, width_));
+    throw_invalid("TriangularAccumulator::merge", "the other's width", std::to_string(other.width_),
+                  std::to_string(width_));
   }
   if (other.device_) check_device(*other.device_);
   const at::NoGradGuard no_grad;
@@ -196,6 +190,18 @@ void TriangularAccumulator::merge(const TriangularAccumulator& other) {
   }
   if (buffer.used > 0) update(buffer.rows);
   rows_ = total;
+}
+
+TriangularAccumulator TriangularAccumulator::to(at::Device device) const {
+  const at::NoGradGuard no_grad;
+  TriangularAccumulator result = *this;
+  if (!device_ || *device_ == device) return result;
+  result.device_ = device;
+  if (result.buffer_.used > 0) result.buffer_.rows = result.buffer_.rows.to(device);
+  for (std::optional<Node>& node : result.levels_) {
+    if (node) node = Node{node->factor.to(device), node->exponent.to(device)};
+  }
+  return result;
 }
 
 // All parts are scaled into one column-major matrix, which LAPACK and its kin factorise in place.
@@ -256,11 +262,26 @@ TriangularAccumulator::Node TriangularAccumulator::node() const {
 }
 
 TriangularAccumulator::Factor TriangularAccumulator::factor() const {
-  if (rows_ == 0) throw InvalidArgument("TriangularAccumulator::factor: no rows were added, expected at least one");
+  check_at_least<std::int64_t>("TriangularAccumulator::factor", "rows", rows_, 1);
   const at::NoGradGuard no_grad;
   const Node all = node();
   at::Tensor finite = at::isfinite(all.exponent);
   return {at::where(finite, all.factor, at::zeros({}, all.factor.options())), all.exponent, finite};
+}
+
+TriangularAccumulator TriangularAccumulator::from_factor(std::int64_t rows, const at::Tensor& factor,
+                                                         const at::Tensor& exponent) {
+  constexpr const char* kFunction = "TriangularAccumulator::from_factor";
+  check(factor.defined() && factor.dim() == 2 && factor.scalar_type() == at::kDouble && factor.size(1) > 0 &&
+            factor.size(0) > 0 && factor.size(0) == std::min(rows, factor.size(1)),
+        kFunction, "factor", factor, "Double [min({}, d), d]", rows);
+  check(exponent.defined() && exponent.dim() == 0 && exponent.scalar_type() == at::kDouble, kFunction, "exponent",
+        exponent, "Double []");
+  TriangularAccumulator result(factor.size(1));
+  result.check_device(factor.device());
+  result.rows_ = rows;
+  result.add(Node{factor, exponent}, 0);
+  return result;
 }
 
 // The state: a header {width, rows, levels that follow as bits}, the buffered rows in one matrix, and factor and
@@ -286,7 +307,7 @@ TriangularAccumulator TriangularAccumulator::from_state(const std::vector<at::Te
   };
   check(state.size() >= 2, fmt::format("{} tensors, expected at least 2", state.size()));
   check(state[0].defined() && state[0].is_cpu() && state[0].scalar_type() == at::kLong && state[0].numel() == 3,
-        fmt::format("tensor 0 is {}, expected the header, Long [3]", described(state[0])));
+        fmt::format("tensor 0 is {}, expected the header, Long [3]", text_of(state[0])));
   const at::Tensor header = state[0].contiguous();
   const std::int64_t* const numbers = header.data_ptr<std::int64_t>();
   TriangularAccumulator result(numbers[0]);
@@ -295,7 +316,7 @@ TriangularAccumulator TriangularAccumulator::from_state(const std::vector<at::Te
     const at::Tensor& rows = state[i];
     check(rows.defined() && rows.dim() == 2 && rows.scalar_type() == at::kDouble && rows.size(1) == result.width_ &&
               rows.size(0) <= most,
-          fmt::format("tensor {} is {}, expected Double [up to {}, {}]", i, described(rows), most, result.width_));
+          fmt::format("tensor {} is {}, expected Double [up to {}, {}]", i, text_of(rows), most, result.width_));
     result.check_device(rows.device());
     return rows.detach();
   };
@@ -308,7 +329,7 @@ TriangularAccumulator TriangularAccumulator::from_state(const std::vector<at::Te
     const at::Tensor factor = matrix(next, result.width_);
     const at::Tensor& exponent = state[next + 1];
     check(exponent.defined() && exponent.dim() == 0 && exponent.scalar_type() == at::kDouble,
-          fmt::format("tensor {} is {}, expected Double []", next + 1, described(exponent)));
+          fmt::format("tensor {} is {}, expected Double []", next + 1, text_of(exponent)));
     result.levels_.resize(level + 1);
     result.levels_[level] = Node{factor, exponent.detach()};
     next += 2;

@@ -17,7 +17,7 @@ std::optional<DeadAxesChange> DeadAxesTracker::add(const Signature& signature) {
   const SeriesId series = series_of(signature);
   if (!signature.dead_axes.defined()) {
     throw_invalid("DeadAxesTracker::add", fmt::format("dead_axes of {} at step {}", to_string(series), signature.step),
-                  "undefined", "a reading made with ReadingOptions::dead_axes");
+                  "undefined", "a reading made with SignatureOptions::dead_axes");
   }
   const auto known = last_.find(series);
   const bool comparable = known != last_.end() && known->second.axes.size(1) == signature.dead_axes.size(1);

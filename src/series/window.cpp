@@ -41,11 +41,7 @@ TriangularAccumulator TriangularWindow::all() const {
   check_at_least("TriangularWindow::all", "size", size(), 1);
   const at::NoGradGuard no_grad;
   const Part part = older_.empty() ? *sum_ : sum_ ? joined(older_.back(), *sum_) : older_.back();
-  TriangularAccumulator result(width_);
-  result.device_ = device_;
-  result.rows_ = part.rows;
-  result.add(part.node, 0);
-  return result;
+  return TriangularAccumulator::from_factor(part.rows, part.node.factor, part.node.exponent);
 }
 
 }  // namespace dds

@@ -30,7 +30,7 @@ struct ReadArguments {
   bool spectra = false, empirical = false, own_dtype = false;
   std::int64_t batch_size = ReadOptions().batch_size();
   std::int64_t draws = ReadOptions().draws();
-  std::int64_t max_rows = ReadingOptions().max_rows();
+  std::int64_t max_rows = SignatureOptions().max_rows();
   std::int64_t step = 0;
   std::uint64_t seed = 0;
 };
@@ -48,7 +48,7 @@ LikelihoodPtr no_likelihood() {
 std::vector<Side> sides_of(const ReadArguments& options, bool with_likelihood) {
   std::vector<Side> sides;
   for (const std::string& side : options.sides) sides.push_back(side_from_string(side));
-  if (sides.empty()) return with_likelihood ? ReadingOptions().sides() : std::vector<Side>{Side::Activation};
+  if (sides.empty()) return with_likelihood ? SignatureOptions().sides() : std::vector<Side>{Side::Activation};
   if (!with_likelihood && std::find(sides.begin(), sides.end(), Side::Fisher) != sides.end())
     throw_invalid("read", "--side", value_text("fisher"),
                   "activation or input, where neither --likelihood nor targets tell more");
@@ -71,14 +71,14 @@ void read_model(const ReadArguments& options) {
   const ScriptModel model = load_script(options.model);
   const Data data = data_of(options.samples);
   const LikelihoodPtr likelihood = likelihood_of(options.samples, data);
-  const auto reading = ReadingOptions()
-                           .layers(options.layers)
-                           .sides(sides_of(options, likelihood != nullptr))
-                           .spectra(options.spectra)
-                           .max_rows(options.max_rows)
-                           .seed(options.seed);
+  auto reading = SignatureOptions()
+                     .sides(sides_of(options, likelihood != nullptr))
+                     .spectra(options.spectra)
+                     .max_rows(options.max_rows)
+                     .seed(options.seed);
+  if (!options.layers.empty()) reading.layers(options.layers);
   const auto read_options = ReadOptions()
-                                .reading(reading)
+                                .signatures(reading)
                                 .fisher(options.empirical ? Fisher::Empirical : Fisher::True)
                                 .draws(options.draws)
                                 .batch_size(options.batch_size)

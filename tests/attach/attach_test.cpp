@@ -358,7 +358,7 @@ TEST(AttachSettings, AreReadFromText) {
   EXPECT_TRUE(attach::Settings::parse("snapshots=1").snapshots);
   const attach::Settings none = attach::Settings::parse("");
   EXPECT_EQ(none.every, 100);
-  EXPECT_EQ(none.max_rows, ReadingOptions().max_rows());
+  EXPECT_EQ(none.max_rows, SignatureOptions().max_rows());
   for (const char* wrong :
        {"every=0", "every=x", "every=3x", "every", "max_rows=-1", "stop_after=-1", "snapshots=2", "color=red"}) {
     EXPECT_THAT(test::message_of([&] { attach::Settings::parse(wrong); }), HasSubstr("expected")) << wrong;

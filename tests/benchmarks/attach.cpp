@@ -83,7 +83,7 @@ void attach(Results& results) {
   for (Workload& work : workloads()) {
     const auto bare = [&] { work.step(); };
     const auto sink = std::make_shared<dds::log::Memory>();
-    dds::Monitor idle(*work.model, dds::MonitorOptions().every(0), sink);
+    dds::Monitor idle(*work.model, dds::MonitorOptions().every(std::nullopt), sink);
     dds::Monitor reading(*work.model, dds::MonitorOptions().every(1), sink);
     dds::Recorder recorder(*work.model);
     results.add("bare_over_bare." + work.name, "a bare step against a bare step", compare(bare, bare), std::nullopt);

@@ -95,7 +95,7 @@ class KilledTraining : public test::LogTest, public testing::WithParamInterface<
     const auto options = MonitorOptions()
                              .every(2)
                              .worker(job.worker)
-                             .reading(ReadingOptions().sides({Side::Activation, Side::Fisher}).spectra(true));
+                             .signatures(SignatureOptions().sides({Side::Activation, Side::Fisher}).spectra(true));
     test::train(training, options, log::directory(path(name), {.resume = true, .tensorboard = job.tensorboard}));
   }
 };

@@ -65,7 +65,8 @@ inline at::Tensor train(const Training& training, const MonitorOptions& options,
     std::filesystem::rename(temporary, training.checkpoint);
   };
   // A reading: its signatures, and the metric of what it took.
-  const std::int64_t reading = monitor ? std::ssize(monitor->layers()) * std::ssize(options.reading().sides()) + 1 : 0;
+  const std::int64_t reading =
+      monitor ? std::ssize(monitor->layers()) * std::ssize(options.signatures().sides()) + 1 : 0;
   double loss = 0;
   const auto log_here = [&] {
     if (!monitor) return;

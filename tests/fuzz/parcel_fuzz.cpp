@@ -1,9 +1,10 @@
-// What ranks send one another. The first byte says what it is: a layer's reading, what cancels in a loss, or values,
+// What ranks send one another. The first byte says what it is: the rows of a layer, what cancels in a loss, or values,
 // whose types are the next bytes up to one that is none. What was taken is put as the same bytes.
 #include <algorithm>
 
 #include "src/ranks/parcel.hpp"
-#include "src/reading/layer_reading.hpp"
+#include "src/reading/signature_batch.hpp"
+#include "src/rows/wire.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 namespace {
@@ -65,19 +66,19 @@ void values(const std::uint8_t* data, std::size_t size) {
   fuzz::require(from.at_end() == (again.size() == sent.size()), "the end is where all was taken");
 }
 
-/// What joins the readings of ranks, up to the spectra.
-void reading(Parcel parcel) {
-  static const ReadingOptions options = ReadingOptions().sides({Side::Activation, Side::Input, Side::Fisher});
-  const LayerReading taken = LayerReading::unpack(parcel, options);
+/// What joins the rows of ranks, up to the spectra.
+void rows(Parcel parcel) {
+  static const SignatureOptions options = SignatureOptions().sides({Side::Activation, Side::Input, Side::Fisher});
+  const LayerRows taken = LayerRows::unpack(parcel, options);
   Parcel first, second;
   taken.pack(first);
   Parcel copy(first.bytes());
-  const LayerReading back = LayerReading::unpack(copy, options);
-  fuzz::require(copy.at_end(), "a reading is packed whole");
+  const LayerRows back = LayerRows::unpack(copy, options);
+  fuzz::require(copy.at_end(), "the rows are packed whole");
   back.pack(second);
-  fuzz::require(first.bytes() == second.bytes(), "the reading is back");
+  fuzz::require(first.bytes() == second.bytes(), "the rows are back");
 
-  LayerReading joined = taken;
+  LayerRows joined = taken;
   joined.merge(back);
   SignatureBatch batch(options);
   for (const Side side : options.sides()) batch.add(joined, side, {});
@@ -101,7 +102,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     switch (data[0]) {
       case 'r':
-        reading(parcel_of(data + 1, size - 1));
+        rows(parcel_of(data + 1, size - 1));
         break;
       case 'c':
         cancellation(parcel_of(data + 1, size - 1));

@@ -6,7 +6,7 @@
 #include "experiments/harness/finished.hpp"
 #include "src/log/file.hpp"
 #include "src/log/run_files.hpp"
-#include "src/reading/layer_reading.hpp"
+#include "src/rows/wire.hpp"
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/fuzz/samples.hpp"
 
@@ -92,7 +92,7 @@ void add_images() {
   add("images", "compressed", compressed(images) + fuzz::kBetweenFiles + compressed(labels));
 }
 
-/// As a reading's bytes stand in it, of three sides: none, one of few rows, a triangle.
+/// The rows of a layer: few rows on one side, triangles on two. And what else stands in a message.
 void add_parcels() {
   const auto add_parcel = [](const std::string& name, const std::string& kind, const Parcel& parcel) {
     add("parcel", name,
@@ -106,12 +106,12 @@ void add_parcels() {
     call.output = at::ones({rows, 3}, at::kDouble).cumsum(0);
     call.output_features = {1};
     call.output_bound = call.gradient_bound = 3;
-    LayerReading reading(layer, ReadingOptions().sides({Side::Activation, Side::Fisher}));
-    reading.add_forward(call, 1, 100);
-    if (rows == 6) reading.add_gradient(call, call.output.sin(), 1, {}, 1, 100);
-    reading.reduce();
+    LayerRows collected(layer, SignatureOptions().sides({Side::Activation, Side::Fisher}));
+    collected.add_forward(call, 1, 100);
+    if (rows == 6) collected.add_gradient(call, call.output.sin(), 1, {}, 1, 100);
+    collected.reduce();
     Parcel parcel;
-    reading.pack(parcel);
+    collected.pack(parcel);
     add_parcel("rows" + std::to_string(rows), "r", parcel);
   }
   Parcel cancellation;

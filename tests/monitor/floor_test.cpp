@@ -194,9 +194,9 @@ struct Fitted {
   /// Signatures of the Fisher side inside a step, and the gradients that they were read from.
   std::pair<std::vector<Signature>, std::vector<at::Tensor>> step(const LossForm& form) {
     const auto sink = std::make_shared<log::Memory>();
-    Monitor monitor(*net,
-                    MonitorOptions().every(1).reduction(form.reduction).reading(ReadingOptions().sides({Side::Fisher})),
-                    sink);
+    Monitor monitor(
+        *net, MonitorOptions().every(1).reduction(form.reduction).signatures(SignatureOptions().sides({Side::Fisher})),
+        sink);
     Recorder recorder(*net);
     recorder.start();
     {
@@ -241,7 +241,9 @@ TEST_P(StepFloor, HoldsWhatCancelsInTheLoss) {
   }
   fmt::print("{:26} after {:4} steps: error over floor {:.3f} ({:.3g} without the factor, which is {:.3g})\n",
              form.name, steps, worst, plain, *single[0].cancellation);
-  EXPECT_LE(worst, 4);  // not a bound: what layers hand down goes beyond 1.1 at times, as noise_floor's page says
+  // The layer's own floor is no bound, since layers above hand errors down: 2.1 was the most in 3,000 networks.
+  EXPECT_LE(worst, 2.2);
+  EXPECT_GE(worst, 0.01) << "a floor so far above the error hides what is there";
 }
 
 INSTANTIATE_TEST_SUITE_P(Losses, StepFloor, testing::Combine(testing::ValuesIn(loss_forms()), testing::Values(0, 400)),
@@ -263,7 +265,9 @@ TEST(Floor, SaysWhereTheLossIsNotKnown) {
       }};
   for (const LossForm& form : {own, absolute, weighted}) {
     Fitted fitted(form, 0);
-    for (const Signature& signature : fitted.step(form).first) {
+    const std::vector<Signature> signatures = fitted.step(form).first;
+    ASSERT_EQ(signatures.size(), 4u);
+    for (const Signature& signature : signatures) {
       EXPECT_EQ(to_string(signature.status), "loss_unknown") << form.name;
       EXPECT_FALSE(signature.cancellation.has_value());
       EXPECT_TRUE(signature.sigma_max.has_value());
@@ -303,8 +307,8 @@ TEST_P(ReadFloor, HoldsWhatSinglePrecisionDoes) {
     const at::Tensor targets = name == "categorical" ? fitted.y : F::one_hot(fitted.y, 10).to(torch::kFloat);
     const auto read_in = [&, &likelihood = likelihood, fisher = fisher](bool fp64) {
       return read({*fitted.net, likelihood, Data(fitted.x, targets), forward_of<torch::nn::SequentialImpl>()},
-                  ReadOptions().fisher(fisher).fp64(fp64).batch_size(50).reading(
-                      ReadingOptions().sides({Side::Fisher}).spectra(true)));
+                  ReadOptions().fisher(fisher).fp64(fp64).batch_size(50).signatures(
+                      SignatureOptions().sides({Side::Fisher}).spectra(true)));
     };
     const auto single = read_in(false), both = read_in(true);
     double worst = 0, plain = 0;

@@ -25,8 +25,8 @@ std::string with_rank(const std::string& number) {
 TEST(SavedState, ComesBackWhateverTheNames) {
   SavedState state;
   state.steps = std::int64_t{1} << 53;
-  state.fixed_ranks[{"a \"b\"\n", Side::Fisher, "read", "sampled:2"}] = 1;
-  state.fixed_ranks[{"", Side::Activation, "step", ""}] = 4096;
+  state.fixed_ranks[{"a \"b\"\n", Side::Fisher, Source::Read, FisherKind(FisherKind::Sampled, 2)}] = 1;
+  state.fixed_ranks[{"", Side::Activation, Source::Step, std::nullopt}] = 4096;
   const SavedState back = saved_state(text_of(state));
   EXPECT_EQ(back.steps, state.steps);
   EXPECT_EQ(back.fixed_ranks, state.fixed_ranks);

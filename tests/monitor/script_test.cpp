@@ -90,9 +90,9 @@ TEST_P(ScriptTest, SignaturesAreThoseOfTheModule) {
   };
   const ScriptModel model = script_model(scripted(*layer.ptr(), GetParam().python_class, GetParam().code));
   const auto expected =
-      read({*layer.ptr(), gaussian(), Data(x), forward}, ReadOptions().reading(ReadingOptions().spectra(true)));
-  const auto found =
-      read({*model.module, gaussian(), Data(x), model.forward}, ReadOptions().reading(ReadingOptions().spectra(true)));
+      read({*layer.ptr(), gaussian(), Data(x), forward}, ReadOptions().signatures(SignatureOptions().spectra(true)));
+  const auto found = read({*model.module, gaussian(), Data(x), model.forward},
+                          ReadOptions().signatures(SignatureOptions().spectra(true)));
   ASSERT_EQ(found.size(), expected.size());
   for (std::size_t i = 0; i < expected.size(); ++i) {
     EXPECT_EQ(found[i].layer, expected[i].layer);
@@ -125,7 +125,7 @@ TEST(Script, OperandsThatWaitOnTheInterpretersStackAreNotTakenForArguments) {
   const ScriptModel model = script_model(script);
   const at::Tensor x = torch::randn({10, 4});
   const auto found = read({*model.module, gaussian(), Data(x), model.forward},
-                          ReadOptions().reading(ReadingOptions().spectra(true).sides({Side::Activation})));
+                          ReadOptions().signatures(SignatureOptions().spectra(true).sides({Side::Activation})));
   ASSERT_EQ(found.size(), 2u);
   for (const Signature& s : found) {
     const at::Tensor rows = torch::matmul(x.to(torch::kDouble), script.attr(s.layer).toTensor().to(torch::kDouble));

@@ -12,7 +12,8 @@
 #include <random>
 
 #include "src/llc/chain.hpp"
-#include "src/reading/layer_reading.hpp"
+#include "src/reading/signature_batch.hpp"
+#include "src/rows/wire.hpp"
 
 namespace dds {
 namespace {
@@ -75,7 +76,7 @@ void expect_survival(const Parcel& honest, const std::function<void(Parcel)>& ta
   EXPECT_GT(taken, 200) << "what is refused for its first bytes tests nothing of the others";
 }
 
-LayerReading reading_of(const ReadingOptions& options, std::int64_t rows) {
+LayerRows rows_of(const SignatureOptions& options, std::int64_t rows) {
   CapturedLayer layer;
   layer.layer = "fc1";
   layer.kind = "Linear";
@@ -83,22 +84,22 @@ LayerReading reading_of(const ReadingOptions& options, std::int64_t rows) {
   call.output = torch::ones({rows, 4}, torch::kDouble).cumsum(0);
   call.output_features = {1};
   call.output_bound = call.gradient_bound = 4;
-  LayerReading reading(layer, options);
-  reading.add_forward(call, 1, 100);
-  reading.add_gradient(call, call.output.sin(), 1, {}, 1, 100);
-  reading.reduce();
-  return reading;
+  LayerRows collected(layer, options);
+  collected.add_forward(call, 1, 100);
+  collected.add_gradient(call, call.output.sin(), 1, {}, 1, 100);
+  collected.reduce();
+  return collected;
 }
 
-TEST(DamagedParcel, OfALayersReading) {
-  const ReadingOptions options = ReadingOptions().sides({Side::Activation, Side::Fisher});
+TEST(DamagedParcel, OfALayersRows) {
+  const SignatureOptions options = SignatureOptions().sides({Side::Activation, Side::Fisher});
   for (const std::int64_t rows : {3, 9}) {  // a factor that is no triangle, and one that is
-    const LayerReading own = reading_of(options, rows);
+    const LayerRows own = rows_of(options, rows);
     Parcel honest;
     own.pack(honest);
     expect_survival(honest, [&](Parcel parcel) {
-      const LayerReading theirs = LayerReading::unpack(parcel, options);
-      LayerReading joined = own;
+      const LayerRows theirs = LayerRows::unpack(parcel, options);
+      LayerRows joined = own;
       joined.merge(theirs);
       SignatureBatch batch(options);
       for (const Side side : options.sides()) batch.add(joined, side, {});

@@ -56,7 +56,7 @@ TEST(OverGloo, ParcelsOfAnySizeArriveInOrder) {
   const auto thrown = over_gloo(3, 20s, [](Ranks& ranks) {
     int sum = ranks.rank();
     Tree tree(ranks);
-    const bool first = tree.gather([&] { return numbered(sum); },
+    const bool first = tree.reduce([&] { return numbered(sum); },
                                    [&](Parcel parcel) {
                                      const int number = parcel.take<int>();
                                      sum += number;
@@ -65,7 +65,7 @@ TEST(OverGloo, ParcelsOfAnySizeArriveInOrder) {
                                    });
     if (first && sum != 3) throw std::logic_error("the sum of the ranks is " + std::to_string(sum));
     Parcel empty;
-    if (!tree.spread(ranks.rank() == 0 ? empty : numbered(7)).bytes().empty()) {
+    if (!tree.broadcast(ranks.rank() == 0 ? empty : numbered(7)).bytes().empty()) {
       throw std::logic_error("something came of nothing");
     }
   });

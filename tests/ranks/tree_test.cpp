@@ -21,14 +21,14 @@ using testing::IsEmpty;
 
 class Trees : public testing::TestWithParam<int> {};
 
-TEST_P(Trees, GatherEveryRankOnceInLogarithmicallyManyRounds) {
+TEST_P(Trees, ReduceEveryRankOnceInLogarithmicallyManyRounds) {
   const int size = GetParam();
   std::vector<int> gathered;
   std::vector<int> received(static_cast<std::size_t>(size)), firsts(static_cast<std::size_t>(size));
   const auto thrown = on_ranks(size, [&](const RanksPtr& ranks) {
     const auto self = static_cast<std::size_t>(ranks->rank());
     std::vector<int> members{ranks->rank()};
-    const bool first = Tree(*ranks).gather(
+    const bool first = Tree(*ranks).reduce(
         [&] {
           Parcel parcel;
           parcel.put(members.size());
@@ -53,13 +53,13 @@ TEST_P(Trees, GatherEveryRankOnceInLogarithmicallyManyRounds) {
   }
 }
 
-TEST_P(Trees, SpreadTheFirstRanksParcelToAll) {
+TEST_P(Trees, BroadcastTheFirstRanksParcelToAll) {
   const int size = GetParam();
   std::vector<int> got(static_cast<std::size_t>(size), -1);
   const auto thrown = on_ranks(size, [&](const RanksPtr& ranks) {
     Parcel parcel;
     parcel.put(100 + ranks->rank());
-    got[static_cast<std::size_t>(ranks->rank())] = Tree(*ranks).spread(parcel).take<int>();
+    got[static_cast<std::size_t>(ranks->rank())] = Tree(*ranks).broadcast(parcel).take<int>();
   });
   EXPECT_THAT(thrown, Each(IsEmpty()));
   EXPECT_THAT(got, Each(100));
@@ -73,7 +73,7 @@ void ignored(Parcel) {}
 TEST(Tree, ARankThatCannotPackTellsTheRankAbove) {
   const auto thrown = on_ranks(4, [](const RanksPtr& ranks) {
     const auto pack = [&]() -> Parcel { return ranks->rank() == 3 ? throw std::runtime_error("no memory") : Parcel(); };
-    Tree(*ranks).gather(pack, ignored);
+    Tree(*ranks).reduce(pack, ignored);
   });
   EXPECT_EQ(thrown, (std::vector<std::string>{"no memory", "", "no memory", "no memory"}));
 }
@@ -85,7 +85,7 @@ TEST(Tree, ARankWhoseParcelIsRefusedCanStillBeReached) {
     const auto join = [](Parcel) { throw 42; };  // not even an std::exception
     for (int round = 0; round < 3; ++round) {
       try {
-        tree.gather(nothing, join);
+        tree.reduce(nothing, join);
       } catch (const RankError& error) {
         EXPECT_STREQ(error.what(), "an exception of a type of its own");
         ++told;
@@ -120,12 +120,12 @@ TEST_P(TreeLoss, IsToldOnceToThoseAboveAndNobodyWaitsAgain) {
     for (int round = 0; round < 5; ++round) {
       if (round == 2 && ranks->rank() == GetParam()) return;
       try {
-        whole[self] += tree.gather(nothing, ignored) ? 1 : 0;
+        whole[self] += tree.reduce(nothing, ignored) ? 1 : 0;
       } catch (const RankError& error) {
         told[self].push_back(fmt::format("{}: {}", round, error.what()));
       }
     }
-    tree.spread({});  // everybody hears of it now
+    tree.broadcast({});  // everybody hears of it now
   });
   EXPECT_EQ(whole[0], 2);
   for (int rank = 0; rank < kRanks; ++rank) {

@@ -102,7 +102,7 @@ int soak(std::int64_t steps) {
                              .every(kEvery)
                              .worker(dds::Worker::Wait)
                              .window(2)
-                             .reading(dds::ReadingOptions().spectra(true).dead_axes(true))
+                             .signatures(dds::SignatureOptions().spectra(true).dead_axes(true))
                              .on_error([&](const std::exception&) { ++errors; }),
                          dds::log::directory(folder, {.tensorboard = true}));
     attached = train(steps, model, &monitor, [&](std::int64_t step) {

@@ -192,8 +192,8 @@ TEST(TriangularAccumulator, NamesWhatIsWrong) {
   EXPECT_THAT(message([&] { accumulator.update(torch::ones({2, 3}, torch::kLong)); }), testing::HasSubstr("Long"));
   EXPECT_THAT(message([&] { accumulator.update(torch::ones({3})); }), testing::HasSubstr("3 columns"));
   EXPECT_THAT(message([&] { accumulator.update({}); }), testing::HasSubstr("undefined"));
-  EXPECT_THAT(message([&] { accumulator.factor(); }), testing::HasSubstr("no rows"));
-  EXPECT_THAT(message([&] { accumulator.merge(TriangularAccumulator(2)); }), testing::HasSubstr("width 2"));
+  EXPECT_THAT(message([&] { accumulator.factor(); }), testing::HasSubstr("rows is 0"));
+  EXPECT_THAT(message([&] { accumulator.merge(TriangularAccumulator(2)); }), testing::HasSubstr("width is 2"));
 }
 
 TEST(TriangularAccumulator, AMillionRowsInAnyBatchesGiveTheSameFactor) {

@@ -239,7 +239,7 @@ TEST_P(ToolReads, WhatTheLibraryReads) {
   const log::Run run = log::read_run(path());
   const ScriptModel model = script_model(script);
   const auto expected = read({*model.module, categorical(), Data(x, y), model.forward},
-                             ReadOptions().reading(ReadingOptions().spectra(true)));
+                             ReadOptions().signatures(SignatureOptions().spectra(true)));
   ASSERT_EQ(run.signatures.size(), 4u) << result.out;
   for (std::size_t i = 0; i < expected.size(); ++i) {
     EXPECT_EQ(run.signatures[i].layer, expected[i].layer);

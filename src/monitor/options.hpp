@@ -1,0 +1,20 @@
+// The library's side of MonitorOptions.
+#pragma once
+
+#include <dds/monitor.hpp>
+#include <dds/recorder.hpp>
+#include <string>
+#include <vector>
+
+namespace dds {
+
+/// Throws InvalidArgument for options out of range.
+void check(const MonitorOptions& options);
+
+RecorderOptions recorder_options(const MonitorOptions& options);
+
+/// The description of the run under the key "monitor", as JSON.
+std::string description_of(const MonitorOptions& options, const std::string& model,
+                           const std::vector<std::string>& layers);
+
+}  // namespace dds

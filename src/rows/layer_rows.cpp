@@ -1,0 +1,169 @@
+#include "src/rows/layer_rows.hpp"
+
+#include <ATen/ops/randperm.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "src/base/dtype.hpp"
+#include "src/base/stopwatch.hpp"
+#include "src/model/random.hpp"
+
+namespace dds {
+namespace {
+
+/// Bound on the rank of the rows of several calls together, which may lie in different subspaces.
+std::int64_t joint(std::int64_t bound, std::int64_t calls) {
+  return bound > std::numeric_limits<std::int64_t>::max() / calls ? bound : bound * calls;
+}
+
+/// The type with the larger rounding error: calls of one layer may differ in it (autocast).
+c10::ScalarType coarser(c10::ScalarType a, c10::ScalarType b) {
+  return machine_epsilon(a, "the rows of a layer") >= machine_epsilon(b, "the rows of a layer") ? a : b;
+}
+
+}  // namespace
+
+LayerRows::LayerRows(const CapturedLayer& layer, const SignatureOptions& options)
+    : layer_(layer.layer), kind_(layer.kind), options_(options), missing_(layer.status) {}
+
+void LayerRows::mark(Side side, StatusSet status) { at(side).status |= status; }
+
+void LayerRows::mark(StatusSet status) {
+  for (SideRows& side : sides_) side.status |= status;
+}
+
+void LayerRows::add_forward(const CapturedCall& call, std::int64_t calls, std::int64_t max_rows) {
+  ran_ = true;
+  expanded_ = expanded_ || call.expanded;
+  if (wants(options_, Side::Activation)) {
+    ++at(Side::Activation).calls;
+    if (call.output_intact()) {
+      add(Side::Activation, as_rows(call.output, call.output_features), joint(call.output_bound, calls), {}, max_rows);
+    } else {
+      mark(Side::Activation, Status::Overwritten);
+    }
+  }
+  if (wants(options_, Side::Input) && !call.input_features.empty()) {
+    ++at(Side::Input).calls;
+    if (call.input_intact()) {
+      const at::Tensor rows = as_rows(call.inputs.front(), call.input_features);
+      add(Side::Input, rows, rows.size(1), {}, max_rows);
+    } else {
+      mark(Side::Input, Status::Overwritten);
+    }
+  }
+  if (wants(options_, Side::Fisher)) {
+    ++at(Side::Fisher).calls;
+    if (call.coupled) mark(Side::Fisher, Status::Coupled);
+  }
+}
+
+void LayerRows::add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards,
+                             const at::Tensor& scale, std::int64_t calls, std::int64_t max_rows) {
+  if (!wants(options_, Side::Fisher) || !gradient.defined()) return;
+  backwards_ += backwards;
+  add(Side::Fisher, as_rows(gradient, call.output_features), joint(call.gradient_bound, calls), scale, max_rows);
+}
+
+at::Tensor LayerRows::subset(const at::Tensor& rows, std::int64_t count) {
+  if (!generator_.defined()) generator_ = generator_for(rows.device(), options_.seed(), stream_of(options_));
+  const at::Tensor order = at::randperm(rows.size(0), generator_, rows.options().dtype(at::kLong));
+  return rows.index_select(0, order.narrow(0, 0, count));
+}
+
+void LayerRows::add(Side side, const at::Tensor& rows, std::int64_t bound, const at::Tensor& scale,
+                    std::int64_t max_rows) {
+  const at::NoGradGuard no_grad;
+  const Stopwatch watch;
+  SideRows& into = at(side);
+  const std::int64_t width = rows.size(1);
+  if (width == 0 || rows.size(0) == 0) {
+    into.empty = true;
+    return;
+  }
+  if (!rows.is_floating_point()) {  // complex numbers
+    into.status |= Status::NotObservable;
+    return;
+  }
+  if (width > options_.max_width()) {
+    into.status |= Status::TooWide;
+    return;
+  }
+  if (into.width != 0 && into.width != width) {
+    into.status |= Status::ShapeChanged;
+    return;
+  }
+  into.width = width;
+  into.dtype = coarser(into.dtype.value_or(rows.scalar_type()), rows.scalar_type());
+  into.bound = std::max(into.bound, std::min(bound, width));
+  const bool subsampled = rows.size(0) > max_rows;
+  if (subsampled) into.status |= Status::Subsampled;
+  into.pending.push_back({subsampled ? subset(rows, max_rows) : rows, scale, subsampled});
+  into.seconds += watch.seconds();
+}
+
+void LayerRows::own() {
+  const at::NoGradGuard no_grad;
+  for (SideRows& side : sides_) {
+    for (SideRows::Pending& pending : side.pending) {
+      if (!pending.owned) pending.rows = pending.rows.detach().clone(at::MemoryFormat::Contiguous);
+      pending.owned = true;
+    }
+  }
+}
+
+void LayerRows::reduce() {
+  const at::NoGradGuard no_grad;
+  for (SideRows& side : sides_) {
+    const Stopwatch watch;
+    for (const SideRows::Pending& pending : std::exchange(side.pending, {})) {
+      if (!side.factor) side.factor.emplace(side.width);
+      side.factor->update(pending.scale.defined() ? pending.rows.to(at::kDouble).mul(pending.scale) : pending.rows);
+    }
+    side.seconds += watch.seconds();
+  }
+}
+
+void LayerRows::merge(const LayerRows& other) {
+  const at::NoGradGuard no_grad;
+  ran_ = ran_ || other.ran_;
+  missing_ |= other.missing_;
+  expanded_ = expanded_ || other.expanded_;
+  backwards_ += other.backwards_;
+  for (std::size_t i = 0; i < sides_.size(); ++i) {
+    const Stopwatch watch;
+    SideRows& own = sides_[i];
+    const SideRows& others = other.sides_[i];
+    if (others.dtype) own.dtype = coarser(own.dtype.value_or(*others.dtype), *others.dtype);
+    own.empty = own.empty || others.empty;
+    own.bound = std::max(own.bound, others.bound);
+    own.calls += others.calls;
+    own.status |= others.status;
+    if (!others.factor) {
+      // Nothing to add.
+    } else if (!own.factor) {
+      own.factor = others.factor;
+      own.width = others.width;
+    } else if (own.width != others.width) {
+      own.status |= Status::ShapeChanged;
+    } else {
+      own.factor->merge(others.factor->to(*own.factor->device()));
+    }
+    own.seconds += others.seconds + watch.seconds();
+  }
+}
+
+void LayerRows::replace(Side side, TriangularAccumulator factor) { at(side).factor = std::move(factor); }
+
+std::vector<at::Tensor> LayerRows::pending() const {
+  std::vector<at::Tensor> tensors;
+  for (const SideRows& side : sides_) {
+    for (const SideRows::Pending& pending : side.pending) tensors.push_back(pending.rows);
+  }
+  return tensors;
+}
+
+}  // namespace dds

@@ -1,0 +1,102 @@
+// The rows of one layer: collected over calls, batches and backward passes, reduced to triangular factors, and joined
+// with those of other processes. The steps need not happen on one thread.
+#pragma once
+
+#include <ATen/core/Generator.h>
+
+#include <array>
+#include <cstdint>
+#include <dds/recorder.hpp>
+#include <dds/triangular.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "src/ranks/parcel.hpp"
+#include "src/rows/signature_options.hpp"
+
+namespace dds {
+
+/// The rows of one side of a layer.
+struct SideRows {
+  /// Rows that wait for LayerRows::reduce().
+  struct Pending {
+    at::Tensor rows;
+    at::Tensor scale;  ///< 0-d; undefined: 1
+    bool owned;        ///< nobody else writes to them
+  };
+  std::vector<Pending> pending;
+  std::optional<TriangularAccumulator> factor;  ///< of the rows that were reduced; empty: none were
+  std::optional<c10::ScalarType> dtype;  ///< of the rows; of several types the one with the largest rounding error
+  bool empty = false;                    ///< a call had no rows, or no columns
+  std::int64_t width = 0;
+  std::int64_t bound = 0;  ///< on the rank, by the shapes of the network
+  std::int64_t calls = 0;
+  double seconds = 0;  ///< spent on the factor
+  StatusSet status;
+
+  /// True if `factor` has all the rows that there were, and can be read.
+  bool whole() const { return factor && !status.no_numbers(); }
+};
+
+/// Collects the rows of one layer, side by side, within the bounds of `options`.
+class LayerRows {
+ public:
+  LayerRows(const CapturedLayer& layer, const SignatureOptions& options);
+
+  /// Adds the rows of one call to the activation and input sides, at most `max_rows` of them. `calls`: runs of the
+  /// layer in this pass. The rows are kept by reference until own() or reduce().
+  void add_forward(const CapturedCall& call, std::int64_t calls, std::int64_t max_rows);
+  /// Adds the gradient at the output of `call`, the sum of `backwards` passes, times `scale` (0-d; undefined: 1), to
+  /// the Fisher side.
+  void add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards,
+                    const at::Tensor& scale, std::int64_t calls, std::int64_t max_rows);
+  /// Adds a status to one side, or to all.
+  void mark(Side side, StatusSet status);
+  void mark(StatusSet status);
+
+  /// Copies the rows that wait for reduce(), so that their tensors may be written to.
+  void own();
+  /// Reduces the rows that wait.
+  void reduce();
+  /// Adds the rows, calls and statuses that another process has of the same layer. Both must be reduced.
+  void merge(const LayerRows& other);
+  /// Puts other rows in the place of those of one side.
+  void replace(Side side, TriangularAccumulator factor);
+
+  /// All that it has, reduced, for another process (src/rows/wire.cpp).
+  void pack(Parcel& parcel) const;
+  /// What another process packed with the same options. Throws RankError for anything else.
+  static LayerRows unpack(Parcel& parcel, const SignatureOptions& options);
+
+  const std::string& layer() const { return layer_; }
+  const std::string& kind() const { return kind_; }
+  bool ran() const { return ran_; }
+  /// What the recorder says of a layer that did not run.
+  StatusSet missing() const { return missing_; }
+  /// True if a row is a sample and a position, false if it is a sample.
+  bool expanded() const { return expanded_; }
+  std::int64_t backwards() const { return backwards_; }
+  const SideRows& side(Side side) const { return sides_[static_cast<std::size_t>(side)]; }
+  /// Tensors that wait for reduce().
+  std::vector<at::Tensor> pending() const;
+
+ private:
+  explicit LayerRows(const SignatureOptions& options) : options_(options) {}
+
+  SideRows& at(Side side) { return sides_[static_cast<std::size_t>(side)]; }
+  void add(Side side, const at::Tensor& rows, std::int64_t bound, const at::Tensor& scale, std::int64_t max_rows);
+  at::Tensor subset(const at::Tensor& rows, std::int64_t count);
+
+  std::string layer_;
+  std::string kind_;
+  SignatureOptions options_;
+  bool ran_ = false;
+  StatusSet missing_;
+  bool expanded_ = false;
+  std::int64_t backwards_ = 0;
+  std::array<SideRows, 3> sides_;
+  at::Generator generator_;  ///< undefined until a subset is drawn
+};
+
+}  // namespace dds
