@@ -22,7 +22,8 @@ std::optional<ParameterIndex::Place> ParameterIndex::find(const at::Tensor& tens
   const auto here = by_storage_.find(storage_of(tensor));
   if (here == by_storage_.end()) return std::nullopt;
   for (const std::size_t number : here->second) {
-    if (const auto offset = offset_within(tensor, tensors_[number])) return Place{number, *offset, tensors_[number].numel()};
+    if (const auto offset = offset_within(tensor, tensors_[number]))
+      return Place{number, *offset, tensors_[number].numel()};
   }
   return std::nullopt;
 }
