@@ -7,13 +7,13 @@
 #include <torch/nn/modules/linear.h>
 
 #include <algorithm>
-#include <dds/error.hpp>
 #include <iterator>
 
 #include "hooks/arguments.hpp"
 #include "hooks/hooked_call.hpp"
 #include "hooks/layers.hpp"
 #include "hooks/memory.hpp"
+#include "src/base/check.hpp"
 #include "src/base/glob.hpp"
 
 namespace dds {
@@ -78,8 +78,8 @@ std::optional<Tensors> HookedModule::call(Hook::Stage stage, bool changing, cons
     if (!next) continue;
     const std::size_t expected = (of_outputs ? second : first).size();
     if (next->size() != expected) {
-      throw InvalidArgument(
-          fmt::format("a hook on {} returned {} tensors, expected {}", named.name, next->size(), expected));
+      throw_invalid(fmt::format("hook on {}", named.name), "its result", fmt::format("{} tensors", next->size()),
+                    fmt::format("{}", expected));
     }
     changed = std::move(next);
   }
@@ -137,8 +137,8 @@ HookHandle HookRegistry::add(torch::nn::Module& module, const std::string* patte
       if (!known && glob_match(*pattern, name)) chosen.emplace_back(name, &below);
     });
     if (chosen.empty()) {
-      throw InvalidArgument(
-          fmt::format("the hook's pattern '{}' matches none of the modules {}", *pattern, fmt::join(all, ", ")));
+      throw_invalid("register hook", "the pattern", fmt::format("'{}'", *pattern),
+                    fmt::format("one that matches a module of {}", fmt::join(all, ", ")));
     }
   } else {
     const std::string kind = hooks::layer_kind(module.name());

@@ -26,7 +26,8 @@ namespace dds {
 /// A registered hook, on one module or several.
 struct Hook {
   enum class Stage { Before, After, Backward };
-  /// `first` and `second` are inputs and none, inputs and outputs, or gradients of inputs and of outputs.
+  /// What `first` and `second` are depends on the stage. Before: the inputs, and nothing. After: inputs and outputs.
+  /// Backward: the gradients of inputs and of outputs.
   using Function = std::function<std::optional<Tensors>(torch::nn::Module& module, const std::string& name,
                                                         const Tensors& first, const Tensors& second)>;
 
@@ -39,10 +40,11 @@ struct Hook {
   std::atomic<std::int64_t> calls = 0;
 
   std::mutex mutex;                          // of all below
-  std::shared_ptr<const Function> function;  ///< null once it is removed
+  std::shared_ptr<const Function> function;  ///< null once the hook is removed
   std::vector<std::string> errors;
 
-  /// Calls the function, unless it is removed. What an observing one throws is kept, and what it runs is unseen.
+  /// Calls the function, unless the hook is removed. An observing hook runs unseen, and what it throws goes to
+  /// `errors`.
   std::optional<Tensors> call(torch::nn::Module& module, const std::string& name, const Tensors& first,
                               const Tensors& second);
 };
@@ -53,20 +55,21 @@ struct NamedHook {
   std::string name;  ///< of the module
 };
 
-/// A module with hooks. Never changed once it is shared: another one takes its place.
+/// A module with hooks. It is not changed once it is shared: a new one takes its place, so that calls under way keep
+/// theirs.
 struct HookedModule {
   torch::nn::Module* module;
-  std::uint64_t number;                ///< of the modules with hooks, in the order of their first
+  std::uint64_t number;                ///< counts modules in the order of their first hook
   std::string kind;                    ///< as layer_kind
   std::vector<at::Tensor> parameters;  ///< its own, as registered
-  const at::Tensor* weight = nullptr;  ///< of a Linear or Embedding, the member: it may be another layer's
-  const at::Tensor* bias = nullptr;    ///< of a Linear, the member
+  const at::Tensor* weight = nullptr;  ///< the member of a Linear or Embedding, which may be set to another layer's
+  const at::Tensor* bias = nullptr;    ///< the member of a Linear
   std::vector<NamedHook> hooks;        ///< in the order of registration
 
   /// True if `tensor` is one of its parameters or a view of one.
   bool owns(const at::Tensor& tensor) const;
-  /// Calls the hooks of a stage one after another, the changing ones only if `changing`. Returns what they made of the
-  /// inputs, the outputs or the gradients of the inputs, if anything.
+  /// Calls the hooks of a stage one after another; changing hooks only if `changing`. Returns the changed inputs
+  /// (Before), outputs (After) or gradients of the inputs (Backward). Empty if no hook changed anything.
   std::optional<Tensors> call(Hook::Stage stage, bool changing, const Tensors& first, const Tensors& second) const;
   /// True if call() would call one.
   bool has(Hook::Stage stage, bool changing) const;
@@ -74,13 +77,14 @@ struct HookedModule {
   bool changes(Hook::Stage stage) const;
 };
 
-/// The one there is. Listens while an observing hook can be served by it.
+/// All hooks of the program. It listens to operators while there is an observing hook on a module that runs as one.
 class HookRegistry : public hooks::Listener, public std::enable_shared_from_this<HookRegistry> {
  public:
   static HookRegistry& instance();
   ~HookRegistry() override;
 
-  /// On `module`, or on all below it that match `pattern`.
+  /// Registers a hook on `module` or, with a pattern, on all modules below it that match. Throws InvalidArgument if
+  /// none does.
   HookHandle add(torch::nn::Module& module, const std::string* pattern, std::shared_ptr<Hook> hook);
   void remove(const std::shared_ptr<Hook>& hook) noexcept;
   bool empty() const { return count_ == 0; }

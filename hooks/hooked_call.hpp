@@ -12,19 +12,20 @@
 
 namespace dds {
 
-/// From its making to finish() it runs with the grad mode of the call.
+/// Runs hooks with the grad mode that the call had when this was made.
 class HookedCall {
  public:
-  /// Calls the forward pre hooks. `changing`: the changing hooks too, here and in what follows.
+  /// Calls the forward pre hooks. With `changing`, changing hooks act too, here and in all that follows.
   HookedCall(std::shared_ptr<const HookedModule> module, Tensors inputs, bool changing);
 
-  /// Calls the forward hooks and sees to the backward hooks. Returns the outputs to go on with, if they are others.
+  /// Calls the forward hooks, and watches for the gradients that backward hooks are to be told. Returns the outputs to
+  /// go on with, if a hook changed them.
   std::optional<Tensors> finish(const Tensors& outputs);
 
   const std::shared_ptr<const HookedModule> module;
   const bool changing;
   const bool grad_mode;
-  std::optional<Tensors> new_inputs;  ///< what to call the module with, if it is not what came
+  std::optional<Tensors> new_inputs;  ///< what to call the module with, if a hook changed it
   at::Tensor product;                 ///< of a Linear whose bias has not been added yet
 
  private:
@@ -32,7 +33,7 @@ class HookedCall {
   std::optional<hooks::GradientWatch> watch_;
 };
 
-/// The scope of a call through dds::hooked, within which an operator of that module is not told of a second time.
+/// The scope of a call through dds::hooked. Within it an operator of that module is no second call.
 class CallThroughHooked {
  public:
   explicit CallThroughHooked(const torch::nn::Module& module);

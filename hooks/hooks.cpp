@@ -1,9 +1,9 @@
-#include <dds/error.hpp>
 #include <dds/hooks.hpp>
 #include <utility>
 
 #include "hooks/hook_registry.hpp"
 #include "hooks/hooked_call.hpp"
+#include "src/base/check.hpp"
 
 namespace dds {
 
@@ -52,7 +52,7 @@ using Stage = Hook::Stage;
 
 template <class Function>
 HookHandle add(torch::nn::Module& module, const std::string* pattern, Stage stage, bool observes, Function hook) {
-  if (!hook) throw InvalidArgument("the hook is an empty function, expected one that can be called");
+  if (!hook) throw_invalid("register hook", "the hook", "empty", "a function");
   return HookRegistry::instance().add(
       module, pattern,
       std::make_shared<Hook>(

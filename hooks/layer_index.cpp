@@ -4,9 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <dds/error.hpp>
 #include <utility>
 
+#include "src/base/check.hpp"
 #include "src/base/glob.hpp"
 
 namespace dds::hooks {
@@ -39,17 +39,18 @@ void LayerIndex::check_selection() const {
   std::vector<std::string> all;
   for (const Layer& layer : layers_) all.push_back(layer.name);
   if (all.empty()) {
-    throw InvalidArgument("Recorder: the model has no parameters, expected at least one layer that has some");
+    throw_invalid("Recorder", "the model", "one with no parameters", "at least one layer that has some");
   }
   const auto& patterns = selection_.patterns;
   for (const std::string& pattern : patterns) {
     const auto matches = [&](const std::string& layer) { return glob_match(pattern, layer); };
     if (is_tap(pattern) || std::any_of(all.begin(), all.end(), matches)) continue;
-    throw InvalidArgument(
-        fmt::format("Recorder: the layer pattern '{}' matches none of the layers {}", pattern, fmt::join(all, ", ")));
+    throw_invalid("Recorder", "the layer pattern", fmt::format("'{}'", pattern),
+                  fmt::format("one that matches a layer of {}", fmt::join(all, ", ")));
   }
   if (selected_.empty() && std::none_of(patterns.begin(), patterns.end(), is_tap)) {
-    throw InvalidArgument(fmt::format("Recorder: the predicate selects none of the layers {}", fmt::join(all, ", ")));
+    throw_invalid("Recorder", "select", "a predicate for no layer",
+                  fmt::format("one for some layer of {}", fmt::join(all, ", ")));
   }
 }
 

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <dds/error.hpp>
 #include <dds/recorder.hpp>
 #include <utility>
 
@@ -8,6 +7,7 @@
 #include "hooks/observer.hpp"
 #include "hooks/recorder_of.hpp"
 #include "hooks/recorder_state.hpp"
+#include "src/base/check.hpp"
 
 namespace dds {
 
@@ -37,7 +37,7 @@ const std::vector<std::string>& Recorder::layers() const { return state_->names(
 bool Recorder::recording() const { return state_ && state_->listening(); }
 
 void Recorder::start() {
-  if (recording()) throw InvalidArgument("Recorder::start: a recording is under way, expected stop() before");
+  if (recording()) throw_invalid("Recorder::start", "a recording", "under way", "stop() before");
   state_->begin();
   hooks::listen(state_);
 }

@@ -5,13 +5,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <dds/error.hpp>
 #include <set>
 #include <utility>
 
 #include "hooks/captured_access.hpp"
 #include "hooks/captured_operator.hpp"
 #include "hooks/features.hpp"
+#include "src/base/check.hpp"
 #include "src/base/glob.hpp"
 
 namespace dds {
@@ -288,13 +288,12 @@ void RecorderState::tapped(std::string_view name, const at::Tensor& tensor) {
                       });
   if (!wanted || !at::GradMode::is_enabled()) return;
   const at::NoGradGuard no_grad;
-  if (!tensor.defined() || !tensor.is_floating_point() || tensor.dim() == 0) {
-    throw InvalidArgument("the tensor is undefined, a scalar or not floating");
-  }
+  check(tensor.defined() && tensor.is_floating_point() && tensor.dim() > 0, "tap", "the tensor", tensor,
+        "a floating one with at least one dimension");
   const std::lock_guard lock(mutex_);
   const auto& layers = weights_.layers();
   if (std::any_of(layers.begin(), layers.end(), [&](const hooks::Layer& layer) { return layer.name == name; })) {
-    throw InvalidArgument("a layer of the model has this name, expected another one");
+    throw_invalid("tap", "its name", "that of a layer of the model", "another one");
   }
   LayerRun run;
   run.output_features = {-1};

@@ -47,8 +47,8 @@ std::vector<std::string> names_of(const std::vector<Named>& all) {
 
 PerSampleGradients::Impl::Impl(const torch::nn::Module& model, std::int64_t samples, PerSampleOptions options)
     : samples_(samples), options_(std::move(options)) {
-  check_at_least<std::int64_t>(kPerSampleGradients, "samples", samples, 1);
-  check_at_least<std::int64_t>(kPerSampleGradients, "max_bytes", options_.max_bytes(), 1);
+  check_at_least(kPerSampleGradients, "samples", samples, 1);
+  check_at_least(kPerSampleGradients, "max_bytes", options_.max_bytes(), 1);
   check(std::isfinite(options_.scale()) && options_.scale() != 0, kPerSampleGradients, "scale", options_.scale(),
         "a finite number other than 0");
   hooks::for_each_parameter(model, [this](const hooks::FoundParameter& found) { add_parameter(found); });

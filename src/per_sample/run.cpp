@@ -78,7 +78,7 @@ class OwnPass {
     check_whole(captured);
     losses_ = likelihood_.loss(output, data_.targets);
     check(losses_.dim() == 1 && losses_.size(0) == data_.size(), kPerSampleGradients,
-          fmt::format("the loss of {}", likelihood_.name()), text_of(losses_), fmt::format("shape [{}]", data_.size()));
+          fmt::format("the loss of {}", likelihood_.name()), losses_, fmt::format("shape [{}]", data_.size()));
     impl->mark_coupled(captured);
     if (losses_.requires_grad()) add_calls(captured, *impl);
     impl->mark_missing(captured);
