@@ -50,7 +50,7 @@ class TensorBoard final : public Sink {
 
   void write(const Signature& s) override {
     if (!s.has_numbers()) return;
-    const std::string kind = s.fisher_kind ? fmt::format(".{}", to_string(*s.fisher_kind)) : "";
+    const std::string kind = s.fisher_kind ? fmt::format(".{}", to_string(*s.fisher_kind)) : std::string();
     Values values(fmt::format("{}/{}.{}{}/", s.layer, to_string(s.side), to_string(s.source), kind));
     values.add("log10_sigma_max", log10_of(s.sigma_max));
     values.add("log10_sigma_min", log10_of(s.sigma_min));
