@@ -131,9 +131,9 @@ TEST_P(TrainingUnder, GoesOnAndSavesWhatItCan) {
       if (step == 10) fault.begins(run);
       if (step == 25 && !fault.to_the_end) fault.ends(run);
     };
-    const auto reading = ReadingOptions().spectra(true);
+    const auto reading = SignatureOptions().spectra(true);
     const auto options =
-        MonitorOptions().every(2).reading(reading).worker(worker).on_error([&](const std::exception& error) {
+        MonitorOptions().every(2).signatures(reading).worker(worker).on_error([&](const std::exception& error) {
           ++reports;
           reported.insert(error.what());
           told += std::string_view(error.what()).find(fault.told) != std::string_view::npos;
