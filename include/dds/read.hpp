@@ -26,14 +26,14 @@ struct ReadOptions {
   TORCH_ARG(SignatureOptions, signatures) = SignatureOptions();
   /// Fisher::True with a likelihood that cannot draw labels is Fisher::Empirical, and the signature says so.
   TORCH_ARG(Fisher, fisher) = Fisher::True;
-  /// Draws of the labels for each sample, where labels are drawn; at least 1. Each adds its rows. (LlcOptions::draws are
-  /// draws of the weights.)
+  /// Draws of the labels for each sample, where labels are drawn; at least 1. Each adds its rows. (LlcOptions::draws
+  /// are draws of the weights.)
   TORCH_ARG(std::int64_t, draws) = 1;
   /// Samples per forward pass, at least 1. Bounds the memory.
   TORCH_ARG(std::int64_t, batch_size) = 512;
   /// True: in fp64 copies of parameters and buffers, so that the floor is that of fp64. False: in the model's own
-  /// dtype. LlcOptions::fp64 is false by default: a read resolves singular values down to the rounding of fp32, while the
-  /// noise of a chain is far above it.
+  /// dtype. LlcOptions::fp64 is false by default: a read resolves singular values down to the rounding of fp32, while
+  /// the noise of a chain is far above it.
   TORCH_ARG(bool, fp64) = true;
 };
 

@@ -335,8 +335,10 @@ TEST(Floor, OfALikelihoodOfTheUsersOwnSaysSo) {
   torch::nn::Sequential net = network(2, 5, Activation::Tanh);
   const auto own =
       likelihood("own", [](const at::Tensor& out, const at::Tensor& y) { return (out - y).pow(2).sum(1); });
-  for (const Signature& s :
-       read({*net, own, Data(torch::randn({9, 5}), torch::randn({9, 10})), forward_of<torch::nn::SequentialImpl>()})) {
+  const auto signatures =
+      read({*net, own, Data(torch::randn({9, 5}), torch::randn({9, 10})), forward_of<torch::nn::SequentialImpl>()});
+  ASSERT_FALSE(signatures.empty());
+  for (const Signature& s : signatures) {
     EXPECT_EQ(to_string(s.status), s.side == Side::Fisher ? "loss_unknown" : "ok");
   }
 }
