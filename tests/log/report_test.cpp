@@ -97,7 +97,7 @@ nlohmann::json runs_of(const std::string& page) {
 void put_falling(log::Sink& sink, const std::string& layer, bool dies) {
   for (int i = 0; i < 12; ++i) {
     Signature s = signature(10 * i, layer, Side::Fisher);
-    s.fisher_kind = "exact";
+    s.fisher_kind = FisherKind::Exact;
     s.rank = 3;
     s.spectrum = {3, 1, dies ? std::pow(10, -1 - 0.2 * i) : 0.5};
     sink.write(s);
