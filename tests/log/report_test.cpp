@@ -27,7 +27,7 @@ log::Run run_of_eight() {
     Signature s = signature(i * 10);
     s.sigma_min = readings[i];
     run.signatures.push_back(s);
-    s.source = "step";
+    s.source = Source::Step;
     s.sigma_min = -1;
     run.signatures.push_back(s);
     LlcEstimate tilted = estimate(i * 10, LlcKind::Tilted);
@@ -114,7 +114,7 @@ TEST_F(ReportTest, FindingsTellWhenDirectionsWereLost) {
     s.layer = "fc2";
     s.dead_directions = 2;
     run.signatures.push_back(s);
-    s.source = "step";
+    s.source = Source::Step;
     s.dead_directions = i;
     run.signatures.push_back(s);
   }
