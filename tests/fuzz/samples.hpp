@@ -25,7 +25,7 @@ inline void write_run(const std::filesystem::path& path, int seed, bool tensorbo
       s.kind = "Linear";
       s.side = side;
       s.source = step == 0 ? Source::Step : Source::Read;
-      if (side == Side::Fisher) s.fisher_kind = {FisherKind::Sampled, 2};
+      if (side == Side::Fisher) s.fisher_kind = FisherKind{FisherKind::Sampled, 2};
       s.rows = 9, s.width = 4, s.rank = 3, s.structural_bound = 4, s.dead_directions = 1;
       s.sigma_max = 3.5, s.sigma_min = 1e-300, s.sigma_min_plus = 0.5, s.floor = 1e-14;
       s.log10_lambda_min_plus = -4.7, s.log10_trace = 0.25, s.logdet_plus = -31;

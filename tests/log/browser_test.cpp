@@ -29,7 +29,7 @@ class BrowserTest : public test::BrowserTest {
         Signature s = signature(10 * step, "block" + std::to_string(layer));
         for (const Side side : {Side::Activation, Side::Fisher}) {
           s.side = side;
-          s.fisher_kind = side == Side::Fisher ? "exact" : "";
+          if (side == Side::Fisher) s.fisher_kind = FisherKind::Exact;
           s.sigma_min = std::pow(10, -0.1 * step * layer);
           s.at_floor = step * layer > 40;
           s.dead_directions = step * layer / 20;

@@ -44,7 +44,7 @@ void write_rows(log::Sink& sink) {
       Signature s = signature(step, "block.0/fc ü", side);
       s.log10_lambda_min_plus = -400.25 - static_cast<double>(step % 7);
       s.sigma_min = side == Side::Fisher ? 0 : 1e-60;
-      if (side == Side::Fisher) s.fisher_kind = {FisherKind::Sampled, 2};
+      if (side == Side::Fisher) s.fisher_kind = FisherKind{FisherKind::Sampled, 2};
       s.dead_directions = step % 5;
       s.at_floor = side == Side::Fisher;
       if (step == 3) s.born = 2, s.revived = 0;

@@ -27,7 +27,7 @@ log::Run run_of_eight() {
     Signature s = signature(i * 10);
     s.sigma_min = readings[i];
     run.signatures.push_back(s);
-    s.source = "step";
+    s.source = Source::Step;
     s.sigma_min = -1;
     run.signatures.push_back(s);
     LlcEstimate tilted = estimate(i * 10, LlcKind::Tilted);
@@ -97,7 +97,7 @@ nlohmann::json runs_of(const std::string& page) {
 void put_falling(log::Sink& sink, const std::string& layer, bool dies) {
   for (int i = 0; i < 12; ++i) {
     Signature s = signature(10 * i, layer, Side::Fisher);
-    s.fisher_kind = "exact";
+    s.fisher_kind = FisherKind::Exact;
     s.rank = 3;
     s.spectrum = {3, 1, dies ? std::pow(10, -1 - 0.2 * i) : 0.5};
     sink.write(s);
@@ -114,7 +114,7 @@ TEST_F(ReportTest, FindingsTellWhenDirectionsWereLost) {
     s.layer = "fc2";
     s.dead_directions = 2;
     run.signatures.push_back(s);
-    s.source = "step";
+    s.source = Source::Step;
     s.dead_directions = i;
     run.signatures.push_back(s);
   }
