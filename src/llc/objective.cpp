@@ -5,11 +5,12 @@
 #include <ATen/ops/dot.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
-#include <c10/util/StringUtil.h>
+#include <fmt/format.h>
 
 #include <algorithm>
-#include <dds/error.hpp>
 #include <utility>
+
+#include "src/base/check.hpp"
 
 namespace dds {
 
@@ -41,8 +42,8 @@ at::Tensor Objective::losses(const Replica& replica, const Data& data) const {
   const auto output = replica.output(data.inputs);
   auto losses = likelihood_->loss(output, data.targets);
   if (losses.dim() != 1 || losses.size(0) != data.inputs[0].size(0)) {
-    throw InvalidArgument(c10::str("estimate_llc: the loss has shape ", losses.sizes(), "; expected [",
-                                   data.inputs[0].size(0), "], one number a sample"));
+    throw_invalid("estimate_llc", "the loss", text_of(losses),
+                  fmt::format("[{}], one number a sample", data.inputs[0].size(0)));
   }
   return losses;
 }

@@ -4,10 +4,10 @@
 #include <ATen/ops/empty_like.h>
 
 #include <algorithm>
-#include <dds/error.hpp>
 #include <thread>
 #include <utility>
 
+#include "src/base/check.hpp"
 #include "src/llc/streams.hpp"
 #include "src/model/random.hpp"
 
@@ -52,7 +52,8 @@ std::string add_replicas(std::vector<Replica>& replicas, const Problem& problem,
     if (!module) return made;
     Replica replica(std::move(module), problem.forward, names);
     if (!same_gradient(replicas.front(), replica, objective, options.seed())) {
-      if (by_factory) throw InvalidArgument("factory: its model does not give the model's own gradient");
+      if (by_factory)
+        throw_invalid("estimate_llc", "the gradient of the factory's model", "another", "that of the model itself");
       return made;
     }
     replicas.push_back(std::move(replica));

@@ -3,34 +3,24 @@
 #include <ATen/ops/linalg_svd.h>
 #include <ATen/ops/matmul.h>
 #include <c10/core/GradMode.h>
-#include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <dds/directions.hpp>
-#include <dds/error.hpp>
 #include <utility>
+
+#include "src/base/check.hpp"
 
 namespace dds {
 namespace {
 
-std::string shape_of(const at::Tensor& tensor) {
-  return tensor.defined() ? fmt::format("[{}]", fmt::join(tensor.sizes().vec(), ", ")) : "undefined";
-}
-
 at::Tensor checked_basis(const at::Tensor& axes, const char* who) {
-  if (!axes.defined() || axes.dim() != 2 || !axes.is_floating_point() || axes.size(1) == 0) {
-    throw InvalidArgument(
-        fmt::format("{}: axes are {}, expected a floating matrix with one axis a row", who, shape_of(axes)));
-  }
+  check(axes.defined() && axes.dim() == 2 && axes.is_floating_point() && axes.size(1) > 0, who, "axes", axes,
+        "a floating matrix with one axis a row");
   at::Tensor basis = axes.detach().to(at::kCPU, at::kDouble);
   if (basis.size(0) == 0) return basis;
   const double error = basis.mm(basis.t()).sub(at::eye(basis.size(0), basis.options())).abs().max().item<double>();
-  if (!(error <= 1e-6)) {
-    throw InvalidArgument(fmt::format("{}: the rows of axes {} are off orthonormality by {}, expected at most 1e-6",
-                                      who, shape_of(axes), error));
-  }
+  check(error <= 1e-6, who, "the largest entry of |A A^T - I|, A the axes,", error, "at most 1e-6, for orthonormality");
   return basis;
 }
 
@@ -39,10 +29,8 @@ at::Tensor checked_basis(const at::Tensor& axes, const char* who) {
 PrincipalAngles principal_angles(const at::Tensor& a, const at::Tensor& b) {
   const at::NoGradGuard no_grad;
   const at::Tensor first = checked_basis(a, "principal_angles"), second = checked_basis(b, "principal_angles");
-  if (first.size(1) != second.size(1)) {
-    throw InvalidArgument(fmt::format("principal_angles: axes of dimension {} and {}, expected one space",
-                                      first.size(1), second.size(1)));
-  }
+  check(second.size(1) == first.size(1), "principal_angles", "the dimension of b", second.size(1),
+        "{}, the dimension of a", first.size(1));
   PrincipalAngles result;
   if (first.size(0) == 0 || second.size(0) == 0) {
     result.first = first;
@@ -77,19 +65,15 @@ PrincipalAngles principal_angles(const at::Tensor& a, const at::Tensor& b) {
 
 WeightImage::WeightImage(Side side, at::Tensor axes) : side_(side), axes_(checked_basis(axes, "WeightImage")) {
   if (side == Side::Activation) {
-    throw InvalidArgument(
-        "WeightImage: side is activation, expected input or fisher: the dead axes of an output leave the weights of "
-        "the "
-        "layer free that takes it in");
+    throw_invalid("WeightImage", "side", "activation",
+                  "input or fisher: the dead axes of an output leave the weights of the next layer free");
   }
 }
 
 void WeightImage::check(const at::Tensor& weight) const {
   const std::int64_t dim = side_ == Side::Fisher ? 0 : 1;
-  if (!weight.defined() || weight.dim() < 2 || weight.size(dim) != axes_.size(1)) {
-    throw InvalidArgument(fmt::format("WeightImage: the weight is {}, expected {} in dimension {}", shape_of(weight),
-                                      axes_.size(1), dim));
-  }
+  dds::check(weight.defined() && weight.dim() >= 2 && weight.size(dim) == axes_.size(1), "WeightImage", "the weight",
+             weight, "size {} in dimension {}", axes_.size(1), dim);
 }
 
 std::int64_t WeightImage::dimension(const at::Tensor& weight) const {

@@ -11,11 +11,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <dds/error.hpp>
 #include <dds/spectrum.hpp>
 #include <limits>
 #include <utility>
 
+#include "src/base/check.hpp"
 #include "src/base/dtype.hpp"
 #include "src/spectral/solver.hpp"
 
@@ -164,7 +164,7 @@ std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator
   const at::NoGradGuard no_grad;
   std::vector<Pending> pending;
   for (std::size_t i = 0; i < accumulators.size(); ++i) {
-    if (!accumulators[i]) throw InvalidArgument("read_spectra: an accumulator is null, expected one with rows");
+    check_given("read_spectra", "an accumulator", accumulators[i], "one with rows");
     pending.push_back(Pending{accumulators[i]->factor(), {}, {}, {}});
     if (i < cancellations.size() && cancellations[i].defined()) {
       pending.back().cancellation = cancellations[i].to(pending.back().factor.exponent.device(), /*non_blocking=*/true);
@@ -254,11 +254,10 @@ void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& si
 
 at::Tensor dead_axes(const Spectrum& spectrum, const Signature& signature) {
   if (!spectrum.right.defined()) {
-    throw InvalidArgument(
-        "dead_axes: the spectrum was read without vectors, expected read_spectrum(..., vectors = true)");
+    throw_invalid("dead_axes", "the spectrum", "without vectors", "read_spectrum(..., vectors = true)");
   }
   if (!signature.rank) {
-    throw InvalidArgument("dead_axes: the signature has no rank, expected one that read_numbers filled in");
+    throw_invalid("dead_axes", "the signature's rank", "empty", "a signature that read_numbers filled in");
   }
   return spectrum.right.narrow(0, *signature.rank, spectrum.width - *signature.rank);
 }
