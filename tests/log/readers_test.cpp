@@ -1,5 +1,7 @@
 // What others read of the log: TensorBoard the event files, pandas the CSV files, each in its own Python. Skipped where
 // `./tests/run --readers` has not installed them.
+#include <fmt/format.h>
+
 #include <cmath>
 #include <cstdlib>
 #include <dds/schema.hpp>

@@ -136,7 +136,7 @@ TEST_F(ReportTest, CountsTheDirectionsThatDieFromTheLogAlone) {
   const auto counts = decay_counts(path());
   ASSERT_EQ(counts.size(), 2u);
   EXPECT_EQ(counts[0].count, 1) << counts[0].statement();
-  EXPECT_EQ(counts[0].series, (SeriesId{"fc1", Side::Fisher, "read", "exact"}));
+  EXPECT_EQ(counts[0].series, (SeriesId{"fc1", Side::Fisher, Source::Read, FisherKind::Exact}));
   EXPECT_NEAR(*counts[0].volume_ratio, 1, 1e-9);
   EXPECT_EQ(counts[1].status, DecayStatus::NoDecay);
   EXPECT_EQ(decay_counts(path(), DecayOptions().last_step(30)).at(0).status, DecayStatus::TooFewReadings);

@@ -11,6 +11,7 @@
 namespace dds {
 namespace {
 
+namespace fs = std::filesystem;
 using test::content;
 using test::message_of;
 using test::put;

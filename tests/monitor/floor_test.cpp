@@ -287,7 +287,7 @@ TEST(Floor, AMatrixBelowItHasRankZero) {
   EXPECT_EQ(to_string(signature.status), "below_floor");
   EXPECT_EQ(signature.rank, 0);
   EXPECT_EQ(signature.dead_directions, 4);
-  EXPECT_TRUE(signature.at_floor);
+  EXPECT_EQ(signature.at_floor, true);
   EXPECT_FALSE(signature.logdet_plus.has_value());
 }
 

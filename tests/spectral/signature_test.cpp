@@ -43,7 +43,7 @@ TEST(Signature, HoldsTheTextbookNumbers) {
                    std::exp(-(4. / 7 * std::log(4. / 7) + 2. / 7 * std::log(2. / 7) + 1. / 7 * std::log(1. / 7))));
   EXPECT_EQ(s.rank, 3);
   EXPECT_EQ(s.dead_directions, 0);
-  EXPECT_FALSE(s.at_floor);
+  EXPECT_EQ(s.at_floor, false);
   EXPECT_TRUE(s.status.empty());
 }
 
@@ -114,7 +114,7 @@ TEST(Signature, FewerRowsThanColumnsReadsTheSmallerSide) {
   EXPECT_EQ(s.structural_bound, 7);
   EXPECT_EQ(s.rank, 7);
   EXPECT_EQ(s.dead_directions, 0);
-  EXPECT_FALSE(s.at_floor);
+  EXPECT_EQ(s.at_floor, false);
   EXPECT_EQ(dead_axes(spectrum, s).size(0), 13);  // no row has a component there
 }
 
@@ -124,7 +124,7 @@ TEST(Signature, TheFloorFollowsTheTypeOfTheRows) {
   EXPECT_EQ(numbers(spectrum_of(sigma, 100), torch::kFloat).rank, 2);
   EXPECT_EQ(numbers(spectrum_of(sigma, 100), torch::kBFloat16).rank, 1);
   const Signature s = numbers(spectrum_of(sigma, 100), torch::kFloat);
-  EXPECT_TRUE(s.at_floor);
+  EXPECT_EQ(s.at_floor, true);
   EXPECT_DOUBLE_EQ(*s.sigma_min, 1e-8);  // still reported
   EXPECT_DOUBLE_EQ(*s.sigma_min_plus, 1e-5);
 }
