@@ -1,4 +1,4 @@
-// The object that a training loop holds: it captures on the steps that are due, reads, and logs.
+// A Monitor belongs to a training loop. On the steps that are due it captures, reads and logs.
 //
 //   dds::Monitor monitor(*model, dds::MonitorOptions().every(100), dds::log::directory("runs/a"));
 //   for (auto& batch : *loader) {
@@ -32,57 +32,60 @@
 
 namespace DDS_EXPORT dds {
 
-/// Where the spectral work of a due step is done, and what happens when it falls behind.
+/// Where the spectral work of a due step runs, and what happens when it falls behind.
 enum class Worker {
   Off,   ///< on the training thread, at the end of the step
-  Wait,  ///< on a thread of the monitor's, in order. A due step that finds the queue full waits at its end
-  Skip,  ///< the same, but a due step that finds the queue full is not captured: Monitor::skipped counts it
+  Wait,  ///< on a thread of the monitor's, in order. If the queue is full, a due step waits at its end
+  Skip,  ///< the same, but if the queue is full, a due step is not captured: Monitor::skipped counts it
 };
 
 struct MonitorOptions {
-  /// A step is due if its number is a multiple of this, at least 1. Empty: none is.
+  /// A step is due if its number is a multiple of this. At least 1. Empty: no step is due.
   TORCH_ARG(std::optional<std::int64_t>, every) = 100;
-  /// If set, decides instead of `every`.
+  /// If set, this decides which steps are due, and `every` does not count.
   TORCH_ARG(std::function<bool(std::int64_t step)>, due) = nullptr;
-  /// What the loop differentiates. Status::ReductionMismatch: the loss operator that ran reduces otherwise.
-  /// Status::ReductionUnknown: Reduction::Mean, and no loss operator that the library knows ran in the step; then use
-  /// Reduction(divisor).
+  /// How the loss that the loop differentiates is reduced over the samples. Where it does not fit, there is no Fisher
+  /// side:
+  ///   Status::ReductionMismatch   the loss operator that ran reduces in another way;
+  ///   Status::ReductionUnknown    Reduction::Mean is given, but no loss operator that the library knows ran in the
+  ///                               step. Use Reduction(divisor).
   TORCH_ARG(Reduction, reduction) = Reduction(Reduction::Mean);
   /// What the signatures are read from, and what they keep.
-  /// With `ranks` a Monitor on each of them takes part in every due step. That of rank 0 reads, logs and follows; the
-  /// sink of the others gets nothing, and may be null. A rank that is lost ends the readings of those that would wait
-  /// for it, and of all above them in the tree of the ranks: with a RankError, and `lost_rank` in run.json. Their
-  /// training goes on.
+  /// With `ranks`, each rank has a Monitor, and all take part in every due step. Rank 0 reads and logs. The other sinks
+  /// get nothing, and may be null.
+  /// If a rank is lost, readings end on the ranks that would wait for it, and on all above them in the tree: with a
+  /// RankError, and `lost_rank` in run.json. Their training goes on (src/docs/several_processes.md).
   TORCH_ARG(SignatureOptions, signatures) = SignatureOptions();
-  /// Readings behind the training. At the end of a due step its rows are copied (max_rows bounds them). All else is
-  /// done by one thread, on side streams where the tensors live on an accelerator. The log is the same, to the bit if
-  /// LibTorch runs on one thread.
-  /// All that is logged then reaches the sink in order through that thread, so that a slow sink holds nobody up.
-  /// on_error may be called from it too, never from two threads at once. Neither may call the monitor.
+  /// Worker::Wait and Worker::Skip take the readings off the training thread. The end of a due step then only copies
+  /// its rows (at most max_rows). One other thread does the rest, on side streams if the tensors are on an accelerator.
+  /// The log is the same: to the bit if LibTorch runs on one thread.
+  /// Everything logged reaches the sink through that thread, in order, so a slow sink does not hold up the training.
+  /// on_error may be called from that thread too, but never from two threads at once. Neither the sink nor on_error may
+  /// call the monitor.
   TORCH_ARG(Worker, worker) = Worker::Off;
-  /// Readings that may wait for the worker, the one that it works on included. At least 1.
+  /// The most readings that may be with the worker: those that wait and the one that it works on. At least 1.
   TORCH_ARG(std::int64_t, queue) = 2;
-  /// Due steps whose rows one reading joins: the last so many of the layer (TriangularWindow), at least 1. It serves
-  /// mini-batches of fewer rows than columns. The weights move meanwhile, so these are the rows of a stretch of
-  /// training, not of a point. A window begins anew when the layer's width or the dtype of its rows changes, and with
-  /// load_state.
+  /// A reading joins the rows of the layer's last `window` due steps (TriangularWindow). At least 1.
+  /// Use it where a mini-batch has fewer rows than columns. The weights move from step to step, so the rows belong to a
+  /// stretch of training, not to one point. load_state begins the window anew, and so does a change of the layer's
+  /// width or of the dtype of its rows.
   TORCH_ARG(std::int64_t, window) = 1;
   /// How Monitor::decay_counts() counts.
   TORCH_ARG(DecayOptions, decay) = DecayOptions();
-  /// Capture what all threads run in the step, not only the one that opened it.
+  /// Capture what all threads run during the step, not only the thread that opened it.
   TORCH_ARG(bool, all_threads) = false;
-  /// Gets errors of capturing, reading and logging, on the thread where they happen, in place of the next call's
-  /// throwing them. Of errors of writing the log that say the same it gets the first.
+  /// If set, it gets the errors of capturing, reading and logging, on the thread where they happen. Otherwise the
+  /// monitor's next call throws them. Of errors of writing the log that have the same text, it gets only the first.
   TORCH_ARG(std::function<void(const std::exception&)>, on_error) = nullptr;
 };
 
-/// Attaches to a model for as long as it lives. Training is bit for bit what it is without. A step that is not due
-/// costs a comparison. The model must outlive the monitor.
+/// Watches one model for as long as the monitor lives. The model must outlive it. Training gives bit for bit the same
+/// result as without a monitor. A step that is not due costs one comparison.
 ///
-/// A log that cannot be written (a sink's IoError: the disk is full, the folder is gone) ends no training: step, log
-/// and read go on without it. Each such error is counted. The first of those that say the same goes to on_error, or
-/// else to the logger (Level::Error) and to the next finish() or flush(), which throws it. log::directory keeps what it
-/// could not write, and writes it when it can.
+/// A log that cannot be written (a sink's IoError: the disk is full, the folder is gone) does not end the training:
+/// step, log and read go on. errors() counts each such error. Of those with the same text, the first goes to on_error;
+/// without on_error it goes to the logger (Level::Error), and the next finish() or flush() throws it. log::directory
+/// keeps the rows that it could not write, and writes them when it can.
 class Monitor {
   class State;
 
@@ -92,72 +95,73 @@ class Monitor {
    public:
     Step(Step&&) noexcept;
     Step& operator=(Step&&) = delete;
-    /// Ends the step as finish() does; an error surfaces from the monitor's next call. A step that is left by an
-    /// exception is dropped and does not count.
+    /// Ends the step as finish() does, but throws nothing: the monitor's next call throws the error. If an exception
+    /// leaves the scope, the step is dropped, as by abandon().
     ~Step();
     /// True if this step is captured.
     bool due() const;
-    /// Ends the step: reads what was captured and logs it, or hands it to the worker. Throws what went wrong so far,
-    /// unless on_error takes it.
+    /// Ends the step: reads what was captured and logs it, or hands it to the worker.
+    /// Throws what went wrong so far, unless on_error took it.
     void finish();
-    /// Ends the step without reading it; it does not count.
+    /// Ends the step without reading it. It does not count in steps().
     void abandon();
 
    private:
     friend class Monitor;
     explicit Step(State* state);
     State* state_;
-    int exceptions_;  ///< under way when the step began
+    int exceptions_;  ///< in flight when the step began
   };
 
-  /// Throws InvalidArgument for a model without parameters, a pattern that matches no layer, options out of range, no
-  /// sink where one is needed, and Worker::Skip with several ranks.
+  /// Throws InvalidArgument for a model without parameters, a pattern that matches no layer, options out of range, a
+  /// null sink where one is needed, and Worker::Skip with `ranks`.
   Monitor(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink);
   Monitor(Monitor&&) noexcept;
   /// Waits for the readings that are under way.
   ~Monitor();
 
-  /// Begins the next training step. Throws InvalidArgument if the last one has not ended, and whatever an earlier step
-  /// left (but for what the log could not take).
+  /// Begins the next training step.
+  /// Throws InvalidArgument if the last one has not ended, and any error that an earlier step left, except errors of
+  /// writing the log.
   [[nodiscard]] Step step();
 
-  /// Training steps that have ended; the weights now are those after so many updates.
+  /// Number of training steps that have ended, which is the number of updates behind the present weights.
   std::int64_t steps() const;
   /// Names of the layers that are read.
   const std::vector<std::string>& layers() const;
 
-  /// What became of every operator that took a parameter in the last step that was captured; empty before one was.
+  /// What became of each operator that took a parameter, in the last step that was captured. Empty before the first.
   const std::vector<Attribution>& attribution() const;
 
-  /// Waits until every reading so far is logged, and throws what went wrong, unless on_error took it. The calls below
-  /// that need the readings (read, decay_counts, state, load_state) wait too.
+  /// Waits until every reading so far is logged. read, decay_counts, state and load_state wait too.
+  /// Throws what went wrong, unless on_error took it.
   void flush();
-  /// Due steps that were not captured because the worker was behind (Worker::Skip); each is a metric `skipped_reading`
-  /// of the log besides.
+  /// Number of due steps that were not captured because the worker was behind (Worker::Skip). The log has a metric
+  /// `skipped_reading` for each.
   std::int64_t skipped() const;
-  /// Errors of capturing, reading and logging so far, each row that could not be written being one.
+  /// Number of errors of capturing, reading and logging so far. Each row that could not be written counts as one.
   std::int64_t errors() const;
 
-  /// A checkpoint read (dds::read) at the present step, logged and returned. Where the options name no layers or no
-  /// ranks, it takes the monitor's. With several ranks all call it at once.
+  /// A checkpoint read (dds::read) at the present step, logged and returned. If the options name no layers, or no
+  /// ranks, the monitor's own are used. With several ranks, all call it at once.
   /// Throws InvalidArgument if the problem is of another model, and what dds::read throws.
   std::vector<Signature> read(const Problem& problem, ReadOptions options = {});
 
-  /// Logs an estimate, or a number of the caller's, at the present step. With a worker it is handed over, whatever
-  /// waits there.
+  /// Logs an estimate, or a number of the caller's, at the present step. With a worker it is handed over, even if the
+  /// queue is full.
   void log(LlcEstimate estimate);
   void log(std::string_view name, double value);
 
-  /// What the readings so far say of the directions that die, one count per series: what dds::decay_counts(folder) says
-  /// of the finished log. Needs no SignatureOptions::spectra. A resumed monitor counts from where it resumed; the log
-  /// has it all.
+  /// How many directions die in each series, from the readings so far. dds::decay_counts(folder) gives the same from
+  /// the finished log. This one does not need SignatureOptions::spectra. After a resume it counts from there on only;
+  /// the log has the whole run.
   std::vector<DecayCount> decay_counts() const;
 
-  /// What a resumed training needs: the step count and the ranks that fixed-rank volumes are taken over, as text to
-  /// keep in the caller's own checkpoint.
+  /// What a resumed training needs, as text for the caller's own checkpoint: the step count, and the fixed rank of each
+  /// series (SignatureOptions::fixed_rank).
   std::string state() const;
-  /// Continues from such a text; what was followed so far (windows, decay_counts, dead axes) begins anew. Throws
-  /// InvalidArgument if it is none, or a step has not ended.
+  /// Continues from such a text. Windows, decay_counts and dead axes begin anew.
+  /// Throws InvalidArgument if the text is not from state(), or if a step has not ended.
   void load_state(const std::string& text);
 
  private:

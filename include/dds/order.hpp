@@ -1,4 +1,4 @@
-// The order of a direction in weight space at a frozen checkpoint w* (arXiv:2607.00603):
+// The order k of a direction u in weight space at a frozen checkpoint w* (arXiv:2607.00603):
 //
 //   K(w* + t u) = c t^(2k) + ...,   c > 0
 //
@@ -18,33 +18,37 @@
 
 namespace DDS_EXPORT dds {
 
-/// K(w) >= 0: the divergence of the model at w from the frozen one at w*. It takes all weights as one vector (p, fp64)
-/// and gives a 0-d fp64 tensor, twice differentiable by autograd.
+/// K(w) >= 0: the divergence of the model at w from the frozen model at w*.
+/// Input: all p weights as one vector, fp64. Result: a 0-d fp64 tensor, twice differentiable by autograd.
 ///
-/// Rounding: compute it as a square, as the two functions below do. Their floor is 1e-32; that of a difference of two
-/// losses is 1e-16, which hides all orders from 3 on.
+/// Rounding: compute K as a square, as the two functions below do. Their rounding is 1e-32. A difference of two losses
+/// has a rounding of 1e-16, which hides all orders from 3 on.
 using Excess = std::function<at::Tensor(const at::Tensor& weights)>;
 
-/// The Kullback-Leibler divergence between Gaussians, f the outputs (n, ...) of a regression:
+/// The mean Kullback-Leibler divergence between Gaussians:
 ///   K(w) = (1/n) sum_i |f_i(w) - f_i(w*)|^2 / (2 sigma^2)
+/// `output` gives f(w), the outputs (n, ...) of a regression. `point` is w*.
 /// Throws InvalidArgument unless sigma is positive and finite.
 Excess gaussian_excess(std::function<at::Tensor(const at::Tensor& weights)> output, const at::Tensor& point,
                        double sigma = 1.0);
 
-/// The Kullback-Leibler divergence between categorical distributions, f the logits (n, C):
+/// The mean Kullback-Leibler divergence between categorical distributions:
 ///   K(w) = (1/n) sum_i KL(softmax f_i(w*) || softmax f_i(w))
-/// It is computed as sum_c p_c* (e^(d_c) - 1 - d_c), d_c the difference of the log-probabilities.
+/// `output` gives f(w), the logits (n, C). `point` is w*.
+/// KL is computed as sum_c p_c (e^(d_c) - 1 - d_c), p_c the probability at w*, d_c = log p_c(w) - log p_c(w*).
 Excess categorical_excess(std::function<at::Tensor(const at::Tensor& weights)> output, const at::Tensor& point);
 
 struct OrderOptions {
   /// Smallest and largest |t|, in units of the weights. 0 < t_min < t_max.
   TORCH_ARG(double, t_min) = 3e-3;
   TORCH_ARG(double, t_max) = 1e-1;
-  /// Values of |t|, log-spaced, on each side of w*. At least 6.
+  /// Number of values of |t| on each side of w*, log-spaced. At least 6.
   TORCH_ARG(std::int64_t, points) = 12;
-  /// K is minimised over |v| <= cone |t|. Above 0, at most 1.
+  /// The search beside the line is over |v| <= cone |t| (step 2 of direction_order). Above 0, at most 1.
   TORCH_ARG(double, cone) = 0.25;
-  /// A K below this is rounding. 0: estimated, as 100 p times what a shift of the weights by one rounding adds to K.
+  /// A K at or below this is rounding. At least 0. 0: it is estimated as 100 p times what a shift of the weights by one
+  /// rounding adds to K:
+  ///   100 p max_z K(w* + t_min z) / t_min^2 (u max(1, |w*|))^2,   u = 2^-53, z three fixed unit vectors.
   TORCH_ARG(double, floor) = 0;
   /// The most Newton steps of one minimisation. At least 1.
   TORCH_ARG(std::int64_t, newton_steps) = 60;
@@ -55,7 +59,7 @@ enum class DirectionKind {
   Dead,         ///< K = c t^(2k), k >= 2: singular
   Gauge,        ///< K is zero along a curve that leaves w* in this direction
   Undecided,    ///< DirectionOrder::reason says why
-  NotAMinimum,  ///< K is not zero at w*, or is negative or no number nearby
+  NotAMinimum,  ///< K is not zero at w*, or nearby it is negative, NaN or infinite
 };
 /// "regular", "dead", "gauge", "undecided", "not_a_minimum".
 std::string_view to_string(DirectionKind kind);
@@ -63,40 +67,43 @@ std::string_view to_string(DirectionKind kind);
 struct OrderPoint {
   double t = 0;
   double straight = 0;   ///< K(w* + t u)
-  double followed = 0;   ///< K(w* + t u + v), the lowest that was found within the cone
+  double followed = 0;   ///< K(w* + t u + v), the lowest found with |v| <= cone |t|
   double departure = 0;  ///< |v|
 };
 
 struct DirectionOrder {
   DirectionKind kind = DirectionKind::Undecided;
-  std::string reason;                    ///< of Undecided and NotAMinimum
-  std::optional<double> order;           ///< k as fitted, no whole number
+  std::string reason;                    ///< why the kind is Undecided or NotAMinimum
+  std::optional<double> order;           ///< k as fitted: not rounded to a whole number
   std::optional<double> low, high;       ///< interval of k
   std::optional<double> log_scale;       ///< log c
-  std::optional<double> straight_order;  ///< k along the straight line, which takes a bent gauge for a singularity
-  bool followed = false;                 ///< `order` is that of the curve, not of the straight line
-  double floor = 0;                      ///< a K below was taken for rounding
+  std::optional<double> straight_order;  ///< k along the straight line. For a bent gauge it looks like a dead direction
+  bool followed = false;                 ///< true: `order` is along the curve; false: along the straight line
+  double floor = 0;                      ///< a K at or below this was taken for rounding
   std::vector<OrderPoint> points;        ///< t ascending
 };
 
-/// Fits the order k of `direction` at `point` = w*. u is the direction, normalised.
+/// Fits the order k of `direction` at `point` = w*. u is the direction, normalised. p is the number of weights.
 ///
-/// 1. *Straight line.* If K(w* + t u) is quadratic in t, the direction is regular, whatever surrounds it.
-/// 2. *Curve.* Otherwise v(t) minimises K(w* + t u + v) over v orthogonal to u with |v| <= cone |t|. Newton's method in
-///    a trust region: with the whole Hessian for 17 to 512 weights, by conjugate gradients for others.
-///    With |v| ~ |t|^p:
-///      p > 1.3   the curve w* + t u + v(t) is tangent to u, and K along it counts: a valley or an orbit that bends;
-///      else      the minimisers belong to another direction, and the straight line counts. (w1 w2)^2 along (1, 1) has
-///                order 2, though K vanishes 45 degrees off.
-/// 3. *Gauge.* If the K that counts is below 1,000 floors at all points, the direction is a gauge.
-/// 4. *Order.* Otherwise, over the points above 1,000,000 floors, least squares of
+/// 1. *Straight line.* If K(w* + t u) is quadratic in t, the direction is regular: no curve tangent to u changes the
+///    term in t^2.
+/// 2. *Curve.* Otherwise v(t) minimises K(w* + t u + v) over v orthogonal to u with |v| <= cone |t|. The method is
+///    Newton's in a trust region: with the whole Hessian for 17 to 512 weights, by conjugate gradients for others.
+///    A fit of |v| ~ |t|^q decides which values of K count:
+///      q > 1.3   the curve w* + t u + v(t) is tangent to u (a bent valley or orbit): K along the curve counts;
+///      else      the minimisers belong to another direction: K along the straight line counts. (For example,
+///                K = (w1 w2)^2 has order 2 along (1, 1), though K vanishes 45 degrees off.)
+/// 3. *Gauge.* If the K that counts is at most 1,000 floors at all points, the direction is a gauge.
+/// 4. *Order.* Otherwise, a least-squares fit over the points where K is above 1,000,000 floors:
 ///      log K = a + 2 k log |t| + corrections in t, t^2 and the sign of t.
-///    Half of the interval of k: 2.2 standard errors and the distance to the fit without the largest third of log |t|,
-///    added as squares. k is decided if the interval is at most 1/2 long and holds one whole number.
+///    The interval is k +- h with
+///      h^2 = (2.2 standard errors)^2 + (distance to k of a fit without the largest third of log |t|)^2.
+///    The order is decided if h <= 1/4 and a whole number >= 1 lies within max(h, 0.02) of k.
 ///
-/// Valid input: point (p, fp64, CPU); direction of the same shape and type, finite and not zero; options in range.
-/// Throws InvalidArgument for any other, and for an excess that gives no 0-d fp64 tensor.
-/// Cost: ten to a hundred double backward passes a point.
+/// Valid input: `point` (p, fp64, CPU); `direction` of the same shape and dtype, finite and not zero; options in range.
+/// Throws InvalidArgument for any other input, and for an excess that gives no 0-d fp64 tensor or does not depend on
+/// the weights.
+/// Cost: ten to a hundred double backward passes for each value of t.
 DirectionOrder direction_order(const Excess& excess, const at::Tensor& point, const at::Tensor& direction,
                                const OrderOptions& options = {});
 

@@ -1,5 +1,5 @@
-// A Problem: a model at its present weights, its likelihood, data, and how to run it. Everything that looks at a model
-// takes one:
+// A Problem: a model at its present weights, a likelihood, data, and a way to run the model. The functions that study a
+// model take one:
 //
 //   const dds::Problem problem(*model, dds::categorical(), {images, labels});
 //   auto signatures = dds::read(problem);
@@ -24,14 +24,15 @@ class Module;
 
 namespace DDS_EXPORT dds {
 
-/// Runs a model: (model, inputs) -> output, the first dimension counting the samples.
+/// Runs a model: (model, inputs) -> output. The first dimension of the output counts the samples.
 using Forward = std::function<at::Tensor(torch::nn::Module&, const std::vector<at::Tensor>&)>;
 
-/// Throws InvalidArgument: the model has no `forward` from so many tensors to one.
+/// Always throws InvalidArgument: the model has no `forward` that takes `inputs` tensors and returns one.
 [[noreturn]] void throw_no_forward(std::size_t inputs);
 
-/// The model's own `forward`, called with its one to four inputs. For a model of another shape (several outputs,
-/// options), write the Forward by hand.
+/// Calls the model's own `forward`, which takes one to four tensors and returns one. For any other model (several
+/// outputs, options), write the Forward by hand.
+/// The Forward throws InvalidArgument if the model has no `forward` for the number of inputs.
 template <class Model>
 Forward forward_of() {
   return [](torch::nn::Module& module, const std::vector<at::Tensor>& x) -> at::Tensor {
@@ -60,11 +61,10 @@ Forward forward_of() {
   };
 }
 
-/// What a reading, an estimate or a per-sample gradient is of.
+/// What is studied: the argument of a reading, an estimate or per-sample gradients.
 ///
-/// It refers to the model, which must outlive it; tensors of the data are shared, not copied. Nothing is checked here:
-/// the functions that take a Problem throw InvalidArgument for a null likelihood, an empty forward, and data without
-/// samples.
+/// The model must outlive it. The tensors of the data are shared, not copied. Nothing is checked here: the functions
+/// that take a Problem throw InvalidArgument for a null likelihood, an empty forward, and data without samples.
 struct Problem {
   torch::nn::Module& model;
   LikelihoodPtr likelihood;

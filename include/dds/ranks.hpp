@@ -1,5 +1,4 @@
-// Several processes that read together: over the process group of c10d that the training has already, or over any other
-// transport.
+// Several processes that read together, over the training's own c10d process group or over any other transport.
 //
 //   auto group = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
 //   const dds::RanksPtr ranks = dds::ranks_of(group);
@@ -7,8 +6,8 @@
 //                        ranks->rank() == 0 ? dds::log::directory("runs/a") : nullptr);
 //
 // Every rank attaches to its own copy of the model and captures its own rows. On a due step each layer's triangular
-// factor goes up a binomial tree to rank 0, which reads the spectrum of all rows together and logs it:
-// src/docs/several_processes.md has the bytes and rounds.
+// factor goes up a binomial tree to rank 0. Rank 0 reads the spectrum of all rows together and logs it. For the bytes
+// and rounds see src/docs/several_processes.md.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,30 +21,33 @@
 
 namespace DDS_EXPORT dds {
 
-/// The processes that take part, numbered from 0, and a way of sending bytes from one to another. That is all that the
-/// library asks of a transport. What a transport throws reaches the caller as a RankError.
+/// The processes that take part, numbered from 0, and a way to send bytes from one to another. The library needs no
+/// more of a transport. An exception of the transport reaches the caller as a RankError.
 class Ranks {
  public:
   virtual ~Ranks() = default;
-  /// Number of this process, at least 0 and less than size().
+  /// Number of this process: 0 <= rank() < size().
   virtual int rank() const = 0;
+  /// Number of processes.
   virtual int size() const = 0;
-  /// Sends `bytes` (1-d, Byte, CPU, contiguous) to rank `to`, and returns when they may be written to again.
+  /// Sends `bytes` (1-d, Byte, CPU, contiguous) to rank `to`. Returns when the caller may overwrite `bytes`.
   virtual void send(const at::Tensor& bytes, int to) = 0;
-  /// Fills `bytes` (of the same kind) with the next message from rank `from`, which has that length, and returns when
-  /// it is there. Messages of one rank arrive in the order in which it sent them. Throws if none comes within the
-  /// transport's time-out.
+  /// Waits for the next message from rank `from`, and fills `bytes` (1-d, Byte, CPU, contiguous) with it. The message
+  /// has the length of `bytes`. Messages of one rank arrive in the order in which it sent them.
+  /// Throws if none comes within the transport's time-out.
   virtual void receive(const at::Tensor& bytes, int from) = 0;
 };
 using RanksPtr = std::shared_ptr<Ranks>;
 
-/// Ranks over `group`: a c10d::ProcessGroup or, since LibTorch 2, one of its backends (Gloo, NCCL, MPI, ...), anything
-/// with c10d's getRank, getSize, send and recv. Messages go through memory on `device`, which NCCL wants to be the
-/// rank's GPU. A rank that dies or hangs is noticed after the group's own time-out at the latest.
+/// Ranks over `group`: a c10d::ProcessGroup or, since LibTorch 2, a c10d::Backend (Gloo, NCCL, MPI, ...). Any class
+/// with c10d's getRank, getSize, send and recv will do. The function is a template, so the library does not depend on
+/// c10d.
 ///
-/// While readings are under way, nothing else may use the group to send between two ranks. A Worker reads beside the
-/// training: give it a group of its own.
-/// The function is a template, so that the library itself needs nothing of c10d.
+/// Messages go through memory on `device`. NCCL needs the rank's GPU there. A rank that dies or hangs is noticed after
+/// the group's time-out at the latest.
+///
+/// While a reading is under way, nothing else may send between two ranks over the group. With Worker::Wait readings run
+/// beside the training: give them a group of their own.
 template <class Group>
 RanksPtr ranks_of(c10::intrusive_ptr<Group> group, at::Device device = at::kCPU) {
   class OverGroup final : public Ranks {

@@ -1,4 +1,4 @@
-// A model from a TorchScript archive, which torch.jit.save in Python or torch::jit::Module::save in C++ wrote.
+// A model from a TorchScript archive, as written by torch.jit.save in Python or torch::jit::Module::save in C++.
 #pragma once
 
 #include <dds/export.hpp>
@@ -12,30 +12,30 @@ struct Module;
 
 namespace DDS_EXPORT dds {
 
-/// An archive as `read`, `estimate_llc` and a Monitor take a model: `module` has its parameters, buffers and training
-/// flags, and shares them with it; `forward` runs its code.
+/// A TorchScript model in the form that `read`, `estimate_llc` and a Monitor take. `module` shares the archive's
+/// parameters, buffers and training flags. `forward` runs the archive's code.
 ///
 ///   auto model = dds::load_script("model.pt");
 ///   auto signatures = dds::read({*model.module, dds::categorical(), probe, model.forward});
 ///
-/// Names are those of the archive. The classes Linear, Conv, Embedding, the norms, the recurrences, Bilinear and PReLU
-/// of torch.nn are layers of that kind. Parameters of other classes are raw parameters, under their full names.
+/// Names are those of the archive. Classes of torch.nn are layers of their kind: Linear, Conv, Embedding, norms,
+/// recurrent layers, Bilinear and PReLU. Parameters of other classes are raw parameters, under their full names.
 struct ScriptModel {
   std::shared_ptr<torch::nn::Module> module;
-  /// Takes as many inputs as the archive's forward. It is interpreted operator by operator: the optimisations of the
-  /// JIT would hide operators from the recorder, and their results from autograd. Throws c10::Error for what goes wrong
-  /// in it, InvalidArgument for a result that is not one tensor.
+  /// Takes as many inputs as the archive's forward. The code is interpreted operator by operator: optimisations of the
+  /// JIT would hide operators from the recorder, and their results from autograd.
+  /// Throws c10::Error for an error in the archive's code, and InvalidArgument if the result is not one tensor.
   Forward forward;
 };
 
-/// Reads an archive onto the CPU. An archive is a program, and LibTorch runs parts of it while it loads: take none from
-/// strangers (src/docs/untrusted_files.md).
-/// Throws IoError if there is no such file, or if it is no TorchScript archive.
+/// Loads an archive onto the CPU. An archive is a program, and LibTorch runs parts of it while it loads: do not load
+/// one from a source you do not trust (src/docs/untrusted_files.md). Throws IoError if there is no such file, or if it
+/// is no TorchScript archive; and InvalidArgument as script_model.
 ScriptModel load_script(const std::filesystem::path& archive);
 
-/// The same of an archive that was loaded already.
-/// Throws InvalidArgument if it has no parameters, as after torch.jit.freeze, which makes constants of them. Layers are
-/// recognised by their parameters.
+/// The same for a module that is already loaded.
+/// Throws InvalidArgument if it has no parameters, by which layers are recognised. torch.jit.freeze turns parameters
+/// into constants.
 ScriptModel script_model(const torch::jit::Module& script);
 
 }  // namespace dds
