@@ -1,17 +1,19 @@
-// How many directions die, and how fast, from one series of spectra. It needs no second run, and nothing about what
-// drives the decay.
+// How many directions die, and how fast, from one series of spectra. One run is enough, and the cause of the decay need
+// not be known. The model:
 //
 //   log lambda_j = c_j + rho_j log lambda_min+,   j = 1 .. k,   lambda_j = sigma_j^2 / n
 //
-// Towards a singular minimum the eigenvalues of r directions fall as powers of one scale tau; the others stay where
-// they are. k is the rank of the first reading, fixed over the series. lambda_min+ is the last of these k eigenvalues,
-// and rho_j the rate of eigenvalue j as a share of the fastest rate. The count is the number of rho_j > 0.
+// Towards a singular minimum the eigenvalues of r directions fall as powers of one scale tau. The others stay constant.
+//   k            the rank of the first reading, fixed over the series
+//   lambda_min+  the smallest of these k eigenvalues
+//   rho_j        the rate of eigenvalue j, as a share of the fastest rate
+// The count is the number of rho_j > 0.
 //
-// Beside it stands the ratio of two slopes, the volume's and the rate's:
+// A second result is the ratio of two slopes, that of the volume log det+ and that of the rate log lambda_min+:
 //
 //   slope(log det+) / slope(log lambda_min+) = sum_j rho_j
 //
-// It is r where all rates are equal, and less otherwise (src/docs/the_method.md, Volume identity; arXiv:2606.21158).
+// It is r if all rates are equal, and less otherwise (src/docs/the_method.md, Volume identity; arXiv:2606.21158).
 #pragma once
 
 #include <torch/arg.h>
@@ -29,32 +31,32 @@
 namespace DDS_EXPORT dds {
 
 struct DecayOptions {
-  /// Of every interval. Above 0, below 1.
+  /// Confidence of every interval. Above 0, below 1.
   TORCH_ARG(double, confidence) = 0.95;
-  /// Readings of steps outside [first_step, last_step] are left out. Everything moves in the first steps of a training,
-  /// which says nothing of what dies.
+  /// Readings of steps outside [first_step, last_step] are ignored. In the first steps of a training every eigenvalue
+  /// moves, whether it dies or not. first_step <= last_step.
   TORCH_ARG(std::int64_t, first_step) = 0;
   TORCH_ARG(std::int64_t, last_step) = std::numeric_limits<std::int64_t>::max();
-  /// Take eigenvalues as shares of the trace. For a matrix that dies as a whole, while some of its directions die
-  /// faster: the true Fisher of a classifier falls with 1 - p.
+  /// Divide the eigenvalues by the trace. For a matrix that decays as a whole, while some of its directions decay
+  /// faster: the true Fisher of a classifier falls with 1 - p, p the largest of its probabilities.
   TORCH_ARG(bool, relative) = false;
-  /// A rho_j below this is no rate. Above 0, below 1.
+  /// A direction whose rho_j is below this does not die. Above 0, below 1.
   TORCH_ARG(double, least_rate) = 0.1;
-  /// lambda_min+ must have fallen by so many decades before anything is counted. Above 0.
+  /// Decades that lambda_min+ must fall by before rates are fitted. Above 0.
   TORCH_ARG(double, least_decades) = 0.4;
-  /// An eigenvalue that moves by fewer decades stands still. Above 0.
+  /// An eigenvalue that moves by fewer decades than this stands still. Above 0.
   TORCH_ARG(double, still_decades) = 0.1;
 };
 
-/// Whether there is a count, and why not.
+/// Whether there is a count; if not, why.
 enum class DecayStatus {
   Counted,         ///< each eigenvalue either dies or stands still
   TooFewReadings,  ///< fewer than kMinDecayReadings with a spectrum
-  NoDecay,         ///< lambda_min+ stands still. Nothing dies on this side of this layer, as at the last layer's output
-  MatrixDecays,    ///< the largest eigenvalue falls too: the whole matrix dies and not a direction of it. An empirical
-                   ///< Fisher does where its residual vanishes
-  Undecided,       ///< some eigenvalue neither keeps a rate nor stands still, as where a decay froze on the way; or the
-                   ///< fall is still too short
+  NoDecay,         ///< no eigenvalue falls: nothing dies on this side of this layer, as at the last layer's output
+  MatrixDecays,    ///< the largest eigenvalue dies too: the matrix decays as a whole, as an empirical Fisher does where
+                   ///< its residual vanishes
+  Undecided,  ///< the fall is still too short; or some eigenvalue neither keeps a rate nor stands still, as where a
+              ///< decay froze on the way
 };
 /// "counted", "too_few_readings", "no_decay", "matrix_decays" or "undecided".
 std::string_view to_string(DecayStatus status);
@@ -62,63 +64,70 @@ std::string_view to_string(DecayStatus status);
 /// Directions that decay at one rate.
 struct RateGroup {
   std::int64_t directions = 0;
-  double rate = 0;           ///< mean of their rho_j; the fastest is 1
-  double low = 0, high = 0;  ///< from the lowest end to the highest of their intervals
+  double rate = 0;           ///< mean of their rho_j
+  double low = 0, high = 0;  ///< lowest and highest end of their intervals
 };
 
-/// What a series says of the directions that die in it.
+/// The result for one series.
 struct DecayCount {
   SeriesId series;
   DecayStatus status = DecayStatus::TooFewReadings;
-  std::int64_t first_step = 0, last_step = 0;  ///< of the readings that were used
-  std::int64_t readings = 0;
-  std::int64_t fixed_rank = 0;         ///< k
-  std::optional<std::int64_t> count;   ///< directions that die; with DecayStatus::Counted only
-  std::int64_t low = 0, high = 0;      ///< directions that surely die, and that may die: equal where counted
-  std::int64_t sunk = 0;               ///< of `low`, those that have reached the floor
-  std::int64_t dead_before = 0;        ///< dead directions of the first reading, which are not among the k
-  std::vector<RateGroup> groups;       ///< of those whose rate could be fitted, the fastest first
-  std::optional<double> decades;       ///< that lambda_min+ fell by while all k were well above the floor
-  std::optional<double> volume_ratio;  ///< slope(log det+) / slope(log lambda_min+) over the same readings
+  std::int64_t first_step = 0, last_step = 0;  ///< of the readings used
+  std::int64_t readings = 0;                   ///< readings used
+  std::int64_t fixed_rank = 0;                 ///< k
+  std::optional<std::int64_t> count;           ///< directions that die; DecayStatus::Counted only
+  std::int64_t low = 0, high = 0;              ///< directions that surely die, and that may die; equal if Counted
+  std::int64_t sunk = 0;                       ///< those of `low` that have sunk to the floor
+  std::int64_t dead_before = 0;                ///< directions dead at the first reading; not among the k
+  std::vector<RateGroup> groups;               ///< directions that die and have a fitted rate, fastest first
+  std::optional<double> decades;               ///< fall of lambda_min+ over the readings that lines are fitted to
+  std::optional<double> volume_ratio;          ///< slope(log det+) / slope(log lambda_min+), same readings
   std::optional<double> volume_ratio_low, volume_ratio_high;
 
-  /// In a sentence: "3 of 20 directions die (steps 100 to 40000): 3 at rate 1.00; log det+ falls 2.97 [2.94, 3.01]
-  /// times as fast as log lambda_min+".
+  /// The result as a sentence: "3 of 20 directions die (steps 100 to 40000): 3 at rate 1.00; log det+ falls 2.97
+  /// [2.94, 3.01] times as fast as log lambda_min+".
   std::string statement() const;
 };
 
+/// Fewest readings for a count.
 inline constexpr std::int64_t kMinDecayReadings = 6;
 
-/// Collects spectra as they come, and counts at any time. Of a long series it keeps kMaxDecayReadings readings, spread
-/// over all of it.
+/// Collects spectra as they come. Counts can be asked for at any time. Of a long series it keeps at most
+/// kMaxDecayReadings readings, spread over the whole series.
+///
+/// *Fit.* Lines (fit_line) are fitted to the readings before the first one in which one of the k singular values is at
+/// or below ten times the floor.
 ///
 /// *Dies.* A direction dies if its eigenvalue keeps a positive rate:
-///   - the interval of rho_j (fit_line) lies above least_rate,
-///   - so do the slopes over both halves of the fall of lambda_min+ and over its last quarter,
-///   - it falls by more than still_decades;
-/// or if it has sunk to the floor, from ten times the floor and by least_decades.
+///   - the interval of rho_j lies above least_rate,
+///   - the slopes over both halves of the fall of lambda_min+, and over its last quarter, are above least_rate,
+///   - the eigenvalue falls by more than still_decades.
+/// It also dies if it sinks to the floor:
+///   - it is above ten times the floor in the first reading, and at or below the floor in the last,
+///   - it falls by more than least_decades.
 ///
-/// *Stands still.* Its interval lies below least_rate, and it has moved by less than still_decades.
+/// *Stands still.* The interval of rho_j lies below least_rate, and the eigenvalue moves by less than still_decades.
 ///
-/// Any other eigenvalue leaves the count open, between `low` and `high`. Lines are fitted to the readings before the
-/// first in which one of the k singular values is below ten times the floor.
+/// *Open.* An eigenvalue that does neither leaves the count open, between `low` and `high`.
 ///
-/// *Order.* Eigenvalues are followed by their order. Where two that die cross, they swap rates; the count stays. Where
-/// one that dies comes from among the others, all that it passes seem to move. So a count that is open over all
-/// readings is tried again without the first ones, up to half of the fall of lambda_min+. It then holds only if what
-/// stands still can be what is left of the first spectrum without the directions that die, by Cauchy's interlacing to
-/// within still_decades. That keeps what froze on the way from passing for alive. DecayCount::first_step says where it
-/// begins.
+/// *Order.* An eigenvalue is identified by its place in the descending order.
+///   - If two that die cross, they swap rates. The count stays the same.
+///   - If one that dies starts above some that stand still, all that it passes seem to move. So a count that is open
+///     over all readings is tried again without the first ones, up to half of the fall of lambda_min+.
+///     DecayCount::first_step says where it begins.
+///   - Such a later count must pass a test: the eigenvalues that stand still must fit the first spectrum without the
+///     directions that die (Cauchy's interlacing, to within still_decades). Otherwise a direction that froze on the way
+///     could pass for one that stood still from the start.
 ///
-/// *Known limit.* A direction that froze before it fell below the smallest eigenvalue of the first spectrum passes for
-/// alive. `count` is then that of the directions that do die (strong_jitter in experiments/volume_identity).
+/// *Known limit.* A direction that froze before it fell below the smallest eigenvalue of the first spectrum passes that
+/// test. `count` then leaves it out (strong_jitter in experiments/volume_identity).
 class DecayCounter {
  public:
   /// Throws InvalidArgument for options out of range.
   explicit DecayCounter(DecayOptions options = {});
 
-  /// Adds a reading to its series. One without a spectrum (SignatureOptions::spectra) or without numbers is passed
-  /// over.
+  /// Adds a reading to its series. A reading without a spectrum (SignatureOptions::spectra) or without numbers is
+  /// ignored. If a step comes again, as in a resumed run, the later reading replaces the earlier one and all after it.
   void add(const Signature& signature);
 
   /// One count per series, in the order of SeriesId.
@@ -130,8 +139,8 @@ class DecayCounter {
   struct Reading {
     std::int64_t step = 0;
     std::vector<double> log10_lambda;  ///< the k largest eigenvalues, descending; -inf for a zero
-    std::size_t above = 0;             ///< how many of them are above the floor
-    std::size_t clear = 0;             ///< and far enough above it for a fit
+    std::size_t above = 0;             ///< how many of the k singular values are above the floor
+    std::size_t clear = 0;             ///< and how many above ten times the floor
   };
   struct Series {
     std::int64_t fixed_rank = 0;
@@ -150,6 +159,7 @@ class DecayCounter {
   std::map<SeriesId, Series> series_;
 };
 
+/// Most readings that are kept of a series.
 inline constexpr std::size_t kMaxDecayReadings = 512;
 
 }  // namespace dds

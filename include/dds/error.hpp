@@ -1,4 +1,4 @@
-// The errors of the library: one family. A message names the offending value, and what was expected:
+// The exceptions of the library. A message names the offending value and what was expected:
 // "read: batch_size is 0, expected at least 1".
 #pragma once
 
@@ -7,7 +7,7 @@
 
 namespace DDS_EXPORT dds {
 
-/// Base of everything that the library throws on purpose.
+/// Base class of the library's exceptions.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -19,14 +19,14 @@ class InvalidArgument : public Error {
   using Error::Error;
 };
 
-/// Rows of a layer could not be captured. It is never thrown from the user's `forward` or `backward`, but from the next
+/// Rows of a layer could not be captured. It is not thrown from the user's `forward` or `backward`, but from the next
 /// call of the library.
 class CaptureError : public Error {
  public:
   using Error::Error;
 };
 
-/// Another process that takes part in a reading failed, or could not be reached before the transport's time-out.
+/// Another process that takes part in a reading failed, or was not reached before the transport's time-out.
 class RankError : public Error {
  public:
   using Error::Error;

@@ -1,66 +1,62 @@
-// Hooks on torch::nn modules, shaped like Python's: told before a module runs, after it, and when a backward pass has
-// come through it.
+// Hooks on torch::nn modules, modelled on Python's. A hook is called before a module runs, after it, or when a backward
+// pass has come through it.
 //
 //   auto handle = dds::register_forward_hook(*model, "encoder.*", [](const torch::nn::Module& module,
 //       const std::string& name, const dds::Tensors& inputs, const dds::Tensors& outputs) { ... });
 //
-// A hook *observes* or *changes*; its type says which.
+// A hook *observes* or *changes*. Its type says which.
 //
 // An observing hook
 // - returns nothing and replaces nothing. The program needs no change.
 // - sees a LibTorch layer with parameters of its own (Linear, Conv2d, LSTM, ...) by the operator that takes them.
-// - does not see the plain forward of anything else, since `forward` is not virtual: of a container, a layer without
-//   parameters, MultiheadAttention, a module of the user's own. Those are seen where they are called as
-//   dds::hooked(module)(x) instead of module->forward(x). HookHandle::not_observable names them.
-// - may throw: the program does not see it, HookHandle::errors has it.
-// - runs unseen: no recorder and no hook is told of what it computes.
-// - is silent within a SuspendRecording. The library's own reads and chains run in one.
+// - does not see module->forward(x) of any other module, since `forward` is not virtual. Others are containers, layers
+//   without parameters, MultiheadAttention and the user's own modules. HookHandle::not_observable names them. A hook
+//   sees them if they are called as dds::hooked(module)(x).
+// - may throw. The program does not see the exception; HookHandle::errors keeps its message.
+// - is not observed itself: no recorder and no hook sees what it computes.
+// - is not called within a SuspendRecording. The library's own readings and chains run in one.
 //
 // A changing hook
-// - returns the tensors to go on with, or std::nullopt. It is registered on dds::hooked(module), and acts only where
-// the
-//   module is called through that.
-// - may throw: the exception leaves through the call, or through backward(), as in Python.
-// - is part of the model, and acts within a SuspendRecording too.
+// - returns the tensors to go on with, or std::nullopt to change nothing.
+// - is registered on dds::hooked(module). It acts only on calls that are made through dds::hooked.
+// - may throw. The exception leaves through the call, or through backward(), as in Python.
+// - is part of the model: it acts within a SuspendRecording too.
 //
 // Order and threads
-// - Hooks of one module are called in the order of their registration, each with what the one before it changed.
+// - Hooks of one module are called in the order of their registration. Each gets what the one before it changed.
 // - A forward hook is called on the thread that calls the module, a backward hook on autograd's thread.
-// - A hook is called for every call of its module, those without grad mode too. What it computes has the grad mode of
-//   the call: an observing hook may keep a tensor and add a penalty on it to the loss.
+// - A forward hook is called for every call of its module, with or without grad mode.
+// - A forward hook runs in the grad mode of the call. So an observing hook may keep a tensor, and add a penalty on
+//   it to the loss.
 //
 // Backward hooks
-// - are called once in each backward pass that reaches the module. A graph that is passed twice, a double backward and
-// a
-//   recomputation (checkpointing) call them again.
-// - are called as soon as the gradient at the module's inputs is whole. If nobody asks for that gradient, they are
-//   called by the end of the pass.
-// - are not called for a call without grad mode, or one that needs no gradient.
-// - get as `grad_inputs` the gradients that flow through this module, not the sums over all consumers of its inputs. An
-//   entry is undefined where there is none. A tensor that is given twice has its gradient at its first place. For a
-//   module that returns its very input (a Dropout in evaluation) it is the sum over all consumers.
+// - are called once in each backward pass that reaches the module. A second pass through one graph, a double backward
+//   and a recomputation (checkpointing) call them again.
+// - are called as soon as the gradient at the module's inputs is complete. If the pass does not compute that gradient,
+//   they are called by the end of the pass.
+// - are not called for a call without grad mode, or for one whose outputs need no gradient.
+// - get as `grad_inputs` the gradients through this module alone, not the sums over all consumers of its inputs.
+//   - An entry is undefined where there is no gradient.
+//   - If one tensor is passed twice, its gradient is at its first place.
+//   - If the module returns its very input (a Dropout in evaluation), the entry is the sum over all consumers.
 //
 // Registration and removal
-// - A hook that is registered while its module runs takes part from the next stage of that call on; a backward hook
-// from
-//   the next call on.
-// - A removed hook is not called any more, not even by graphs made before (in Python it is). remove() does not wait for
-// a
-//   call that is under way on another thread.
+// - A forward hook that is registered while its module runs takes part from the next stage of that call on.
+// - A backward hook that is registered while its module runs takes part from the next call on.
+// - A removed hook is never called again, not even by graphs made before its removal. (In Python it is.)
+// - remove() does not wait for a call of the hook that is under way on another thread.
 //
 // Cost
-// - While no hook is registered, nothing is installed, and dds::hooked costs a comparison.
-// - With observing hooks only, training is bit for bit what it is without. A changing backward hook puts a node into
-// the
-//   graph, as in Python: gradients of inputs that the module uses several times are then added in another order, and
-//   writing into its inputs in place is an error of LibTorch's.
+// - While no hook is registered, nothing is installed, and dds::hooked costs one comparison.
+// - With observing hooks only, training gives the same bits as without them.
+// - A changing backward hook adds a node to the graph, as in Python. Gradients of inputs that the module uses several
+//   times are then added in another order, and LibTorch refuses to write into its inputs in place.
 //
 // A layer that is seen by its operator
-// - has as inputs those of the operator: a convolution's after padding by reflection, a recurrent layer's without
-// state.
-// - has as outputs those of its forward, the state of LSTM, GRU and RNN included.
-// - is taken to be called wherever an operator takes its weight in a weight's place. Layers of one kind that share a
-//   weight cannot be told apart: the first that was hooked is told.
+// - has the inputs of the operator: a convolution's after padding by reflection, a recurrent layer's without state.
+// - has the outputs of its forward, the state of LSTM, GRU and RNN included.
+// - counts as called wherever an operator takes its weight as a weight. Layers of one kind that share a weight
+//   cannot be told apart: the hooks of the first that was hooked are called.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -82,11 +78,12 @@ class Module;
 
 namespace DDS_EXPORT dds {
 
-/// What a module takes or gives: all defined tensors among its arguments or in its result, in order. Those in
-/// optionals, pairs, tuples and vectors are included, those in a struct of the user's own are not.
+/// What a module takes or gives: all defined tensors among its arguments, or in its result, in order. Tensors in
+/// optionals, pairs, tuples and vectors are included. Tensors in a struct of the user's own are not.
 using Tensors = std::vector<at::Tensor>;
 
-/// A function that returns nothing: a std::function would take one that returns a replacement too, and drop it.
+/// A function that returns nothing. A std::function<void(...)> would also take one that returns a replacement, and drop
+/// the replacement; this type does not compile with it.
 template <class... Args>
 class Observer : public std::function<void(Args...)> {
  public:
@@ -109,9 +106,9 @@ using ForwardChange = std::function<std::optional<Tensors>(torch::nn::Module& mo
 using BackwardChange = std::function<std::optional<Tensors>(torch::nn::Module& module, const std::string& name,
                                                             const Tensors& grad_inputs, const Tensors& grad_outputs)>;
 
-/// Keeps a hook registered until it is destroyed, or remove() is called.
-/// Lifetime: the modules must outlive it.
-/// Threads: one at a time; the hook itself may run on others.
+/// Keeps a hook registered, until the handle is destroyed or remove() is called.
+/// Lifetime: the modules must outlive the handle.
+/// Threads: the handle is used by one thread at a time. The hook itself may run on others.
 class HookHandle {
  public:
   HookHandle() noexcept;
@@ -121,11 +118,11 @@ class HookHandle {
 
   void remove() noexcept;
 
-  /// Names of the modules, as the hook is told them.
+  /// Names of the hooked modules, as the hook gets them.
   const std::vector<std::string>& modules() const;
-  /// Of an observing hook, the modules whose plain forward it does not see: call them as dds::hooked(module)(x).
+  /// Of an observing hook: the modules whose module->forward(x) it does not see. Call them as dds::hooked(module)(x).
   const std::vector<std::string>& not_observable() const;
-  /// How often the hook was called.
+  /// Number of calls of the hook.
   std::int64_t calls() const;
   /// Messages of what an observing hook threw.
   std::vector<std::string> errors() const;
@@ -135,13 +132,14 @@ class HookHandle {
   std::shared_ptr<struct Hook> hook_;
 };
 
-/// An observing hook on one module, under its class's name.
+/// An observing hook on one module. The name that the hook gets is that of the module's class.
 [[nodiscard]] HookHandle register_forward_pre_hook(torch::nn::Module& module, ForwardPreHook hook);
 [[nodiscard]] HookHandle register_forward_hook(torch::nn::Module& module, ForwardHook hook);
 [[nodiscard]] HookHandle register_full_backward_hook(torch::nn::Module& module, BackwardHook hook);
 
 /// An observing hook on every module of `model` whose name in named_modules() matches the glob `modules` ('*' any text,
-/// '?' one character). Throws InvalidArgument, with the names there are, if none does.
+/// '?' one character).
+/// Throws InvalidArgument, with the names there are, if none matches.
 [[nodiscard]] HookHandle register_forward_pre_hook(torch::nn::Module& model, const std::string& modules,
                                                    ForwardPreHook hook);
 [[nodiscard]] HookHandle register_forward_hook(torch::nn::Module& model, const std::string& modules, ForwardHook hook);
@@ -177,14 +175,14 @@ Tensors tensors_of(const T& value) {
   return tensors;
 }
 
-/// Puts `tensors` in the place of those that `value` holds; there are as many.
+/// Replaces the defined tensors that `value` holds by `tensors`, of the same number.
 template <class T>
 void replace_tensors(T& value, const Tensors& tensors) {
   auto next = tensors.begin();
   visit_tensors(value, [&](at::Tensor& tensor) { tensor = *next++; });
 }
 
-/// One call of a module through dds::hooked, in whose scope its operator is not told of a second time.
+/// One call of a module through dds::hooked. While it lasts, the module's operator does not call the hooks again.
 class ModuleCall {
  public:
   static bool has_hooks(const torch::nn::Module& module);
@@ -195,9 +193,10 @@ class ModuleCall {
   ModuleCall(const ModuleCall&) = delete;
   ModuleCall& operator=(const ModuleCall&) = delete;
 
-  /// What to call the module with, if it is not what came.
+  /// The inputs to call the module with; std::nullopt: those that came.
   const std::optional<Tensors>& new_inputs() const;
-  /// Calls the forward hooks, sees to the backward hooks, and returns the outputs to go on with, if they are others.
+  /// Calls the forward hooks, and arranges the calls of the backward hooks.
+  /// Result: the outputs to go on with; std::nullopt: those that came.
   std::optional<Tensors> finish(Tensors outputs);
 
  private:
@@ -211,14 +210,16 @@ HookHandle change_gradients(torch::nn::Module& module, BackwardChange hook);
 
 }  // namespace detail
 
-/// A module whose calls its hooks see, and may change. `Callable` is a module, a holder or an AnyModule.
+/// Calls a module so that its hooks see the call and may change it. `Callable` is a module, a holder or an AnyModule.
+/// Lifetime: the module must outlive it.
 template <class Callable>
 class Hooked {
  public:
   explicit Hooked(Callable& callable) : callable_(callable) {}
 
-  /// The module's forward, with its own arguments and result. Throws what it throws, what a changing hook throws, and
-  /// InvalidArgument if a changing hook returns another number of tensors than there were.
+  /// The module's forward, with its own arguments and result.
+  /// Throws what the forward throws, what a changing hook throws, and InvalidArgument if a changing hook returns
+  /// another number of tensors than it was given.
   template <class... Args>
   auto operator()(Args&&... args) const {
     using Result = std::decay_t<decltype(forward(std::forward<Args>(args)...))>;
@@ -236,8 +237,8 @@ class Hooked {
     return result;
   }
 
-  /// Changing hooks, on this module wherever it is called through dds::hooked. Each returns as many tensors as it was
-  /// given (its inputs, its outputs, `grad_inputs`), or std::nullopt to leave them.
+  /// Changing hooks. They act on every call of this module through dds::hooked. Each returns replacements for all of
+  /// its inputs, its outputs or `grad_inputs`, or std::nullopt to leave them.
   [[nodiscard]] HookHandle register_forward_pre_hook(ForwardPreChange hook) const {
     return detail::change_inputs(module(), std::move(hook));
   }
@@ -269,8 +270,10 @@ class Hooked {
   Callable& callable_;
 };
 
-/// What hooks on `module` (a module, a holder, an AnyModule) need where they cannot see its plain forward, or are to
-/// change something: in the model's own forward, dds::hooked(block)(x) instead of block->forward(x) or block(x).
+/// In the model's own forward, write dds::hooked(block)(x) instead of block->forward(x) or block(x). Hooks need this
+/// - to change something,
+/// - to observe a module that is in HookHandle::not_observable.
+/// Valid input: a module, a holder or an AnyModule.
 template <class Callable>
 Hooked<Callable> hooked(Callable& module) {
   return Hooked<Callable>(module);

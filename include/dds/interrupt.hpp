@@ -1,4 +1,4 @@
-// Ctrl-C: a long run ends between two steps, with its log and report written.
+// Ctrl-C ends a long run between two steps, with its log and report written.
 //
 //   const dds::CatchInterrupts catching;
 //   while (step < last && !dds::interrupted()) {
@@ -6,20 +6,21 @@
 //     ...
 //   }
 //   monitor.flush();
-//   dds::write_report("runs/a");        // of what there is
+//   dds::write_report("runs/a");        // of the steps so far
 //   return dds::interrupted() ? dds::kInterruptedExit : 0;
 //
-// The same for a chain: LlcOptions().cancelled(dds::interrupted).
+// For estimate_llc: LlcOptions().cancelled(dds::interrupted).
 #pragma once
 
 #include <dds/export.hpp>
 
 namespace DDS_EXPORT dds {
 
-/// While one lives, the first SIGINT or SIGTERM is only noted, for `interrupted`. A second one ends the process.
-/// When the last one is destroyed, the handlers from before are put back.
+/// While an object of this class exists, the first SIGINT or SIGTERM is only noted, for `interrupted`. A second one of
+/// the same signal ends the process.
+/// When the last object is destroyed, the earlier handlers are put back.
 /// Signals that the program ignores (as under nohup) stay ignored.
-/// Not to be made or destroyed by two threads at once.
+/// Threads: objects are made and destroyed by one thread at a time.
 class CatchInterrupts {
  public:
   CatchInterrupts();
@@ -28,11 +29,11 @@ class CatchInterrupts {
   CatchInterrupts& operator=(const CatchInterrupts&) = delete;
 };
 
-/// True once a signal was noted. May be called from any thread. False again when a CatchInterrupts is made while no
-/// other lives.
+/// True once a signal was noted. False again when a CatchInterrupts is made while no other exists.
+/// Threads: any.
 bool interrupted();
 
-/// The exit status of a program that Ctrl-C ended, as shells know it: 128 + SIGINT.
+/// The exit status by which shells know that Ctrl-C ended a program: 128 + SIGINT.
 inline constexpr int kInterruptedExit = 130;
 
 }  // namespace dds

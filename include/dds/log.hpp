@@ -1,9 +1,9 @@
-// Where readings go. A sink takes them one by one:
+// Sinks: where readings go, one by one.
 //
-//   directory    writes a run to disk; <dds/run.hpp> reads it back, <dds/schema.hpp> has its columns
-//   tensorboard  writes what TensorBoard reads
-//   Memory       keeps them
-//   callback     hands them to functions
+//   directory    writes a run to disk; <dds/run.hpp> reads it back; <dds/schema.hpp> lists its columns
+//   tensorboard  writes an event file for TensorBoard
+//   Memory       keeps them in memory
+//   callback     calls functions with them
 //   tee          passes them on to several sinks
 #pragma once
 
@@ -20,7 +20,7 @@
 
 namespace DDS_EXPORT dds {
 
-/// A scalar of the user's own beside the readings: "train_loss", "test_accuracy".
+/// A scalar of the user's own, such as "train_loss" or "test_accuracy".
 struct Metric {
   std::int64_t step = 0;
   std::string name;
@@ -29,55 +29,64 @@ struct Metric {
 
 namespace log {
 
-/// Takes readings. Calls come from one thread at a time.
+/// Takes readings.
+/// Threads: calls come from one thread at a time.
 class Sink {
  public:
   virtual ~Sink() = default;
   virtual void write(const Signature& signature) = 0;
   virtual void write(const LlcEstimate& estimate) = 0;
   virtual void write(const Metric& metric) = 0;
-  /// Something worth knowing about the run as a whole, kept by key: options, versions, seeds. `json` is any JSON value.
+  /// A fact about the run as a whole, kept by key: options, versions, seeds.
+  /// Valid input: `json` is any JSON value.
   virtual void describe(const std::string& key, const std::string& json) = 0;
 };
 using SinkPtr = std::shared_ptr<Sink>;
 
 struct DirectoryOptions {
-  /// Append to a run that is there. False: a directory that holds anything is refused.
-  /// A row that a crash cut short is removed first. A row that is there already is not written again: a training that
-  /// goes on from its last checkpoint comes by steps that were logged before the crash. Rows are compared without their
-  /// times, and without `born` and `revived`.
+  /// True: append to the run in the directory, if there is one. False: refuse a directory that holds anything.
+  /// - A row that a crash cut short is removed first.
+  /// - A row that is there already is not written again. A training that goes on from its last checkpoint repeats steps
+  ///   that were logged before the crash.
+  /// - Rows are compared without times (`seconds`, the value of a metric named *_seconds), `born` and `revived`.
   bool resume = false;
-  /// Also write every singular value of a signature that carries its spectrum: into spectra.jsonl, and as histograms.
+  /// Also write every singular value of a signature that has its spectrum: to spectra.jsonl, and to TensorBoard as
+  /// histograms.
   bool spectra = true;
-  /// Also write a TensorBoard event file beside the others, as `tensorboard` below does. Of a run that is resumed, rows
-  /// that have no event yet get theirs.
+  /// Also write a TensorBoard event file beside the others, as `tensorboard` below does. In a resumed run, earlier rows
+  /// without an event get theirs.
   bool tensorboard = false;
 };
 
-/// Writes signatures.csv, spectra.jsonl, llc.csv, metrics.csv, run.json and where asked an event file into `path`.
+/// Writes signatures.csv, spectra.jsonl, llc.csv, metrics.csv and run.json into `path`; on request, an event file.
 ///
-/// - Each row is one write as it comes. It survives a kill of the process. (A power cut can take what the system had
-///   not brought to the disk yet.)
-/// - The directory is locked against a second writer until this process ends, in whatever way. Children that it forks
-///   do not have the lock. A file system without locks gets a warning.
-/// - A row that cannot be written, since the disk is full, waits: at most 16 MiB of them a file. `write` then throws
-///   IoError. The next write that succeeds brings the waiting rows along; the end of the sink tries to. Rows beyond
-///   16 MiB are counted as `lost_rows` in run.json.
-/// - If the directory, or a file of it, is deleted under its run, it is put back with all rows so far, unless another
-///   run has taken its place.
+/// - Each row is written at once, by one write. It survives a kill of the process. (A power cut can lose what
+///   the system had not yet brought to the disk.)
+/// - The directory is locked against a second writer until the sink or the process ends. Child processes do not
+///   hold the lock. On a file system without locks there is a warning instead.
+/// - If a row cannot be written, as on a full disk, `write` throws IoError and the row waits in memory. The next write
+///   that succeeds, or else the end of the sink, writes the waiting rows. At most 16 MiB of rows wait per file. Rows
+///   beyond that are lost, and counted as `lost_rows` in run.json.
+/// - If the directory or a file in it is deleted during the run, it is put back with all rows so far, unless
+///   another run has taken its place.
 ///
-/// Throws IoError if the directory cannot be made or written, holds other files, or is being written by another run.
+/// Throws IoError if the directory cannot be made or written, holds other files, holds a run of another schema version,
+/// or is being written by another run.
 SinkPtr directory(const std::filesystem::path& path, DirectoryOptions options = {});
 
 struct TensorBoardOptions {
-  /// Seconds since 1970 that a row is marked with; empty: the time at which it comes.
+  /// Called for the time of each row, in seconds since 1970. Empty: the system's clock.
   std::function<double()> wall_time = nullptr;
 };
 
-/// Writes an event file for TensorBoard into `path`, which may hold others: `tensorboard --logdir` shows all of a
-/// folder as one run, folders as several. Each row is one write as it comes, and waits where it cannot be written, as
-/// above. A resumed run makes a file of its own, whose name sorts behind the others. The time of a row is never before
-/// that of the last, whatever the clock does. Tags:
+/// Writes an event file for TensorBoard into `path`.
+/// - `path` may hold other event files. `tensorboard --logdir` shows all files of one folder as one run, and several
+///   folders as several runs.
+/// - Each row is written at once, and waits if it cannot be written, as for `directory`.
+/// - A resumed run makes a new file, whose name sorts after the others.
+/// - The time of a row is never before that of the previous one, even if the clock goes back.
+///
+/// Tags:
 ///
 ///   LAYER/SIDE.SOURCE[.FISHER_KIND]/NAME, such as fc1/fisher.read.exact/log10_lambda_min_plus
 ///     NAME: log10_sigma_max, log10_sigma_min, log10_floor, log10_condition, log10_lambda_min_plus, log10_trace,
@@ -88,8 +97,9 @@ struct TensorBoardOptions {
 ///   the name of a Metric
 ///   run/KEY: text that was given to `describe`
 ///
-/// TensorBoard's scalars are fp32, hence the logarithms of what leaves their range. A number that does not exist or is
-/// not finite has no event. Throws IoError if the file cannot be made or written.
+/// TensorBoard's scalars are fp32, so numbers that can leave its range are written as logarithms.
+/// A number that does not exist or is not finite has no event.
+/// Throws IoError if the file cannot be made or written.
 SinkPtr tensorboard(const std::filesystem::path& path, TensorBoardOptions options = {});
 
 /// Keeps everything in memory.
@@ -106,18 +116,21 @@ class Memory : public Sink {
   std::map<std::string, std::string> description;
 };
 
-/// A function for each kind of row. An empty one drops its rows.
+/// A function for each kind of row. If it is empty, such rows are dropped.
 struct Callbacks {
   std::function<void(const Signature&)> signature = nullptr;
   std::function<void(const LlcEstimate&)> estimate = nullptr;
   std::function<void(const Metric&)> metric = nullptr;
 };
-/// Calls a function with every row of its kind. Throws InvalidArgument if all are empty.
+/// Calls a function with every row of its kind. `describe` is ignored.
+/// Throws InvalidArgument if all functions are empty.
 SinkPtr callback(Callbacks functions);
-/// The same for signatures alone.
+/// The same, for signatures alone.
 SinkPtr callback(std::function<void(const Signature&)> signature);
 
-/// Writes to each of `sinks` in turn.
+/// Writes to each of `sinks` in turn. If some throw, the others still get the row; then the first exception
+/// is rethrown.
+/// Throws InvalidArgument if a sink is null.
 SinkPtr tee(std::vector<SinkPtr> sinks);
 
 }  // namespace log

@@ -1,4 +1,4 @@
-// Messages of the library, beside its results. It never prints: until a logger is set, it says nothing.
+// Messages of the library. It never prints them itself: they go to the logger, if one is set.
 //
 //   dds::set_logger([](dds::Level level, std::string_view message) {
 //     spdlog::log(static_cast<spdlog::level::level_enum>(level), message);
@@ -11,7 +11,7 @@
 
 namespace DDS_EXPORT dds {
 
-/// With the numbers of spdlog's levels.
+/// Importance of a message. The numbers are those of spdlog's levels.
 enum class Level {
   Debug = 1,    ///< every reading, and how long it took
   Info = 2,     ///< what was written, and where
@@ -24,9 +24,12 @@ std::string_view to_string(Level level);
 
 using Logger = std::function<void(Level, std::string_view message)>;
 
-/// From now on `logger` gets every message of level `least` or above. A message is one line, without a line end. An
-/// empty logger, the default, makes the library silent. Messages come from any thread, one at a time. The logger must
-/// not call set_logger; what it throws is dropped. Returns the logger from before.
+/// Sets the logger for the whole process. It gets every message of level `least` or above.
+/// - A message is one line, without a line end.
+/// - An empty logger, the default, makes the library silent.
+/// - The logger must not call set_logger. What it throws is dropped.
+/// Threads: the logger is called from any thread, one at a time.
+/// Result: the previous logger.
 Logger set_logger(Logger logger, Level least = Level::Info);
 
 }  // namespace dds
