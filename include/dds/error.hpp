@@ -26,7 +26,8 @@ class CaptureError : public Error {
   using Error::Error;
 };
 
-/// Another process that takes part in a reading failed, or was not reached before the transport's time-out.
+/// Another process that takes part in a reading or an LLC estimate failed, or was not reached before the transport's
+/// time-out.
 class RankError : public Error {
  public:
   using Error::Error;
