@@ -1,32 +1,33 @@
-// The files of a run directory, column by column. The writers, the reader, the report and the page of columns in the
-// documentation all work from this table.
+// The files of a run directory, column by column. The writers, the reader, the report and src/docs/columns.md all
+// follow these tables.
 //
 //   signatures.csv    one row per step, source, layer and side: `signature_columns`
-//   spectra.jsonl     the singular values of the rows that carry them: one JSON object a line, with the columns that
-//                     name a row (step, layer, side, source, fisher_kind) and `spectrum`, descending
+//   spectra.jsonl     singular values, for the rows that have them: one JSON object a line, with the columns that
+//                     identify a row (step, layer, side, source, fisher_kind) and `spectrum`, descending
 //   llc.csv           one row per LLC estimate: `llc_columns`
 //   metrics.csv       one row per scalar of the user's own: `metric_columns`
-//   run.json          one object: `schema_version`, `dds` and `libtorch` (versions), what was given to Sink::describe
-//                     by its key, and `lost_rows` if a full disk has cost any
-//   report.html       made of the others by write_report
-//   events.out.tfevents.*  for TensorBoard, where DirectoryOptions::tensorboard asked for it: tags in <dds/log.hpp>
+//   run.json          one object: `schema_version`, `dds` and `libtorch` (versions), each key given to Sink::describe,
+//                     and `lost_rows` if rows were lost to a full disk
+//   report.html       written by write_report, from the other files
+//   events.out.tfevents.*  for TensorBoard, with DirectoryOptions::tensorboard: tags in <dds/log.hpp>
 //
-// CSV is that of RFC 4180, with a header and lines that end in "\n". Text is UTF-8. A number is printed with the fewest
-// digits that read back as the same number. (A reader that guesses types, as pandas does, takes a column whose numbers
-// all happen to be whole for one of whole numbers.) A number that is missing, not finite or does not apply is an empty
-// field in CSV and null in JSON: never 0, "nan" or "inf".
+// CSV follows RFC 4180, with a header and lines that end in "\n". Text is UTF-8. A number has the fewest digits that
+// read back as the same number. (A reader that guesses types, like pandas, reads a column as integers if all its
+// numbers happen to be whole.) A number that is missing, not finite or not applicable is an empty field in CSV and null
+// in JSON: never 0, "nan" or "inf".
 //
-// The lines of spectra.jsonl stand in the order of their rows, and each is written before its row. A row of
-// signatures.csv therefore has its spectrum; a line without a row, which a crash can leave at the end, does not count.
+// The lines of spectra.jsonl are in the order of their rows in signatures.csv. Each is written before its row, so no
+// row lacks its spectrum. After a crash a line at the end may have no row: ignore it.
 //
 // What a reader may rely on:
 //   - Within one schema_version the columns of each file, their order, names, types, units and meanings stay as they
 //     are, as does everything said above.
-//   - Keys of run.json, and values of the text columns `kind`, `fisher_kind`, `sampler`, `verdict` and `status`, may
-//     come new. Pass over what you do not know.
+//   - New keys of run.json may appear, and new values of the text columns `kind`, `fisher_kind`, `sampler`, `verdict`
+//   and
+//     `status`. Ignore those that you do not know.
 //   - Across versions, read columns by their name.
-//   - This library reads the runs of every version up to its own; a column that came later is missing in them. It
-//     refuses those of later ones.
+//   - This library reads the runs of every version up to its own, without the columns that their version lacks. It
+//     refuses runs of later versions.
 #pragma once
 
 #include <array>
@@ -45,18 +46,18 @@
 
 namespace dds::schema {
 
-/// Grows by one whenever a column is added, removed, renamed or changes its type, unit or meaning. A run is resumed by
-/// its own version only.
+/// Raised by one whenever a column is added, removed, renamed or changes its type, unit or meaning. A run can be
+/// resumed only by a library with the same version.
 inline constexpr std::int64_t kVersion = 3;
 
-/// Columns of earlier versions that there are no more.
+/// Columns that only earlier versions have.
 inline constexpr auto retired_columns = std::to_array<std::string_view>({"distance_r_hat", "distance_drift"});
 
-/// The way to one member of a row, which may lie in a struct within the row.
+/// Access to one member of a row. The member may be in a struct within the row.
 template <class Row, class T>
 struct Access {
-  const T& (*of)(const Row&);
-  T& (*in)(Row&);  ///< for writing
+  const T& (*of)(const Row&);  ///< for reading
+  T& (*in)(Row&);              ///< for writing
 };
 
 namespace detail {
@@ -82,11 +83,11 @@ inline constexpr auto member = [] {
                         [](Row& row) -> T& { return detail::follow(row, First, Rest...); }};
 }();
 
-/// What a column holds. How each type is written:
+/// The member that a column holds. How each type is written:
 ///   bool          true or false
-///   enumerations  the text of to_string
+///   enumerations  as to_string gives it
 ///   StatusSet     "ok", or names joined by '+'
-///   vector        the failures of an LLC joined by "; ", or "converged"
+///   vector        "converged", or the failures of an LLC estimate joined by "; "
 template <class Row>
 using Field = std::variant<Access<Row, std::int64_t>, Access<Row, std::uint64_t>, Access<Row, double>,
                            Access<Row, bool>, Access<Row, std::string>, Access<Row, std::optional<double>>,
@@ -104,8 +105,8 @@ struct Column {
   Field<Row> field;
 };
 
-/// The columns of signatures.csv. Singular values sigma are those of the raw rows, in the rows' own unit; the
-/// eigenvalues lambda = sigma^2 / n are kept as logarithms, since they leave the range of double.
+/// The columns of signatures.csv. Singular values sigma are those of the raw rows, in the rows' own unit. The
+/// eigenvalues lambda = sigma^2 / n are kept as logarithms, since they can leave the range of double.
 inline constexpr auto signature_columns = std::to_array<Column<Signature>>({
     {"step", "step", "training step that the reading belongs to", member<&Signature::step>},
     {"layer", "", "name as named_modules() gives it; a raw parameter's full name; name#2 for a further site",

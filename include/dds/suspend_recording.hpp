@@ -5,8 +5,8 @@
 
 namespace DDS_EXPORT dds {
 
-/// Within its scope no recorder and no observing hook sees what this thread runs. Other threads are seen as before.
-/// Scopes nest.
+/// Within the scope of such an object, no recorder and no observing hook sees what this thread runs. Other threads are
+/// not affected. Scopes nest.
 ///
 ///   const dds::SuspendRecording unseen;
 ///   model->forward(validation_batch);

@@ -1,5 +1,4 @@
-// The streamed triangular factor: all that a spectrum needs of any number of rows, in the memory of a few d x d
-// matrices.
+// The triangular factor of a stream of rows. It keeps all that a spectrum needs, in the memory of a few d x d matrices.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,33 +11,36 @@
 
 namespace DDS_EXPORT dds {
 
-/// Keeps the triangular factor R of all the rows M (n x d) that it has seen: M^T M = R^T R. So R has the singular
-/// values and the right singular vectors of M. Forming M^T M instead would lose every singular value below 1e-8 of the
-/// largest in fp64; R keeps them down to rounding.
+/// Keeps the triangular factor R of the matrix M (n x d) of all rows so far: M^T M = R^T R. R has the singular values
+/// and the right singular vectors of M, down to rounding. M^T M itself would lose every singular value below 1e-8 of
+/// the largest in fp64.
 ///
-/// Rows are buffered into blocks of max(2048, 4 d) rows (4096 where d <= 16, so that many small batches share a QR). A
-/// full block is reduced by a Householder QR, together with factors of earlier blocks. Which ones follows a binary
-/// counter of the blocks: factors are carried as its digits are. So a row takes part in O(log n) factorisations.
-/// Memory: two blocks and d^2 log n. Cost: close to one QR of M.
+/// Rows are buffered into blocks of max(4 d, clamp(65536 / d, 2048, 4096)) rows. A full block is reduced by a
+/// Householder QR, together with factors of earlier blocks. Factors are merged like the carries of a binary counter of
+/// the blocks, so a row takes part in O(log n) factorisations. Memory: two blocks and d^2 log n. Cost: close to one QR
+/// of M.
 ///
-/// Works in fp64 on the device of the rows, and never waits for it. Each factor carries a power of two of its own, so
-/// that scales from 1e-290 to 1e+290 neither overflow nor vanish.
+/// It works in fp64 on the device of the rows, and never waits for the device. Each factor has its own power of two, so
+/// scales from 1e-290 to 1e+290 neither overflow nor vanish.
 ///
-/// Error: the singular values of R differ from those of M by at most 10 sqrt(d) u sigma_max, u = 2^-53, whatever the
-/// order and the sizes of the batches. Rows of a shorter type are converted exactly, so this holds for their values as
-/// they are. For the rounding that they carry already see noise_floor.
+/// Error: the singular values of R differ from those of M by at most 10 sqrt(d) u sigma_max, u = 2^-53, for any order
+/// and sizes of the batches. Rows of a shorter dtype are converted exactly. For the rounding that the rows already
+/// have, see noise_floor (<dds/spectrum.hpp>).
 ///
-/// A copy is independent of the original. Not for two threads at once.
+/// A copy is independent of the original. An object is not safe for two threads at once.
 class TriangularAccumulator {
  public:
-  /// For rows of `width` entries. Throws InvalidArgument unless width > 0.
+  /// For rows of `width` = d entries.
+  /// Throws InvalidArgument unless width > 0.
   explicit TriangularAccumulator(std::int64_t width);
 
-  /// Adds rows (m x width, any floating dtype, one device for all updates); they are copied or reduced before the call
-  /// returns. Throws InvalidArgument for another shape or dtype, or another device than before.
+  /// Adds rows. They are copied or reduced before the call returns.
+  /// Valid input: m x width, any floating dtype, the same device in all updates.
+  /// Throws InvalidArgument for any other.
   void update(const at::Tensor& rows);
 
-  /// Adds all the rows that `other` has seen. Throws InvalidArgument for another width or device.
+  /// Adds all rows of `other`.
+  /// Throws InvalidArgument if it has another width or device.
   void merge(const TriangularAccumulator& other);
 
   /// A copy with its rows on `device`.
@@ -46,27 +48,29 @@ class TriangularAccumulator {
 
   std::int64_t width() const { return width_; }
   std::int64_t rows() const { return rows_; }
-  /// Of the rows; empty before the first.
+  /// Device of the rows. Empty before the first.
   std::optional<at::Device> device() const { return device_; }
 
-  /// All that it holds, for `torch::save(accumulator.state(), path)`: from_state gives an accumulator that goes on bit
-  /// for bit as this one would. The tensors are on the rows' device, and shared: not to be written to.
+  /// The whole state, for `torch::save(accumulator.state(), path)`. The tensors are on the device of the rows, and are
+  /// shared: do not write to them.
   std::vector<at::Tensor> state() const;
+  /// An accumulator that goes on bit for bit as the one that gave `state`.
   /// Throws InvalidArgument for tensors that state() did not make.
   static TriangularAccumulator from_state(const std::vector<at::Tensor>& state);
 
-  /// M = scale * factor up to a rotation of the rows, `scale` a power of two.
+  /// M = Q (2^exponent factor) for some Q with orthonormal columns.
   struct Factor {
     at::Tensor factor;    ///< min(n, d) x d, fp64; all zero if the rows are not finite
-    at::Tensor exponent;  ///< 0-d, fp64: scale = 2^exponent
-    at::Tensor finite;    ///< 0-d, bool: no NaN or Inf among the rows
+    at::Tensor exponent;  ///< 0-d, fp64
+    at::Tensor finite;    ///< 0-d, bool: false if the rows have a NaN or Inf
   };
-  /// The factor of all rows so far, on their device. Throws InvalidArgument if there are none.
+  /// The factor of all rows so far, on their device.
+  /// Throws InvalidArgument if there are no rows.
   Factor factor() const;
 
-  /// An accumulator of `rows` rows whose factor is 2^exponent * factor, as factor() gave it. The tensors are shared:
-  /// not to be written to. Throws InvalidArgument unless `factor` is a matrix (min(rows, d) x d, fp64) and `exponent`
-  /// 0-d and fp64.
+  /// An accumulator of `rows` rows with the factor 2^exponent factor, as returned by factor(). The tensors are shared:
+  /// do not write to them. Valid input: `factor` min(rows, d) x d, fp64; `exponent` 0-d, fp64. Throws InvalidArgument
+  /// for any other.
   static TriangularAccumulator from_factor(std::int64_t rows, const at::Tensor& factor, const at::Tensor& exponent);
 
  private:
@@ -77,10 +81,10 @@ class TriangularAccumulator {
     at::Tensor factor;    ///< at most width rows, fp64
     at::Tensor exponent;  ///< 0-d, fp64; NaN if the rows are not finite
   };
-  /// The factor of all these rows (m x d, fp64; undefined: none) and nodes together.
+  /// The factor of these rows (m x d, fp64; undefined: no rows) and these nodes together.
   static Node reduce(const at::Tensor& rows, const std::vector<Node>& nodes);
   Node node() const;                 ///< of all rows so far
-  void add(const at::Tensor& rows);  ///< a block
+  void add(const at::Tensor& rows);  ///< as a block
   void add(Node node, std::size_t level);
   void keep(const at::Tensor& rows);  ///< in the buffer
   at::Tensor buffered() const;

@@ -1,4 +1,4 @@
-// A sliding window over triangular factors: the rows of the last few readings as one matrix.
+// A sliding window over triangular factors. It joins the rows of the last few readings into one matrix.
 #pragma once
 
 #include <cstdint>
@@ -12,11 +12,12 @@ namespace DDS_EXPORT dds {
 /// Keeps the factors of the last `capacity` accumulators that were pushed, and gives the factor of all their rows.
 /// A mini-batch of n < d rows has rank n at most. A window of such batches can have the rank of the layer.
 ///
-/// Rows that leave the window leave no trace. Nothing is subtracted, which would lose the small singular values: the
-/// factors that stay are merged again, in two stacks of partial merges.
-/// Cost: two QRs of a 2 d x d matrix for each push on average, whatever the capacity. Memory: 2 capacity d^2 doubles.
-/// Exponential forgetting would need d^2 only, and is not offered: the eigenvalue of a direction that died would sink
-/// by the forgetting rate for hundreds of readings, as if the direction were dying still.
+/// Rows that leave the window leave no trace. Nothing is subtracted, since that would lose the small singular values.
+/// The factors that stay are merged again, by two stacks of partial merges.
+/// Cost: on average two QRs of a 2 d x d matrix per push, for any capacity. Memory: 2 capacity d^2 doubles.
+///
+/// Why no exponential forgetting, which needs only d^2: once a direction has died, its eigenvalue would sink at the
+/// forgetting rate for hundreds of readings, as if the direction were still dying.
 ///
 /// Error, dtype and device: as TriangularAccumulator.
 class TriangularWindow {
@@ -24,12 +25,12 @@ class TriangularWindow {
   /// Throws InvalidArgument unless capacity >= 1.
   explicit TriangularWindow(std::int64_t capacity);
 
-  /// Adds the rows of `accumulator`, and drops those of the oldest one beyond the capacity. An accumulator of another
-  /// width or device than before starts the window anew.
+  /// Adds the rows of `accumulator`. Beyond the capacity, the rows of the oldest accumulator are dropped. Another width
+  /// or device than before begins the window anew.
   /// Throws InvalidArgument for an accumulator without rows.
   void push(const TriangularAccumulator& accumulator);
 
-  /// Accumulators in the window.
+  /// Number of accumulators in the window.
   std::int64_t size() const { return static_cast<std::int64_t>(older_.size() + newer_.size()); }
 
   /// All rows in the window.
@@ -47,9 +48,9 @@ class TriangularWindow {
   std::int64_t capacity_;
   std::int64_t width_ = 0;
   std::optional<at::Device> device_;
-  std::vector<Part> older_;  ///< the last: the oldest and all of `older_` after it, merged
-  std::vector<Part> newer_;  ///< in the order of their coming
-  std::optional<Part> sum_;  ///< all of `newer_`
+  std::vector<Part> older_;  ///< the back merges the oldest part with all later parts of this stack
+  std::vector<Part> newer_;  ///< in the order of arrival, not merged
+  std::optional<Part> sum_;  ///< all of `newer_`, merged
 };
 
 }  // namespace dds
