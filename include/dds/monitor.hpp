@@ -44,8 +44,8 @@ struct MonitorOptions {
   TORCH_ARG(std::optional<std::int64_t>, every) = 100;
   /// If set, this decides which steps are due, and `every` does not count.
   TORCH_ARG(std::function<bool(std::int64_t step)>, due) = nullptr;
-  /// How the loss that the loop differentiates is reduced over the samples. Where it does not fit, there is no Fisher
-  /// side:
+  /// How the loss that the loop differentiates is reduced over the samples. If it does not fit, there
+  /// is no Fisher side:
   ///   Status::ReductionMismatch   the loss operator that ran reduces in another way;
   ///   Status::ReductionUnknown    Reduction::Mean is given, but no loss operator that the library knows ran in the
   ///                               step. Use Reduction(divisor).
@@ -75,7 +75,7 @@ struct MonitorOptions {
   /// Capture what all threads run during the step, not only the thread that opened it.
   TORCH_ARG(bool, all_threads) = false;
   /// If set, it gets the errors of capturing, reading and logging, on the thread where they happen. Otherwise the
-  /// monitor's next call throws them. Of errors of writing the log that have the same text, it gets only the first.
+  /// monitor's next call throws them. Errors of writing the log count once per text: on_error gets only the first.
   TORCH_ARG(std::function<void(const std::exception&)>, on_error) = nullptr;
 };
 

@@ -77,7 +77,7 @@ struct DirectionOrder {
   std::optional<double> order;           ///< k as fitted: not rounded to a whole number
   std::optional<double> low, high;       ///< interval of k
   std::optional<double> log_scale;       ///< log c
-  std::optional<double> straight_order;  ///< k along the straight line. For a bent gauge it looks like a dead direction
+  std::optional<double> straight_order;  ///< k along the straight line, where a bent gauge looks dead
   bool followed = false;                 ///< true: `order` is along the curve; false: along the straight line
   double floor = 0;                      ///< a K at or below this was taken for rounding
   std::vector<OrderPoint> points;        ///< t ascending

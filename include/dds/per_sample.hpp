@@ -19,11 +19,12 @@
 //
 // The model is not changed.
 //
-// Layers: Linear, Bilinear, Conv and ConvTranspose in all dimensions, Embedding,
-// EmbeddingBag, BatchNorm, InstanceNorm, LayerNorm, GroupNorm, PReLU, LSTM, GRU, RNN and their cells,
-// MultiheadAttention, and raw parameters in matmul, mm, bmm, mv, addmm, baddbmm, addmv or einsum. Parameters may be
-// tied, and layers may run several times: g_i of a parameter is the sum over all its uses. K_l of two uses therefore
-// has two cross terms besides K_l of each.
+// Layers: Linear, Bilinear, Conv and ConvTranspose in all dimensions, Embedding, EmbeddingBag, BatchNorm, InstanceNorm,
+// LayerNorm, GroupNorm, PReLU, LSTM, GRU, RNN and their cells, MultiheadAttention, and raw parameters in matmul, mm,
+// bmm, mv, addmm, baddbmm, addmv or einsum.
+//
+// Parameters may be tied, and layers may run several times: g_i of a parameter is the sum over all its uses. K_l of two
+// uses therefore has two cross terms besides K_l of each.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -40,8 +40,7 @@ class Ranks {
 using RanksPtr = std::shared_ptr<Ranks>;
 
 /// Ranks over `group`: a c10d::ProcessGroup or, since LibTorch 2, a c10d::Backend (Gloo, NCCL, MPI, ...). Any class
-/// with c10d's getRank, getSize, send and recv will do. The function is a template, so the library does not depend on
-/// c10d.
+/// with c10d's getRank, getSize, send and recv will do. As a template, the function keeps c10d out of the library.
 ///
 /// Messages go through memory on `device`. NCCL needs the rank's GPU there. A rank that dies or hangs is noticed after
 /// the group's time-out at the latest.

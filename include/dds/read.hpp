@@ -55,8 +55,8 @@ struct ReadOptions {
 ///
 /// With SignatureOptions::ranks every rank calls it at once, with its own part of the probe and the same options.
 /// Result: rank 0 returns the signatures of all rows together; the others return none.
-/// Throws on all ranks if one of them throws: ranks without an error of their own throw a RankError. A lost
-/// rank is such an error too, after the transport's time-out at the latest.
+/// Throws on all ranks if one of them throws: ranks without an error of their own throw a RankError. A lost rank
+/// is such an error too, after the transport's time-out at the latest.
 std::vector<Signature> read(const Problem& problem, const ReadOptions& options = {});
 
 }  // namespace dds

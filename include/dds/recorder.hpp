@@ -109,8 +109,8 @@ class CapturedLoss {
   std::int64_t targets = 0;  ///< number of targets, ignored ones included
   std::int64_t order = 0;    ///< position in the sequence of all calls and losses of the recording
 
-  /// The gradient of one term at `logits`: a difference. Where the network fits its data, it is small against its
-  /// terms.
+  /// The gradient of one term at `logits`: a difference. Where the network fits its data, its terms
+  /// nearly cancel.
   enum class Difference {
     Unknown,   ///< none of the following, or weighted by class
     Softmax,   ///< p - y, where p is the softmax of `logits` over dimension `classes`

@@ -22,9 +22,8 @@
 // What a reader may rely on:
 //   - Within one schema_version the columns of each file, their order, names, types, units and meanings stay as they
 //     are, as does everything said above.
-//   - New keys of run.json may appear, and new values of the text columns `kind`, `fisher_kind`, `sampler`, `verdict`
-//   and
-//     `status`. Ignore those that you do not know.
+//   - run.json may get new keys. The text columns `kind`, `fisher_kind`, `sampler`, `verdict` and `status` may get new
+//     values. Ignore those that you do not know.
 //   - Across versions, read columns by their name.
 //   - This library reads the runs of every version up to its own, without the columns that their version lacks. It
 //     refuses runs of later versions.

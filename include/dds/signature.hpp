@@ -80,8 +80,7 @@ enum class Status : std::uint32_t {
   Subsampled = 1u << 6,       ///< more rows than SignatureOptions::max_rows: a seeded random subset was read
   TooWide = 1u << 7,          ///< wider than SignatureOptions::max_width: no numbers
   Fp64Unavailable = 1u << 8,  ///< the forward builds tensors of its own dtype: read in the model's dtype
-  Coupled =
-      1u << 9,  ///< the forward mixes samples (batch norm in training): delta_i is row i of the summed loss's gradient
+  Coupled = 1u << 9,  ///< samples mix in the forward (batch norm in training): delta_i is row i of d (sum_j l_j) / d s
   ReductionUnknown = 1u << 10,   ///< Reduction::Mean, but no known loss operator gives the divisor: no Fisher side
   ReductionMismatch = 1u << 11,  ///< the loss operator that ran does not reduce as the option says: no Fisher side
   ShapeChanged = 1u << 12,       ///< calls of one layer gave rows of different width: no numbers
@@ -128,8 +127,7 @@ struct Signature {
   Side side = Side::Activation;
   Source source = Source::Read;
   std::optional<FisherKind> fisher_kind;  ///< Side::Fisher only
-  std::string
-      reduction;  ///< Side::Fisher: how delta was scaled back to the per-sample loss: "sum", "mean:N", "scale:S"
+  std::string reduction;  ///< Side::Fisher: how delta was rescaled to the per-sample loss: "sum", "mean:N", "scale:S"
   std::optional<RowMode> row_mode;       ///< empty: no rows
   std::optional<c10::ScalarType> dtype;  ///< of the captured rows
 

@@ -14,7 +14,7 @@ namespace DDS_EXPORT dds {
 ///
 /// Rows that leave the window leave no trace. Nothing is subtracted, since that would lose the small singular values.
 /// The factors that stay are merged again, by two stacks of partial merges.
-/// Cost: on average two QRs of a 2 d x d matrix per push, for any capacity. Memory: 2 capacity d^2 doubles.
+/// Cost: on average two QRs of a 2 d x d matrix per push, for any capacity. Memory: at most (capacity + 2) d^2 doubles.
 ///
 /// Why no exponential forgetting, which needs only d^2: once a direction has died, its eigenvalue would sink at the
 /// forgetting rate for hundreds of readings, as if the direction were still dying.
