@@ -15,10 +15,10 @@
 #include "src/monitor/errors.hpp"
 #include "src/monitor/monitor_of.hpp"
 #include "src/monitor/options.hpp"
-#include "src/monitor/reading_log.hpp"
 #include "src/monitor/reading_thread.hpp"
+#include "src/monitor/readings.hpp"
 #include "src/monitor/saved_state.hpp"
-#include "src/reading/step_reading.hpp"
+#include "src/reading/step_rows.hpp"
 
 namespace dds {
 
@@ -32,7 +32,7 @@ class Monitor::State {
         errors_(options_.on_error()),
         log_(options_, std::move(sink), errors_),
         recorder_(hooks::recorder_of(parameters, recorder_options(options_))),
-        step_reading_(options_.signatures(), options_.reduction()) {
+        step_rows_(options_.signatures(), options_.reduction()) {
     check(options_);
     log_.describe("monitor", description_of(options_, parameters->name(), recorder_.layers()));
     log_.describe("threads", std::to_string(at::get_num_threads()));
@@ -169,7 +169,7 @@ class Monitor::State {
     try {
       Captured captured = recorder_.take();
       attribution_ = std::move(captured.attribution);
-      job.rows = step_reading_.rows_of(captured, steps_);
+      job.rows = step_rows_.rows_of(captured, steps_);
     } catch (...) {
       job.rows.fail();
     }
@@ -209,9 +209,9 @@ class Monitor::State {
   torch::nn::Module* model_;
   MonitorOptions options_;
   MonitorErrors errors_;
-  ReadingLog log_;  ///< the worker's, if there is one; for others after drain()
+  Readings log_;  ///< the worker's, if there is one; for others after drain()
   Recorder recorder_;
-  StepReading step_reading_;
+  StepRows step_rows_;
   std::vector<Attribution> attribution_;
   bool open_ = false;
   bool due_ = false;

@@ -6,7 +6,7 @@
 
 #include "src/base/check.hpp"
 #include "src/model/problem.hpp"
-#include "src/reading/checkpoint_reading.hpp"
+#include "src/reading/checkpoint_rows.hpp"
 #include "src/reading/signature_batch.hpp"
 #include "src/rows/over_ranks.hpp"
 #include "src/rows/signature_options.hpp"

@@ -1,4 +1,4 @@
-// The example of the README as a user's debug build sees it: every row of every layer must arrive, in every step.
+// A training with a Monitor in a user's debug build: every row of every layer must arrive, in every step.
 #include <torch/torch.h>
 
 #include <cstdlib>

@@ -1,4 +1,4 @@
-// The way of the data is the order of the folders: a file includes headers of its own folder and of earlier ones alone.
+// A file includes headers of its own folder and of earlier ones alone.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

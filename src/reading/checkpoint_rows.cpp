@@ -1,4 +1,4 @@
-#include "src/reading/checkpoint_reading.hpp"
+#include "src/reading/checkpoint_rows.hpp"
 
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>

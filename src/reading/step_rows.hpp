@@ -13,9 +13,9 @@
 
 namespace dds {
 
-class StepReading {
+class StepRows {
  public:
-  StepReading(SignatureOptions options, Reduction reduction) : options_(std::move(options)), reduction_(reduction) {}
+  StepRows(SignatureOptions options, Reduction reduction) : options_(std::move(options)), reduction_(reduction) {}
 
   /// The rows of one step. An error in one layer leaves the others to be read; it is in ReadingRows::error, as are the
   /// recorder's own. A layer that does not run, or cannot be observed, is among the rows once.

@@ -25,10 +25,10 @@ struct StepJob {
 };
 
 /// For one thread at a time, but for lost(): the worker, if there is one, and others once it has nothing to do.
-class ReadingLog {
+class Readings {
  public:
   /// All arguments but `sink` must outlive it. Throws InvalidArgument for a null sink on rank 0.
-  ReadingLog(const MonitorOptions& options, log::SinkPtr sink, MonitorErrors& errors);
+  Readings(const MonitorOptions& options, log::SinkPtr sink, MonitorErrors& errors);
 
   /// Reads a step: joins its rows over ranks and windows, and follows and logs its signatures. An error in one layer
   /// leaves the others to be read. Throws the first error.

@@ -1,4 +1,4 @@
-#include "src/reading/step_reading.hpp"
+#include "src/reading/step_rows.hpp"
 
 #include <ATen/ops/full.h>
 #include <c10/core/GradMode.h>
@@ -133,7 +133,7 @@ ReadingRows::Layer layer_of(const CapturedLayer& layer, const Captured& captured
 
 }  // namespace
 
-ReadingRows StepReading::rows_of(const Captured& captured, std::int64_t step) {
+ReadingRows StepRows::rows_of(const Captured& captured, std::int64_t step) {
   ReadingRows rows;
   rows.step = step;
   const Cancellations cancellations = wants(options_, Side::Fisher) ? cancellations_of(captured) : Cancellations();

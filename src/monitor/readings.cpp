@@ -1,4 +1,4 @@
-#include "src/monitor/reading_log.hpp"
+#include "src/monitor/readings.hpp"
 
 #include <fmt/format.h>
 
@@ -32,7 +32,7 @@ log::SinkPtr sink_of(const MonitorOptions& options, log::SinkPtr sink) {
 
 }  // namespace
 
-ReadingLog::ReadingLog(const MonitorOptions& options, log::SinkPtr sink, MonitorErrors& errors)
+Readings::Readings(const MonitorOptions& options, log::SinkPtr sink, MonitorErrors& errors)
     : options_(options),
       errors_(errors),
       sink_(sink_of(options, std::move(sink))),
@@ -45,7 +45,7 @@ ReadingLog::ReadingLog(const MonitorOptions& options, log::SinkPtr sink, Monitor
   }
 }
 
-void ReadingLog::read(StepJob job) {
+void Readings::read(StepJob job) {
   const Stopwatch watch;
   ReadingRows& rows = job.rows;
   rows.reduce();
@@ -59,7 +59,7 @@ void ReadingLog::read(StepJob job) {
   if (rows.error) std::rethrow_exception(rows.error);
 }
 
-void ReadingLog::log_step(ReadingRows& rows) {
+void Readings::log_step(ReadingRows& rows) {
   for (ReadingRows::Layer& layer : rows.layers) {
     try {
       windows_.join(layer, options_.signatures());
@@ -77,7 +77,7 @@ void ReadingLog::log_step(ReadingRows& rows) {
   }
 }
 
-void ReadingLog::log_seconds(StepJob& job) {
+void Readings::log_seconds(StepJob& job) {
   const std::size_t layers = job.rows.layers.size();
   log::tell(Level::Debug, fmt::format("step {}: {} {} read in {:.3g} s", job.rows.step, layers,
                                       layers == 1 ? "layer" : "layers", job.seconds));
@@ -89,8 +89,8 @@ void ReadingLog::log_seconds(StepJob& job) {
   }
 }
 
-std::vector<Signature> ReadingLog::read(const Problem& problem, ReadOptions options, std::int64_t step,
-                                        std::exception_ptr pending) {
+std::vector<Signature> Readings::read(const Problem& problem, ReadOptions options, std::int64_t step,
+                                      std::exception_ptr pending) {
   SignatureOptions& own = options.signatures();
   const SignatureOptions& monitors = options_.signatures();
   if (!own.layers() && monitors.layers()) own.layers(*monitors.layers());
@@ -108,13 +108,13 @@ std::vector<Signature> ReadingLog::read(const Problem& problem, ReadOptions opti
   return signatures;
 }
 
-void ReadingLog::follow(Signature& signature, bool spectra) {
+void Readings::follow(Signature& signature, bool spectra) {
   follower_.add(signature);
   if (!spectra) signature.spectrum.clear();
   put(signature);
 }
 
-void ReadingLog::restart(FixedRanks fixed_ranks) {
+void Readings::restart(FixedRanks fixed_ranks) {
   follower_.restart(std::move(fixed_ranks));
   windows_ = RowWindows(options_.window());
 }
