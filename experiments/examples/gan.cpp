@@ -4,8 +4,10 @@
 // whose number is a multiple of EVERY (0: none).
 #include <torch/torch.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <dds/dds.hpp>
+#include <optional>
 #include <string>
 
 const int64_t kNoiseSize = 8;
@@ -59,7 +61,8 @@ int main(int argc, char** argv) {
   optim::Adam generator_optimizer(generator->parameters(), optim::AdamOptions(2e-4).betas(std::make_tuple(0.5, 0.5)));
   optim::Adam discriminator_optimizer(discriminator->parameters(),
                                       optim::AdamOptions(5e-4).betas(std::make_tuple(0.5, 0.5)));
-  const auto options = dds::MonitorOptions().every(argc > 3 ? std::stoll(argv[3]) : 2);
+  const std::int64_t every = argc > 3 ? std::stoll(argv[3]) : 2;
+  const auto options = dds::MonitorOptions().every(every > 0 ? std::optional(every) : std::nullopt);
   dds::Monitor of_generator(*generator, options, dds::log::directory(std::string(argv[2]) + "_g"));
   dds::Monitor of_discriminator(*discriminator, options, dds::log::directory(argv[2]));
 

@@ -4,8 +4,10 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <cstdint>
 #include <dds/dds.hpp>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -50,7 +52,8 @@ int main(int argc, char** argv) {
 
   RNNLM model(vocab, embed_size, hidden_size, num_layers);
   torch::optim::Adam optimizer(model->parameters(), torch::optim::AdamOptions(2e-3));
-  dds::Monitor monitor(*model, dds::MonitorOptions().every(argc > 3 ? std::stoll(argv[3]) : 3),
+  const std::int64_t every = argc > 3 ? std::stoll(argv[3]) : 3;
+  dds::Monitor monitor(*model, dds::MonitorOptions().every(every > 0 ? std::optional(every) : std::nullopt),
                        dds::log::directory(argv[2]));
 
   for (int epoch = 0; epoch != 2; ++epoch) {
