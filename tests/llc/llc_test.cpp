@@ -758,7 +758,7 @@ TEST(LlcArguments, AreRefusedByName) {
   EXPECT_TRUE(contains(message(LlcOptions().target_error(0), problem.data), "target_error is 0"));
   EXPECT_TRUE(contains(message(LlcOptions().sampler(Sampler::Mala).batch_size(1), problem.data), "batch_size is 1"));
   EXPECT_TRUE(contains(message(LlcOptions().parameters({"head*"}), problem.data),
-                       "parameters is head*, expected patterns that match some of weight"));
+                       "parameters is 'head*', expected patterns that match some of weight"));
   EXPECT_TRUE(contains(message(LlcOptions(), Data(problem.data.inputs[0])), "data.targets is undefined"));
   EXPECT_TRUE(contains(message(LlcOptions(), problem.data.slice(0, 1)), "data.size() is 1"));
 

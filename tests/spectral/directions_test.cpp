@@ -57,7 +57,7 @@ TEST(PrincipalAngles, OfEmptySpacesAndOfWhatIsNoBasis) {
   const at::Tensor two = orthonormal(5, 2).t();
   EXPECT_TRUE(principal_angles(two, torch::zeros({0, 5})).angles.empty());
   EXPECT_EQ(principal_angles(torch::zeros({0, 5}), two).second.size(0), 2);
-  EXPECT_THAT(message_of([&] { principal_angles(two, orthonormal(6, 2).t()); }), HasSubstr("5 and 6"));
+  EXPECT_THAT(message_of([&] { principal_angles(two, orthonormal(6, 2).t()); }), HasSubstr("the dimension of b is 6, expected 5"));
   const at::Tensor axes = torch::eye(5, torch::kDouble).slice(0, 0, 2);  // its products are exact
   EXPECT_THAT(message_of([&] { principal_angles(axes * 2, two); }),
               HasSubstr("is 3, expected at most 1e-6, for orthonormality"));
@@ -202,11 +202,11 @@ TEST(WeightImage, NamesWhatIsWrong) {
   EXPECT_THAT(message_of([&] {
                 WeightImage(Side::Input, axes).project(torch::ones({4, 3}));
               }),
-              HasSubstr("[4, 3], expected 4 in dimension 1"));
+              HasSubstr("[4, 3], expected size 4 in dimension 1"));
   EXPECT_THAT(message_of([&] {
                 WeightImage(Side::Fisher, axes).dimension(torch::ones({3, 4}));
               }),
-              HasSubstr("expected 4 in dimension 0"));
+              HasSubstr("expected size 4 in dimension 0"));
 }
 
 }  // namespace
