@@ -57,7 +57,8 @@ TEST(PrincipalAngles, OfEmptySpacesAndOfWhatIsNoBasis) {
   const at::Tensor two = orthonormal(5, 2).t();
   EXPECT_TRUE(principal_angles(two, torch::zeros({0, 5})).angles.empty());
   EXPECT_EQ(principal_angles(torch::zeros({0, 5}), two).second.size(0), 2);
-  EXPECT_THAT(message_of([&] { principal_angles(two, orthonormal(6, 2).t()); }), HasSubstr("the dimension of b is 6, expected 5"));
+  EXPECT_THAT(message_of([&] { principal_angles(two, orthonormal(6, 2).t()); }),
+              HasSubstr("the dimension of b is 6, expected 5"));
   const at::Tensor axes = torch::eye(5, torch::kDouble).slice(0, 0, 2);  // its products are exact
   EXPECT_THAT(message_of([&] { principal_angles(axes * 2, two); }),
               HasSubstr("is 3, expected at most 1e-6, for orthonormality"));
