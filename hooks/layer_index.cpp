@@ -25,11 +25,8 @@ LayerIndex::LayerIndex(std::shared_ptr<ParameterSource> source, LayerSelection s
 void LayerIndex::add_layers() {
   source_->for_each([this](const FoundParameter& found) {
     if (!by_name_.try_emplace(found.layer, layers_.size()).second) return;
-    const auto& patterns = selection_.patterns;
-    const bool matches = patterns.empty() || std::any_of(patterns.begin(), patterns.end(), [&](const auto& pattern) {
-                           return glob_match(pattern, found.layer);
-                         });
-    const bool selected = matches && (!selection_.select || selection_.select(found.layer));
+    const bool selected =
+        selection_.patterns.select(found.layer) && (!selection_.select || selection_.select(found.layer));
     if (selected) selected_.push_back(found.layer);
     layers_.push_back({found.layer, found.kind, selected});
   });
@@ -41,7 +38,7 @@ void LayerIndex::check_selection() const {
   if (all.empty()) {
     throw_invalid("Recorder", "the model", "one with no parameters", "at least one layer that has some");
   }
-  const auto& patterns = selection_.patterns;
+  const auto& patterns = selection_.patterns.list();
   for (const std::string& pattern : patterns) {
     const auto matches = [&](const std::string& layer) { return glob_match(pattern, layer); };
     if (is_tap(pattern) || std::any_of(all.begin(), all.end(), matches)) continue;

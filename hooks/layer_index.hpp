@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstddef>
+#include <dds/patterns.hpp>
 #include <functional>
 #include <memory>
 #include <string>
@@ -21,9 +22,9 @@ struct Layer {
   bool selected = true;
 };
 
-/// Which layers are recorded: those whose name matches a pattern (none given: all), and the predicate if there is one.
+/// Which layers are recorded: those that the patterns and the predicate, if there is one, select.
 struct LayerSelection {
-  std::vector<std::string> patterns;
+  Patterns patterns;
   std::function<bool(const std::string& layer)> select;
 };
 

@@ -282,8 +282,8 @@ void RecorderState::ended(hooks::Derivation& derivation, std::string_view name, 
 
 void RecorderState::tapped(std::string_view name, const at::Tensor& tensor) {
   const std::string selector = fmt::format("tap:{}", name);
-  const bool wanted = options_.layers.empty() ||
-                      std::any_of(options_.layers.begin(), options_.layers.end(), [&](const std::string& pattern) {
+  const auto& patterns = options_.layers.list();
+  const bool wanted = options_.layers.all() || std::any_of(patterns.begin(), patterns.end(), [&](const auto& pattern) {
                         return pattern.starts_with("tap:") && glob_match(pattern, selector);
                       });
   if (!wanted || !at::GradMode::is_enabled()) return;

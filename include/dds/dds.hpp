@@ -17,6 +17,7 @@
 #include <dds/model.hpp>
 #include <dds/monitor.hpp>
 #include <dds/order.hpp>
+#include <dds/patterns.hpp>
 #include <dds/per_sample.hpp>
 #include <dds/problem.hpp>
 #include <dds/ranks.hpp>

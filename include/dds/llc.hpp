@@ -27,6 +27,7 @@
 
 #include <cstdint>
 #include <dds/export.hpp>
+#include <dds/patterns.hpp>
 #include <dds/problem.hpp>
 #include <dds/ranks.hpp>
 #include <functional>
@@ -96,9 +97,9 @@ struct LlcOptions {
   TORCH_ARG(std::optional<double>, n_beta) = std::nullopt;
   /// Chains stay within |w_i - w*_i| <= box for every weight i. Positive; empty: no box.
   TORCH_ARG(std::optional<double>, box) = std::nullopt;
-  /// Glob patterns ('*' any text, '?' one character) for the full names of the parameters that move. Parameters that do
-  /// not require grad never move. If only some parameters move, the estimate is their refined LLC.
-  TORCH_ARG(std::vector<std::string>, parameters) = {"*"};
+  /// The full names of the parameters that move. Parameters that do not require grad never move. If only some
+  /// parameters move, the estimate is their refined LLC.
+  TORCH_ARG(Patterns, parameters) = std::nullopt;
   /// True: sample in fp64 copies of weights, buffers and floating-point data. False: in the model's own dtype. That is
   /// the default, since the noise of a chain is far above the rounding of fp32. (ReadOptions::fp64 is true by default:
   /// a reading resolves singular values down to that rounding.)

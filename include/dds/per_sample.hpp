@@ -32,6 +32,7 @@
 
 #include <cstdint>
 #include <dds/export.hpp>
+#include <dds/patterns.hpp>
 #include <dds/problem.hpp>
 #include <dds/recorder.hpp>
 #include <dds/signature.hpp>
@@ -54,8 +55,8 @@ struct SampleDim {
 };
 
 struct PerSampleOptions {
-  /// Glob patterns on the names of layers, as in RecorderOptions::layers. Empty: all layers.
-  TORCH_ARG(std::vector<std::string>, layers) = {};
+  /// The names of the layers to compute gradients of.
+  TORCH_ARG(Patterns, layers) = std::nullopt;
   /// Where the samples are, by pattern on the layer's name. The first pattern that matches counts. It overrides what
   /// the library knows or measures.
   using SampleRule = std::pair<std::string, SampleDim>;
@@ -135,10 +136,11 @@ class PerSampleGradients {
   /// K_l. Shape: n x n.
   at::Tensor gram(const std::string& layer) const;
 
-  /// The spectra of these layers. Empty: of all layers that have gradients. With GramRange::Gram, matrices of one size
-  /// and dtype are solved in one batch.
-  std::vector<GramSpectrum> spectra(const std::vector<std::string>& layers = {},
-                                    GramRange range = GramRange::Gram) const;
+  /// The spectra of all layers that have gradients. With GramRange::Gram, matrices of one size and dtype are solved in
+  /// one batch.
+  std::vector<GramSpectrum> spectra(GramRange range = GramRange::Gram) const;
+  /// The spectra of these layers.
+  std::vector<GramSpectrum> spectra(const std::vector<std::string>& layers, GramRange range = GramRange::Gram) const;
 
   /// Only per_sample_gradients makes these.
   class Impl;

@@ -21,6 +21,7 @@
 
 #include <cstdint>
 #include <dds/export.hpp>
+#include <dds/patterns.hpp>
 #include <dds/signature.hpp>
 #include <functional>
 #include <memory>
@@ -170,9 +171,9 @@ struct Captured {
 };
 
 struct RecorderOptions {
-  /// Glob patterns on the names of layers: '*' is any text, '?' is one character. "tap:NAME" selects taps by name.
-  /// Empty: all layers and all taps. Otherwise: what a pattern selects, so a tap needs a pattern of its own.
-  std::vector<std::string> layers = {};
+  /// The names of the layers to record. All: every layer and every tap. Otherwise a tap needs a pattern of its own,
+  /// which begins with "tap:": "tap:NAME".
+  Patterns layers = std::nullopt;
   /// If set, only selected layers for which it returns true are recorded.
   std::function<bool(const std::string& layer)> select = {};
   /// Record what all threads run, not only the thread that called start().

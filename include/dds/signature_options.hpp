@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <dds/export.hpp>
+#include <dds/patterns.hpp>
 #include <dds/ranks.hpp>
 #include <dds/signature.hpp>
 #include <functional>
@@ -17,15 +18,9 @@ namespace DDS_EXPORT dds {
 
 class SignatureOptions {
  public:
-  /// Glob patterns on the names of layers (RecorderOptions::layers). If given, there must be at least one, and a tap
-  /// needs a pattern of its own, "tap:NAME". If not given: every layer and tap, or in Monitor::read the monitor's own
-  /// selection.
-  const std::optional<std::vector<std::string>>& layers() const { return layers_; }
-  SignatureOptions& layers(std::vector<std::string> patterns) {
-    layers_ = std::move(patterns);
-    return *this;
-  }
-
+  /// The names of the layers to read, as RecorderOptions::layers. All: every layer and tap, but in Monitor::read the
+  /// monitor's own selection.
+  TORCH_ARG(Patterns, layers) = std::nullopt;
   /// The sides to read. At least one.
   TORCH_ARG(std::vector<Side>, sides) = {Side::Activation, Side::Fisher};
   /// Keep every singular value in Signature::spectrum.
@@ -55,9 +50,6 @@ class SignatureOptions {
   /// Each process has its own copy of the model and its own rows. All must read at the same steps. `max_rows` then
   /// bounds the rows of all of them together: each keeps its part.
   TORCH_ARG(RanksPtr, ranks) = nullptr;
-
- private:
-  std::optional<std::vector<std::string>> layers_;
 };
 
 }  // namespace dds

@@ -8,7 +8,6 @@
 #include <iterator>
 
 #include "src/base/check.hpp"
-#include "src/base/glob.hpp"
 #include "src/llc/samplers.hpp"
 #include "src/model/problem.hpp"
 #include "src/model/replica.hpp"
@@ -66,14 +65,12 @@ void check(const Problem& problem, const LlcOptions& options) {
   check(samples >= 2 || options.n_beta(), kFunction, "data.size()", samples, "at least 2, or n_beta");
 }
 
-std::vector<std::string> selected_parameters(const torch::nn::Module& model, const std::vector<std::string>& patterns) {
+std::vector<std::string> selected_parameters(const torch::nn::Module& model, const Patterns& patterns) {
   const auto all = trainable_parameters(model);
   std::vector<std::string> selected;
-  std::copy_if(all.begin(), all.end(), std::back_inserter(selected), [&](const std::string& name) {
-    return std::any_of(patterns.begin(), patterns.end(),
-                       [&](const std::string& pattern) { return glob_match(pattern, name); });
-  });
-  check(!selected.empty() || all.empty(), kFunction, "parameters", fmt::format("{}", fmt::join(patterns, ", ")),
+  std::copy_if(all.begin(), all.end(), std::back_inserter(selected),
+               [&](const std::string& name) { return patterns.select(name); });
+  check(!selected.empty() || all.empty(), kFunction, "parameters", fmt::format("{}", fmt::join(patterns.list(), ", ")),
         fmt::format("patterns that match some of {}", fmt::join(all, ", ")));
   return selected;
 }

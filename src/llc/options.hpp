@@ -11,6 +11,6 @@ namespace dds {
 void check(const Problem& problem, const LlcOptions& options);
 
 /// Names of the parameters that move. Throws InvalidArgument if the patterns select none.
-std::vector<std::string> selected_parameters(const torch::nn::Module& model, const std::vector<std::string>& patterns);
+std::vector<std::string> selected_parameters(const torch::nn::Module& model, const Patterns& patterns);
 
 }  // namespace dds

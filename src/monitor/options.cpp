@@ -23,7 +23,7 @@ void check(const MonitorOptions& options) {
 
 RecorderOptions recorder_options(const MonitorOptions& options) {
   RecorderOptions recorder;
-  if (options.signatures().layers()) recorder.layers = *options.signatures().layers();
+  recorder.layers = options.signatures().layers();
   recorder.all_threads = options.all_threads();
   return recorder;
 }

@@ -93,7 +93,7 @@ std::vector<Signature> Readings::read(const Problem& problem, ReadOptions option
                                       std::exception_ptr pending) {
   SignatureOptions& own = options.signatures();
   const SignatureOptions& monitors = options_.signatures();
-  if (!own.layers() && monitors.layers()) own.layers(*monitors.layers());
+  if (own.layers().all()) own.layers(monitors.layers());
   if (!own.ranks()) own.ranks(monitors.ranks());
   const Stopwatch watch;
   const ReadContext context{.fixed_ranks = &follower_.fixed_ranks(), .error = std::move(pending)};

@@ -61,9 +61,7 @@ PerSampleGradients::Impl::Impl(const torch::nn::Module& model, std::int64_t samp
 }
 
 void PerSampleGradients::Impl::add_parameter(const hooks::FoundParameter& found) {
-  const auto& patterns = options_.layers();
-  const auto matches = [&](const std::string& pattern) { return glob_match(pattern, found.layer); };
-  if (!patterns.empty() && std::none_of(patterns.begin(), patterns.end(), matches)) return;
+  if (!options_.layers().select(found.layer)) return;
   const auto [known, is_new] = layer_by_name_.try_emplace(found.layer, layers_.size());
   if (is_new) {
     layers_.push_back({found.layer, found.kind, {}, {}, {}});

@@ -148,16 +148,18 @@ at::Tensor PerSampleGradients::gram(const std::string& name) const {
   return upper.triu().add_(upper.triu(1).t());
 }
 
+std::vector<GramSpectrum> PerSampleGradients::spectra(GramRange range) const {
+  std::vector<std::string> names;
+  for (const PerSampleLayer& layer : layers()) {
+    if (!layer.status.no_numbers()) names.push_back(layer.name);
+  }
+  return spectra(names, range);
+}
+
 std::vector<GramSpectrum> PerSampleGradients::spectra(const std::vector<std::string>& names, GramRange range) const {
   const at::NoGradGuard no_grad;
-  std::vector<std::string> wanted = names;
-  if (wanted.empty()) {
-    for (const PerSampleLayer& layer : layers()) {
-      if (!layer.status.no_numbers()) wanted.push_back(layer.name);
-    }
-  }
   std::vector<GramSpectrum> spectra;
-  for (const std::string& name : wanted) {
+  for (const std::string& name : names) {
     GramSpectrum& spectrum = spectra.emplace_back();
     spectrum.layer = name;
     spectrum.samples = samples();

@@ -26,7 +26,7 @@ namespace {
 
 RecorderOptions recorder_options(const SignatureOptions& options) {
   RecorderOptions recorder;
-  if (options.layers()) recorder.layers = *options.layers();
+  recorder.layers = options.layers();
   recorder.exclusive = true;
   return recorder;
 }

@@ -10,7 +10,6 @@ void check(const SignatureOptions& options, const char* function) {
   check_at_least<std::int64_t>(function, "max_rows", options.max_rows(), 1);
   check_at_least<std::int64_t>(function, "max_width", options.max_width(), 1);
   check_not_empty(function, "sides", options.sides(), "at least one Side");
-  if (options.layers()) check_not_empty(function, "layers", *options.layers(), "at least one pattern");
 }
 
 bool wants(const SignatureOptions& options, Side side) {

@@ -637,7 +637,7 @@ TEST(GramSpectra, RowsReachWhereTheGramMatrixIsNoise) {
   const auto sum = likelihood("sum", [](const at::Tensor& output, const at::Tensor&) { return output.sum(1); });
   const auto gradients = per_sample_gradients({*layer, sum, data_of(x)});
   const at::Tensor expected = scales.square() / n;
-  const GramSpectrum rows = gradients.spectra({}, GramRange::Rows).at(0);
+  const GramSpectrum rows = gradients.spectra(GramRange::Rows).at(0);
   EXPECT_LE(relative_difference(torch::tensor(rows.eigenvalues, torch::kDouble).log(), expected.log()), 1e-3);
   EXPECT_LT(rows.floor, expected[-1].item<double>());
   const GramSpectrum gram = gradients.spectra().at(0);
@@ -658,7 +658,7 @@ TEST_P(GramFloor, HoldsWhatIsZero) {
   const Data data(x, torch::randint(0, 10, {40}, torch::kLong).repeat({2}));
   const auto gradients = per_sample_gradients({*model, categorical(), data});
   for (const GramRange range : {GramRange::Gram, GramRange::Rows}) {
-    const std::vector<GramSpectrum> spectra = gradients.spectra({}, range);
+    const std::vector<GramSpectrum> spectra = gradients.spectra(range);
     ASSERT_FALSE(spectra.empty());
     for (const GramSpectrum& spectrum : spectra) {
       const auto above = std::count_if(spectrum.eigenvalues.begin(), spectrum.eigenvalues.end(),

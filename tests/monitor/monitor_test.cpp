@@ -663,8 +663,7 @@ TEST(Monitor, RefusesOptionsOutOfRange) {
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().every(-1), memory()); }), HasSubstr("every is -1"));
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().every(0), memory()); }), HasSubstr("every is 0"));
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().queue(0), memory()); }), HasSubstr("queue is 0"));
-  EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().signatures(SignatureOptions().layers({})), memory()); }),
-              HasSubstr("layers is empty"));
+  EXPECT_THAT(message_of([] { SignatureOptions().layers({}); }), HasSubstr("patterns is empty"));
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().window(0), memory()); }), HasSubstr("window is 0"));
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions(), nullptr); }), HasSubstr("sink is null"));
   EXPECT_THAT(
