@@ -9,4 +9,7 @@ namespace dds {
 /// for BFloat16. Throws InvalidArgument, which names `function`, for any other type.
 double machine_epsilon(c10::ScalarType dtype, const char* function);
 
+/// The type of the real part of a complex type; any other type itself.
+c10::ScalarType real_type(c10::ScalarType dtype);
+
 }  // namespace dds

@@ -51,6 +51,10 @@ class LayerRows {
   /// the Fisher side.
   void add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards,
                     const at::Tensor& scale, std::int64_t calls, std::int64_t max_rows);
+  /// Has subsets drawn once more: remember_draws() before the first term of an expectation, repeat_draws() before each
+  /// further one, so that all terms are of the same rows.
+  void remember_draws();
+  void repeat_draws();
   /// Adds a status to one side, or to all.
   void mark(Side side, StatusSet status);
   void mark(StatusSet status);
@@ -97,6 +101,7 @@ class LayerRows {
   std::int64_t backwards_ = 0;
   std::array<SideRows, 3> sides_;
   at::Generator generator_;  ///< undefined until a subset is drawn
+  at::Tensor remembered_;    ///< its state; undefined: that of a new one
 };
 
 }  // namespace dds
