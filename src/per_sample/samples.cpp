@@ -4,7 +4,6 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/bincount.h>
-#include <ATen/ops/exp2.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/tensor.h>
@@ -148,6 +147,12 @@ at::Tensor TellingWeights::weights(std::int64_t pass, const at::TensorOptions& o
   return at::tensor(result, at::kDouble).to(options);
 }
 
+at::Tensor TellingWeights::inverse(const at::Tensor& exponent, const at::TensorOptions& options) const {
+  std::vector<double> powers;
+  for (std::int64_t e = lowest(); e <= highest(); ++e) powers.push_back(std::ldexp(1.0, static_cast<int>(-e)));
+  return at::tensor(powers, at::kDouble).to(options).take(exponent.sub(lowest()));
+}
+
 at::Tensor TellingWeights::samples_by_code(const at::TensorOptions& options) const {
   std::int64_t count = 1;
   for (std::int64_t pass = 0; pass < passes_; ++pass) count *= base_;
@@ -188,13 +193,14 @@ void SampleMeasurement::add(const at::Tensor& weighted, const TellingWeights& we
     const at::Tensor exponent =
         at::nan_to_num(ratio.log2().round(), 0.0)
             .clamp(static_cast<double>(weights.lowest()), static_cast<double>(weights.highest()))
-            .masked_fill(largest.eq(0), static_cast<double>(weights.lowest()));
-    const at::Tensor apart = at::nan_to_num(w.mul(at::exp2(exponent.neg()).to(w.scalar_type())).sub(g).abs(), kApart)
-                                 .amax(1, /*keepdim=*/true);
+            .masked_fill(largest.eq(0), static_cast<double>(weights.lowest()))
+            .to(at::kLong);
+    const at::Tensor apart =
+        at::nan_to_num(w.mul(weights.inverse(exponent, w.options())).sub(g).abs(), kApart).amax(1, /*keepdim=*/true);
     const at::Tensor share = apart.to(at::kDouble).sub(tiny).clamp_min(0).div(largest.to(at::kDouble).clamp_min(tiny));
     along.exact = along.exact && apart.max().item<double>() == 0;
     along.apart = std::max(along.apart, share.max().item<double>());
-    along.code = weights.follow(along.code, exponent.squeeze(1).to(at::kLong));
+    along.code = weights.follow(along.code, exponent.squeeze(1));
   }
 }
 

@@ -50,6 +50,8 @@ class TellingWeights {
   /// The smallest and the largest exponent of a weight.
   std::int64_t lowest() const { return -base_ / 2; }
   std::int64_t highest() const { return base_ / 2 - 1; }
+  /// 2^-exponent, without rounding.
+  at::Tensor inverse(const at::Tensor& exponent, const at::TensorOptions& options) const;
   /// By the code that follow() makes of the exponents of all passes: the sample, or -1.
   at::Tensor samples_by_code(const at::TensorOptions& options) const;
   at::Tensor follow(const at::Tensor& code, const at::Tensor& exponent) const {
