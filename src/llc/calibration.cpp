@@ -102,6 +102,11 @@ double CurvatureProbe::largest(const Replica& replica, const at::Tensor& scale) 
   return curvature;
 }
 
+double CurvatureProbe::mean_square(const Replica& replica) {
+  const auto v = at::empty_like(direction_).normal_(0, 1, generator_);
+  return std::pow(length_of(Hessian(*this, replica).times(v)) / length_of(v), 2);
+}
+
 double CurvatureProbe::descent(const Replica& replica, const at::Tensor& g, double n_beta, double gamma) {
   auto residual = g * n_beta;  // b - A x, x = 0
   double square = std::pow(length_of(residual), 2);
