@@ -29,6 +29,8 @@ std::int64_t broadcast_numel(const at::Tensor& a, const at::Tensor& b) {
 /// As CapturedLoss::terms.
 at::Tensor terms_of(const kind::Loss& loss, Arguments args, const at::Tensor& output, const at::Tensor& target) {
   const auto constant = [](std::int64_t count) { return at::full({}, static_cast<double>(count), at::kDouble); };
+  // The backward of a loss of squares divides by the output's entries, also where its forward broadcasts them.
+  if (loss.difference == Difference::Squares) return constant(output.numel());
   if (!loss.classes) return constant(broadcast_numel(output, target));
   // Probabilities: one distribution for each position, whatever the classes weigh.
   if (target.is_floating_point()) {

@@ -70,11 +70,12 @@ TEST_F(Transforms, WhatRunsInOneIsNoPartOfTheStep) {
 
 TEST_F(Transforms, AVectorisedBackwardPassAddsNothing) {
   const Captured alone = step([&] { loss().backward(); });
+  const at::Tensor directions = torch::randn({2, 6, 3});
   const Captured beside = step([&] {
     const at::Tensor out = net->forward(x);
     {
       const Vmap vmap(2);
-      torch::autograd::grad({out}, {net->parameters()[0]}, {vmap.each_of(torch::randn({2, 6, 3}))},
+      torch::autograd::grad({out}, {net->parameters()[0]}, {vmap.each_of(directions)},
                             /*retain_graph=*/true);
     }
     F::cross_entropy(out, y).backward();
