@@ -13,7 +13,6 @@
 
 #include "hooks/layers.hpp"
 #include "src/base/check.hpp"
-#include "src/base/dtype.hpp"
 #include "src/llc/gamma_search.hpp"
 #include "src/llc/objective.hpp"
 #include "src/llc/options.hpp"
@@ -30,16 +29,6 @@
 
 namespace dds {
 namespace {
-
-Data in_fp64(const Data& data) {
-  const auto convert = [](const at::Tensor& t) {
-    return t.defined() ? t.to(at_precision(t.scalar_type(), at::kDouble)) : t;
-  };
-  Data result;
-  for (const auto& input : data.inputs) result.inputs.push_back(convert(input));
-  result.targets = convert(data.targets);
-  return result;
-}
 
 /// One call of estimate_llc.
 class Estimation {

@@ -34,6 +34,7 @@ class Replica {
   /// Throws InvalidArgument if a parameter is missing, if there is none, or if they differ in type or device.
   Replica(std::shared_ptr<torch::nn::Module> module, Forward forward, const std::vector<std::string>& names);
 
+  torch::nn::Module& module() const { return *module_; }
   /// All weights. Writing into them in place moves the model.
   const at::Tensor& weights() const { return weights_; }
 
