@@ -30,14 +30,6 @@
 namespace dds {
 namespace {
 
-Data in_fp64(const Data& data) {
-  const auto convert = [](const at::Tensor& t) { return t.defined() && t.is_floating_point() ? t.to(at::kDouble) : t; };
-  Data result;
-  for (const auto& input : data.inputs) result.inputs.push_back(convert(input));
-  result.targets = convert(data.targets);
-  return result;
-}
-
 /// One call of estimate_llc.
 class Estimation {
  public:

@@ -38,6 +38,7 @@ class Result {
  private:
   void take_losses(const Stage& stage);
   void take_weights();
+  void look_beside(Sampling& sampling);
   void set_interval();
 
   const LlcOptions& options_;
@@ -46,6 +47,7 @@ class Result {
   double start_length_;  // |w*|
   Stage stage_;
   std::size_t taken_ = 0;  // number of its trial
+  at::Tensor weights_;     // draws of the stage, (chains, draws, d)
   LlcEstimate estimate_;
 };
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "src/llc/lower_point.hpp"
+#include "src/llc/rounding.hpp"
 #include "src/llc/streams.hpp"
 #include "src/model/random.hpp"
 
@@ -18,6 +20,13 @@ constexpr int kBurnInStretches = 2;
 constexpr std::int64_t kRounds = 20;
 /// Blocks of a Metropolis burn-in after which the curvature is looked at again.
 constexpr int kAdaptationLooks = 5;
+
+/// Draws of the weights that a chain keeps for the look at what no chain saw, and weights up to which it is taken.
+constexpr std::int64_t kKeptWeights = 64;
+constexpr std::int64_t kMostWeights = 1000;
+
+/// Chains from whose ends a point below w* is looked for.
+constexpr int kLooksBelow = 2;
 
 /// Curvature is looked at on all samples, or on several mini-batches' worth of them.
 Batch probe_batch(const LlcOptions& options, const Objective& objective) {
@@ -52,7 +61,8 @@ Sampling::Sampling(const LlcOptions& options, const Objective& objective, const 
       probe_(objective, probe_batch(options, objective),
              generator_for(objective.start().device(), options.seed(), kCurvatureStream)) {
   for (std::int64_t i = 0; i < options.chains(); ++i) {
-    chains_.emplace_back(objective, options.seed(), static_cast<std::uint64_t>(i)).keep_weights(options.keep_weights());
+    const auto kept = options.keep_weights() > 0 || !looks_elsewhere() ? options.keep_weights() : kKeptWeights;
+    chains_.emplace_back(objective, options.seed(), static_cast<std::uint64_t>(i)).keep_weights(kept);
   }
 }
 
@@ -79,7 +89,7 @@ void Sampling::run_pilot() {
     step_rule_.see(probe_.largest(replicas_[0]));
     next_look = step < 8 ? step + 1 : step + step / 3;
   }
-  pilot_passes_ += pilot.gradients();
+  other_passes_ += pilot.gradients();
 }
 
 /// The sampler's P, with a mean of 1, from a stretch of plain chains. Stays 1 where a chain diverges.
@@ -113,6 +123,42 @@ double Sampling::descent(double gamma, bool run_ended) {
   if (run_ended) return std::pow(dynamics_.n_beta * gradient.norm().item<double>(), 2) / gamma;
   replicas_[0].weights().copy_(objective_.start());
   return probe_.descent(replicas_[0], gradient, dynamics_.n_beta, gamma);
+}
+
+bool Sampling::looks_elsewhere() const {
+  return objective_.full_batch() && !options_.box() && options_.kind() == LlcKind::Plain &&
+         objective_.start().numel() <= kMostWeights;
+}
+
+Saddle Sampling::saddle(double gamma, double descent) {
+  auto saddle = find_saddle(probe_, objective_, replicas_[0], dynamics_.n_beta, gamma);
+  other_passes_ += saddle.passes;
+  int looks = objective_.full_batch() && !options_.box() ? kLooksBelow : 0;
+  for (const auto& chain : chains_) {
+    if (chain.diverged() || looks-- <= 0) continue;
+    const auto lower = lower_point(objective_, replicas_[0], chain.weights(), dynamics_.n_beta, gamma, h_max());
+    if (std::isfinite(lower.f)) saddle.taken_off = std::max(saddle.taken_off, -lower.f - descent);
+    other_passes_ += lower.passes;
+  }
+  return saddle;
+}
+
+std::optional<double> Sampling::rounding() {
+  std::vector<at::Tensor> points;
+  for (const auto& chain : chains_) {
+    if (!chain.diverged()) points.push_back(chain.weights());
+  }
+  const auto rounding = rounding_of(objective_, replicas_[0], points);
+  if (rounding) other_passes_ += 3 * std::ssize(points);
+  return rounding ? std::optional(dynamics_.n_beta * *rounding) : std::nullopt;
+}
+
+std::optional<Elsewhere> Sampling::elsewhere(const Stage& stage, const at::Tensor& weights, double reach) {
+  if (!looks_elsewhere() || !weights.defined() || weights.size(0) < 2) return std::nullopt;
+  const auto generator = generator_for(objective_.start().device(), options_.seed(), kElsewhereStream);
+  const auto found = look_elsewhere(objective_, replicas_[0], stage, weights, dynamics_.n_beta, reach, generator);
+  other_passes_ += found.passes;
+  return found;
 }
 
 // ---- chains at one gamma and step ----
@@ -219,7 +265,7 @@ void Sampling::advance_chains(const Dynamics& dynamics, std::int64_t steps, Keep
 void Sampling::serve() { dds::serve(*options_.ranks(), chains_, objective_, watch_, run_chains()); }
 
 std::int64_t Sampling::passes_spent() const {
-  std::int64_t passes = objective_.start_passes() + probe_.gradients() + pilot_passes_;
+  std::int64_t passes = objective_.start_passes() + probe_.gradients() + other_passes_;
   for (const auto& chain : chains_) passes += chain.gradients();
   return passes;
 }

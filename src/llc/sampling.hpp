@@ -4,12 +4,15 @@
 #include <cstdint>
 #include <dds/llc.hpp>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "src/llc/budget.hpp"
 #include "src/llc/calibration.hpp"
 #include "src/llc/chain.hpp"
+#include "src/llc/elsewhere.hpp"
 #include "src/llc/objective.hpp"
+#include "src/llc/saddle.hpp"
 #include "src/llc/samplers.hpp"
 #include "src/llc/spread.hpp"
 #include "src/llc/stage.hpp"
@@ -30,6 +33,14 @@ class Sampling {
   Stage sample_at_half_step(const Stage& whole, double target);
   /// An upper bound of LlcDiagnostics::descent; the simple one if no further pass may be made.
   double descent(double gamma, bool run_ended);
+  /// Whether w* is a saddle, by the curvature there and by where the chains lead. `descent`: of the gradient at w*,
+  /// which takes that much off lambda without a saddle.
+  Saddle saddle(double gamma, double descent);
+  /// LlcDiagnostics::rounding, where the chains stand.
+  std::optional<double> rounding();
+  /// What no chain of the stage saw, within `reach` of w*. `weights`: draws of the stage. Empty where it is not looked
+  /// for.
+  std::optional<Elsewhere> elsewhere(const Stage& stage, const at::Tensor& weights, double reach);
   /// On ranks other than the first: runs the chains that are this rank's.
   void serve();
 
@@ -46,6 +57,7 @@ class Sampling {
   bool knows_identity() const { return objective_.full_batch() || !policy_->keeps_batch_bias; }
 
  private:
+  bool looks_elsewhere() const;
   void run_pilot();
   void precondition();
   void look_where_chains_stand();
@@ -70,8 +82,8 @@ class Sampling {
   Budget budget_;
   CurvatureProbe probe_;
   std::vector<Chain> chains_;
-  bool adapted_ = false;  // a Metropolis step was found at an earlier gamma
-  std::int64_t pilot_passes_ = 0;
+  bool adapted_ = false;           // a Metropolis step was found at an earlier gamma
+  std::int64_t other_passes_ = 0;  // of the pilot, and of looks beside the chains
 };
 
 }  // namespace dds
