@@ -20,6 +20,7 @@
 #include "hooks/copy_on_write.hpp"
 #include "hooks/layers.hpp"
 #include "hooks/loss_record.hpp"
+#include "hooks/loss_ties.hpp"
 #include "hooks/observer.hpp"
 #include "hooks/rank_bounds.hpp"
 #include "hooks/weights.hpp"
@@ -43,7 +44,7 @@ class RecorderState : public hooks::Listener {
   void operator_ends(std::string_view name, hooks::OperatorNote& note, const std::vector<c10::IValue>& outputs,
                      hooks::Nesting& nesting) override;
   void tapped(std::string_view name, const at::Tensor& tensor) override;
-  void failed(std::string_view where, const char* what) override;
+  void failed(std::string_view where, std::string_view what) override;
 
  private:
   /// A run of a layer that is recorded.
@@ -80,7 +81,7 @@ class RecorderState : public hooks::Listener {
   };
 
   // ---- when an operator starts ----
-  void recognise(const hooks::Operator* entry, hooks::Arguments args, Note& note);
+  void recognise(std::string_view name, const hooks::Operator* entry, hooks::Arguments args, Note& note);
   std::optional<Bias> bias_that_follows(const hooks::Operator* entry, hooks::Arguments args) const;
   std::optional<hooks::LayerRun> layer_run(const hooks::Operator* entry, hooks::Arguments args) const;
   std::optional<hooks::SiteId> site_of(const hooks::LayerRun& run);
@@ -113,6 +114,7 @@ class RecorderState : public hooks::Listener {
   hooks::CopyOnWrite copies_;
   hooks::Consumers consumers_;
   hooks::LossRecord losses_;
+  hooks::LossTies ties_;
   hooks::UseCounts uses_;
   std::vector<std::string> errors_;
   std::int64_t next_order_ = 0;  ///< counts calls and losses

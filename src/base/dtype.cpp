@@ -32,4 +32,9 @@ c10::ScalarType real_type(c10::ScalarType dtype) {
   }
 }
 
+c10::ScalarType at_precision(c10::ScalarType type, c10::ScalarType dtype) {
+  if (c10::isComplexType(type)) return c10::toComplexType(dtype);
+  return c10::isFloatingType(type) ? dtype : type;
+}
+
 }  // namespace dds

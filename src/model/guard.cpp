@@ -12,6 +12,8 @@
 #include <tuple>
 #include <unordered_set>
 
+#include "src/base/dtype.hpp"
+
 namespace dds {
 namespace {
 
@@ -22,16 +24,6 @@ std::weak_ptr<T> weak(const std::shared_ptr<T>& pointer) {
 template <class T>
 c10::weak_intrusive_ptr<T> weak(const c10::intrusive_ptr<T>& pointer) {
   return c10::weak_intrusive_ptr<T>(pointer);
-}
-
-/// True for numbers that a gradient can be taken by.
-bool is_continuous(const at::Tensor& tensor) {
-  return at::isFloatingType(tensor.scalar_type()) || at::isComplexType(tensor.scalar_type());
-}
-
-/// `dtype`, or its complex numbers for a complex tensor.
-at::ScalarType converted_type(const at::Tensor& tensor, at::ScalarType dtype) {
-  return at::isComplexType(tensor.scalar_type()) ? at::toComplexType(dtype) : dtype;
 }
 
 /// The same for tied tensors. Empty if the tensor has no memory of its own layout.
@@ -77,11 +69,11 @@ void ModelGuard::save_tensors(torch::nn::Module& model, const GuardOptions& opti
   std::set<std::tuple<const void*, std::int64_t, std::int64_t>> copied;
   const auto save = [&](const at::Tensor& tensor, bool copy) {
     if (!tensor.defined() || !seen.insert(tensor.unsafeGetTensorImpl()).second) return std::optional<Saved>();
-    const bool converts =
-        options.dtype && is_continuous(tensor) && tensor.scalar_type() != converted_type(tensor, *options.dtype);
+    const auto type = options.dtype ? at_precision(tensor.scalar_type(), *options.dtype) : tensor.scalar_type();
+    const bool converts = tensor.scalar_type() != type;
     const auto data = tensor.tensor_data();
     at::Tensor replacement, values;
-    if (converts) replacement = data.to(converted_type(tensor, *options.dtype));
+    if (converts) replacement = data.to(type);
     if (!converts && copy) replacement = data.clone();
     const auto place = place_in_memory(data);
     if (!replacement.defined() && place && copied.insert(*place).second) values = data.clone();
@@ -125,7 +117,8 @@ void ModelGuard::apply(torch::nn::Module& model, const GuardOptions& options) {
   }
   if (!options.require_grad) return;
   for (auto& saved : parameters_) {
-    if (is_continuous(saved.tensor)) saved.tensor.set_requires_grad(true);
+    const auto type = saved.tensor.scalar_type();
+    if (at::isFloatingType(type) || at::isComplexType(type)) saved.tensor.set_requires_grad(true);
   }
 }
 

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "src/base/dtype.hpp"
 #include "src/base/logger.hpp"
 #include "src/model/cancellation.hpp"
 #include "src/model/guard.hpp"
@@ -62,8 +63,8 @@ class CheckpointReading {
   static Data converted(Data batch, std::optional<at::ScalarType> dtype) {
     const auto convert = [&](at::Tensor& tensor) {
       if (!tensor.defined()) return;
-      const bool converts = dtype && tensor.is_floating_point() && tensor.scalar_type() != *dtype;
-      tensor = converts ? tensor.to(*dtype) : tensor.clone();
+      const auto type = dtype ? at_precision(tensor.scalar_type(), *dtype) : tensor.scalar_type();
+      tensor = tensor.to(type, /*non_blocking=*/false, /*copy=*/true);
     };
     for (at::Tensor& input : batch.inputs) convert(input);
     convert(batch.targets);
