@@ -71,7 +71,7 @@ void ModelGuard::save_tensors(torch::nn::Module& model, const GuardOptions& opti
     if (!tensor.defined() || !seen.insert(tensor.unsafeGetTensorImpl()).second) return std::optional<Saved>();
     const auto type = options.dtype ? at_precision(tensor.scalar_type(), *options.dtype) : tensor.scalar_type();
     const bool converts = tensor.scalar_type() != type;
-    const auto data = tensor.tensor_data();
+    const auto data = tensor.variable_data();  // which counts its own writes
     at::Tensor replacement, values;
     if (converts) replacement = data.to(type);
     if (!converts && copy) replacement = data.clone();
