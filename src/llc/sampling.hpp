@@ -41,6 +41,8 @@ class Sampling {
   /// What no chain of the stage saw, within `reach` of w*. `weights`: draws of the stage. Empty where it is not looked
   /// for.
   std::optional<Elsewhere> elsewhere(const Stage& stage, const at::Tensor& weights, double reach);
+  /// A look beside the chains, one of those above, ended by time or was called off.
+  bool cut_short() const { return cut_short_; }
   /// On ranks other than the first: runs the chains that are this rank's.
   void serve();
 
@@ -58,6 +60,7 @@ class Sampling {
 
  private:
   bool looks_elsewhere() const;
+  std::function<bool()> stop();
   void run_pilot();
   void precondition();
   void look_where_chains_stand();
@@ -82,7 +85,8 @@ class Sampling {
   Budget budget_;
   CurvatureProbe probe_;
   std::vector<Chain> chains_;
-  bool adapted_ = false;           // a Metropolis step was found at an earlier gamma
+  bool adapted_ = false;  // a Metropolis step was found at an earlier gamma
+  bool cut_short_ = false;
   std::int64_t other_passes_ = 0;  // of the pilot, and of looks beside the chains
 };
 
