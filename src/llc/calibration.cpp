@@ -102,6 +102,11 @@ double CurvatureProbe::largest(const Replica& replica, const at::Tensor& scale) 
   return curvature;
 }
 
+double CurvatureProbe::mean_square(const Replica& replica) {
+  const auto v = at::empty_like(direction_).normal_(0, 1, generator_);
+  return std::pow(length_of(Hessian(*this, replica).times(v)) / length_of(v), 2);
+}
+
 std::vector<NegativeDirection> CurvatureProbe::negative(const Replica& replica, const std::vector<at::Tensor>& known,
                                                         const std::function<bool()>& stop) {
   Hessian hessian(*this, replica);

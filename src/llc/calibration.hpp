@@ -22,6 +22,9 @@ class CurvatureProbe {
   /// ended. With `scale`, sqrt(P) of a diagonal preconditioner, that of sqrt(P) H sqrt(P).
   double largest(const Replica& replica, const at::Tensor& scale = {});
 
+  /// The square of the root mean square of H's eigenvalues, by one product with a random vector; its relative error is
+  /// of order 1 where few directions have all of the curvature.
+  double mean_square(const Replica& replica);
   /// Directions in which H is negative, see `negative_directions`.
   std::vector<NegativeDirection> negative(const Replica& replica, const std::vector<at::Tensor>& known,
                                           const std::function<bool()>& stop);

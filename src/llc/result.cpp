@@ -113,10 +113,10 @@ void Result::look_beside(Sampling& sampling) {
   if (const auto elsewhere = sampling.elsewhere(stage_, draws, reach)) d.elsewhere = elsewhere->gain;
 }
 
-void Result::set_gamma_move(const Change& move, double bias) {
+void Result::set_gamma_move(const std::optional<Change>& move, double bias) {
   auto& d = estimate_.diagnostics;
-  d.gamma_change = move.value;
-  d.gamma_change_error = move.error;
+  d.gamma_change = move ? std::optional(move->value) : std::nullopt;
+  d.gamma_change_error = move ? std::optional(move->error) : std::nullopt;
   d.gamma_bias = bias;
 }
 
