@@ -167,6 +167,9 @@ struct Signature {
   /// With SignatureOptions::dead_axes: the right singular vectors at or below the floor, as orthonormal rows.
   /// (width - rank) x width, fp64, CPU.
   at::Tensor dead_axes;
+  /// With SignatureOptions::dead_axes: all right singular vectors, one a row, in the order of the singular values.
+  /// width x width, fp64, CPU. DecayCounter follows directions by them.
+  at::Tensor axes;
 
   /// True if the reading has a spectrum: rank, sigma_max, floor and at_floor are not empty.
   bool has_numbers() const { return rank.has_value(); }
