@@ -1,7 +1,5 @@
 #include "src/series/following.hpp"
 
-#include <ATen/ops/abs.h>
-
 #include <algorithm>
 #include <cmath>
 #include <functional>
