@@ -18,6 +18,7 @@ constexpr std::size_t kLeastInPart = 3;  // readings that the slope of part of a
 constexpr double kLeastGap = 0.1;        // between the rates of two groups
 constexpr double kClearDecades = 2;      // above the floor: ten floors of a singular value
 constexpr double kDeep = 4;              // decades
+constexpr double kHidden = 2;            // decades that noise may hide
 constexpr double kSure = 3.5;            // standard errors: there are many eigenvalues
 constexpr double kPi = 3.14159265358979323846;
 // Shares of a fall.
@@ -250,7 +251,8 @@ bool DecayCounter::Analysis::volume_is_told(const std::vector<Fate>& fates) cons
   }
   if (std::ssize(volume) < kMinDecayReadings) return true;
   const LineFit line = fit_line(index, volume, options_.confidence());
-  return line.high > 0 || -line.slope * index.back() < options_.least_decades();
+  const double span = index.back(), surely = -line.high * span, likely = -line.slope * span, at_most = -line.low * span;
+  return at_most < kHidden && (surely < 0 || likely < options_.least_decades());
 }
 
 /// Takes the rate from what may only wander: one series is a line along itself, whatever it does. A fall counts if it
