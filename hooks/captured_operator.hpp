@@ -19,7 +19,8 @@ namespace dds::hooks {
 /// where they are saved from what overwrites them.
 struct CapturedOperator {
   const Operator* entry = nullptr;     ///< in the table of operators
-  std::vector<c10::IValue> arguments;  ///< tensors detached
+  /// Tensors detached, but for parameters and what was computed from them with RecorderOptions::graph.
+  std::vector<c10::IValue> arguments;
   /// Of operands that come as a list (einsum): the place of each among the inputs of the call, -1 for the weight.
   std::vector<std::int64_t> listed;
   Arguments args() const { return Arguments(arguments.data(), arguments.size()); }

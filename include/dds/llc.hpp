@@ -14,7 +14,8 @@
 //   step     from h_max, the largest curvature of n beta L_n + gamma/2 |w - w*|^2, found by power iteration at w* and
 //            along the chains
 //   sampler  on all samples, MALA up to 1000 weights and averaged noise beyond; on mini-batches, SGLD
-//   gamma    divided by 4 until lambda_hat stays the same; if it never does, the verdict is "gamma_limited"
+//   gamma    divided by 4 until lambda_hat stays the same; if it never does, the verdict is "gamma_limited", and the
+//            estimate is the one with the smallest error
 //   length   draws are added until R-hat, drift, error and (given gamma) distance from w* meet their bounds, or the
 //            budget ends
 // If the step of a sampler causes a bias, the estimate is checked against one at half the step.
@@ -91,7 +92,8 @@ struct LlcOptions {
   /// eps h_max, above 0, below 2. With mini-batches of m samples, the smaller of this and 0.072 m / (n beta) is used:
   /// see LlcDiagnostics::batch_noise.
   TORCH_ARG(double, relative_step) = 0.5;
-  /// gamma, positive. Empty: searched for, by factors of 4, around 0.03 sqrt(n beta) (src/docs/the_method.md).
+  /// gamma, positive. Empty: searched for, by factors of 4, around 0.03 min(n beta, sqrt(n beta)) times the root mean
+  /// square of the curvatures of L_n (src/docs/the_method.md). So it does not depend on the unit of the weights.
   TORCH_ARG(std::optional<double>, gamma) = std::nullopt;
   /// n beta, positive. Empty: n / log n, which needs two samples.
   TORCH_ARG(std::optional<double>, n_beta) = std::nullopt;
@@ -163,9 +165,11 @@ struct LlcBounds {
   /// |step_change| / lambda is at most this, or |step_change| is at most 3 step_change_error. And step_change_error is
   /// at most 2 kRelativeError lambda.
   static constexpr double kStepChange = 0.02;
-  /// If lambda settled in the search for gamma, distance_ratio above this is enough, in place of kDistanceRatio.
+  /// If lambda hardly depends on gamma, distance_ratio above this is enough, in place of kDistanceRatio.
   static constexpr double kDistanceOnTheWay = 0.4;
-  /// The search for gamma settles once the bias that gamma still causes is at most this share of lambda.
+  /// The search for gamma settles once the bias that gamma still causes is at most this share of lambda. A given gamma
+  /// is taken as settled if it is by the response alone: 2/ln(2) (gamma_response + gamma_response_error) is at most
+  /// this share.
   static constexpr double kGammaBias = 0.04;
   /// gamma_response - 2 gamma_response_error is at most this share of lambda. Given gamma only.
   static constexpr double kGammaResponse = 0.5;
@@ -181,8 +185,8 @@ struct LlcDiagnostics {
   std::int64_t diverged = 0;         ///< chains whose loss or weights became infinite or NaN
 
   // The point w*.
-  double baseline = 0;                   ///< L_n(w*) over the chain's data
-  double mu_max = 0;                     ///< largest curvature of L_n found; RmspropSgld: with respect to w / sqrt(P)
+  double baseline = 0;  ///< L_n(w*) over the chain's data
+  double mu_max = 0;    ///< largest curvature of L_n where chains stood; RmspropSgld: with respect to w / sqrt(P)
   std::optional<double> below_baseline;  ///< share of the draws whose loss is below that at w*
   /// Upper bound of A = (n beta)^2 g^T (n beta H + gamma)^-1 g, with g and H the gradient and Hessian of L_n at w*.
   /// The bound is at most (n beta |g|)^2 / gamma, and zero at a minimum. The plain estimate is too small by A/2 to A.
@@ -236,9 +240,11 @@ struct LlcDiagnostics {
   // The localisation gamma.
   std::optional<double> gamma_change;        ///< lambda(gamma) - lambda(4 gamma); searched gamma only
   std::optional<double> gamma_change_error;  ///< its Monte Carlo error
-  /// Bias that gamma still causes: what further divisions of gamma by 4 would change, as a geometric series,
-  ///   sqrt(max(0, gamma_change^2 - gamma_change_error^2)) f / (1 - f).
-  /// f, between 1/4 and 1/2, is the estimated ratio of two successive changes.
+  /// Bias that gamma still causes: what further divisions of gamma by 4 would add. By the one of two measurements that
+  /// has less noise; zero where that is within its noise.
+  ///   the move:      sqrt(max(0, gamma_change^2 - gamma_change_error^2)) f / (1 - f),
+  ///                  f, between 1/4 and 1/2, the ratio of two successive changes
+  ///   the response:  gamma_response / (p ln 2), p at most 1/2 the exponent by which it falls with gamma
   /// It widens the interval and is not added to lambda. Searched gamma only.
   std::optional<double> gamma_bias;
   /// What halving gamma would add to lambda, by linear response: ln(2) (gamma/2) Cov(n beta L, |w - w*|^2).

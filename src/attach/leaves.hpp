@@ -50,8 +50,9 @@ class Leaves : public hooks::ParameterSource {
   std::vector<at::Tensor> tensors() const;
   /// Leaves that may turn out to be parameters.
   std::vector<at::Tensor> candidates() const;
-  /// An update has come. Candidates that it changed are parameters from their next use on; the others are forgotten.
-  void decide(const std::function<bool(const at::Tensor&)>& changed);
+  /// An update has come. Candidates that it changed are parameters from their next use on. The others are forgotten,
+  /// and returned by identity.
+  std::vector<const at::TensorImpl*> decide(const std::function<bool(const at::Tensor&)>& changed);
 
   struct Source {
     std::string network, language, prefix;

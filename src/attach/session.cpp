@@ -194,7 +194,8 @@ void Session::look_for_update(bool before_use) {
   const std::set<TensorId> changed = watch_.changed(tensors);
   if (changed.empty()) return;
   phase_ = Phase::Computing;
-  leaves_->decide([this](const at::Tensor& tensor) { return watch_.changed(tensor); });
+  for (const TensorId input : leaves_->decide([this](const at::Tensor& tensor) { return watch_.changed(tensor); }))
+    used_.erase(input);
   if (!steps_.certain()) by_version_ = by_version_ && watch_.by_version(changed, tensors);
   apply(steps_.update(changed, used_), before_use);
 }

@@ -106,11 +106,12 @@ class Tridiagonal {
 }  // namespace
 
 std::vector<NegativeDirection> negative_directions(const std::function<at::Tensor(const at::Tensor&)>& times,
-                                                   const at::Tensor& start, const std::vector<at::Tensor>& known) {
+                                                   const at::Tensor& start, const std::vector<at::Tensor>& known,
+                                                   const std::function<bool()>& stop) {
   std::vector<NegativeDirection> found;
   if (static_cast<std::int64_t>(known.size()) >= start.numel()) return found;
   Tridiagonal tridiagonal(start, known);
-  while (tridiagonal.step(times)) {
+  while (!stop() && tridiagonal.step(times)) {
     if (tridiagonal.length() % kStepsPerLook == 0 && tridiagonal.has_settled()) break;
   }
   if (tridiagonal.length() == 0) return found;

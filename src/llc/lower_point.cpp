@@ -67,7 +67,7 @@ class Direction {
 }  // namespace
 
 LowerPoint lower_point(const Objective& objective, const Replica& replica, const at::Tensor& weights, double n_beta,
-                       double gamma, double h_max) {
+                       double gamma, double h_max, const std::function<bool()>& stop) {
   LowerPoint result;
   const auto look = [&](at::Tensor w) {
     replica.weights().copy_(w);
@@ -87,7 +87,7 @@ LowerPoint lower_point(const Objective& objective, const Replica& replica, const
   Direction direction(h_max);
   auto here = look(weights.clone());
   int stalls = 0;
-  for (int i = 0; i < kSteps && stalls < 3 && std::isfinite(here.u); ++i) {
+  for (int i = 0; i < kSteps && stalls < 3 && std::isfinite(here.u) && !stop(); ++i) {
     const auto d = direction.at(here);
     const double slope = product(here.gradient, d);
     if (!(slope < 0)) break;

@@ -113,10 +113,10 @@ void Result::look_beside(Sampling& sampling) {
   if (const auto elsewhere = sampling.elsewhere(stage_, draws, reach)) d.elsewhere = elsewhere->gain;
 }
 
-void Result::set_gamma_move(const Change& move, double bias) {
+void Result::set_gamma_move(const std::optional<Change>& move, double bias) {
   auto& d = estimate_.diagnostics;
-  d.gamma_change = move.value;
-  d.gamma_change_error = move.error;
+  d.gamma_change = move ? std::optional(move->value) : std::nullopt;
+  d.gamma_change_error = move ? std::optional(move->error) : std::nullopt;
   d.gamma_bias = bias;
 }
 
@@ -149,10 +149,11 @@ void Result::set_interval() {
 
 LlcEstimate Result::conclude(Sampling& sampling, const Watch& watch, Ending ending) {
   auto& e = estimate_;
-  const bool over = watch.over();  // before the passes for the descent, which are not the chains'
+  bool over = watch.over();  // before the passes for the descent, which are not the chains'
   if (e.settings.gamma == 0) e.settings.gamma = sampling.dynamics().gamma;  // nothing was sampled
   if (std::isfinite(e.diagnostics.baseline)) e.diagnostics.descent = sampling.descent(e.settings.gamma, over);
   if (std::isfinite(e.diagnostics.baseline) && !over) look_beside(sampling);
+  over = over || sampling.cut_short();
   e.diagnostics.mu_max = sampling.step_rule().mu_max();
   set_interval();
   e.gradients = sampling.passes_spent();

@@ -26,7 +26,8 @@ class Result {
   void take(const Stage& stage, std::string outcome);
   /// Another outcome for the stage that was taken last.
   void set_outcome(std::string outcome) { estimate_.trials[taken_].outcome = std::move(outcome); }
-  void set_gamma_move(const Change& move, double bias);
+  /// `move`: none for the first gamma of a search.
+  void set_gamma_move(const std::optional<Change>& move, double bias);
   /// At half the step of the stage that was taken last.
   void compare_with_half_step(const Stage& half);
 

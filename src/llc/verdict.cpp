@@ -99,7 +99,7 @@ void judge_neighbourhood(Judge& judge, const LlcEstimate& e, const LlcOptions& o
 }
 
 void judge_gamma(Judge& judge, const LlcEstimate& e, const Ending& ending) {
-  if (!ending.gamma_limited.empty()) return judge.fail("gamma_limited: " + ending.gamma_limited);
+  if (!ending.gamma_limited.empty()) return judge.fail(ending.gamma_limited);
   if (e.diagnostics.gamma_change || !e.diagnostics.gamma_response || !e.diagnostics.gamma_response_error) return;
   // A given gamma: lambda_hat(gamma) is what was asked for. It fails where it measures gamma more than the loss.
   const double surely = *e.diagnostics.gamma_response - 2 * *e.diagnostics.gamma_response_error;

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "src/base/dtype.hpp"
 #include "src/base/logger.hpp"
 #include "src/model/cancellation.hpp"
 #include "src/model/guard.hpp"
@@ -39,7 +40,7 @@ class CheckpointReading {
         options_(options),
         recorder_(problem.model, recorder_options(options.signatures())) {
     for (const at::Tensor& parameter : problem.model.parameters()) {
-      if (parameter.is_floating_point()) parameters_.push_back(parameter);
+      if (parameter.is_floating_point() || parameter.is_complex()) parameters_.push_back(parameter);
     }
   }
 
@@ -58,10 +59,12 @@ class CheckpointReading {
   }
 
  private:
+  /// A copy, since a forward may write into its inputs.
   static Data converted(Data batch, std::optional<at::ScalarType> dtype) {
-    if (!dtype) return batch;
     const auto convert = [&](at::Tensor& tensor) {
-      if (tensor.defined() && tensor.is_floating_point()) tensor = tensor.to(*dtype);
+      if (!tensor.defined()) return;
+      const auto type = dtype ? at_precision(tensor.scalar_type(), *dtype) : tensor.scalar_type();
+      tensor = tensor.to(type, /*non_blocking=*/false, /*copy=*/true);
     };
     for (at::Tensor& input : batch.inputs) convert(input);
     convert(batch.targets);
@@ -133,7 +136,7 @@ class CheckpointReading {
                                 /*create_graph=*/false, /*allow_unused=*/true)
               .back();
       if (at_output.defined()) squares.add_(norm_of(at_output).square());
-      add_gradients(captured, share);
+      add_gradients(captured, share, /*again=*/exact && k > 0);
     }
     const double labels = exact ? 1 : static_cast<double>(labels_->passes);
     cancellation_.add(terms.defined() ? Cancellation(terms.mul(std::sqrt(labels)), squares.sqrt())
@@ -162,9 +165,11 @@ class CheckpointReading {
     }
   }
 
-  void add_gradients(Captured& captured, double share) {
+  /// `again`: a further term of the expectation that the last rows began.
+  void add_gradients(Captured& captured, double share, bool again) {
     for (CapturedLayer& layer : captured.layers) {
       LayerRows& into = rows_of(layer);
+      again ? into.repeat_draws() : into.remember_draws();
       for (CapturedCall& call : layer.calls) {
         into.add_gradient(call, call.take_gradient(), /*backwards=*/1, /*scale=*/{}, std::ssize(layer.calls),
                           budget(layer, share, labels_->passes));

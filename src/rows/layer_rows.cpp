@@ -68,6 +68,16 @@ void LayerRows::add_gradient(const CapturedCall& call, const at::Tensor& gradien
   add(Side::Fisher, as_rows(gradient, call.output_features), joint(call.gradient_bound, calls), scale, max_rows);
 }
 
+void LayerRows::remember_draws() { remembered_ = generator_.defined() ? generator_.get_state() : at::Tensor(); }
+
+void LayerRows::repeat_draws() {
+  if (remembered_.defined()) {
+    generator_.set_state(remembered_);
+  } else {
+    generator_ = {};
+  }
+}
+
 at::Tensor LayerRows::subset(const at::Tensor& rows, std::int64_t count) {
   if (!generator_.defined()) generator_ = generator_for(rows.device(), options_.seed(), stream_of(options_));
   const at::Tensor order = at::randperm(rows.size(0), generator_, rows.options().dtype(at::kLong));

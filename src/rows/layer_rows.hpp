@@ -56,6 +56,10 @@ class LayerRows {
   /// Adds the gradient at the output of `call`, the sum of `backwards` passes, times `scale`, to the Fisher side.
   void add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards, const RowScale& scale,
                     std::int64_t calls, std::int64_t max_rows);
+  /// Has subsets drawn once more: remember_draws() before the first term of an expectation, repeat_draws() before each
+  /// further one, so that all terms are of the same rows.
+  void remember_draws();
+  void repeat_draws();
   /// Adds a status to one side, or to all.
   void mark(Side side, StatusSet status);
   void mark(StatusSet status);
@@ -102,6 +106,7 @@ class LayerRows {
   std::int64_t backwards_ = 0;
   std::array<SideRows, 3> sides_;
   at::Generator generator_;  ///< undefined until a subset is drawn
+  at::Tensor remembered_;    ///< its state; undefined: that of a new one
 };
 
 }  // namespace dds

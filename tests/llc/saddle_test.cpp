@@ -39,7 +39,7 @@ std::vector<NegativeDirection> negative_of(const at::Tensor& h, std::uint64_t se
                                            const std::vector<at::Tensor>& known = {}) {
   auto g = generator_for(at::kCPU, test::seed(seed), 1);
   return negative_directions([&](const at::Tensor& v) { return h.mv(v); }, torch::randn({h.size(0)}, g, h.options()),
-                             known);
+                             known, [] { return false; });
 }
 
 TEST(Lanczos, FindsTheNegativeEigenvaluesOfASmallMatrix) {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <dds/error.hpp>
+#include <dds/per_sample.hpp>
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
 #include <map>
@@ -269,6 +270,52 @@ TEST(Read, RowsBeyondTheBudgetAreASeededSubset) {
   ASSERT_EQ(narrow.size(), 4u);
   for (const Signature& s : narrow) {
     EXPECT_EQ(s.status.has(Status::TooWide), s.layer == "first") << s.layer;
+  }
+}
+
+// Two kinds of samples, p = (1/2, 1/2, 0) and (1/2, 0, 1/2), the last two logits far apart. Of each, the classes add
+// 1/4 and 1/4 to the trace, so that any rows have the trace of all, if the classes are of the same rows.
+TEST(Read, AllClassesOfAnExactFisherAreOfTheSameRows) {
+  struct Logits : torch::nn::Module {
+    torch::nn::Linear layer{register_module("layer", torch::nn::Linear(torch::nn::LinearOptions(3, 3).bias(false)))};
+    at::Tensor forward(const at::Tensor& x) { return layer(x); }
+  } net;
+  net.layer->weight.set_data(torch::eye(3));
+  const at::Tensor kinds = torch::tensor({{0.F, 0.F, -200.F}, {0.F, -200.F, 0.F}});
+  const Data probe(kinds.index_select(0, torch::randint(0, 2, {600}, torch::kLong)));
+  const auto with = [&](std::int64_t rows) {
+    return read({net, categorical(), probe},
+                ReadOptions().signatures(SignatureOptions().max_rows(rows)).batch_size(250));
+  };
+  const Signature part = of(with(90), "layer", Side::Fisher), whole = of(with(100000), "layer", Side::Fisher);
+  EXPECT_TRUE(part.status.has(Status::Subsampled));
+  ASSERT_TRUE(part.fisher_kind && part.log10_trace && whole.log10_trace);
+  EXPECT_EQ(to_string(*part.fisher_kind), "exact");
+  EXPECT_NEAR(*part.log10_trace, *whole.log10_trace, 1e-9);
+}
+
+// A forward may write into its weights and its inputs.
+TEST(Read, PutsBackWhatTheForwardWrites) {
+  struct Writing : torch::nn::Module {
+    torch::nn::Embedding table{
+        register_module("table", torch::nn::Embedding(torch::nn::EmbeddingOptions(5, 4).max_norm(1)))};
+    torch::nn::Linear head{register_module("head", torch::nn::Linear(4, 3))};
+    at::Tensor forward(const at::Tensor& tokens, at::Tensor x) { return head(table(tokens) + x.relu_()); }
+  } net;
+  torch::manual_seed(0);
+  net.table->weight.set_data(torch::randn({5, 4}) * 10);
+  for (const at::ScalarType type : {torch::kFloat, torch::kDouble}) {
+    net.to(type);
+    const at::Tensor before = net.table->weight.detach().clone(), x = torch::randn({20, 4}).to(type);
+    const Data probe({torch::randint(0, 5, {20}, torch::kLong), x}, torch::zeros({20}, torch::kLong));
+    const at::Tensor input = x.clone();
+    const Problem problem(net, categorical(), probe, [](torch::nn::Module& model, const std::vector<at::Tensor>& in) {
+      return dynamic_cast<Writing&>(model).forward(in[0], in[1]);
+    });
+    for (const bool fp64 : {true, false}) read(problem, ReadOptions().fp64(fp64));
+    per_sample_gradients(problem);
+    EXPECT_TRUE(torch::equal(net.table->weight, before));
+    EXPECT_TRUE(torch::equal(x, input));
   }
 }
 
