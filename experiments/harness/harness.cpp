@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <dds/error.hpp>
 #include <dds/fit.hpp>
 #include <iostream>
 #include <numeric>
@@ -42,9 +43,11 @@ RunOptions parse_command_line(int argc, char** argv, const std::string& experime
 int run_experiment(const std::function<void()>& body) {
   try {
     body();
+    const bool lost = std::ferror(stdout) != 0;
+    if (std::fflush(stdout) != 0 || lost) throw IoError("the standard output did not take all that was printed");
     return 0;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "error: {}\n", error.what());
+    std::fprintf(stderr, "error: %s\n", error.what());  // does not throw where nobody reads it
     return 1;
   }
 }
@@ -53,7 +56,7 @@ Progress::Progress(std::vector<std::pair<std::string, double>> stages)
     : stages_(std::move(stages)), terminal_(isatty(STDERR_FILENO) != 0) {}
 
 Progress::~Progress() {
-  if (line_open_) fmt::print(stderr, "\n");
+  if (line_open_) std::fputs("\n", stderr);
 }
 
 void Progress::update(const std::string& name, double done) {

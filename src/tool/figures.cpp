@@ -75,7 +75,10 @@ class Script {
   Script(const std::vector<log::Run>& runs, fs::path directory, std::string format)
       : runs_(runs), directory_(std::move(directory)), format_(std::move(format)) {
     for (const log::Run& run : runs_) collect(run);
-    text_ = fmt::format("set encoding utf8\nset style line 100 lc rgb '#aab2c0'\n{}", kFrame);
+    text_ = fmt::format(
+        "# dds report replaces this file: keep one that you change under another name.\n"
+        "set encoding utf8\nset style line 100 lc rgb '#aab2c0'\n{}",
+        kFrame);
     for (const Observable& observable : kObservables) {
       draw_layers(observable);
       if (observable.palette) draw_heat(observable);

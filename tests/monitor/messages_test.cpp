@@ -103,6 +103,24 @@ TEST_F(MessagesTest, AnErrorThatNoCallCanThrowAnyMoreIsTold) {
   }
 }
 
+TEST_F(MessagesTest, AMonitorWithoutAStepIsTold) {
+  torch::nn::Linear model(3, 2);
+  Monitor(*model, MonitorOptions(), std::make_shared<log::Memory>());
+  EXPECT_EQ(heard_,
+            std::vector<std::string>{"warning: Monitor: the monitor ended without a step, so nothing was read: a "
+                                     "training loop calls Monitor::step()"});
+}
+
+TEST_F(MessagesTest, ATapThatDoesNotRunIsTold) {
+  torch::nn::Linear model(3, 2);
+  const auto options = SignatureOptions().layers({"tap:typo"}).sides({Side::Activation});
+  read({*model, gaussian(), torch::randn({8, 3})}, ReadOptions().signatures(options));
+  Monitor monitor(*model, MonitorOptions().every(1).reduction(Reduction::Sum).signatures(options),
+                  std::make_shared<log::Memory>());
+  for (int i = 0; i < 2; ++i) train(monitor, model);
+  EXPECT_EQ(heard_, std::vector<std::string>{"warning: tap:typo, activation side (step), step 0: not_run"});
+}
+
 /// Builds an fp32 tensor of its own, which no fp64 weight can be multiplied with.
 struct FixedDtype : torch::nn::Module {
   FixedDtype() { weight = register_parameter("weight", torch::randn({3, 2})); }
