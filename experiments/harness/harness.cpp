@@ -79,10 +79,9 @@ std::function<void(std::size_t done)> Progress::pieces(const std::string& name, 
 }
 
 void Progress::draw(const std::string& name, double share) {
-  const auto now = std::chrono::steady_clock::now();
-  if (!terminal_ || now - drawn_ < std::chrono::milliseconds(200)) return;
-  drawn_ = now;
-  const double elapsed = std::chrono::duration<double>(now - start_).count();
+  const double elapsed = watch_.seconds();
+  if (!terminal_ || elapsed - drawn_ < 0.2) return;
+  drawn_ = elapsed;
   const double left = share > 0.01 ? elapsed * (1 - share) / share : 0;
   fmt::print(stderr, "\r\x1b[K{:3.0f} %  {:.0f} s, {} left  {}", 100 * share, elapsed,
              share > 0.01 ? fmt::format("about {:.0f} s", left) : "time unknown", name);
@@ -183,14 +182,9 @@ void Summary::write() const {
                       {"holds", holds ? ordered_json(*holds) : ordered_json(nullptr)}});
   }
   const ordered_json summary{
-      {"experiment", options_.experiment},
-      {"preset", options_.preset},
-      {"seed", options_.seed},
-      {"libtorch", TORCH_VERSION},
-      {"device", "cpu"},
-      {"threads", at::get_num_threads()},
-      {"wall_seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count()},
-      {"claims", claims},
+      {"experiment", options_.experiment}, {"preset", options_.preset}, {"seed", options_.seed},
+      {"libtorch", TORCH_VERSION},         {"device", "cpu"},           {"threads", at::get_num_threads()},
+      {"wall_seconds", watch_.seconds()},  {"claims", claims},
   };
   log::replace_file(options_.out / "summary.json", summary.dump(2) + '\n');
 
