@@ -102,7 +102,7 @@ class Monitor {
     Step(Step&&) noexcept;
     Step& operator=(Step&&) = delete;
     /// Ends the step as finish() does, but throws nothing: the monitor's next call throws the error. If an exception
-    /// leaves the scope, the step is dropped, as by abandon().
+    /// leaves the scope, the step is dropped, as by abandon(). The logger is told if it was due.
     ~Step();
     /// True if this step is captured.
     bool due() const;

@@ -38,7 +38,7 @@ Json parse_json(std::string_view text) {
       if (--depth < 0) return Json(Json::value_t::discarded);
     } else if (c == ':' && std::is_same_v<Json, nlohmann::ordered_json>) {
       if (++keys[static_cast<std::size_t>(depth)] > kMostKeys)
-        throw_invalid("JSON", "the number of keys of an object", std::to_string(kMostKeys) + " and more",
+        throw_invalid("JSON", "the number of keys of an object", fmt::format("above {}", kMostKeys),
                       fmt::format("at most {}", kMostKeys));
     }
   }

@@ -125,7 +125,7 @@ std::string kind_of(const std::filesystem::path& path) {
   std::uint64_t length = 0;
   std::memcpy(&length, head.data(), std::min(head.size(), kLength));
   if (head.size() > kLength && head[kLength] == '{' && length < size) return "a safetensors file";
-  return "";
+  return "of another format (no ZIP archive)";
 }
 
 }  // namespace

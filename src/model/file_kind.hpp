@@ -10,8 +10,7 @@ namespace dds {
 inline constexpr const char* kTorchScriptArchive = "a TorchScript archive";
 
 /// "a state_dict (parameters without a network)", "a NumPy array (.npy)", "an empty file", ...: told by the first bytes
-/// and, of an archive, by what is in it. Empty if it is nothing that is known. Throws nothing for a file that cannot be
-/// read: of that nothing is known either.
+/// and, of an archive, by what is in it. Empty for a file that cannot be read.
 std::string kind_of_file(const std::filesystem::path& path);
 
 }  // namespace dds

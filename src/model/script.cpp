@@ -101,12 +101,11 @@ ScriptModel script_model(const torch::jit::Module& script) {
 }
 
 ScriptModel load_script(const std::filesystem::path& archive) {
-  constexpr const char* kFunction = "load_script";
   constexpr const char* kExpected =
       "a TorchScript archive: torch.jit.script(model).save(FILE) in Python, or torch.jit.trace(model, input) before "
       "save";
   const auto refuse = [&](const std::string& what) {
-    throw IoError(error_text(kFunction, archive.string(), what, kExpected));
+    throw IoError(fmt::format("{} is {}, expected {}", archive.string(), what, kExpected));
   };
   if (!std::filesystem::exists(archive))
     throw IoError(fmt::format("{}: there is no such file, expected {}", archive.string(), kExpected));

@@ -27,18 +27,17 @@ namespace dds {
 class Monitor::State {
  public:
   /// `model` is null where the parameters are no model's.
-  State(torch::nn::Module* model, std::shared_ptr<hooks::ParameterSource> parameters, MonitorOptions options,
+  State(torch::nn::Module* model, const std::shared_ptr<hooks::ParameterSource>& parameters, MonitorOptions options,
         log::SinkPtr sink)
       : model_(model),
         options_(std::move(options)),
         errors_(options_.on_error()),
         log_(options_, std::move(sink), errors_),
-        parameters_(std::move(parameters)),
-        recorder_(hooks::recorder_of(parameters_, recorder_options(options_))),
+        identity_(identity_of(*parameters)),
+        recorder_(hooks::recorder_of(parameters, recorder_options(options_))),
         step_rows_(options_.signatures(), options_.reduction()) {
     check(options_);
-    log_.describe("monitor",
-                  description_of(options_, parameters_->name(), identity_of(*parameters_), recorder_.layers()));
+    log_.describe("monitor", description_of(options_, parameters->name(), identity_, recorder_.layers()));
     log_.describe("threads", std::to_string(at::get_num_threads()));
     if (options_.worker() != Worker::Off) worker_.emplace(static_cast<std::size_t>(options_.queue()));
   }
@@ -89,9 +88,12 @@ class Monitor::State {
     ++steps_;
   }
 
-  /// Ends a step without reading it: what was captured is dropped, and the step does not count.
-  void abandon_step() noexcept {
-    errors_.guard([this] { recorder_.take(); });
+  /// Ends a step without reading it: what was captured is dropped, and the step does not count. `why`: for the logger.
+  void abandon_step(Level level, const char* why) noexcept {
+    errors_.guard([&] {
+      recorder_.take();
+      if (due_ && model_) log::tell(level, fmt::format("Monitor: step {} is due and not read: {}", steps_, why));
+    });
     open_ = due_ = passes_on_ = false;
   }
 
@@ -110,7 +112,8 @@ class Monitor::State {
 
   std::vector<Signature> read(const Problem& problem, ReadOptions options) {
     check_given("Monitor::read", "the monitor's model", model_, "one: this monitor is of parameters alone");
-    check(&problem.model == model_, "Monitor::read", "problem.model", "another model", "the one that is monitored");
+    if (&problem.model != model_)
+      throw_invalid("Monitor::read", "the problem's model", "another one", "the one that is monitored");
     used_ = true;
     drain();
     return log_.read(problem, std::move(options), steps_, errors_.take());
@@ -129,16 +132,14 @@ class Monitor::State {
 
   std::string state() const {
     drain();
-    return text_of({identity_of(*parameters_), steps_, log_.follower().fixed_ranks().all()});
+    return text_of({identity_, steps_, log_.follower().fixed_ranks().all()});
   }
 
   void load_state(const std::string& text) {
     check_no_step("Monitor::load_state");
     SavedState state = saved_state(text);
-    if (const std::string own = identity_of(*parameters_); !state.parameters.empty() && !own.empty()) {
-      check(state.parameters == own, "Monitor::load_state", "the state's model", state.parameters,
-            "this monitor's model: {}", own);
-    }
+    check(state.parameters == identity_ || state.parameters.empty() || identity_.empty(), "Monitor::load_state",
+          "the state's model", state.parameters, "this monitor's: {}", identity_);
     drain();
     steps_ = state.steps;
     log_.restart(FixedRanks(std::move(state.fixed_ranks)));
@@ -157,14 +158,15 @@ class Monitor::State {
 
  private:
   void check_no_step(const char* function) const {
-    check(!open_, function, "the last step", fmt::format("{}, under way", steps_), "one whose scope was left before");
+    if (open_) throw_invalid(function, fmt::format("step {}", steps_), "under way", "a step whose scope was left");
   }
 
   /// At the end there is no call left that could throw it.
   void say_what_was_not_read() {
     const bool reads_steps = options_.due() || options_.every();
     if (open_) {
-      abandon_step();
+      open_ = false;
+      recorder_.take();
       note(fmt::format("the monitor ended within step {}, which is not read", steps_));
     } else if (!used_ && reads_steps) {
       note("the monitor ended without a step, so nothing was read: a training loop calls Monitor::step()");
@@ -249,8 +251,8 @@ class Monitor::State {
   torch::nn::Module* model_;
   MonitorOptions options_;
   MonitorErrors errors_;
-  Readings log_;  ///< the worker's, if there is one; for others after drain()
-  std::shared_ptr<hooks::ParameterSource> parameters_;
+  Readings log_;          ///< the worker's, if there is one; for others after drain()
+  std::string identity_;  ///< of the model
   Recorder recorder_;
   StepRows step_rows_;
   std::vector<Attribution> attribution_;
@@ -273,7 +275,7 @@ Monitor::Monitor(Monitor&&) noexcept = default;
 Monitor::~Monitor() = default;
 
 Monitor monitor_of(std::shared_ptr<hooks::ParameterSource> parameters, MonitorOptions options, log::SinkPtr sink) {
-  return Monitor(std::make_shared<Monitor::State>(nullptr, std::move(parameters), std::move(options), std::move(sink)));
+  return Monitor(std::make_shared<Monitor::State>(nullptr, parameters, std::move(options), std::move(sink)));
 }
 
 Monitor::Step Monitor::step() {
@@ -290,7 +292,7 @@ Monitor::Step::~Step() {
   const std::shared_ptr<State> state = state_.lock();
   if (!open_ || !state) return;
   if (std::uncaught_exceptions() > exceptions_) {
-    state->abandon_step();
+    state->abandon_step(Level::Warning, "an exception left it");
   } else {
     state->end_step();
   }
@@ -311,7 +313,7 @@ void Monitor::Step::finish() {
 
 void Monitor::Step::abandon() {
   const std::shared_ptr<State> state = state_.lock();
-  if (std::exchange(open_, false) && state) state->abandon_step();
+  if (std::exchange(open_, false) && state) state->abandon_step(Level::Info, "it was abandoned");
 }
 
 std::int64_t Monitor::steps() const { return state_->steps(); }

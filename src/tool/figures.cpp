@@ -339,6 +339,11 @@ std::vector<fs::path> write_figures(const std::vector<log::Run>& runs, const fs:
   const fs::path file = directory / "figures.gp";
   log::replace_file(file, script.text());
   run_gnuplot(file);
+  for (const fs::path& picture : script.pictures()) {
+    std::error_code missing;
+    if (const auto size = fs::file_size(picture, missing); missing || size == 0)
+      throw IoError(fmt::format("gnuplot did not write {}", picture.string()));
+  }
   return script.pictures();
 }
 

@@ -248,8 +248,8 @@ LlcOptions llc_options(const LlcArguments& options) {
   return llc;
 }
 
-/// The estimates so far.
-struct Estimates {
+/// What was found so far.
+struct Outcome {
   Table table{{"step", "lambda", "<95 % interval", "gamma", "gradients", "<verdict"}};
   std::size_t refused = 0, done = 0;
 
@@ -262,7 +262,7 @@ struct Estimates {
 
 /// Estimates at the model's present weights.
 void estimate_at(const Snapshot& snapshot, const Problem& problem, const LlcArguments& options, log::Sink* sink,
-                 Estimates& estimates) {
+                 Outcome& outcome) {
   if (options.read) {
     for (Signature& signature : read(problem)) {
       signature.step = snapshot.step;
@@ -272,20 +272,21 @@ void estimate_at(const Snapshot& snapshot, const Problem& problem, const LlcArgu
   Progress progress(snapshot.step);
   LlcEstimate estimate = estimate_llc(problem, llc_options(options).progress([&](double share) { progress(share); }));
   estimate.step = snapshot.step;
-  estimates.add(estimate);
+  outcome.add(estimate);
   if (sink) sink->write(estimate);
 }
 
-void print(const Estimates& estimates, const Samples& samples, const LlcArguments& options, std::size_t snapshots) {
+void print(const Outcome& outcome, const Samples& samples, const LlcArguments& options, std::size_t snapshots) {
   fmt::print("{} samples, likelihood {}, {} estimator{}\n{}\n\n{}", samples.data.size(), samples.likelihood->name(),
              options.kind,
              llc_kind_from_string(options.kind) == LlcKind::Tilted ? " (ours, not the published LLC)" : "",
-             printable(samples.taken), estimates.table.text());
-  if (estimates.refused > 0) {
+             printable(samples.taken), outcome.table.text());
+  if (outcome.refused > 0) {
     fmt::print("\n{} of {} refused: what stands in brackets is no LLC, for the reason that the verdict names\n",
-               estimates.refused, estimates.done);
+               outcome.refused, outcome.done);
   }
-  if (interrupted()) fmt::print("\nInterrupted after {} of {} snapshots\n", estimates.done, snapshots);
+  if (interrupted() && outcome.done < snapshots)
+    fmt::print("\nInterrupted after {} of {} snapshots\n", outcome.done, snapshots);
 }
 
 void estimate(const LlcArguments& given) {
@@ -303,22 +304,22 @@ void estimate(const LlcArguments& given) {
   const Problem problem(*model.module, samples.likelihood, samples.data, model.forward);
 
   const CatchInterrupts catching;
-  Estimates estimates;
+  Outcome outcome;
   std::exception_ptr failed;  // what was found before is shown all the same
   try {
     for (const Snapshot& snapshot : snapshots) {
       if (interrupted()) break;
-      if (estimates.done > 0) restore(tensors, snapshot);
-      over(samples, [&] { estimate_at(snapshot, problem, options, sink.get(), estimates); });
+      if (outcome.done > 0) restore(tensors, snapshot);
+      over(samples, [&] { estimate_at(snapshot, problem, options, sink.get(), outcome); });
     }
   } catch (...) {
     failed = std::current_exception();
   }
-  if (estimates.done > 0) print(estimates, samples, options, snapshots.size());
+  if (outcome.done > 0) print(outcome, samples, options, snapshots.size());
   if (failed) std::rethrow_exception(failed);
-  if (estimates.refused == estimates.done)
-    throw Error(
-        fmt::format("llc: no LLC was found: {} of {} estimates are refused", estimates.refused, estimates.done));
+  if (outcome.done == 0) throw Error("llc: interrupted before the first estimate");
+  if (outcome.refused == outcome.done)
+    throw Error(fmt::format("llc: no LLC was found: {} of {} estimates are refused", outcome.refused, outcome.done));
 }
 
 }  // namespace

@@ -62,7 +62,7 @@ NamedTensors of_pickle(const std::filesystem::path& path) {
       if (entry.key().isString()) {
         add(found, entry.key().toStringRef(), entry.value());
       } else {
-        throw InvalidArgument("a dict whose keys are no names");
+        found.passed_over.emplace_back("a key that is no name", kind_of(entry.value()));
       }
     }
     return found;
@@ -113,8 +113,9 @@ const at::Tensor& NamedTensors::at(const std::string& name) const {
 
 NamedTensors load_tensors(const std::filesystem::path& path) {
   const auto refuse = [&](const std::string& what) {
-    throw IoError(error_text("data", path.string(), what,
-                             "tensors: one, a list of them or a dict of them by name, as torch.save writes it"));
+    throw IoError(fmt::format(
+        "{} is {}, expected tensors: one, a list of them or a dict of them by name, as torch.save writes it",
+        path.string(), what));
   };
   if (!std::filesystem::exists(path)) throw IoError(fmt::format("{}: there is no such file", path.string()));
   if (std::filesystem::is_directory(path)) refuse("a folder");

@@ -111,6 +111,23 @@ TEST_F(MessagesTest, AMonitorWithoutAStepIsTold) {
                                      "training loop calls Monitor::step()"});
 }
 
+TEST_F(MessagesTest, ADueStepThatIsDroppedIsTold) {
+  torch::nn::Linear model(3, 2);
+  Monitor monitor(*model, MonitorOptions().every(2), std::make_shared<log::Memory>());
+  monitor.step().abandon();
+  try {
+    auto step = monitor.step();
+    throw std::runtime_error("a batch that cannot be read");
+  } catch (const std::runtime_error&) {
+  }
+  EXPECT_EQ(heard_, (std::vector<std::string>{"info: Monitor: step 0 is due and not read: it was abandoned",
+                                              "warning: Monitor: step 0 is due and not read: an exception left it"}));
+  train(monitor, model);
+  heard_.clear();
+  monitor.step().abandon();  // not due
+  EXPECT_TRUE(heard_.empty());
+}
+
 TEST_F(MessagesTest, ATapThatDoesNotRunIsTold) {
   torch::nn::Linear model(3, 2);
   const auto options = SignatureOptions().layers({"tap:typo"}).sides({Side::Activation});
