@@ -56,6 +56,7 @@ hooks::CallId RecorderState::capture(hooks::SiteId site, const hooks::LayerRun& 
   CapturedAccess::set_gradient(call, gradient_slot(output));
 
   const hooks::CallId id = calls_.add(site, std::move(call), output);
+  ties_.call_ends(output, hooks::recomputing());
   for (const at::Tensor& input : run.inputs) copies_.hold(id, input);
   copies_.hold(id, output);
   return id;

@@ -15,6 +15,7 @@
 #include "hooks/memory.hpp"
 #include "src/base/check.hpp"
 #include "src/base/glob.hpp"
+#include "src/base/message.hpp"
 
 namespace dds {
 
@@ -40,7 +41,7 @@ std::optional<Tensors> Hook::call(torch::nn::Module& module, const std::string& 
     (*present)(module, name, first, second);
     return std::nullopt;
   } catch (const std::exception& error) {
-    thrown = error.what();
+    thrown = plain_message(error);
   } catch (...) {
     thrown = "something that is no std::exception";
   }
@@ -211,7 +212,7 @@ std::shared_ptr<const HookedModule> HookRegistry::find(const torch::nn::Module& 
   return known == modules_.end() ? nullptr : known->second;
 }
 
-void HookRegistry::failed(std::string_view where, const char* what) {
+void HookRegistry::failed(std::string_view where, std::string_view what) {
   const std::lock_guard lock(mutex_);
   for (const auto& module : observable_) {
     for (const NamedHook& named : module->hooks) {

@@ -99,7 +99,7 @@ class HookRegistry : public hooks::Listener, public std::enable_shared_from_this
   void operator_ends(std::string_view name, hooks::OperatorNote& note, const std::vector<c10::IValue>& outputs,
                      hooks::Nesting& nesting) override;
   void tapped(std::string_view, const at::Tensor&) override {}
-  void failed(std::string_view where, const char* what) override;
+  void failed(std::string_view where, std::string_view what) override;
 
  private:
   struct Note;

@@ -51,6 +51,7 @@ void RecorderState::end() {
   const std::lock_guard lock(mutex_);
   calls_.forget_outputs();
   losses_.forget_activations();
+  ties_.forget_graph();
   weights_.forget();
 }
 
@@ -61,6 +62,7 @@ void RecorderState::clear() {
   copies_ = {};
   consumers_ = {};
   losses_ = {};
+  ties_ = {};
   uses_.clear();
   tapped_.clear();
   errors_.clear();
@@ -70,6 +72,7 @@ void RecorderState::clear() {
 Captured RecorderState::take() {
   const std::lock_guard lock(mutex_);
   consumers_.bound_gradients(calls_);
+  ties_.write_into(calls_);
   Captured captured;
   std::vector<CapturedLayer> missing = taps_without_calls();
   for (std::size_t i = 0; i < weights_.layers().size(); ++i) {
@@ -99,7 +102,7 @@ std::vector<CapturedLayer> RecorderState::taps_without_calls() const {
   return missing;
 }
 
-void RecorderState::failed(std::string_view where, const char* what) {
+void RecorderState::failed(std::string_view where, std::string_view what) {
   const std::lock_guard lock(mutex_);
   errors_.push_back(fmt::format("{}: {}", where, what));
 }
@@ -120,7 +123,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
   hooks::for_each_tensor(written, [&](const at::Tensor& t) { copies_.before_write(t, extended, calls_); });
   if (!grad_mode) return without_grad_mode(name, args, nesting);
 
-  if (!extended) recognise(entry, args, note);
+  if (!extended) recognise(name, entry, args, note);
   attribute(name, args, note);
   note_consumers(entry, args, note);
   // A tensor that is written to goes on to live as something else than a layer's output.
@@ -130,7 +133,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
   return std::make_unique<Note>(std::move(note));
 }
 
-void RecorderState::recognise(const Operator* entry, Arguments args, Note& note) {
+void RecorderState::recognise(std::string_view name, const Operator* entry, Arguments args, Note& note) {
   if (auto run = layer_run(entry, args)) {
     note.family = run->family;
     note.outermost = true;
@@ -142,7 +145,7 @@ void RecorderState::recognise(const Operator* entry, Arguments args, Note& note)
   } else if (auto loss = entry ? hooks::read_loss(*entry, args) : std::nullopt) {
     note.outermost = true;
     note.role = std::move(*loss);
-  } else if (auto derivation = weights_.derivation(args)) {
+  } else if (auto derivation = weights_.derivation(name, args)) {
     // What runs inside of one with a constant may be a layer, with the constant as its input.
     note.outermost = !derivation->like.defined();
     note.role = std::move(*derivation);
@@ -168,7 +171,10 @@ std::optional<RecorderState::Bias> RecorderState::bias_that_follows(const Operat
 
 std::optional<LayerRun> RecorderState::layer_run(const Operator* entry, Arguments args) const {
   if (!entry) return std::nullopt;
-  auto run = hooks::read_layer(*entry, args, [this](const at::Tensor& t) { return weights_.layer_of(t).has_value(); });
+  const auto is_weight = [this](const at::Tensor& t) { return weights_.layer_of(t).has_value(); };
+  auto run =
+      hooks::read_layer(*entry, args, [&](const at::Tensor& t) { return is_weight(t) && !weights_.is_tentative(t); });
+  if (!run) run = hooks::read_layer(*entry, args, is_weight);
   if (run && weights_.gives_weight(*run)) run.reset();
   return run;
 }
@@ -282,6 +288,7 @@ void RecorderState::ended(Bias& bias, std::string_view, const at::Tensor& output
 
 void RecorderState::ended(hooks::LossRun& loss, std::string_view name, const at::Tensor& output, const Outputs&) {
   losses_.add(loss, name, output, next_order_++);
+  ties_.loss_ends(output, hooks::recomputing());
 }
 
 void RecorderState::ended(hooks::ActivationRun& activation, std::string_view, const at::Tensor& output,

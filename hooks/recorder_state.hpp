@@ -21,6 +21,7 @@
 #include "hooks/copy_on_write.hpp"
 #include "hooks/layers.hpp"
 #include "hooks/loss_record.hpp"
+#include "hooks/loss_ties.hpp"
 #include "hooks/observer.hpp"
 #include "hooks/rank_bounds.hpp"
 #include "hooks/weights.hpp"
@@ -44,7 +45,7 @@ class RecorderState : public hooks::Listener {
   void operator_ends(std::string_view name, hooks::OperatorNote& note, const std::vector<c10::IValue>& outputs,
                      hooks::Nesting& nesting) override;
   void tapped(std::string_view name, const at::Tensor& tensor) override;
-  void failed(std::string_view where, const char* what) override;
+  void failed(std::string_view where, std::string_view what) override;
 
  private:
   /// A run of a layer that is recorded.
@@ -81,7 +82,7 @@ class RecorderState : public hooks::Listener {
   };
 
   // ---- when an operator starts ----
-  void recognise(const hooks::Operator* entry, hooks::Arguments args, Note& note);
+  void recognise(std::string_view name, const hooks::Operator* entry, hooks::Arguments args, Note& note);
   std::optional<Bias> bias_that_follows(const hooks::Operator* entry, hooks::Arguments args) const;
   std::optional<hooks::LayerRun> layer_run(const hooks::Operator* entry, hooks::Arguments args) const;
   std::optional<hooks::SiteId> site_of(const hooks::LayerRun& run);
@@ -115,6 +116,7 @@ class RecorderState : public hooks::Listener {
   hooks::CopyOnWrite copies_;
   hooks::Consumers consumers_;
   hooks::LossRecord losses_;
+  hooks::LossTies ties_;
   hooks::UseCounts uses_;
   std::set<std::string> tapped_;  ///< the patterns that a tap matched
   std::vector<std::string> errors_;

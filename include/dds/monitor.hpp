@@ -44,11 +44,11 @@ struct MonitorOptions {
   TORCH_ARG(std::optional<std::int64_t>, every) = 100;
   /// If set, this decides which steps are due, and `every` does not count.
   TORCH_ARG(std::function<bool(std::int64_t step)>, due) = nullptr;
-  /// How the loss that the loop differentiates is reduced over the samples. If it does not fit, there
-  /// is no Fisher side:
-  ///   Status::ReductionMismatch   the loss operator that ran reduces in another way;
-  ///   Status::ReductionUnknown    Reduction::Mean is given, but no loss operator that the library knows ran in the
-  ///                               step. Use Reduction(divisor).
+  /// How the loss that the loop differentiates is reduced over the samples. Each layer has the losses that were
+  /// computed from its output and that a backward pass came through. If they do not fit, the layer has no Fisher side:
+  ///   Status::ReductionMismatch   one of them reduces in another way;
+  ///   Status::ReductionUnknown    with Reduction::Mean there is none that the library knows, or several operators; or
+  ///                               the losses count differently. Use Reduction(divisor).
   TORCH_ARG(Reduction, reduction) = Reduction(Reduction::Mean);
   /// What the signatures are read from, and what they keep.
   /// With `ranks`, each rank has a Monitor, and all take part in every due step. Rank 0 reads and logs. The other sinks

@@ -9,11 +9,13 @@
 #include <dds/suspend_recording.hpp>
 #include <utility>
 
+#include "hooks/transforms.hpp"
 #include "src/attach/description.hpp"
 #include "src/attach/folder.hpp"
 #include "src/attach/interpreter.hpp"
 #include "src/attach/names.hpp"
 #include "src/base/glob.hpp"
+#include "src/base/message.hpp"
 #include "src/log/file.hpp"
 #include "src/log/json.hpp"
 
@@ -64,7 +66,7 @@ void Session::guarded(const Work& work) noexcept {
     const std::lock_guard lock(mutex_);
     work();
   } catch (const std::exception& error) {
-    note(error.what());
+    note(plain_message(error));
   } catch (...) {
     note("an exception of a type of its own");
   }
@@ -76,7 +78,7 @@ void Session::note(const std::string& what) {
 
 void Session::make_recording() {
   recording_ = std::make_unique<Recording>(settings_, leaves_, folder_,
-                                           [this](const std::exception& error) { note(error.what()); });
+                                           [this](const std::exception& error) { note(plain_message(error)); });
 }
 
 void Session::listen_here() {
@@ -136,7 +138,7 @@ void Session::operator_starts(std::string_view name, c10::ArrayRef<const c10::IV
 }
 
 void Session::backward_starts() noexcept {
-  if (passes_under_way++ > 0) return;
+  if (passes_under_way++ > 0 || hooks::transforming()) return;
   guarded([&] {
     if (!here()) {
       ++elsewhere_;
@@ -161,7 +163,7 @@ void Session::training_begins() {
 }
 
 void Session::backward_ends() noexcept {
-  if (--passes_under_way > 0) return;
+  if (--passes_under_way > 0 || hooks::transforming()) return;
   guarded([&] {
     if (!here()) {
       // One pass there may have its update still before it.
@@ -312,7 +314,8 @@ void Session::write_snapshot(std::int64_t step) {
     snapshots_->write(folder, step, *leaves_);
     probe_.write(folder);
   } catch (const std::exception& error) {
-    if (failed_snapshots_++ == 0) note(fmt::format("step {} has no snapshot, or no probe: {}", step, error.what()));
+    if (failed_snapshots_++ == 0)
+      note(fmt::format("step {} has no snapshot, or no probe: {}", step, plain_message(error)));
   }
   probe_.over(step);
   say_why_no_probe();

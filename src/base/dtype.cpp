@@ -19,4 +19,9 @@ double machine_epsilon(c10::ScalarType dtype, const char* function) {
   }
 }
 
+c10::ScalarType at_precision(c10::ScalarType type, c10::ScalarType dtype) {
+  if (c10::isComplexType(type)) return c10::toComplexType(dtype);
+  return c10::isFloatingType(type) ? dtype : type;
+}
+
 }  // namespace dds

@@ -9,6 +9,8 @@
 #include <mutex>
 #include <unordered_set>
 
+#include "src/base/dtype.hpp"
+
 namespace dds {
 namespace {
 
@@ -56,11 +58,11 @@ void ModelGuard::save_tensors(torch::nn::Module& model, const GuardOptions& opti
   std::unordered_set<const c10::TensorImpl*> seen;  // tied weights are registered twice
   const auto save = [&](const at::Tensor& tensor, bool copy) {
     if (!tensor.defined() || !seen.insert(tensor.unsafeGetTensorImpl()).second) return std::optional<Saved>();
-    const bool converts =
-        options.dtype && at::isFloatingType(tensor.scalar_type()) && tensor.scalar_type() != *options.dtype;
+    const auto type = options.dtype ? at_precision(tensor.scalar_type(), *options.dtype) : tensor.scalar_type();
+    const bool converts = tensor.scalar_type() != type;
     const auto data = tensor.tensor_data();
     at::Tensor replacement;
-    if (converts) replacement = data.to(*options.dtype);
+    if (converts) replacement = data.to(type);
     if (!converts && copy) replacement = data.clone();
     return std::optional<Saved>(
         {tensor, data, replacement, tensor.requires_grad(), torch::autograd::impl::try_get_grad_accumulator(tensor)});
@@ -100,7 +102,8 @@ void ModelGuard::apply(torch::nn::Module& model, const GuardOptions& options) {
   }
   if (!options.require_grad) return;
   for (auto& saved : parameters_) {
-    if (at::isFloatingType(saved.tensor.scalar_type())) saved.tensor.set_requires_grad(true);
+    const auto type = saved.tensor.scalar_type();
+    if (at::isFloatingType(type) || at::isComplexType(type)) saved.tensor.set_requires_grad(true);
   }
 }
 

@@ -17,9 +17,10 @@ class Module;
 namespace dds {
 
 struct GuardOptions {
-  /// While the guard lives, floating-point parameters and buffers have this type.
+  /// While the guard lives, floating-point parameters and buffers have this type, complex ones the complex type of its
+  /// precision.
   std::optional<at::ScalarType> dtype;
-  /// While the guard lives, all floating-point parameters require grad, frozen ones too.
+  /// While the guard lives, all floating-point and complex parameters require grad, frozen ones too.
   bool require_grad = true;
 };
 

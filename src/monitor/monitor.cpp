@@ -12,6 +12,7 @@
 #include "hooks/recorder_of.hpp"
 #include "src/base/check.hpp"
 #include "src/base/logger.hpp"
+#include "src/base/message.hpp"
 #include "src/base/stopwatch.hpp"
 #include "src/monitor/errors.hpp"
 #include "src/monitor/identity.hpp"
@@ -49,7 +50,7 @@ class Monitor::State {
       drain();
       errors_.rethrow();
     } catch (const std::exception& error) {
-      log::tell(Level::Error, fmt::format("Monitor: when it ended: {}", error.what()));
+      log::tell(Level::Error, fmt::format("Monitor: when it ended: {}", plain_message(error)));
     } catch (...) {
       log::tell(Level::Error, "Monitor: when it ended: an exception of a type of its own");
     }

@@ -1,36 +1,18 @@
 #include "src/reading/step_rows.hpp"
 
-#include <ATen/ops/full.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <dds/error.hpp>
-#include <limits>
 #include <map>
 #include <vector>
 
 #include "src/model/cancellation.hpp"
+#include "src/reading/loss_scale.hpp"
 
 namespace dds {
 namespace {
-
-using Losses = std::vector<const CapturedLoss*>;
-
-/// The losses that a call's output may have gone into: those that ran after it and before its layer did again.
-Losses losses_of(const CapturedCall& call, const CapturedLayer& layer, const Captured& captured) {
-  std::int64_t next = std::numeric_limits<std::int64_t>::max();
-  for (const CapturedCall& other : layer.calls) {
-    if (other.order > call.order) next = std::min(next, other.order);
-  }
-  Losses all, own;
-  for (const CapturedLoss& loss : captured.losses) {
-    if (loss.order < call.order) continue;
-    all.push_back(&loss);
-    if (loss.order < next) own.push_back(&loss);
-  }
-  return own.empty() ? all : own;  // a layer that runs twice in one forward has the losses of its last run
-}
 
 /// What cancels in the gradients that came out of one loss operator.
 Cancellation cancellation_of(const CapturedLoss& loss) {
@@ -41,7 +23,6 @@ Cancellation cancellation_of(const CapturedLoss& loss) {
   if (!difference.defined() || !incoming.defined()) return {};  // no backward pass came through it
   at::Tensor weight = incoming;
   if (loss.reduction == CapturedLoss::Reduction::Mean) {
-    if (!loss.terms.defined()) return Cancellation::unknown();
     weight = incoming.to(at::kDouble).div(loss.terms.to(incoming.device()));
   }
   switch (loss.difference) {
@@ -69,35 +50,6 @@ Cancellation joined(const Cancellations& all, const Losses& losses) {
   return result;
 }
 
-/// How the gradients of one call are put back to those of the samples' losses.
-struct Scaling {
-  at::Tensor factor;  ///< 0-d; undefined: 1
-  std::string name;   ///< for the record
-  StatusSet status;
-  std::int64_t targets = 0;  ///< over how many a mean was taken; 0: there is no mean, or nobody knows
-};
-
-Scaling scaling_of(const Reduction& reduction, const Losses& losses) {
-  using Observed = CapturedLoss::Reduction;
-  if (const std::optional<double> divisor = reduction.divisor()) {
-    return {at::full({}, *divisor, at::kDouble), fmt::format("scale:{}", *divisor), {}};
-  }
-  const auto any = [&](Observed observed) {
-    return std::any_of(losses.begin(), losses.end(),
-                       [&](const CapturedLoss* loss) { return loss->reduction == observed; });
-  };
-  if (reduction.kind() == Reduction::Sum) {
-    return {{}, "sum", any(Observed::Mean) ? StatusSet(Status::ReductionMismatch) : StatusSet()};
-  }
-  if (any(Observed::Sum)) return {{}, "mean", Status::ReductionMismatch};
-  const bool agree = std::all_of(losses.begin(), losses.end(), [&](const CapturedLoss* loss) {
-    return loss->reduction == Observed::Mean && loss->terms.defined() && loss->targets == losses.front()->targets &&
-           loss->op == losses.front()->op;
-  });
-  if (losses.empty() || !agree) return {{}, "mean", Status::ReductionUnknown};
-  return {losses.front()->terms, "mean", {}, losses.front()->targets};
-}
-
 /// True if an operator that mixes samples ran at or after this call: the rows of its gradient mix them too.
 bool coupled_downstream(const CapturedCall& call, const Captured& captured) {
   return std::any_of(captured.layers.begin(), captured.layers.end(), [&](const CapturedLayer& layer) {
@@ -116,16 +68,16 @@ ReadingRows::Layer layer_of(const CapturedLayer& layer, const Captured& captured
   for (const CapturedCall& call : layer.calls) {
     result.rows.add_forward(call, calls, budget);
     if (coupled_downstream(call, captured)) result.rows.mark(Side::Fisher, Status::Coupled);
-    const Losses losses = losses_of(call, layer, captured);
-    const Scaling scaling = scaling_of(reduction, losses);
+    const Losses losses = losses_of(call, captured);
+    const LossScale scale = scale_of(reduction, losses);
     const at::Tensor gradient = call.gradient();
-    result.rows.add_gradient(call, gradient, call.backwards(), scaling.factor, calls, budget);
+    result.rows.add_gradient(call, gradient, call.backwards(), scale.scale, calls, budget);
     if (gradient.defined() && gradient.numel() == 0) continue;  // no row, and so no scale: the mean of none is 0 / 0
-    result.rows.mark(Side::Fisher, scaling.status);
-    result.reduction = scaling.name;
-    result.targets = scaling.targets;
+    if (gradient.defined()) result.rows.mark(Side::Fisher, scale.status);
+    result.reduction = scale.name;
+    result.targets = scale.targets;
     if (!wants(options, Side::Fisher) || call.backwards() == 0) continue;
-    const Cancellation of_call = joined(cancellations, losses).scaled(scaling.factor);
+    const Cancellation of_call = joined(cancellations, losses).scaled(scale.scale.factor);
     result.cancellation.add(of_call.factor().defined() ? of_call : Cancellation::unknown());
   }
   return result;

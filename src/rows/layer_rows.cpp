@@ -62,7 +62,7 @@ void LayerRows::add_forward(const CapturedCall& call, std::int64_t calls, std::i
 }
 
 void LayerRows::add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards,
-                             const at::Tensor& scale, std::int64_t calls, std::int64_t max_rows) {
+                             const RowScale& scale, std::int64_t calls, std::int64_t max_rows) {
   if (!wants(options_, Side::Fisher) || !gradient.defined()) return;
   backwards_ += backwards;
   add(Side::Fisher, as_rows(gradient, call.output_features), joint(call.gradient_bound, calls), scale, max_rows);
@@ -74,7 +74,7 @@ at::Tensor LayerRows::subset(const at::Tensor& rows, std::int64_t count) {
   return rows.index_select(0, order.narrow(0, 0, count));
 }
 
-void LayerRows::add(Side side, const at::Tensor& rows, std::int64_t bound, const at::Tensor& scale,
+void LayerRows::add(Side side, const at::Tensor& rows, std::int64_t bound, const RowScale& scale,
                     std::int64_t max_rows) {
   const at::NoGradGuard no_grad;
   const Stopwatch watch;
@@ -121,7 +121,9 @@ void LayerRows::reduce() {
     const Stopwatch watch;
     for (const SideRows::Pending& pending : std::exchange(side.pending, {})) {
       if (!side.factor) side.factor.emplace(side.width);
-      side.factor->update(pending.scale.defined() ? pending.rows.to(at::kDouble).mul(pending.scale) : pending.rows);
+      const auto& [factor, certain] = pending.scale;
+      if (certain.defined() && !certain.item<bool>()) side.status |= Status::ReductionUnknown;
+      side.factor->update(factor.defined() ? pending.rows.to(at::kDouble).mul(factor) : pending.rows);
     }
     side.seconds += watch.seconds();
   }

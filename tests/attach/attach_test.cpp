@@ -378,7 +378,8 @@ TEST_P(AttachPython, IsReadAsByHooksInPython) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Scripts, AttachPython, Values("classifier", "transformer", "hugging_face"),
+INSTANTIATE_TEST_SUITE_P(Scripts, AttachPython,
+                         Values("classifier", "transformer", "hugging_face", "transforms", "checkpoints"),
                          [](const auto& info) { return std::string(info.param); });
 
 // ---- without a process ----
