@@ -19,7 +19,7 @@ constexpr int kSteps = 60, kMemory = 10, kHalvings = 12;
 constexpr double kEnough = 1e-4;   // of the slope, for a step to count (Armijo)
 constexpr double kStalled = 1e-3;  // a step of L-BFGS that lowers U by less, against 1 + |U|, is one of the last
 
-double inner(const at::Tensor& a, const at::Tensor& b) { return at::dot(a, b).item<double>(); }
+double inner_product(const at::Tensor& a, const at::Tensor& b) { return at::dot(a, b).item<double>(); }
 
 struct Place {
   at::Tensor w, gradient;  ///< of U
@@ -33,9 +33,9 @@ class Direction {
 
   void learn(const Place& from, const Place& to) {
     auto step = to.w - from.w, change = to.gradient - from.gradient;
-    const double bend = inner(step, change);
+    const double bend = inner_product(step, change);
     if (!(bend > 0)) return;
-    scale_ = bend / inner(change, change);
+    scale_ = bend / inner_product(change, change);
     pairs_.push_back({std::move(step), std::move(change), 1 / bend});
     if (pairs_.size() > kMemory) pairs_.pop_front();
   }
@@ -44,12 +44,12 @@ class Direction {
     auto d = -point.gradient;
     std::vector<double> taken;
     for (auto pair = pairs_.rbegin(); pair != pairs_.rend(); ++pair) {
-      taken.push_back(pair->over_bend * inner(pair->step, d));
+      taken.push_back(pair->over_bend * inner_product(pair->step, d));
       d.sub_(pair->change, taken.back());
     }
     d.mul_(scale_);
     for (const auto& pair : pairs_) {
-      d.add_(pair.step, taken.back() - pair.over_bend * inner(pair.change, d));
+      d.add_(pair.step, taken.back() - pair.over_bend * inner_product(pair.change, d));
       taken.pop_back();
     }
     return d;
@@ -89,7 +89,7 @@ LowerPoint lower_point(const Objective& objective, const Replica& replica, const
   int stalls = 0;
   for (int i = 0; i < kSteps && stalls < 3 && std::isfinite(here.u) && !stop(); ++i) {
     const auto d = direction.at(here);
-    const double slope = inner(here.gradient, d);
+    const double slope = inner_product(here.gradient, d);
     if (!(slope < 0)) break;
     double length = 1;
     auto next = look(here.w + d);
