@@ -44,8 +44,9 @@ TEST(Schema, EveryMemberOfAnEstimateHasOneColumn) {
   const auto& [a, b, c, d, e, f, g, h, i, j, diagnostics, settings, trials, k, l, trace, weights] = s;
   std::multiset<const void*> expected = all(a, b, c, d, e, f, g, h, i, j, k, l);
   {
-    const auto& [m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee, ff, gg, hh, ii, jj] = diagnostics;
-    expected.merge(all(m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee, ff, gg, hh, ii, jj));
+    const auto& [m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee, ff, gg, hh, ii, jj, kk, ll, mm, nn] =
+        diagnostics;
+    expected.merge(all(m, n, o, p, q, r, t, u, v, w, x, y, z, aa, bb, cc, dd, ee, ff, gg, hh, ii, jj, kk, ll, mm, nn));
   }
   {
     const auto& [m, n, o, p, q, r, t, u, v, w, x, y, z, aa] = settings;
