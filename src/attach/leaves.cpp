@@ -142,11 +142,19 @@ std::vector<at::Tensor> Leaves::candidates() const {
   return tensors;
 }
 
-void Leaves::decide(const std::function<bool(const at::Tensor&)>& changed) {
-  for (const at::Tensor& tensor : candidates()) {
-    if (changed(tensor)) proven_.emplace_back(tensor.getIntrusivePtr());
+std::vector<const at::TensorImpl*> Leaves::decide(const std::function<bool(const at::Tensor&)>& changed) {
+  std::vector<const at::TensorImpl*> forgotten;
+  for (const Weak& weak : candidates_) {
+    auto alive = weak.lock();
+    const at::Tensor tensor = alive ? at::Tensor(std::move(alive)) : at::Tensor();
+    if (tensor.defined() && changed(tensor)) {
+      proven_.emplace_back(tensor.getIntrusivePtr());
+    } else {
+      forgotten.push_back(weak._unsafe_get_target());
+    }
   }
   candidates_.clear();
+  return forgotten;
 }
 
 }  // namespace dds::attach

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "src/llc/lanczos.hpp"
@@ -25,7 +26,8 @@ class CurvatureProbe {
   /// of order 1 where few directions have all of the curvature.
   double mean_square(const Replica& replica);
   /// Directions in which H is negative, see `negative_directions`.
-  std::vector<NegativeDirection> negative(const Replica& replica, const std::vector<at::Tensor>& known);
+  std::vector<NegativeDirection> negative(const Replica& replica, const std::vector<at::Tensor>& known,
+                                          const std::function<bool()>& stop);
 
   /// An upper bound of A = b^T (n_beta H + gamma)^-1 b, b = n_beta g, where n_beta H + gamma is positive: |b|^2/gamma,
   /// tightened by conjugate gradients. x_k being the iterate and r_k its residual, A <= b.x_k + |r_k|^2/gamma.

@@ -97,12 +97,13 @@ class Look {
 }  // namespace
 
 Elsewhere look_elsewhere(const Objective& objective, const Replica& replica, const Stage& stage,
-                         const at::Tensor& weights, double n_beta, double reach, at::Generator generator) {
+                         const at::Tensor& weights, double n_beta, double reach, at::Generator generator,
+                         const std::function<bool()>& stop) {
   Look look(objective, replica, stage, n_beta);
   const double lambda = *stage.lambda, from = tail_from(stage.trace);
   auto offset = at::empty_like(objective.start());
   double below = 0, above = 0, sum = 0, squares = 0, lowest = std::numeric_limits<double>::infinity();
-  for (int i = 0; i < kDraws; ++i) {
+  for (int i = 0; i < kDraws && !stop(); ++i) {
     offset.normal_(0, 1 / std::sqrt(stage.gamma), generator);
     if (offset.norm().item<double>() > reach) continue;
     const double f = look.f(objective.start() + offset);

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 
 #include "src/llc/objective.hpp"
 #include "src/llc/stage.hpp"
@@ -26,8 +27,9 @@ struct Elsewhere {
 ///         the chains' draws there, less that of exp(-gamma/2 |w - w*|^2). No density of that covariance has more
 ///
 /// Two standard errors are taken off the numerator. So chance seldom finds something, and what draws of E_0 miss is not
-/// found. `weights`: draws of the stage, (draws, d). Moves the replica.
+/// found. `weights`: draws of the stage, (draws, d). `stop` is asked before each draw. Moves the replica.
 Elsewhere look_elsewhere(const Objective& objective, const Replica& replica, const Stage& stage,
-                         const at::Tensor& weights, double n_beta, double reach, at::Generator generator);
+                         const at::Tensor& weights, double n_beta, double reach, at::Generator generator,
+                         const std::function<bool()>& stop);
 
 }  // namespace dds

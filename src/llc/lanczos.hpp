@@ -19,7 +19,9 @@ struct NegativeDirection {
 /// out.
 ///
 /// `times` returns H v. `start` is any vector that is not orthogonal to what is looked for, such as a random one.
+/// `stop` is asked before each product; true: no further one.
 std::vector<NegativeDirection> negative_directions(const std::function<at::Tensor(const at::Tensor&)>& times,
-                                                   const at::Tensor& start, const std::vector<at::Tensor>& known);
+                                                   const at::Tensor& start, const std::vector<at::Tensor>& known,
+                                                   const std::function<bool()>& stop);
 
 }  // namespace dds

@@ -149,10 +149,11 @@ void Result::set_interval() {
 
 LlcEstimate Result::conclude(Sampling& sampling, const Watch& watch, Ending ending) {
   auto& e = estimate_;
-  const bool over = watch.over();  // before the passes for the descent, which are not the chains'
+  bool over = watch.over();  // before the passes for the descent, which are not the chains'
   if (e.settings.gamma == 0) e.settings.gamma = sampling.dynamics().gamma;  // nothing was sampled
   if (std::isfinite(e.diagnostics.baseline)) e.diagnostics.descent = sampling.descent(e.settings.gamma, over);
   if (std::isfinite(e.diagnostics.baseline) && !over) look_beside(sampling);
+  over = over || sampling.cut_short();
   e.diagnostics.mu_max = sampling.step_rule().mu_max();
   set_interval();
   e.gradients = sampling.passes_spent();

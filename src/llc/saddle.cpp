@@ -58,7 +58,7 @@ double mean_along(const std::function<double(double)>& c, double gamma) {
 }  // namespace
 
 Saddle find_saddle(CurvatureProbe& probe, const Objective& objective, const Replica& replica, double n_beta,
-                   double gamma) {
+                   double gamma, const std::function<bool()>& stop) {
   Saddle saddle;
   const auto& start = objective.start();
   std::vector<at::Tensor> known;
@@ -66,9 +66,9 @@ Saddle find_saddle(CurvatureProbe& probe, const Objective& objective, const Repl
   for (int search = 0; search < kSearches && counts; ++search) {
     counts = false;
     replica.weights().copy_(start);
-    for (const auto& [curvature, v] : probe.negative(replica, known)) {
+    for (const auto& [curvature, v] : probe.negative(replica, known, stop)) {
       saddle.curvature = std::min(saddle.curvature, curvature);
-      if (n_beta * -curvature < kShareOfGamma * gamma || known.size() == kMostDirections) break;
+      if (n_beta * -curvature < kShareOfGamma * gamma || known.size() == kMostDirections || stop()) break;
       known.push_back(v);
       const double slope = at::dot(objective.start_gradient(), v).item<double>();
       const double mean = mean_along(

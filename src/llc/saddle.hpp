@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "src/llc/calibration.hpp"
 #include "src/llc/objective.hpp"
@@ -15,8 +16,8 @@ struct Saddle {
   std::int64_t passes = 0;  ///< forward passes, beside those of the probe
 };
 
-/// Looks at w*. Leaves the replica there.
+/// Looks at w*, until `stop` says so. Leaves the replica there.
 Saddle find_saddle(CurvatureProbe& probe, const Objective& objective, const Replica& replica, double n_beta,
-                   double gamma);
+                   double gamma, const std::function<bool()>& stop);
 
 }  // namespace dds

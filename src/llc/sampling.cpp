@@ -180,13 +180,20 @@ bool Sampling::looks_elsewhere() const {
          objective_.start().numel() <= kMostWeights;
 }
 
+std::function<bool()> Sampling::stop() {
+  return [this] {
+    cut_short_ = cut_short_ || watch_.over();
+    return cut_short_;
+  };
+}
+
 Saddle Sampling::saddle(double gamma, double descent) {
-  auto saddle = find_saddle(probe_, objective_, replicas_[0], dynamics_.n_beta, gamma);
+  auto saddle = find_saddle(probe_, objective_, replicas_[0], dynamics_.n_beta, gamma, stop());
   other_passes_ += saddle.passes;
   int looks = objective_.full_batch() && !options_.box() ? kLooksBelow : 0;
   for (const auto& chain : chains_) {
     if (chain.diverged() || looks-- <= 0) continue;
-    const auto lower = lower_point(objective_, replicas_[0], chain.weights(), dynamics_.n_beta, gamma, h_max());
+    const auto lower = lower_point(objective_, replicas_[0], chain.weights(), dynamics_.n_beta, gamma, h_max(), stop());
     if (std::isfinite(lower.f)) saddle.taken_off = std::max(saddle.taken_off, -lower.f - descent);
     other_passes_ += lower.passes;
   }
@@ -206,7 +213,8 @@ std::optional<double> Sampling::rounding() {
 std::optional<Elsewhere> Sampling::elsewhere(const Stage& stage, const at::Tensor& weights, double reach) {
   if (!looks_elsewhere() || !weights.defined() || weights.size(0) < 2) return std::nullopt;
   const auto generator = generator_for(objective_.start().device(), options_.seed(), kElsewhereStream);
-  const auto found = look_elsewhere(objective_, replicas_[0], stage, weights, dynamics_.n_beta, reach, generator);
+  const auto found =
+      look_elsewhere(objective_, replicas_[0], stage, weights, dynamics_.n_beta, reach, generator, stop());
   other_passes_ += found.passes;
   return found;
 }

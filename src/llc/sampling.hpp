@@ -44,6 +44,8 @@ class Sampling {
   /// What no chain of the stage saw, within `reach` of w*. `weights`: draws of the stage. Empty where it is not looked
   /// for.
   std::optional<Elsewhere> elsewhere(const Stage& stage, const at::Tensor& weights, double reach);
+  /// A look beside the chains, one of those above, ended by time or was called off.
+  bool cut_short() const { return cut_short_; }
   /// On ranks other than the first: runs the chains that are this rank's.
   void serve();
 
@@ -64,6 +66,7 @@ class Sampling {
 
  private:
   bool looks_elsewhere() const;
+  std::function<bool()> stop();
   void run_pilot();
   std::optional<double> walk_pilot(double longest);
   void precondition();
@@ -93,8 +96,9 @@ class Sampling {
   Budget budget_;
   CurvatureProbe probe_;
   std::vector<Chain> chains_;
-  bool adapted_ = false;           // a Metropolis step was found at an earlier gamma
-  bool chains_seen_ = false;       // the curvatures are those where chains stood, no longer the pilot's
+  bool adapted_ = false;      // a Metropolis step was found at an earlier gamma
+  bool chains_seen_ = false;  // the curvatures are those where chains stood, no longer the pilot's
+  bool cut_short_ = false;
   std::int64_t other_passes_ = 0;  // of the pilot, and of looks beside the chains
   double squares_ = 0;             // of curvatures, summed over the places of the last look
   int places_ = 0;

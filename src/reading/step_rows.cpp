@@ -35,20 +35,41 @@ Cancellation cancellation_of(const CapturedLoss& loss) {
   }
 }
 
-/// What cancels in each loss of a step, by its order. The losses are fewer than the layers.
-using Cancellations = std::map<std::int64_t, Cancellation>;
+/// What the gradients of a step are put back with. Most layers have the same losses behind them, so each set of losses
+/// is looked at once.
+class StepLosses {
+ public:
+  /// Both must outlive it.
+  StepLosses(const Captured& captured, const Reduction& reduction) : captured_(captured), reduction_(reduction) {}
 
-Cancellations cancellations_of(const Captured& captured) {
-  Cancellations all;
-  for (const CapturedLoss& loss : captured.losses) all.emplace(loss.order, cancellation_of(loss));
-  return all;
-}
+  struct Behind {
+    LossScale scale;
+    Cancellation cancellation;  ///< of the gradients with this scale
+  };
+  const Behind& behind(const CapturedCall& call) {
+    const Losses losses = losses_of(call, captured_);
+    const auto [known, is_new] = behind_.try_emplace(losses);
+    if (is_new) known->second = found(losses);
+    return known->second;
+  }
 
-Cancellation joined(const Cancellations& all, const Losses& losses) {
-  Cancellation result;
-  for (const CapturedLoss* loss : losses) result.add(all.at(loss->order));
-  return result;
-}
+ private:
+  Behind found(const Losses& losses) {
+    Behind result{scale_of(reduction_, losses), {}};
+    for (const CapturedLoss* loss : losses) {
+      const auto [known, is_new] = cancellations_.try_emplace(loss);
+      if (is_new) known->second = cancellation_of(*loss);
+      result.cancellation.add(known->second);
+    }
+    result.cancellation = result.cancellation.scaled(result.scale.scale.factor);
+    return result;
+  }
+
+  const Captured& captured_;
+  const Reduction& reduction_;
+  std::map<Losses, Behind> behind_;
+  std::map<const CapturedLoss*, Cancellation> cancellations_;
+};
 
 /// True if an operator that mixes samples ran at or after this call: the rows of its gradient mix them too.
 bool coupled_downstream(const CapturedCall& call, const Captured& captured) {
@@ -59,26 +80,25 @@ bool coupled_downstream(const CapturedCall& call, const Captured& captured) {
 }
 
 /// The rows of one layer.
-ReadingRows::Layer layer_of(const CapturedLayer& layer, const Captured& captured, const Cancellations& cancellations,
-                            const SignatureOptions& options, const Reduction& reduction) {
+ReadingRows::Layer layer_of(const CapturedLayer& layer, const Captured& captured, StepLosses& losses,
+                            const SignatureOptions& options) {
   ReadingRows::Layer result{.rows = LayerRows(layer, options)};
   if (!captured.errors.empty()) result.rows.mark(Status::CaptureFailed);
   const std::int64_t calls = std::ssize(layer.calls);
   const std::int64_t budget = std::max<std::int64_t>(1, own_max_rows(options) / std::max<std::int64_t>(1, calls));
   for (const CapturedCall& call : layer.calls) {
     result.rows.add_forward(call, calls, budget);
+    if (!wants(options, Side::Fisher)) continue;
     if (coupled_downstream(call, captured)) result.rows.mark(Side::Fisher, Status::Coupled);
-    const Losses losses = losses_of(call, captured);
-    const LossScale scale = scale_of(reduction, losses);
+    const auto& [scale, cancellation] = losses.behind(call);
     const at::Tensor gradient = call.gradient();
     result.rows.add_gradient(call, gradient, call.backwards(), scale.scale, calls, budget);
     if (gradient.defined() && gradient.numel() == 0) continue;  // no row, and so no scale: the mean of none is 0 / 0
     if (gradient.defined()) result.rows.mark(Side::Fisher, scale.status);
     result.reduction = scale.name;
     result.targets = scale.targets;
-    if (!wants(options, Side::Fisher) || call.backwards() == 0) continue;
-    const Cancellation of_call = joined(cancellations, losses).scaled(scale.scale.factor);
-    result.cancellation.add(of_call.factor().defined() ? of_call : Cancellation::unknown());
+    if (call.backwards() > 0)
+      result.cancellation.add(cancellation.factor().defined() ? cancellation : Cancellation::unknown());
   }
   return result;
 }
@@ -88,11 +108,11 @@ ReadingRows::Layer layer_of(const CapturedLayer& layer, const Captured& captured
 ReadingRows StepRows::rows_of(const Captured& captured, std::int64_t step) {
   ReadingRows rows;
   rows.step = step;
-  const Cancellations cancellations = wants(options_, Side::Fisher) ? cancellations_of(captured) : Cancellations();
+  StepLosses losses(captured, reduction_);
   for (const CapturedLayer& layer : captured.layers) {
     try {
       if (layer.calls.empty() && !first_time(layer)) continue;
-      rows.layers.push_back(layer_of(layer, captured, cancellations, options_, reduction_));
+      rows.layers.push_back(layer_of(layer, captured, losses, options_));
     } catch (...) {
       rows.keep_error();
       rows.layers.push_back({.rows = LayerRows(layer, options_)});

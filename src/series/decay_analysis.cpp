@@ -18,6 +18,8 @@ constexpr std::size_t kLeastInPart = 3;  // readings that the slope of part of a
 constexpr double kLeastGap = 0.1;        // between the rates of two groups
 constexpr double kClearDecades = 2;      // above the floor: ten floors of a singular value
 constexpr double kDeep = 4;              // decades
+constexpr double kHidden = 2;            // decades that noise may hide
+constexpr double kSure = 3.5;            // standard errors: there are many eigenvalues
 constexpr double kPi = 3.14159265358979323846;
 // Shares of a fall.
 constexpr double kReturn = 0.15;                     // that may come back
@@ -163,6 +165,14 @@ bool DecayCounter::Analysis::sinks(std::size_t j) const {
   return y.front() > readings_.front().log10_floor + kClearDecades && fall(y) > options_.least_decades();
 }
 
+/// Whether a series is lower at its end by more than still_decades, beyond noise.
+bool DecayCounter::Analysis::falls(const Values& y) const {
+  Values index(y.size());
+  std::iota(index.begin(), index.end(), 0.0);
+  const LineFit line = fit_line(index, y, options_.confidence());
+  return fall(y) > options_.still_decades() + 3 * noise_of(y) || -line.high * index.back() > options_.still_decades();
+}
+
 /// Whether eigenvalue j ends as low as it ever was, up to noise and part of its fall. All readings count, those near
 /// the floor too.
 bool DecayCounter::Analysis::stays_down(std::size_t j) const {
@@ -211,20 +221,20 @@ bool DecayCounter::Analysis::falls_along_x(std::size_t j, const LineFit& rate) c
 }
 
 /// Whether an eigenvalue that hardly moves falls all the same, as slow ones do: surely, and to the end.
-bool DecayCounter::Analysis::creeps(std::size_t j, const LineFit& rate) const {
+bool DecayCounter::Analysis::creeps(std::size_t j) const {
   Values x, y;
   for (const Reading& reading : series_.readings) {
     if (reading.clear < k_) break;
     x.push_back(reading.log10_lambda.back());
     y.push_back(reading.log10_lambda[j]);
   }
-  const CentredSums whole = centred_sums(x, y);
-  const double slope = whole.xy / whole.xx;
-  if (!(rate.low > 0) || slope * fall(x) < options_.still_decades() / 2) return false;
+  const LineFit whole = fit_line(x, y, options_.confidence());
+  if (!(whole.slope > kSure * whole.standard_error) || whole.slope * fall(x) < options_.still_decades() / 2)
+    return false;
   const std::size_t half = x.size() / 2;
-  if (half < static_cast<std::size_t>(kMinDecayReadings)) return keeps_falling(x, y, slope / 2);
+  if (half < static_cast<std::size_t>(kMinDecayReadings)) return keeps_falling(x, y, whole.slope / 2);
   const LineFit later = fit_line(std::span(x).subspan(half), std::span(y).subspan(half), options_.confidence());
-  return later.high > slope;
+  return later.slope + kSure * later.standard_error > whole.slope;
 }
 
 /// Whether what stands still does so together. One that falls through the others moves each place by a
@@ -241,7 +251,8 @@ bool DecayCounter::Analysis::volume_is_told(const std::vector<Fate>& fates) cons
   }
   if (std::ssize(volume) < kMinDecayReadings) return true;
   const LineFit line = fit_line(index, volume, options_.confidence());
-  return -line.high * index.back() < options_.least_decades();
+  const double span = index.back(), surely = -line.high * span, likely = -line.slope * span, at_most = -line.low * span;
+  return at_most < kHidden && (surely < 0 || likely < options_.least_decades());
 }
 
 /// Takes the rate from what may only wander: one series is a line along itself, whatever it does. A fall counts if it
@@ -268,7 +279,7 @@ DecayCounter::Analysis::Fate DecayCounter::Analysis::fate_of(std::size_t j) cons
   if (fitted_) {
     const Values y = clear_of_floor(j);
     const LineFit rate = fit_line(x_, y, options_.confidence());
-    no_rate = rate.high < options_.least_rate() && !creeps(j, rate);
+    no_rate = rate.high < options_.least_rate() && !creeps(j);
     // A drift of less than still_decades has no rate, however straight it is.
     if (rate.low > options_.least_rate() && fall(y) > options_.still_decades() &&
         keeps_falling(x_, y, options_.least_rate())) {
@@ -277,7 +288,7 @@ DecayCounter::Analysis::Fate DecayCounter::Analysis::fate_of(std::size_t j) cons
   }
   if (fate.dies() || !afloat) return fate;
   const Values y = above_floor(j);
-  fate.falls = std::ssize(y) >= kMinDecayReadings && fall(y) > options_.still_decades();
+  fate.falls = std::ssize(y) >= kMinDecayReadings && falls(y);
   if (no_rate && moved(y) < options_.still_decades()) fate.level = median(y);
   return fate;
 }
@@ -296,7 +307,7 @@ void DecayCounter::Analysis::set_volume_ratio(DecayCount& count) const {
 
 DecayStatus DecayCounter::Analysis::status(const DecayCount& count, const std::vector<Fate>& fates) const {
   const bool any_falls = std::any_of(fates.begin(), fates.end(), [](const Fate& fate) { return fate.falls; });
-  if (decades_ && *decades_ < options_.still_decades() && count.low == 0 && !any_falls) return DecayStatus::NoDecay;
+  if (decades_ && !falls(x_) && count.low == 0 && !any_falls) return DecayStatus::NoDecay;
   if (fates.empty() || fates.front().dies()) return DecayStatus::MatrixDecays;
   if (count.low < count.high) return DecayStatus::Undecided;
   if (!fitted_ && count.sunk == 0) return DecayStatus::Undecided;

@@ -1,7 +1,5 @@
 #include "src/series/following.hpp"
 
-#include <ATen/ops/abs.h>
-
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -18,10 +16,10 @@ using Values = std::vector<double>;
 
 constexpr std::size_t kMostPlaces = 512;  // of a spectrum that is searched
 constexpr std::size_t kMostMovers = 16;
-constexpr std::size_t kSample = 32;      // readings that a search starts with
-constexpr std::size_t kStart = 3;        // readings whose mean stands for the start
-constexpr double kBetter = 0.92;         // of what lines through the places leave
-constexpr double kLeastFall = 0.4;       // decades
+constexpr std::size_t kSample = 32;       // readings that a search starts with
+constexpr std::size_t kStart = 3;         // readings whose mean stands for the start
+constexpr double kBetter = 0.92;          // of what lines through the places leave
+constexpr double kLeastFall = 0.4;        // decades
 constexpr std::int64_t kLeastPassed = 3;  // others
 
 /// The place whose removal leaves the reading nearest to `rest`, and what is left then.

@@ -90,7 +90,7 @@ double unexplained(std::span<const double> steps, std::span<const double> y, dou
       fit({line, bend});
     }
   }
-  for (double scale = 1e-4; scale < 3; scale *= 2) {
+  for (double scale = 1e-4; scale < 3; scale *= 1.4) {
     Values power, relaxation;
     for (const double s : by_step) {
       power.push_back(std::log1p(s / scale));
