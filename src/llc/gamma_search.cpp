@@ -18,9 +18,11 @@ constexpr double kLoudestNoise = 0.06;     // largest share of lambda that these
 constexpr std::int64_t kLeastSteps = 500;  // per chain, for another gamma
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-/// The slope of lambda over -log gamma, from the draws at one gamma, and its error.
+/// The slope of lambda over -log gamma, from the draws at one gamma, and its error. None from chains that have not come
+/// as far from w* as they must: they have not seen what gamma holds.
 std::optional<Change> slope_of(const Stage& stage) {
   if (!stage.gamma_response || !stage.gamma_response_error) return std::nullopt;
+  if (!distance_is_stationary(stage.distance_ratio, stage.distance_ratio_error)) return std::nullopt;
   return Change{*stage.gamma_response / std::log(2.0), *stage.gamma_response_error / std::log(2.0)};
 }
 
@@ -82,7 +84,6 @@ GammaSearch::Decision GammaSearch::decide(const Stage& stage, bool run_ended, st
   if (settled_) return decision;
   const bool hopeless = last_ && (is_lasting(*decision.move) || stage.gamma < 2 * rule_ * kLowest);
   decision.lower = !hopeless && !(affordable && *affordable < kLeastSteps);
-  if (!decision.lower) limited_ = what_limits(stage, left);
   const double error = std::hypot(*stage.standard_error, left.at_most);
   // Far from w* it is another landscape.
   const bool far = is_far(stage);
@@ -90,7 +91,10 @@ GammaSearch::Decision GammaSearch::decide(const Stage& stage, bool run_ended, st
   if (decision.take) {
     smallest_error_ = error;
     taken_far_ = far;
+    taken_ = fmt::format("lambda {:.4g} at gamma {:.3g}", *stage.lambda, stage.gamma);
+    taken_bias_ = decision.bias;
   }
+  if (!decision.lower) limited_ = what_limits();
   if (!decision.take) {
     decision.outcome = far && !taken_far_ ? "left: it is further from w* than w* is long"
                                           : "left: its error is larger than at the gamma that is taken";
@@ -104,13 +108,11 @@ GammaSearch::Decision GammaSearch::decide(const Stage& stage, bool run_ended, st
   return decision;
 }
 
-std::string GammaSearch::what_limits(const Stage& stage, const Remaining& left) const {
-  auto text = fmt::format("lambda {:.4g} at gamma {:.3g}", *stage.lambda, stage.gamma);
-  if (last_) text += fmt::format(", {:.4g} at {:.3g}", *last_->lambda, last_->gamma);
-  if (left.beyond_noise > 0) {
-    return fmt::format("gamma_limited: {}; smaller ones would change it by about {:.2g}", text, left.beyond_noise);
+std::string GammaSearch::what_limits() const {
+  if (taken_bias_ > 0) {
+    return fmt::format("gamma_limited: {}; smaller ones would change it by about {:.2g}", taken_, taken_bias_);
   }
-  return fmt::format("gamma_unsettled: {}; the draws are too few to tell what smaller ones would change", text);
+  return fmt::format("gamma_unsettled: {}; the draws are too few to tell what smaller ones would change", taken_);
 }
 
 /// By the move or by the slope: by the one with less noise.

@@ -76,7 +76,7 @@ class GammaSearch {
   static constexpr double kFactor = 4;  // from one gamma to the next
 
   Remaining remaining(const Stage& stage) const;
-  std::string what_limits(const Stage& stage, const Remaining& left) const;
+  std::string what_limits() const;
   Remaining by_move(const Change& move, double gamma) const;
   bool is_lasting(const Change& move) const;
   bool is_far(const Stage& stage) const;
@@ -88,6 +88,8 @@ class GammaSearch {
   std::optional<Stage> last_;
   std::optional<Change> last_move_;
   double smallest_error_;  // of the stages taken: standard error and bias
+  std::string taken_;      // the one taken, in words
+  double taken_bias_ = 0;
   bool taken_far_ = false;
   bool settled_ = false;
   std::string limited_;
