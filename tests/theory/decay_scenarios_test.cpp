@@ -218,6 +218,24 @@ TEST_P(Counts, AreRightOrOpenAndTheirRangeHoldsTheTruth) {
 INSTANTIATE_TEST_SUITE_P(Over20Seeds, Counts, testing::ValuesIn(scenarios()),
                          [](const auto& info) { return info.param.name; });
 
+// Series without noise, in which something stands exactly still or is near the floor, have a count or none: no error.
+TEST(Series, OfExactNumbersAreMade) {
+  for (const double floor_at : {0.0, 0.5}) {
+    for (const int freezes : {3, 10, 20, 30}) {
+      DecayCounter counter;
+      for (int i = 0; i < kReadings; ++i) {
+        const double fallen = 0.1 * std::min(i, freezes);
+        Signature s = reading(i, {0, 0, -0.01 * i, -fallen, -1 - 2 * fallen});
+        if (i < 3) s.floor = floor_at;  // the first readings are not clear of it
+        counter.add(s);
+      }
+      const DecayCount c = counter.counts().at(0);
+      EXPECT_LE(c.low, 3) << c.statement();
+      EXPECT_FALSE(c.count.has_value() && *c.count > 3) << c.statement();
+    }
+  }
+}
+
 // In noise above the gaps the eigenvalues alone do not tell which of them falls. Their axes do.
 TEST(Directions, AreFollowedByTheirAxesWhereTheEigenvaluesDoNotTellThem) {
   torch::manual_seed(test::seed(1));
