@@ -241,18 +241,17 @@ TEST(Directions, AreFollowedByTheirAxesWhereTheEigenvaluesDoNotTellThem) {
   torch::manual_seed(test::seed(1));
   const at::Tensor basis = test::orthonormal(60, 60);
   int by_axes = 0, alone = 0;
-  for (unsigned seed = 0; seed < 5; ++seed) {
+  for (unsigned seed = 0; seed < 20; ++seed) {
     for (const bool axes : {true, false}) {
       Draws draws(seed);
       std::vector<Path> paths = draws.spread(59, 4);
       paths.push_back(falling(-0.2, 3));
-      const DecayCount c = count(paths, 0.06, draws, axes ? basis : at::Tensor());
+      const DecayCount c = count(paths, 0.1, draws, axes ? basis : at::Tensor());
       EXPECT_EQ(c.count.value_or(1), 1) << c.statement();
       (axes ? by_axes : alone) += c.count.has_value();
     }
   }
-  EXPECT_GE(by_axes, 4);
-  EXPECT_LT(alone, by_axes);
+  EXPECT_GT(by_axes, alone + 4) << "of 20 each";
 }
 
 // The whole way: rows, factors, axes. One feature of 30 falls through the others.
