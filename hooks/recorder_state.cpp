@@ -64,6 +64,7 @@ void RecorderState::clear() {
   losses_ = {};
   ties_ = {};
   uses_.clear();
+  tapped_.clear();
   errors_.clear();
   next_order_ = 0;
 }
@@ -73,7 +74,7 @@ Captured RecorderState::take() {
   consumers_.bound_gradients(calls_);
   ties_.write_into(calls_);
   Captured captured;
-  std::vector<CapturedLayer> missing;
+  std::vector<CapturedLayer> missing = taps_without_calls();
   for (std::size_t i = 0; i < weights_.layers().size(); ++i) {
     const hooks::Layer& layer = weights_.layers()[i];
     if (layer.selected && !calls_.has_run(i)) missing.push_back(uses_.without_calls(i, layer));
@@ -85,6 +86,20 @@ Captured RecorderState::take() {
   captured.attribution = uses_.table(weights_.layers());
   clear();
   return captured;
+}
+
+/// A layer without calls for each pattern on taps that no tap matched: a misspelt one would otherwise go unnoticed.
+std::vector<CapturedLayer> RecorderState::taps_without_calls() const {
+  std::vector<CapturedLayer> missing;
+  for (const std::string& pattern : options_.layers.list()) {
+    if (!hooks::is_tap(pattern) || tapped_.contains(pattern)) continue;
+    CapturedLayer& layer = missing.emplace_back();
+    layer.layer = pattern;
+    layer.kind = "Tap";
+    layer.status = Status::NotRun;
+    layer.detail = "no tap of that name ran in grad mode";
+  }
+  return missing;
 }
 
 void RecorderState::failed(std::string_view where, std::string_view what) {
@@ -289,15 +304,17 @@ void RecorderState::ended(hooks::Derivation& derivation, std::string_view name, 
 
 void RecorderState::tapped(std::string_view name, const at::Tensor& tensor) {
   const std::string selector = fmt::format("tap:{}", name);
-  const auto& patterns = options_.layers.list();
-  const bool wanted = options_.layers.all() || std::any_of(patterns.begin(), patterns.end(), [&](const auto& pattern) {
-                        return pattern.starts_with("tap:") && glob_match(pattern, selector);
-                      });
+  std::vector<std::string> matching;
+  for (const std::string& pattern : options_.layers.list()) {
+    if (hooks::is_tap(pattern) && glob_match(pattern, selector)) matching.push_back(pattern);
+  }
+  const bool wanted = options_.layers.all() || !matching.empty();
   if (!wanted || !at::GradMode::is_enabled()) return;
   const at::NoGradGuard no_grad;
   check(tensor.defined() && tensor.is_floating_point() && tensor.dim() > 0, "tap", "the tensor", tensor,
         "a floating one with at least one dimension");
   const std::lock_guard lock(mutex_);
+  tapped_.insert(matching.begin(), matching.end());
   const auto& layers = weights_.layers();
   if (std::any_of(layers.begin(), layers.end(), [&](const hooks::Layer& layer) { return layer.name == name; })) {
     throw_invalid("tap", "its name", "that of a layer of the model", "another one");

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -103,6 +104,7 @@ class RecorderState : public hooks::Listener {
   hooks::CallId capture(hooks::SiteId site, const hooks::LayerRun& run, std::string_view op, const at::Tensor& output);
   std::shared_ptr<hooks::CapturedOperator> kept_operator(Run& run, const Outputs& outputs) const;
   std::shared_ptr<hooks::GradientSlot> gradient_slot(const at::Tensor& output) const;
+  std::vector<CapturedLayer> taps_without_calls() const;
   void clear();
 
   const RecorderOptions options_;
@@ -116,6 +118,7 @@ class RecorderState : public hooks::Listener {
   hooks::LossRecord losses_;
   hooks::LossTies ties_;
   hooks::UseCounts uses_;
+  std::set<std::string> tapped_;  ///< the patterns that a tap matched
   std::vector<std::string> errors_;
   std::int64_t next_order_ = 0;  ///< counts calls and losses
   std::uint64_t number_ = 0;     ///< of the recording: ids of sites and calls are good within one

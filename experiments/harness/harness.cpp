@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <dds/error.hpp>
 #include <dds/fit.hpp>
 #include <iostream>
 #include <numeric>
@@ -16,6 +17,16 @@
 #include "src/log/file.hpp"
 
 namespace dds::experiments {
+
+namespace {
+
+/// Whether the standard output took all that was printed.
+bool output_taken() {
+  const bool lost = std::ferror(stdout) != 0;
+  return std::fflush(stdout) == 0 && !lost;
+}
+
+}  // namespace
 
 RunOptions parse_command_line(int argc, char** argv, const std::string& experiment, const std::string& description,
                               std::filesystem::path* data) {
@@ -34,7 +45,8 @@ RunOptions parse_command_line(int argc, char** argv, const std::string& experime
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    std::exit(app.exit(error));
+    const int code = app.exit(error);
+    std::exit(output_taken() ? code : 1);
   }
   return options;
 }
@@ -42,9 +54,10 @@ RunOptions parse_command_line(int argc, char** argv, const std::string& experime
 int run_experiment(const std::function<void()>& body) {
   try {
     body();
+    if (!output_taken()) throw IoError("the standard output did not take all that was printed");
     return 0;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "error: {}\n", error.what());
+    std::fprintf(stderr, "error: %s\n", error.what());  // does not throw where nobody reads it
     return 1;
   }
 }
@@ -53,7 +66,7 @@ Progress::Progress(std::vector<std::pair<std::string, double>> stages)
     : stages_(std::move(stages)), terminal_(isatty(STDERR_FILENO) != 0) {}
 
 Progress::~Progress() {
-  if (line_open_) fmt::print(stderr, "\n");
+  if (line_open_) std::fputs("\n", stderr);
 }
 
 void Progress::update(const std::string& name, double done) {
@@ -80,14 +93,15 @@ void Progress::draw(const std::string& name, double share) {
   if (!terminal_ || elapsed - drawn_ < 0.2) return;
   drawn_ = elapsed;
   const double left = share > 0.01 ? elapsed * (1 - share) / share : 0;
-  fmt::print(stderr, "\r\x1b[K{:3.0f} %  {:.0f} s, {} left  {}", 100 * share, elapsed,
-             share > 0.01 ? fmt::format("about {:.0f} s", left) : "time unknown", name);
+  const std::string line = fmt::format("\r\x1b[K{:3.0f} %  {:.0f} s, {} left  {}", 100 * share, elapsed,
+                                       share > 0.01 ? fmt::format("about {:.0f} s", left) : "time unknown", name);
+  std::fputs(line.c_str(), stderr);
   std::fflush(stderr);
   line_open_ = true;
 }
 
 void Progress::say(const std::string& line) {
-  if (line_open_) fmt::print(stderr, "\r\x1b[K");
+  if (line_open_) std::fputs("\r\x1b[K", stderr);
   line_open_ = false;
   fmt::print(stdout, "{}\n", line);
   std::fflush(stdout);

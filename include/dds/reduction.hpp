@@ -13,6 +13,7 @@ namespace DDS_EXPORT dds {
 /// caller's own: 1/4 for accumulation, the factor of a GradScaler, the mean over two heads. c is dL / d result,
 /// measured in the backward pass, and is undone. A layer with several losses behind it needs one c for all of them. If
 /// they differ, the largest must be 1: the others are then weights, and part of l_i. Class weights are part of l_i too.
+/// What the caller's own code adds to L without a loss operator is divided by the same c.
 ///
 /// Operators that leave their terms unreduced are followed with Sum only. Where each term counts with the same c, or
 /// with 0, c is undone. Other weights of terms are part of l_i.

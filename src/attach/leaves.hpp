@@ -39,6 +39,8 @@ class Leaves : public hooks::ParameterSource {
   bool settle();
 
   bool empty() const { return parameters_.empty(); }
+  /// Names of all layers, of networks that are gone too.
+  const std::set<std::string>& layers() const { return layers_; }
   bool known(const at::Tensor& leaf) const;
   /// The network that adopt(leaf) would take in; empty if the leaf is in no module.
   std::optional<Network> network_of(const at::Tensor& leaf) const;

@@ -1,6 +1,7 @@
 #include "src/attach/session.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include "src/attach/folder.hpp"
 #include "src/attach/interpreter.hpp"
 #include "src/attach/names.hpp"
+#include "src/base/glob.hpp"
 #include "src/base/message.hpp"
 #include "src/log/file.hpp"
 #include "src/log/json.hpp"
@@ -232,10 +234,29 @@ void Session::finish() noexcept {
                       unseen_passes_));
       folder_->open();
     }
+    const std::string idle = idle_patterns();
+    if (!idle.empty() && settings_.list.empty()) folder_->open();
     describe();
-    if (!settings_.list.empty()) log::replace_file(settings_.list, list_of_layers(recording_->monitor()));
+    if (!settings_.list.empty()) log::replace_file(settings_.list, list_of_layers(recording_->monitor()) + idle);
   });
   life_ = Life::Over;
+}
+
+std::string Session::idle_patterns() {
+  constexpr std::ptrdiff_t kNamed = 20;
+  const std::vector<std::string> layers(leaves_->layers().begin(), leaves_->layers().end());
+  std::string lines;
+  if (layers.empty()) return lines;
+  const std::ptrdiff_t more = std::max<std::ptrdiff_t>(0, std::ssize(layers) - kNamed);
+  const std::string names = fmt::format("{}{}", fmt::join(layers.begin(), layers.end() - more, ", "),
+                                        more > 0 ? fmt::format(" and {} more", more) : "");
+  for (const std::string& pattern : settings_.layers) {
+    const auto matches = [&](const std::string& layer) { return glob_match(pattern, layer); };
+    if (std::any_of(layers.begin(), layers.end(), matches)) continue;
+    note(fmt::format("the pattern '{}' selects none of the layers {}", pattern, names));
+    lines += fmt::format("{}\tselects none of the layers {}\n", pattern, names);
+  }
+  return lines;
 }
 
 // ---- recordings ----

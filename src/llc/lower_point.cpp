@@ -19,9 +19,9 @@ constexpr int kSteps = 60, kMemory = 10, kHalvings = 12;
 constexpr double kEnough = 1e-4;   // of the slope, for a step to count (Armijo)
 constexpr double kStalled = 1e-3;  // a step of L-BFGS that lowers U by less, against 1 + |U|, is one of the last
 
-double product(const at::Tensor& a, const at::Tensor& b) { return at::dot(a, b).item<double>(); }
+double inner_product(const at::Tensor& a, const at::Tensor& b) { return at::dot(a, b).item<double>(); }
 
-struct Point {
+struct Place {
   at::Tensor w, gradient;  ///< of U
   double f = 0, u = 0;
 };
@@ -31,25 +31,25 @@ class Direction {
  public:
   explicit Direction(double h_max) : scale_(1 / h_max) {}
 
-  void learn(const Point& from, const Point& to) {
+  void learn(const Place& from, const Place& to) {
     auto step = to.w - from.w, change = to.gradient - from.gradient;
-    const double bend = product(step, change);
+    const double bend = inner_product(step, change);
     if (!(bend > 0)) return;
-    scale_ = bend / product(change, change);
+    scale_ = bend / inner_product(change, change);
     pairs_.push_back({std::move(step), std::move(change), 1 / bend});
     if (pairs_.size() > kMemory) pairs_.pop_front();
   }
 
-  at::Tensor at(const Point& point) const {
+  at::Tensor at(const Place& point) const {
     auto d = -point.gradient;
     std::vector<double> taken;
     for (auto pair = pairs_.rbegin(); pair != pairs_.rend(); ++pair) {
-      taken.push_back(pair->over_bend * product(pair->step, d));
+      taken.push_back(pair->over_bend * inner_product(pair->step, d));
       d.sub_(pair->change, taken.back());
     }
     d.mul_(scale_);
     for (const auto& pair : pairs_) {
-      d.add_(pair.step, taken.back() - pair.over_bend * product(pair.change, d));
+      d.add_(pair.step, taken.back() - pair.over_bend * inner_product(pair.change, d));
       taken.pop_back();
     }
     return d;
@@ -82,14 +82,14 @@ LowerPoint lower_point(const Objective& objective, const Replica& replica, const
     pass.gamma = gamma;
     pass.drift = at::empty_like(w);
     const double distance = run(pass).distance, f = n_beta * value.excess;
-    return Point{std::move(w), pass.drift, f, f + gamma / 2 * distance};
+    return Place{std::move(w), pass.drift, f, f + gamma / 2 * distance};
   };
   Direction direction(h_max);
   auto here = look(weights.clone());
   int stalls = 0;
   for (int i = 0; i < kSteps && stalls < 3 && std::isfinite(here.u) && !stop(); ++i) {
     const auto d = direction.at(here);
-    const double slope = product(here.gradient, d);
+    const double slope = inner_product(here.gradient, d);
     if (!(slope < 0)) break;
     double length = 1;
     auto next = look(here.w + d);

@@ -24,6 +24,7 @@
 #include "src/base/check.hpp"
 #include "src/model/cancellation.hpp"
 #include "src/model/divergence.hpp"
+#include "src/model/labels.hpp"
 
 namespace dds {
 namespace {
@@ -314,6 +315,16 @@ at::Tensor Likelihood::cancelling_terms(const at::Tensor&, bool) const { return 
 at::Tensor Likelihood::divergence(const at::Tensor&, const at::Tensor&) const {
   throw_invalid("divergence", "the likelihood", fmt::format("'{}'", name()),
                 "categorical(), bernoulli() or gaussian(): it has no closed form for others");
+}
+
+void check_labels(const Likelihood& likelihood, const at::Tensor& output, const at::Tensor& targets) {
+  if (!targets.defined()) return;
+  const bool classes = dynamic_cast<const Categorical*>(&likelihood) && targets.scalar_type() == at::kLong &&
+                       output.dim() >= 2 && targets.sizes() == output.sizes().slice(0, output.dim() - 1);
+  const bool probabilities = dynamic_cast<const Bernoulli*>(&likelihood) && targets.sizes() == output.sizes();
+  if (!classes && !probabilities) return;
+  const c10::NoGradGuard no_grad;
+  likelihood.loss(output, targets);
 }
 
 LikelihoodPtr categorical(std::int64_t ignore_index) { return std::make_shared<Categorical>(ignore_index); }

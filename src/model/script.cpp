@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "src/base/check.hpp"
+#include "src/model/file_kind.hpp"
 
 namespace dds {
 namespace {
@@ -117,13 +118,24 @@ ScriptModel script_model(const torch::jit::Module& script) {
 }
 
 ScriptModel load_script(const std::filesystem::path& archive) {
-  if (!std::filesystem::is_regular_file(archive)) {
-    throw IoError(fmt::format("{}: there is no such file, expected a TorchScript archive", archive.string()));
-  }
+  constexpr const char* kExpected =
+      "a TorchScript archive: torch.jit.script(model).save(FILE) in Python, or torch.jit.trace(model, input) before "
+      "save";
+  const auto refuse = [&](const std::string& what) {
+    throw IoError(fmt::format("{} is {}, expected {}", archive.string(), what, kExpected));
+  };
+  if (!std::filesystem::exists(archive))
+    throw IoError(fmt::format("{}: there is no such file, expected {}", archive.string(), kExpected));
+  if (std::filesystem::is_directory(archive)) refuse("a folder");
   try {
-    return script_model(torch::jit::load(archive.string(), at::Device(at::kCPU)));
+    const torch::jit::Module script = torch::jit::load(archive.string(), at::Device(at::kCPU));
+    if (!script.find_method("forward"))
+      refuse("an archive without a forward, as torch::save of C++ writes parameters or tensors");
+    return script_model(script);
   } catch (const c10::Error& error) {
-    const std::string what = error.what_without_backtrace();
+    const std::string kind = kind_of_file(archive), what = error.what_without_backtrace();
+    // LibTorch's own words for another format blame the file, or LibTorch.
+    if (!kind.empty() && kind != kTorchScriptArchive) refuse(kind);
     throw IoError(fmt::format("{}: no TorchScript archive: {}", archive.string(), what.substr(0, what.find('\n'))));
   }
 }

@@ -54,6 +54,11 @@ PerSampleGradients::Impl::Impl(const torch::nn::Module& model, std::int64_t samp
         "a finite number other than 0");
   hooks::for_each_parameter(model, [this](const hooks::FoundParameter& found) { add_parameter(found); });
   for (const at::Tensor& buffer : model.buffers()) buffers_.add(buffer);
+  for (const std::string& pattern : options_.layers().list()) {
+    const auto matches = [&](const PerSampleLayer& layer) { return glob_match(pattern, layer.name); };
+    check(std::any_of(layers_.begin(), layers_.end(), matches), kPerSampleGradients, "a pattern of layers()", pattern,
+          "one that matches a layer");
+  }
   for (const auto& rule : options_.samples()) {
     const auto matches = [&](const PerSampleLayer& layer) { return glob_match(rule.first, layer.name); };
     if (std::any_of(layers_.begin(), layers_.end(), matches)) continue;

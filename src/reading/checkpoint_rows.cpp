@@ -16,11 +16,14 @@
 #include <utility>
 #include <vector>
 
+#include "src/base/check.hpp"
 #include "src/base/dtype.hpp"
 #include "src/base/logger.hpp"
 #include "src/model/cancellation.hpp"
 #include "src/model/guard.hpp"
+#include "src/model/labels.hpp"
 #include "src/model/random.hpp"
+#include "src/reading/finite.hpp"
 
 namespace dds {
 namespace {
@@ -48,7 +51,7 @@ class CheckpointReading {
   ReadingRows run(std::optional<at::ScalarType> dtype) {
     const std::int64_t samples = problem_.data.size();
     for (std::int64_t begin = 0; begin < samples; begin += options_.batch_size()) {
-      batch(converted(problem_.data.slice(begin, std::min(samples, begin + options_.batch_size())), dtype));
+      batch(converted(problem_.data.slice(begin, std::min(samples, begin + options_.batch_size())), dtype), begin);
     }
     rows_.labels = *labels_;
     for (ReadingRows::Layer& layer : rows_.layers) {
@@ -73,10 +76,8 @@ class CheckpointReading {
 
   FisherLabels labels_for(const at::Tensor& output) const {
     if (options_.fisher() == Fisher::Empirical || !likelihood_.can_sample()) {
-      if (!problem_.data.targets.defined()) {
-        throw InvalidArgument(fmt::format(
-            "read: the empirical Fisher needs targets, and the probe has none (likelihood {})", likelihood_.name()));
-      }
+      check(problem_.data.targets.defined(), "read", "data.targets", problem_.data.targets,
+            "targets, which the empirical Fisher needs (likelihood {})", likelihood_.name());
       return {FisherKind::Empirical, 1};
     }
     if (const std::int64_t terms = likelihood_.fisher_terms(output); terms > 0) return {FisherKind::Exact, terms};
@@ -103,19 +104,24 @@ class CheckpointReading {
     return likelihood_.loss(output, drawn);
   }
 
-  void batch(const Data& data) {
+  /// `begin`: the number of its first sample.
+  void batch(const Data& data, std::int64_t begin) {
     const at::AutoGradMode grad(true);
     recorder_.start();
     const at::Tensor output = problem_.forward(problem_.model, data.inputs);
-    if (!output.defined() || output.dim() == 0 || output.size(0) != data.size()) {
-      throw InvalidArgument(fmt::format("read: forward gave an output of {} samples for a batch of {}",
-                                        output.defined() && output.dim() > 0 ? output.size(0) : 0, data.size()));
-    }
+    check(output.defined() && output.dim() > 0 && output.size(0) == data.size(), "read", "the output of forward",
+          output, "one of {} samples, as the batch has", data.size());
     if (!labels_) labels_ = labels_for(output);
     // The first term is computed while recording: what reads the output decides the bound on its gradient's rank.
     at::Tensor first = term(output, data.targets, 0);
     Captured captured = recorder_.take();
     if (!captured.errors.empty()) throw CaptureError(fmt::format("read: rows were lost: {}", captured.errors.front()));
+    check_finite_inputs(data, begin, captured, output, parameters_);
+    if (labels_->kind.labels == FisherKind::Empirical) {
+      check_finite_targets(data, begin, output, first);
+    } else {
+      check_labels(likelihood_, output, data.targets);
+    }
     const double share = static_cast<double>(data.size()) / static_cast<double>(problem_.data.size());
     add_forward(captured, share);
     if (output.requires_grad()) backward(output, data.targets, std::move(first), captured, share);

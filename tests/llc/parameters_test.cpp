@@ -13,7 +13,7 @@
 namespace dds {
 namespace {
 
-LlcOptions quick() {
+LlcOptions of_few_weights() {
   return LlcOptions().threads(1).seed(test::seed(41)).chains(4).n_beta(1000).gamma(1).burn_in(500).draws(2000);
 }
 
@@ -43,7 +43,7 @@ TEST(LlcComplex, APartOfAComplexWeightCountsAsAWeight) {
   for (const auto type : {torch::kDouble, torch::kFloat}) {
     ComplexLine model(type);
     const auto before = model.w.detach().clone();
-    const auto estimate = estimate_llc({model, gaussian(), circle(type), kComplexLine}, quick());
+    const auto estimate = estimate_llc({model, gaussian(), circle(type), kComplexLine}, of_few_weights());
     EXPECT_EQ(estimate.settings.parameters, 3);
     EXPECT_TRUE(estimate.converged()) << estimate.verdict();
     test::expect_near(*estimate.lambda, expected_lambda(), *estimate.standard_error);
@@ -54,7 +54,8 @@ TEST(LlcComplex, APartOfAComplexWeightCountsAsAWeight) {
 
 TEST(LlcComplex, Fp64TakesComplexWeightsAlong) {
   ComplexLine model(torch::kFloat);
-  const auto estimate = estimate_llc({model, gaussian(), circle(torch::kFloat), kComplexLine}, quick().fp64(true));
+  const auto estimate =
+      estimate_llc({model, gaussian(), circle(torch::kFloat), kComplexLine}, of_few_weights().fp64(true));
   test::expect_near(*estimate.lambda, expected_lambda(), *estimate.standard_error);
   EXPECT_EQ(model.w.scalar_type(), torch::kComplexFloat);
 }
@@ -87,7 +88,7 @@ TEST(LlcComplex, AConjugatedOrNegatedGradientIsRead) {
   };
   const auto x = torch::zeros({3, 2}, torch::kDouble);
   const auto estimate =
-      estimate_llc({model, gaussian(), Data(x, torch::full({3, 1}, -2.0, torch::kDouble)), forward}, quick());
+      estimate_llc({model, gaussian(), Data(x, torch::full({3, 1}, -2.0, torch::kDouble)), forward}, of_few_weights());
   test::expect_near(*estimate.lambda, 0.5 * 2000 / 2001, *estimate.standard_error);
 }
 
@@ -98,7 +99,7 @@ TEST(LlcSparse, ASparseEmbeddingIsAsADenseOne) {
     torch::nn::Embedding model(torch::nn::EmbeddingOptions(4, 2).sparse(sparse));
     const torch::NoGradGuard no_grad;
     model->weight.zero_();
-    const auto estimate = estimate_llc({*model, gaussian(), data}, quick().gamma(20));
+    const auto estimate = estimate_llc({*model, gaussian(), data}, of_few_weights().gamma(20));
     lambdas.push_back(*estimate.lambda);
     curvatures.push_back(estimate.diagnostics.mu_max);
     test::expect_near(*estimate.lambda, 500.0 / 520 + 2 * 250.0 / 270, *estimate.standard_error);

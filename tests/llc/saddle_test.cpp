@@ -14,7 +14,7 @@
 namespace dds {
 namespace {
 
-LlcOptions quick() { return LlcOptions().threads(1).seed(test::seed(21)).chains(4); }
+LlcOptions at_a_saddle() { return LlcOptions().threads(1).seed(test::seed(21)).chains(4); }
 
 void expect_saddle(const LlcEstimate& estimate) {
   EXPECT_FALSE(estimate.converged());
@@ -88,12 +88,12 @@ TEST(Lanczos, TakesNoRoundingForNegative) {
 // ---- estimates ----
 
 /// y = W2 W1 x with `learned` modes of strength 1 in place; the target has a further one of strength `missing`.
-struct Stage {
+struct Learned {
   std::int64_t learned;
   double missing;
 };
 
-LlcEstimate estimate_at(const Stage& stage) {
+LlcEstimate estimate_at(const Learned& stage) {
   struct Linear : torch::nn::Module {
     Linear() {
       first = register_parameter("first", torch::zeros({4, 10}, torch::kDouble));
@@ -111,7 +111,7 @@ LlcEstimate estimate_at(const Stage& stage) {
     return inputs[0].mm(m.first.t()).mm(m.second.t());
   };
   return estimate_llc({model, gaussian(), Data(x, x.mm(target.t())), forward},
-                      quick().n_beta(1e4 / std::log(1e4)).target_error(0.03).max_gradients(15000));
+                      at_a_saddle().n_beta(1e4 / std::log(1e4)).target_error(0.03).max_gradients(15000));
 }
 
 TEST(LlcSaddle, OfALinearNetworkThatHasNotLearnedAModeIsSeen) {
@@ -150,7 +150,7 @@ TEST(LlcSaddle, OneDirectionAmongFiftyHeldByGammaTakesOffItsClosedForm) {
   const double n_beta = 1000, gamma = 10;
   for (const double x : {0.5, 0.9, 0.95}) {
     const auto estimate = estimate_llc(one_negative(x * gamma / n_beta, 0).problem(),
-                                       quick().n_beta(n_beta).gamma(gamma).burn_in(500).draws(500));
+                                       at_a_saddle().n_beta(n_beta).gamma(gamma).burn_in(500).draws(500));
     const double taken_off = x / (2 * (1 - x));
     EXPECT_NEAR(*estimate.diagnostics.saddle, taken_off, 1e-3 * taken_off);
     EXPECT_NEAR(*estimate.diagnostics.negative_curvature, -x * gamma / n_beta, 1e-9);
@@ -169,7 +169,7 @@ TEST(LlcSaddle, OneDirectionAmongFiftyWithAValleyTakesOffWhatQuadratureSays) {
       k, [&](double v) { return k(v) + gamma / 2 * v * v; }, -2, 2);
   ASSERT_LT(mean, -0.05 * 25);
   const auto estimate =
-      estimate_llc(one_negative(m, c).problem(), quick().n_beta(n_beta).gamma(gamma).burn_in(500).draws(500));
+      estimate_llc(one_negative(m, c).problem(), at_a_saddle().n_beta(n_beta).gamma(gamma).burn_in(500).draws(500));
   // By the curvature -mean, by where the chains lead the depth of the valley.
   EXPECT_GT(*estimate.diagnostics.saddle, -mean - 0.1);
   EXPECT_LT(*estimate.diagnostics.saddle, n_beta * m * m / (16 * c) + 1e-6);
@@ -178,7 +178,7 @@ TEST(LlcSaddle, OneDirectionAmongFiftyWithAValleyTakesOffWhatQuadratureSays) {
 
 TEST(LlcSaddle, AValleyShallowerThanTheTemperatureIsNone) {
   const auto estimate =
-      estimate_llc(one_negative(0.02, 1).problem(), quick().n_beta(1000).gamma(1).burn_in(500).draws(500));
+      estimate_llc(one_negative(0.02, 1).problem(), at_a_saddle().n_beta(1000).gamma(1).burn_in(500).draws(500));
   EXPECT_LT(*estimate.diagnostics.negative_curvature, -0.019);
   EXPECT_LT(*estimate.diagnostics.saddle, 1000 * 0.02 * 0.02 / 16 + 1e-6);
   expect_no_saddle(estimate);
@@ -191,7 +191,7 @@ TEST(LlcSaddle, OfThirdOrderIsSeenByWhereTheChainsLead) {
   const test::Energy deep(torch::zeros({23}, torch::kDouble), [s](const at::Tensor& w) {
     return 0.5 * w.narrow(0, 0, 20).square().sum() + 0.5 * (w[20] * w[21] * w[22] - s).square();
   });
-  const auto estimate = estimate_llc(deep.problem(), quick().n_beta(n_beta).gamma(2).burn_in(2000).draws(2000));
+  const auto estimate = estimate_llc(deep.problem(), at_a_saddle().n_beta(n_beta).gamma(2).burn_in(2000).draws(2000));
   EXPECT_EQ(*estimate.diagnostics.negative_curvature, 0);
   // At the least of U, w_i^2 = s^(2/3): F there is about -n beta s^2 / 2.
   EXPECT_NEAR(*estimate.diagnostics.saddle, n_beta * s * s / 2, 1);
@@ -202,15 +202,15 @@ TEST(LlcSaddle, IsSeenInFp32) {
   const test::Energy narrow(torch::zeros({51}), [](const at::Tensor& w) {
     return 0.5 * w.narrow(0, 0, 50).square().sum() - 0.1 * w[50].square() + w[50].pow(4);
   });
-  expect_saddle(estimate_llc(narrow.problem(), quick().n_beta(1000).gamma(10).burn_in(200).draws(200)));
+  expect_saddle(estimate_llc(narrow.problem(), at_a_saddle().n_beta(1000).gamma(10).burn_in(200).draws(200)));
 }
 
 TEST(LlcSaddle, OfTheTiltedLossIsSeenToo) {
   const test::Energy tilted(torch::zeros({11}, torch::kDouble), [](const at::Tensor& w) {
     return 0.5 * w.narrow(0, 0, 10).square().sum() - 0.1 * w[10].square() + w[10].pow(4) + 0.3 * w.sum();
   });
-  expect_saddle(
-      estimate_llc(tilted.problem(), quick().kind(LlcKind::Tilted).n_beta(1000).gamma(10).burn_in(200).draws(200)));
+  expect_saddle(estimate_llc(tilted.problem(),
+                             at_a_saddle().kind(LlcKind::Tilted).n_beta(1000).gamma(10).burn_in(200).draws(200)));
 }
 
 }  // namespace

@@ -13,9 +13,9 @@
 namespace dds {
 namespace {
 
-LlcOptions quick() { return LlcOptions().threads(1).seed(test::seed(31)).chains(4); }
+LlcOptions of_four_chains() { return LlcOptions().threads(1).seed(test::seed(31)).chains(4); }
 
-void expect_part(const LlcEstimate& estimate, const std::string& part) {
+void expect_said(const LlcEstimate& estimate, const std::string& part) {
   EXPECT_FALSE(estimate.converged());
   EXPECT_NE(estimate.verdict().find(part), std::string::npos) << estimate.verdict();
 }
@@ -23,11 +23,11 @@ void expect_part(const LlcEstimate& estimate, const std::string& part) {
 // ---- rounding ----
 
 /// Linear regression of 8 weights on noisy data, at its least squares.
-struct Regression {
+struct NoisyLine {
   torch::nn::Linear model{torch::nn::LinearOptions(8, 1).bias(false)};
   Data data;
 
-  Regression() {
+  NoisyLine() {
     auto g = generator_for(at::kCPU, test::seed(1), 0);
     const auto x = torch::randn({64, 8}, g), noise = torch::randn({64, 1}, g);
     const auto y = x.sum(1, true) + noise;
@@ -40,11 +40,11 @@ struct Regression {
 };
 
 TEST(LlcRounding, OfFp32AtALargeTemperatureIsMeasuredAndFp64IsRight) {
-  Regression problem;
-  const auto settings = quick().n_beta(4.8e7).gamma(100).burn_in(500).draws(3000);
+  NoisyLine problem;
+  const auto settings = of_four_chains().n_beta(4.8e7).gamma(100).burn_in(500).draws(3000);
   const auto narrow = estimate_llc({*problem.model, gaussian(), problem.data}, settings);
   EXPECT_GT(*narrow.diagnostics.rounding, LlcBounds::kRounding * 4);
-  expect_part(narrow, "rounding");
+  expect_said(narrow, "rounding");
   EXPECT_NE(narrow.verdict().find("fp64"), std::string::npos);
   EXPECT_LT(*narrow.low, 4);
   EXPECT_GT(*narrow.high, 4);
@@ -56,20 +56,20 @@ TEST(LlcRounding, OfFp32AtALargeTemperatureIsMeasuredAndFp64IsRight) {
 }
 
 TEST(LlcRounding, IsNothingAtTheTemperatureOfMostEstimates) {
-  Regression problem;
-  const auto estimate =
-      estimate_llc({*problem.model, gaussian(), problem.data}, quick().n_beta(1000).gamma(1).burn_in(500).draws(1500));
+  NoisyLine problem;
+  const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data},
+                                     of_four_chains().n_beta(1000).gamma(1).burn_in(500).draws(1500));
   EXPECT_LT(*estimate.diagnostics.rounding, 1e-3);
   EXPECT_TRUE(estimate.converged()) << estimate.verdict();
 }
 
 TEST(LlcRounding, IsUnknownOfAModelThatRunsInFp32Only) {
-  Regression problem;
+  NoisyLine problem;
   const Forward forward = [](torch::nn::Module& module, const std::vector<at::Tensor>& x) {
     return dynamic_cast<torch::nn::LinearImpl&>(module).forward(x[0].to(torch::kFloat)).mm(torch::ones({1, 1}));
   };
   const auto estimate = estimate_llc({*problem.model, gaussian(), problem.data, forward},
-                                     quick().n_beta(1000).gamma(1).burn_in(500).draws(1500));
+                                     of_four_chains().n_beta(1000).gamma(1).burn_in(500).draws(1500));
   EXPECT_FALSE(estimate.diagnostics.rounding);
   EXPECT_TRUE(estimate.converged()) << estimate.verdict();
 }
@@ -97,11 +97,12 @@ TEST(LlcElsewhere, APlateauWhereNoChainWasIsFoundThoughAllChainsAgree) {
   const double right = stationary_lambda(gamma);
   ASSERT_GT(right, 5.9);
   for (std::uint64_t seed = 0; seed < 2; ++seed) {
-    const auto estimate = estimate_llc(
-        saturating().problem(), quick().seed(test::seed(seed)).n_beta(kNBeta).gamma(gamma).burn_in(500).draws(1500));
+    const auto estimate =
+        estimate_llc(saturating().problem(),
+                     of_four_chains().seed(test::seed(seed)).n_beta(kNBeta).gamma(gamma).burn_in(500).draws(1500));
     EXPECT_LT(*estimate.lambda, right - 0.1);
     EXPECT_NEAR(*estimate.lambda + *estimate.diagnostics.elsewhere, right, 0.3);
-    expect_part(estimate, "metastable");
+    expect_said(estimate, "metastable");
     EXPECT_LT(*estimate.low, right);
     EXPECT_GT(*estimate.high, right);
   }
@@ -110,15 +111,16 @@ TEST(LlcElsewhere, APlateauWhereNoChainWasIsFoundThoughAllChainsAgree) {
 TEST(LlcElsewhere, AHigherGammaShutsThePlateauOff) {
   const double gamma = 30;
   const auto estimate =
-      estimate_llc(saturating().problem(), quick().n_beta(kNBeta).gamma(gamma).burn_in(500).draws(1500));
+      estimate_llc(saturating().problem(), of_four_chains().n_beta(kNBeta).gamma(gamma).burn_in(500).draws(1500));
   EXPECT_LT(*estimate.diagnostics.elsewhere, 0.02);
   EXPECT_TRUE(estimate.converged()) << estimate.verdict();
   test::expect_near(*estimate.lambda, stationary_lambda(gamma), *estimate.standard_error, 0.01);
 }
 
 TEST(LlcElsewhere, RegionsBeyondTheNeighbourhoodDoNotCount) {
-  const auto estimate = estimate_llc(
-      saturating().problem(), quick().n_beta(kNBeta).gamma(5.5).burn_in(500).draws(1500).max_relative_distance(0.1));
+  const auto estimate =
+      estimate_llc(saturating().problem(),
+                   of_four_chains().n_beta(kNBeta).gamma(5.5).burn_in(500).draws(1500).max_relative_distance(0.1));
   EXPECT_EQ(*estimate.diagnostics.elsewhere, 0);
 }
 
@@ -127,7 +129,7 @@ TEST(LlcElsewhere, WhatTheChainsSeeIsNotElsewhere) {
   const test::Energy flat(torch::zeros({6}, torch::kDouble), [](const at::Tensor& w) {
     return 0.5 * w[0].square() + w[1].pow(4) + (w[2] * w[3]).square();
   });
-  const auto estimate = estimate_llc(flat.problem(), quick().n_beta(200).gamma(1).burn_in(500).draws(1500));
+  const auto estimate = estimate_llc(flat.problem(), of_four_chains().n_beta(200).gamma(1).burn_in(500).draws(1500));
   EXPECT_LT(*estimate.diagnostics.elsewhere, 1e-3);
 }
 

@@ -3,9 +3,12 @@
 
 #include <cmath>
 #include <dds/error.hpp>
+#include <dds/llc.hpp>
+#include <dds/monitor.hpp>
 #include <dds/per_sample.hpp>
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
+#include <dds/weight_direction.hpp>
 #include <map>
 
 #include "tests/seed.hpp"
@@ -82,6 +85,79 @@ TEST(Read, TheExactTrueFisherIsItsExpectation) {
   EXPECT_EQ(of(signatures, "second", Side::Fisher).rank, 2);
   EXPECT_EQ(of(signatures, "second", Side::Fisher).structural_bound, 2);
   EXPECT_EQ(of(signatures, "second", Side::Fisher).dead_directions, 0);
+}
+
+TEST(Read, ANaNOfTheProbeIsNotTheNetworksFault) {
+  torch::manual_seed(test::seed(0));
+  Mlp net(5, 4, 3);
+  const at::Tensor x = torch::randn({20, 5}), y = torch::randn({20, 3});
+  const auto options = ReadOptions().batch_size(8);
+  for (const bool fp64 : {true, false}) {
+    at::Tensor wrong = x.clone();
+    wrong[11][2] = NAN;
+    EXPECT_THAT(message_of([&] {
+                  read({net, gaussian(), wrong}, ReadOptions(options).fp64(fp64));
+                }),
+                HasSubstr("read: inputs[0][11, 2] is nan, expected a finite number"));
+    wrong[11][2] = INFINITY;
+    EXPECT_THAT(message_of([&] {
+                  read({net, gaussian(), wrong}, ReadOptions(options).fp64(fp64));
+                }),
+                HasSubstr("read: inputs[0][11, 2] is inf, expected a finite number"));
+  }
+  at::Tensor targets = y.clone();
+  targets[3][1] = NAN;
+  const auto empirical = ReadOptions(options).fisher(Fisher::Empirical);
+  EXPECT_THAT(message_of([&] {
+                read({net, gaussian(), Data(x, targets)}, empirical);
+              }),
+              HasSubstr("read: targets[3, 1] is nan"));
+  EXPECT_EQ(to_string(of(read({net, gaussian(), Data(x, targets)}, options), "first", Side::Fisher).status), "ok")
+      << "the true Fisher does not use them";
+  // What the network or its likelihood drops does no harm.
+  const Forward masked = [](torch::nn::Module& model, const std::vector<at::Tensor>& inputs) {
+    return dynamic_cast<Mlp&>(model).forward(inputs[0].nan_to_num(0.0));
+  };
+  at::Tensor marked = x.clone();
+  marked[11][2] = NAN;
+  EXPECT_EQ(to_string(of(read({net, gaussian(), marked, masked}, options), "first", Side::Fisher).status), "ok");
+  // A broken network is called so, whatever the probe.
+  {
+    const torch::NoGradGuard no_grad;
+    net.first->weight[0][0] = NAN;
+  }
+  for (const at::Tensor& probe : {x, marked})
+    EXPECT_TRUE(of(read({net, gaussian(), probe}, options), "second", Side::Activation).status.has(Status::NonFinite));
+}
+
+TEST(Read, LabelsOutOfRangeAreNamedThoughTheTrueFisherDoesNotUseThem) {
+  Mlp net(5, 4, 3);
+  const at::Tensor x = torch::randn({20, 5});
+  at::Tensor y = torch::zeros({20}, torch::kLong), p = torch::rand({20, 3});
+  y[17] = 3;  // counted from 1
+  p[4][1] = 255;
+  EXPECT_THAT(message_of([&] {
+                read({net, categorical(), Data(x, y)}, ReadOptions().batch_size(8));
+              }),
+              HasSubstr("categorical: a target is 3, expected 0 to 2"));
+  EXPECT_THAT(message_of([&] { read({net, bernoulli(), Data(x, p)}); }), HasSubstr("bernoulli: a target is 255"));
+  y[17] = -100;
+  EXPECT_EQ(read({net, categorical(), Data(x, y)}).size(), 4u) << "an ignored one";
+  EXPECT_EQ(read({net, categorical(), Data(x, p)}).size(), 4u) << "targets of another form are not looked at";
+  EXPECT_EQ(read({net, gaussian(), Data(x, y)}).size(), 4u);
+}
+
+TEST(Read, AnEmptyForwardIsNamed) {
+  Mlp net(5, 4, 3);
+  const Problem problem(net, gaussian(), Data(torch::randn({20, 5}), torch::randn({20, 3})), Forward());
+  const char* const says = "forward is null, expected a function of the model and its inputs";
+  EXPECT_THAT(message_of([&] { read(problem); }), HasSubstr(says));
+  EXPECT_THAT(message_of([&] { estimate_llc(problem); }), HasSubstr(says));
+  EXPECT_THAT(message_of([&] { per_sample_gradients(problem); }), HasSubstr(says));
+  EXPECT_THAT(message_of([&] { direction_order(problem, {{"first.weight", torch::ones({4, 5})}}); }), HasSubstr(says));
+  EXPECT_THAT(message_of([&] { Monitor(net, MonitorOptions(), std::make_shared<log::Memory>()).read(problem); }),
+              HasSubstr(says));
+  EXPECT_THAT(message_of([&] { attribute(net, {}); }), HasSubstr("attribute: step is null"));
 }
 
 TEST(Read, TheGaussianFisherIsThatOfTheJacobian) {
