@@ -96,6 +96,13 @@ bool keeps_falling(const Values& x, const Values& y, double least) {
   return first && *first > least && second && *second > least && slope_within(*low, quarter, x, y).value_or(1) > least;
 }
 
+/// The line of y along x; empty where x is too short, or stands still.
+std::optional<LineFit> line_along(std::span<const double> x, std::span<const double> y, double confidence) {
+  if (std::ssize(x) < kMinDecayReadings) return std::nullopt;
+  const auto [low, high] = std::minmax_element(x.begin(), x.end());
+  return *low < *high ? std::optional(fit_line(x, y, confidence)) : std::nullopt;
+}
+
 /// Rates sorted into groups, the fastest first. A new group begins where a rate lies below the last by more than both
 /// half intervals, and by more than kLeastGap.
 std::vector<RateGroup> grouped(std::vector<LineFit> rates) {
@@ -228,13 +235,13 @@ bool DecayCounter::Analysis::creeps(std::size_t j) const {
     x.push_back(reading.log10_lambda.back());
     y.push_back(reading.log10_lambda[j]);
   }
-  const LineFit whole = fit_line(x, y, options_.confidence());
-  if (!(whole.slope > kSure * whole.standard_error) || whole.slope * fall(x) < options_.still_decades() / 2)
-    return false;
+  const auto whole = line_along(x, y, options_.confidence());
+  if (!whole || whole->slope < kSure * whole->standard_error) return false;
+  if (whole->slope * fall(x) < options_.still_decades() / 2) return false;
   const std::size_t half = x.size() / 2;
-  if (half < static_cast<std::size_t>(kMinDecayReadings)) return keeps_falling(x, y, whole.slope / 2);
-  const LineFit later = fit_line(std::span(x).subspan(half), std::span(y).subspan(half), options_.confidence());
-  return later.slope + kSure * later.standard_error > whole.slope;
+  const auto later = line_along(std::span(x).subspan(half), std::span(y).subspan(half), options_.confidence());
+  if (!later) return keeps_falling(x, y, whole->slope / 2);
+  return later->slope + kSure * later->standard_error > whole->slope;
 }
 
 /// Whether what stands still does so together. One that falls through the others moves each place by a
