@@ -20,6 +20,7 @@ struct OperatorNote {
 /// Nesting of operators on one thread, for one listener.
 struct Nesting {
   int inside = 0;  ///< operators under way within which nothing is listened to
+  int known = 0;   ///< those of which the graph of the pass knows what they give
 };
 
 /// Who wants to know of operators. It is told of those that run between listen() and stop_listening() while listening()

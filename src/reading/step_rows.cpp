@@ -113,13 +113,14 @@ ReadingRows::Layer layer_of(const CapturedLayer& layer, const Captured& captured
   if (!captured.errors.empty()) result.rows.mark(Status::CaptureFailed);
   const std::int64_t calls = std::ssize(layer.calls);
   const std::int64_t budget = std::max<std::int64_t>(1, own_max_rows(options) / std::max<std::int64_t>(1, calls));
+  result.rows.add_bounds(layer);
   for (const CapturedCall& call : layer.calls) {
-    result.rows.add_forward(call, calls, budget);
+    result.rows.add_forward(call, budget);
     if (coupled_downstream(call, captured)) result.rows.mark(Side::Fisher, Status::Coupled);
     const Losses losses = losses_of(call, layer, captured);
     const Scaling scaling = scaling_of(reduction, losses);
     const at::Tensor gradient = call.gradient();
-    result.rows.add_gradient(call, gradient, call.backwards(), scaling.factor, calls, budget);
+    result.rows.add_gradient(call, gradient, call.backwards(), scaling.factor, budget);
     if (gradient.defined() && gradient.numel() == 0) continue;  // no row, and so no scale: the mean of none is 0 / 0
     result.rows.mark(Side::Fisher, scaling.status);
     result.reduction = scaling.name;
