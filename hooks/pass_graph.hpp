@@ -75,6 +75,7 @@ struct Node {
   std::vector<std::int64_t> sizes = {};  ///< 1 where the tensor only repeats
   std::vector<int> labels = {};          ///< of dimensions that run in step
   std::vector<Link> links = {};
+  bool difference = false;  ///< Sum: the first operand less the second
   bool parameter = false;
   bool data = false;        ///< neither a parameter nor made of parameters and constants alone
   bool weight = false;      ///< a parameter, or made of parameters alone

@@ -65,6 +65,7 @@ bool sum(Rule& rule) {
   if (right.defined() && rule.run.name == "sub" && centres(rule, left, right)) return true;
   rule.add(left);
   if (right.defined()) rule.add(right);
+  rule.node.difference = rule.run.name == "sub" && number_at(rule.args(), 2, 1) == 1;
   return true;
 }
 
@@ -137,7 +138,7 @@ bool loss(Rule& rule) {
 bool anything(Rule& rule) {
   bool first = true;
   for_each_tensor(rule.args(), [&](const at::Tensor& tensor) {
-    rule.add(tensor, first ? Way::Other : Way::Hidden, rule.leading_axes());
+    rule.add(tensor, first ? Way::Other : Way::Hidden, first ? rule.leading_axes() : rule.broadcast_none());
     first = false;
   });
   return !first;
@@ -171,6 +172,17 @@ bool not_known(Rule& rule) {
 }
 
 bool fresh(Rule&) { return true; }
+
+/// Every entry is the same.
+bool filled(Rule& rule) {
+  std::fill(rule.node.sizes.begin(), rule.node.sizes.end(), 1);
+  return true;
+}
+
+bool copied(Rule& rule) {
+  rule.add(tensor_at(rule.args(), 1));
+  return true;
+}
 
 void add_entries(Rules& rules) {
   rules.add(entries, {"relu6",
@@ -256,8 +268,11 @@ void add_others(Rules& rules) {
   rules.add(anything, {"_weight_norm", "_weight_norm_interface"});
   rules.add(variance, {"var", "std", "var_mean", "std_mean"});
   rules.add(not_known, {"logsumexp"});
-  rules.add(fresh, {"zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "empty_like", "new_zeros",
-                    "new_ones", "new_full", "new_empty"});
+  rules.add(fresh, {"rand_like", "randn_like", "empty_like", "new_empty", "normal", "uniform", "random", "exponential",
+                    "randperm", "multinomial"});
+  rules.add(filled, {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "fill", "zero",
+                     "zeros", "ones", "full"});
+  rules.add(copied, {"copy"});
 }
 
 const Rules& rules() {

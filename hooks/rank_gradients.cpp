@@ -39,9 +39,46 @@ Ranks::Space Ranks::gradients(Stack stack, int dim) {
       if (!node(id).unseen.empty()) sums_to_zero = false;
     }
     if (first.empty()) flow_.connect(flow_.add_source(full), into);
-    if (sums_to_zero) flow_.limit(into, full.within(std::max<std::int64_t>(0, size(stack.front(), dim) - 1)));
+    const Rank limit = sums_to_zero ? full.within(std::max<std::int64_t>(0, size(stack.front(), dim) - 1)) : full;
+    flow_.limit(into, limit);
+    if (stack.size() == 1) gradients_within_rows(stack.front(), dim, into, limit);
   }
   return spaces_[key] = {into, sums_to_zero};
+}
+
+/// The rows of a gradient lie in the space of those that come back, whatever was done to the order of these.
+void Ranks::gradients_within_rows(NodeId id, int dim, Vertex vertex, const Rank& full) {
+  if (consumers_[id].size() < 2 || !node(id).unseen.empty()) return;
+  Stack bases;
+  int along = -1;
+  for (Consumer by : consumers_[id]) {
+    int at = dim;
+    while (true) {
+      const Node& result = node(by.node);
+      const Link& link = result.links[by.link];
+      const std::vector<int> to = results_of(link, at);
+      const bool factor = result.kind != Node::Kind::Sum && by.link < 2;
+      if (factor || link.way != Way::Linear || to.size() != 1 || link.taps != 1 ||
+          link.axes[static_cast<std::size_t>(to[0])].kind != Kind::Same) {
+        return;
+      }
+      at = to[0];
+      if (consumers_[by.node].size() != 1 || result.links.size() != 1) break;
+      const Consumer next = consumers_[by.node][0];
+      const Link& further = node(next.node).links[next.link];
+      const std::vector<int> there = results_of(further, at);
+      const bool plain = node(next.node).kind == Node::Kind::Sum && further.way == Way::Linear && there.size() == 1 &&
+                         further.axes[static_cast<std::size_t>(there[0])].kind == Kind::Same && further.taps == 1;
+      if (!plain) break;
+      by = next;
+    }
+    if (along >= 0 && along != at) return;
+    along = at;
+    bases.push_back(by.node);
+  }
+  std::sort(bases.begin(), bases.end());
+  bases.erase(std::unique(bases.begin(), bases.end()), bases.end());
+  if (bases.size() == 1) flow_.limit(vertex, smaller(full, flow_.rank(gradients(bases, along).vertex)));
 }
 
 /// What comes back through one consumer. True if it sums to zero along the dimension.

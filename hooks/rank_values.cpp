@@ -43,9 +43,42 @@ Ranks::Space Ranks::values(Stack stack, int dim) {
     }
     sums_to_zero = !factors;
     for (; next < first.links.size(); ++next) through(stack, next, dim, into, full, sums_to_zero);
-    if (sums_to_zero) flow_.limit(into, full.within(std::max<std::int64_t>(0, size(stack.front(), dim) - 1)));
+    if (sums_to_zero) full = full.within(std::max<std::int64_t>(0, size(stack.front(), dim) - 1));
+    flow_.limit(into, full);
+    if (stack.size() == 1) within_rows(stack.front(), dim, into, full);
   }
   return spaces_[key] = {into, sums_to_zero};
+}
+
+/// The rows of a sum lie in the space of its operands' rows, whatever was done to the order of these.
+void Ranks::within_rows(NodeId id, int dim, Vertex vertex, const Rank& full) {
+  const Node& sum = node(id);
+  if (sum.kind != Node::Kind::Sum || sum.links.size() < 2) return;
+  Stack bases;
+  int along = -1;
+  for (const Link& first : sum.links) {
+    const Link* link = &first;
+    int at = dim;
+    while (true) {
+      const Axis& axis = link->axes[static_cast<std::size_t>(at)];
+      if (link->way != Way::Linear || axis.kind != Kind::Same || link->taps != 1) return;
+      at = axis.from[0];
+      const Node& operand = node(link->operand);
+      if (operand.kind != Node::Kind::Sum || operand.links.size() != 1 || operand.links[0].way != Way::Linear ||
+          operand.links[0].axes[static_cast<std::size_t>(at)].kind != Kind::Same) {
+        break;
+      }
+      link = &operand.links[0];
+    }
+    if (along >= 0 && along != at) return;
+    along = at;
+    bases.push_back(link->operand);
+  }
+  std::sort(bases.begin(), bases.end());
+  const bool cancels = sum.difference && (bases[0] == bases[1] || alike(bases));
+  bases.erase(std::unique(bases.begin(), bases.end()), bases.end());
+  if (bases.size() > 1 && !alike(bases)) return;
+  flow_.limit(vertex, smaller(full, flow_.rank(values(bases, along).vertex, /*constant=*/!cancels)));
 }
 
 /// No more than there are different tokens.
@@ -182,6 +215,7 @@ void Ranks::through(const Stack& stack, std::size_t number, int dim, Vertex into
 bool Ranks::product(const Stack& stack, int dim, Vertex into, const Rank& full) {
   const Node& first = node(stack.front());
   Rank all = Rank::exactly(1);
+  int constants = 0;  // factors with constant rows, whose product is one too
   for (std::size_t i = 0; i < 2; ++i) {
     const Link& other = first.links[1 - i];
     const Axis& axis = other.axes[static_cast<std::size_t>(dim)];
@@ -196,7 +230,13 @@ bool Ranks::product(const Stack& stack, int dim, Vertex into, const Rank& full) 
       return true;
     }
     if (axis.kind != Kind::Same) continue;
-    all = all * (other.way == Way::Linear ? flow_.rank(values(scales, axis.from[0]).vertex) : full);
+    if (other.way != Way::Linear) {
+      all = all * full;
+      continue;
+    }
+    const Vertex factor = values(scales, axis.from[0]).vertex;
+    all = all * flow_.rank(factor);
+    constants += flow_.rank(factor).most > flow_.rank(factor, /*constant=*/false).most ? 1 : 0;
   }
   if (first.links[0].operand == first.links[1].operand &&
       first.links[0].axes[static_cast<std::size_t>(dim)].kind == Kind::Same) {  // a square: of rank r (r + 1) / 2
@@ -205,6 +245,11 @@ bool Ranks::product(const Stack& stack, int dim, Vertex into, const Rank& full) 
     if (rank.most < kMany / (rank.most + 1)) {
       all = {rank.most * (rank.most + 1) / 2, rank.least * (rank.least + 1) / 2, rank.unknown};
     }
+  }
+  if (constants == 2) {
+    all.most -= 1;
+    all.least = std::max<std::int64_t>(0, all.least - 1);
+    flow_.connect(RankFlow::kConstant, into);
   }
   flow_.connect(flow_.add_source(all.within(full.most)), into);
   return true;

@@ -56,6 +56,8 @@ class Ranks {
   bool given(const Stack& stack, int dim, Vertex into);
   void through(const Stack& stack, std::size_t link, int dim, Vertex into, const Rank& full, bool& sums_to_zero);
   void mapped(const Stack& operands, int from, const Link& link, bool in_step, std::int64_t width, Vertex into);
+  void within_rows(NodeId id, int dim, Vertex vertex, const Rank& full);
+  void gradients_within_rows(NodeId id, int dim, Vertex vertex, const Rank& full);
   bool product(const Stack& stack, int dim, Vertex into, const Rank& full);
   bool contraction(const Stack& stack, int dim, Vertex into);
   bool steps(const Link& link, int dim, NodeId result, bool of_gradients) const;

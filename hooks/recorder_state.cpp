@@ -227,11 +227,11 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
   if (note.outermost) --nesting.inside;
   if (note.pass && note.pass->known) --nesting.known;
   const at::Tensor output = first_tensor(outputs);
-  if (!output.defined()) return;  // the operator threw
-  if (const auto* run = note.as<Run>(); run && options_.on_call) options_.on_call(run->name);
+  if (const auto* run = note.as<Run>(); run && output.defined() && options_.on_call) options_.on_call(run->name);
   const std::lock_guard lock(mutex_);
   if (!listening_ || note.recording != number_) return;
   if (note.pass) graph_.ends(*note.pass, outputs);
+  if (!output.defined()) return;  // a list, or the operator threw
   std::visit([&](auto& role) { ended(role, name, output, outputs); }, note.role);
 }
 
