@@ -139,7 +139,7 @@ bool Ranks::back_through_factor(const Stack& stack, const Stack& results, const 
   if (to.size() != 1 || own.way != Way::Linear) return source(full), false;
   const auto at = static_cast<std::size_t>(to[0]);
   const Space incoming = gradients(results, to[0]);
-  const bool one = std::all_of(others.begin(), others.end(), [&](NodeId id) { return id == others[0]; });
+  const bool one = are_one(others);
   if (result.kind == Node::Kind::Product) {
     const Axis& axis = other.axes[at];
     const bool scale =

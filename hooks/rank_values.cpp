@@ -31,7 +31,13 @@ Ranks::Space Ranks::values(Stack stack, int dim) {
   if (!alike(stack)) {
     flow_.connect(flow_.add_source(separate(stack, dim, false)), into);
   } else if (first.table > 0) {
-    flow_.connect(flow_.add_source(lookup(stack, full)), into);
+    bool every_row = false;  // then the constant rows are a sum of those of the tokens
+    Rank tokens = lookup(stack, full, every_row);
+    if (every_row && tokens.most == tokens.least) {
+      tokens = Rank::exactly(tokens.most - 1);
+      flow_.connect(RankFlow::kConstant, into);
+    }
+    flow_.connect(flow_.add_source(tokens), into);
   } else if (!given(stack, dim, into)) {
     std::size_t next = 0;
     const bool factors = first.kind == Node::Kind::Product || first.kind == Node::Kind::Contraction;
@@ -81,13 +87,14 @@ void Ranks::within_rows(NodeId id, int dim, Vertex vertex, const Rank& full) {
   flow_.limit(vertex, smaller(full, flow_.rank(values(bases, along).vertex, /*constant=*/!cancels)));
 }
 
-/// No more than there are different tokens.
-Rank Ranks::lookup(const Stack& stack, const Rank& full) const {
+/// No more than there are different tokens. `every_row`: none of them stands for a row of zeros.
+Rank Ranks::lookup(const Stack& stack, const Rank& full, bool& every_row) const {
   std::set<std::int64_t> tokens;
   const Node& first = node(stack.front());
   const bool zero_padding = first.padding >= 0 && false_for_certain(first.nonzero);
   const std::int64_t table = first.table - (zero_padding ? 1 : 0);
-  if (any_samples_ && first.data_tokens) return full.within(table);
+  every_row = !zero_padding;
+  if (any_samples_ && first.data_tokens) return Rank::exactly(table);
   for (const NodeId id : stack) {
     if (!node(id).tokens.defined()) {
       const Rank limit = full.within(table);
@@ -96,8 +103,8 @@ Rank Ranks::lookup(const Stack& stack, const Rank& full) const {
     const at::Tensor unique = std::get<0>(at::_unique(node(id).tokens.detach().reshape({-1}))).to(at::kCPU, at::kLong);
     tokens.insert(unique.data_ptr<std::int64_t>(), unique.data_ptr<std::int64_t>() + unique.numel());
   }
-  if (zero_padding) tokens.erase(first.padding);
-  return full.within(std::ssize(tokens));
+  every_row = !(zero_padding && tokens.erase(first.padding) > 0);
+  return Rank::exactly(std::ssize(tokens));
 }
 
 /// Of tensors that were given, and of those that vary along this dimension alone.
@@ -220,7 +227,7 @@ bool Ranks::product(const Stack& stack, int dim, Vertex into, const Rank& full) 
     const Link& other = first.links[1 - i];
     const Axis& axis = other.axes[static_cast<std::size_t>(dim)];
     const Stack scales = operands(stack, 1 - i);
-    const bool same = std::all_of(scales.begin(), scales.end(), [&](NodeId id) { return id == scales[0]; });
+    const bool same = are_one(scales);
     const bool scale =
         axis.kind == Kind::Same ? is_vector_along(scales[0], axis.from[0]) : rows({scales[0]}, {}, false) == 1;
     const Axis& own = first.links[i].axes[static_cast<std::size_t>(dim)];
@@ -268,7 +275,7 @@ bool Ranks::contraction(const Stack& stack, int dim, Vertex into) {
       mapped(from, own.axes[at].from[0], mixing, /*in_step=*/false, size(stack.front(), dim), into);
       return true;
     }
-    if (std::any_of(from.begin(), from.end(), [&](NodeId id) { return id != from[0]; })) {
+    if (!are_one(from)) {
       flow_.connect(flow_.add_source(separate(stack, dim, false)), into);
       return true;
     }

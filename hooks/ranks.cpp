@@ -117,9 +117,17 @@ Ranks::Stack Ranks::operands(const Stack& stack, std::size_t link) const {
 
 bool Ranks::alike(const Link& a, const Link& b) const {
   const auto same_axis = [](const Axis& x, const Axis& y) { return x.kind == y.kind && x.from == y.from; };
-  const bool weights = node(a.operand).parameter || node(b.operand).parameter;
-  return a.way == b.way && a.taps == b.taps && a.groups == b.groups && (!weights || a.operand == b.operand) &&
+  const bool weights = node(a.operand).weight || node(b.operand).weight;
+  return a.way == b.way && a.taps == b.taps && a.groups == b.groups && (!weights || are_one({a.operand, b.operand})) &&
          std::equal(a.axes.begin(), a.axes.end(), b.axes.begin(), b.axes.end(), same_axis);
+}
+
+/// True if they are one tensor, or made of the same parameters in the same way.
+bool Ranks::are_one(const Stack& stack) const {
+  const auto same = [&](NodeId id) { return id == stack[0]; };
+  const auto made = [&](NodeId id) { return node(id).weight && !node(id).links.empty(); };
+  return std::all_of(stack.begin(), stack.end(), same) ||
+         (std::all_of(stack.begin(), stack.end(), made) && alike(stack));
 }
 
 /// True if the tensors came of the same operators with the same weights, so that they are one with more rows.

@@ -52,7 +52,7 @@ class Ranks {
 
   // ---- of values ----
   Space values(Stack stack, int dim);
-  Rank lookup(const Stack& stack, const Rank& full) const;
+  Rank lookup(const Stack& stack, const Rank& full, bool& every_row) const;
   bool given(const Stack& stack, int dim, Vertex into);
   void through(const Stack& stack, std::size_t link, int dim, Vertex into, const Rank& full, bool& sums_to_zero);
   void mapped(const Stack& operands, int from, const Link& link, bool in_step, std::int64_t width, Vertex into);
@@ -70,6 +70,7 @@ class Ranks {
 
   Stack operands(const Stack& stack, std::size_t link) const;
   bool alike(const Stack& stack) const;
+  bool are_one(const Stack& stack) const;
   bool alike(const Link& a, const Link& b) const;
   Rank separate(const Stack& stack, int dim, bool gradients);
 
