@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "hooks/arguments.hpp"
 #include "hooks/captured_access.hpp"
 #include "hooks/captured_operator.hpp"
 #include "hooks/features.hpp"
@@ -12,14 +13,26 @@
 namespace dds {
 namespace {
 
+using hooks::Arguments;
 using hooks::CapturedAccess;
 
-c10::IValue detached(const c10::IValue& value) {
-  if (value.isTensor() && value.toTensor().defined()) return value.toTensor().detach();
+/// The value with keep(tensor) in place of each of its tensors.
+template <class Keep>
+c10::IValue kept_value(const c10::IValue& value, const Keep& keep) {
+  if (value.isTensor() && value.toTensor().defined()) return keep(value.toTensor());
   if (!value.isTensorList()) return value;
   c10::List<at::Tensor> tensors;
-  for (const at::Tensor& tensor : value.toTensorVector()) tensors.push_back(tensor.detach());
+  for (const at::Tensor& tensor : value.toTensorVector()) tensors.push_back(keep(tensor));
   return tensors;
+}
+
+/// The weight of a run with its history. Where an operator takes the transpose, the run has one without.
+at::Tensor weight_with_history(const hooks::LayerRun& run, const hooks::Operator& entry, hooks::Arguments args) {
+  const auto* product = entry.as<hooks::kind::Product>();
+  if (!product || !product->transposed) return run.weight;
+  const at::AutoGradMode grad(true);
+  const at::Tensor given = hooks::tensor_at(args, product->right);
+  return given.dim() == 2 ? given.t() : given;
 }
 
 /// As CapturedOperator::listed.
@@ -59,6 +72,7 @@ hooks::CallId RecorderState::capture(hooks::SiteId site, const hooks::LayerRun& 
   outputs_.push_back(graph_.find(output));
   inputs_.push_back(run.inputs.empty() ? std::nullopt : graph_.find(run.inputs.front()));
   const hooks::CallId id = calls_.add(site, std::move(call), output);
+  ties_.call_ends(output, hooks::recomputing());
   for (const at::Tensor& input : run.inputs) copies_.hold(id, input);
   copies_.hold(id, output);
   return id;
@@ -67,8 +81,13 @@ hooks::CallId RecorderState::capture(hooks::SiteId site, const hooks::LayerRun& 
 std::shared_ptr<hooks::CapturedOperator> RecorderState::kept_operator(Run& run, const Outputs& outputs) const {
   auto op = std::make_shared<hooks::CapturedOperator>();
   op->entry = run.entry;
-  op->weight = options_.graph ? run.layer.weight : run.layer.weight.detach();
-  for (const c10::IValue& value : run.arguments) op->arguments.push_back(detached(value));
+  op->weight = options_.graph
+                   ? weight_with_history(run.layer, *run.entry, Arguments(run.arguments.data(), run.arguments.size()))
+                   : run.layer.weight.detach();
+  const auto keep = [&](const at::Tensor& tensor) {
+    return options_.graph && weights_.layer_of(tensor) ? tensor : tensor.detach();
+  };
+  for (const c10::IValue& value : run.arguments) op->arguments.push_back(kept_value(value, keep));
   if (run.entry->as<hooks::kind::Einsum>()) {
     op->listed = places_of(run.arguments[1].toTensorVector(), run.layer.inputs);
   }

@@ -34,6 +34,7 @@ bool CapturedCall::input_intact() const {
 
 at::Tensor CapturedLoss::logits_gradient() const { return at_logits_ ? at_logits_->gradient() : at::Tensor(); }
 at::Tensor CapturedLoss::result_gradient() const { return at_result_ ? at_result_->gradient() : at::Tensor(); }
+std::int64_t CapturedLoss::backwards() const { return at_result_ ? at_result_->backwards() : 0; }
 bool CapturedLoss::logits_intact() const { return hooks::version_of(logits) == version_; }
 
 }  // namespace dds

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "hooks/observer.hpp"
+#include "hooks/transforms.hpp"
 
 namespace dds::hooks {
 
@@ -20,7 +21,7 @@ std::shared_ptr<GradientSlot> GradientSlot::of(const at::Tensor& tensor) {
 }
 
 void GradientSlot::add(const at::Tensor& incoming) {
-  if (!incoming.defined()) return;
+  if (!incoming.defined() || is_stand_in(incoming)) return;  // a vectorised pass beside the training
   const Unseen unseen;
   const at::NoGradGuard no_grad;
   const std::lock_guard lock(mutex_);

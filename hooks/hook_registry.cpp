@@ -15,6 +15,7 @@
 #include "hooks/memory.hpp"
 #include "src/base/check.hpp"
 #include "src/base/glob.hpp"
+#include "src/base/message.hpp"
 
 namespace dds {
 
@@ -40,7 +41,7 @@ std::optional<Tensors> Hook::call(torch::nn::Module& module, const std::string& 
     (*present)(module, name, first, second);
     return std::nullopt;
   } catch (const std::exception& error) {
-    thrown = error.what();
+    thrown = plain_message(error);
   } catch (...) {
     thrown = "something that is no std::exception";
   }
@@ -111,6 +112,8 @@ HookedModule without_hooks(torch::nn::Module& module, std::uint64_t number) {
   } else if (const auto* embedding = module.as<torch::nn::EmbeddingImpl>()) {
     hooked.weight = &embedding->weight;
   }
+  hooked.owner = module.weak_from_this();
+  hooked.owned = !hooked.owner.expired();
   return hooked;
 }
 
@@ -150,6 +153,10 @@ HookHandle HookRegistry::add(torch::nn::Module& module, const std::string* patte
   const std::lock_guard lock(mutex_);
   for (const auto& [name, at] : chosen) {
     auto& present = modules_[at];
+    if (present && present->gone()) {  // another module had this address
+      count_ -= present->hooks.size();
+      present = nullptr;
+    }
     HookedModule next = present ? *present : without_hooks(*at, next_number_++);
     next.hooks.push_back({hook, name});
     present = std::make_shared<const HookedModule>(std::move(next));
@@ -208,10 +215,10 @@ void HookRegistry::observe() {
 std::shared_ptr<const HookedModule> HookRegistry::find(const torch::nn::Module& module) const {
   const std::lock_guard lock(mutex_);
   const auto known = modules_.find(&module);
-  return known == modules_.end() ? nullptr : known->second;
+  return known == modules_.end() || known->second->gone() ? nullptr : known->second;
 }
 
-void HookRegistry::failed(std::string_view where, const char* what) {
+void HookRegistry::failed(std::string_view where, std::string_view what) {
   const std::lock_guard lock(mutex_);
   for (const auto& module : observable_) {
     for (const NamedHook& named : module->hooks) {
@@ -234,7 +241,7 @@ std::shared_ptr<const HookedModule> HookRegistry::module_of(const at::Tensor& we
                                                             std::optional<hooks::Family> family) const {
   const std::lock_guard lock(mutex_);
   for (const auto& module : observable_) {
-    if (module->owns(weight) && (!family || hooks::kind_fits(module->kind, *family))) return module;
+    if (!module->gone() && module->owns(weight) && (!family || hooks::kind_fits(module->kind, *family))) return module;
   }
   return nullptr;
 }

@@ -65,6 +65,11 @@ struct HookedModule {
   const at::Tensor* weight = nullptr;  ///< the member of a Linear or Embedding, which may be set to another layer's
   const at::Tensor* bias = nullptr;    ///< the member of a Linear
   std::vector<NamedHook> hooks;        ///< in the order of registration
+  std::weak_ptr<torch::nn::Module> owner = {};  ///< if the module is held by a shared_ptr
+  bool owned = false;
+
+  /// True if the module is known to be destroyed: its handles may outlive it.
+  bool gone() const { return owned && owner.expired(); }
 
   /// True if `tensor` is one of its parameters or a view of one.
   bool owns(const at::Tensor& tensor) const;
@@ -99,7 +104,7 @@ class HookRegistry : public hooks::Listener, public std::enable_shared_from_this
   void operator_ends(std::string_view name, hooks::OperatorNote& note, const std::vector<c10::IValue>& outputs,
                      hooks::Nesting& nesting) override;
   void tapped(std::string_view, const at::Tensor&) override {}
-  void failed(std::string_view where, const char* what) override;
+  void failed(std::string_view where, std::string_view what) override;
 
  private:
   struct Note;

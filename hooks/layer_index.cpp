@@ -10,11 +10,8 @@
 #include "src/base/glob.hpp"
 
 namespace dds::hooks {
-namespace {
 
-bool is_tap(const std::string& pattern) { return pattern.starts_with("tap:"); }
-
-}  // namespace
+bool is_tap(std::string_view pattern) { return pattern.starts_with("tap:"); }
 
 LayerIndex::LayerIndex(std::shared_ptr<ParameterSource> source, LayerSelection selection)
     : source_(std::move(source)), selection_(std::move(selection)) {

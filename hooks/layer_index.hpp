@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -27,6 +28,9 @@ struct LayerSelection {
   Patterns patterns;
   std::function<bool(const std::string& layer)> select;
 };
+
+/// True for a pattern on the names of taps: "tap:NAME".
+bool is_tap(std::string_view pattern);
 
 class LayerIndex {
  public:

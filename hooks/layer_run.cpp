@@ -215,24 +215,22 @@ MaybeDim samples_of(const kind::Norm& op, Arguments, const at::Tensor&, const at
   return is_over_last_dimensions(op) ? std::nullopt : MaybeDim(0);
 }
 
-/// The output side only. The weights stand in a list, or after the state.
+/// The output side only. The weights stand behind the states, which may be parameters too.
 MaybeRun read(const kind::Recurrent& op, Arguments args, const IsWeight& is_weight) {
   const at::Tensor input = tensor_at(args, 0);
   if (!input.defined()) return std::nullopt;
   LayerRun run;
   run.inputs = {input};
   run.output_features = run.input_features = {-1};
-  for (std::size_t i = 1; i < args.size(); ++i) {
-    if (!args[i].isTensorList() && !args[i].isTensor()) continue;
-    for_each_tensor(args.slice(i, 1), [&](const at::Tensor& tensor) {
-      if (!run.weight.defined() && is_weight(tensor)) run.weight = tensor;
-    });
-  }
-  if (!run.weight.defined()) return std::nullopt;
   // lstm.data(data, batch_sizes, ...): a packed sequence, whose rows are positions already
   const at::Tensor sizes = tensor_at(args, 1);
   run.positions = !op.one_step && sizes.defined() && sizes.dim() == 1 && !sizes.is_floating_point();
-  return run;
+  const std::size_t first = run.positions ? 3 : 2;
+  if (args.size() <= first) return std::nullopt;
+  for_each_tensor(args.slice(first), [&](const at::Tensor& tensor) {
+    if (!run.weight.defined() && is_weight(tensor)) run.weight = tensor;
+  });
+  return run.weight.defined() ? MaybeRun(std::move(run)) : std::nullopt;
 }
 
 MaybeDim samples_of(const kind::Recurrent& op, Arguments args, const at::Tensor&, const at::Tensor& output) {

@@ -34,8 +34,9 @@ void LossRecord::add(const LossRun& run, std::string_view op, const at::Tensor& 
     loss.difference = run.difference;
     loss.classes = run.classes;
     loss.slope = run.slope;
-    CapturedAccess::set_logits(loss, logits, result);
+    CapturedAccess::set_logits(loss, logits);
   }
+  CapturedAccess::set_result(loss, result);
   losses_.push_back(std::move(loss));
 }
 

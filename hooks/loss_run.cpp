@@ -15,15 +15,32 @@ Reduction reduction_of(std::int64_t argument) {  // at::Reduction
   return argument == 0 ? Reduction::None : argument == 1 ? Reduction::Mean : Reduction::Sum;
 }
 
+/// Number of entries of what tensors of these sizes are broadcast to. The sizes must allow it.
+std::int64_t broadcast_numel(const at::Tensor& a, const at::Tensor& b) {
+  std::int64_t numel = 1;
+  for (std::int64_t from_end = 1; from_end <= std::max(a.dim(), b.dim()); ++from_end) {
+    const std::int64_t of_a = from_end <= a.dim() ? a.size(-from_end) : 1;
+    const std::int64_t of_b = from_end <= b.dim() ? b.size(-from_end) : 1;
+    numel *= of_a == 1 ? of_b : of_a;
+  }
+  return numel;
+}
+
 /// As CapturedLoss::terms.
 at::Tensor terms_of(const kind::Loss& loss, Arguments args, const at::Tensor& output, const at::Tensor& target) {
   const auto constant = [](std::int64_t count) { return at::full({}, static_cast<double>(count), at::kDouble); };
-  if (!loss.classes) return constant(std::max(output.numel(), target.numel()));
-  // A mean over the weights of the targets' classes is not one over a number of samples.
-  if (tensor_at(args, loss.weights).defined()) return {};
-  // Probabilities: one distribution for each position.
-  if (target.is_floating_point()) return constant(output.numel() / output.size(output.dim() > 1 ? 1 : 0));
-  return target.ne(int_at(args, loss.ignored, -100)).sum().to(at::kDouble);
+  // The backward of a loss of squares divides by the output's entries, also where its forward broadcasts them.
+  if (loss.difference == Difference::Squares) return constant(output.numel());
+  if (!loss.classes) return constant(broadcast_numel(output, target));
+  // Probabilities: one distribution for each position, whatever the classes weigh.
+  if (target.is_floating_point()) {
+    return constant(output.numel() / std::max<std::int64_t>(1, output.size(output.dim() > 1 ? 1 : 0)));
+  }
+  const at::Tensor counts = target.ne(int_at(args, loss.ignored, -100));
+  const at::Tensor weights = tensor_at(args, loss.weights);
+  if (!weights.defined()) return counts.sum().to(at::kDouble);
+  const at::Tensor classes = target.masked_fill(counts.logical_not(), 0).flatten().to(at::kLong);
+  return weights.to(at::kDouble).index_select(0, classes).mul(counts.flatten()).sum();
 }
 
 /// True if the gradient of a term is what the table says: no term is weighted, and none stands for several.

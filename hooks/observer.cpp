@@ -17,6 +17,9 @@
 #include <mutex>
 #include <utility>
 
+#include "hooks/transforms.hpp"
+#include "src/base/message.hpp"
+
 namespace dds {
 namespace hooks {
 namespace {
@@ -32,7 +35,9 @@ struct Listeners {
     }
   };
   std::vector<Entry> entries;
-  int backward = 0;           ///< built-in backward nodes under way: what runs in them is no layer
+  /// Of what is under way on this thread: backward nodes of custom functions, and what nobody is told the inside of
+  /// (built-in backward nodes, operators in a transform).
+  int custom_functions = 0, unheard = 0;
   std::uint64_t version = 0;  ///< of everywhere_listeners
 };
 
@@ -52,7 +57,7 @@ std::atomic<std::uint64_t> everywhere_version = 0;            // rises with ever
 thread_local Listeners everywhere;                            // this thread's view of everywhere_listeners
 
 struct Context : at::ObserverContext {
-  bool backward = false;
+  int* counter = nullptr;  ///< of Listeners: one more while this is under way
   std::vector<std::pair<std::shared_ptr<Listener>, std::unique_ptr<OperatorNote>>> notes;
 };
 
@@ -93,6 +98,13 @@ bool is_custom_function(const char* name) {
          (node.ends_with("Backward") && node.find("::") == std::string_view::npos);
 }
 
+std::unique_ptr<at::ObserverContext> counted_in(int& counter) {
+  ++counter;
+  auto context = std::make_unique<Context>();
+  context->counter = &counter;
+  return context;
+}
+
 /// An operator that the interpreter of TorchScript runs comes with the whole of its stack, on which the arguments, and
 /// afterwards the results, are the last.
 c10::ArrayRef<const c10::IValue> arguments_of(const at::RecordFunction& fn) {
@@ -111,13 +123,11 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
   if (suspended > 0) return nullptr;
   Listeners& here = listeners<kEverywhere>();
   if (fn.scope() == at::RecordScope::BACKWARD_FUNCTION) {
-    if (is_custom_function(fn.name())) return nullptr;
-    ++here.backward;
-    auto context = std::make_unique<Context>();
-    context->backward = true;
-    return context;
+    return counted_in(is_custom_function(fn.name()) ? here.custom_functions : here.unheard);
   }
-  if (here.backward > 0) return nullptr;
+  if (here.unheard > 0) return nullptr;
+  // What runs inside sees other tensors, and no longer that there is a transform.
+  if (transforming()) return counted_in(here.unheard);
   const bool grad_mode = at::GradMode::is_enabled();
   const at::DisableRecordFunctionGuard unseen;
   const at::NoGradGuard no_grad;
@@ -129,7 +139,7 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
       if (!context) context = std::make_unique<Context>();
       context->notes.emplace_back(listener, std::move(note));
     } catch (const std::exception& error) {
-      listener->failed(fn.name(), error.what());
+      listener->failed(fn.name(), plain_message(error));
     }
   });
   return context;
@@ -138,12 +148,12 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
 template <bool kEverywhere>
 void on_end(const at::RecordFunction& fn, at::ObserverContext* context) {
   if (!context) return;
-  Listeners& here = kEverywhere ? everywhere : this_thread;
   auto& observed = *static_cast<Context*>(context);
-  if (observed.backward) {
-    --here.backward;
+  if (observed.counter) {
+    --*observed.counter;
     return;
   }
+  Listeners& here = kEverywhere ? everywhere : this_thread;
   const at::DisableRecordFunctionGuard unseen;
   const at::NoGradGuard no_grad;
   for (auto& [listener, note] : observed.notes) {
@@ -155,7 +165,7 @@ void on_end(const at::RecordFunction& fn, at::ObserverContext* context) {
     try {
       listener->operator_ends(fn.name(), *note, results_of(fn), *nesting);
     } catch (const std::exception& error) {
-      listener->failed(fn.name(), error.what());
+      listener->failed(fn.name(), plain_message(error));
     }
   }
 }
@@ -210,15 +220,17 @@ bool silenced(const Listener& listener) {
          });
 }
 
+bool recomputing() { return this_thread.custom_functions > 0 || everywhere.custom_functions > 0; }
+
 void tell_of_tap(std::string_view name, const at::Tensor& tensor) {
   for (Listeners* here : {&this_thread, &everywhere}) {
-    if (here->backward > 0) continue;
+    if (here->unheard > 0 || transforming()) continue;
     for_each_listener(*here, [&](const std::shared_ptr<Listener>& listener, Nesting&) {
       try {
         const at::DisableRecordFunctionGuard unseen;
         listener->tapped(name, tensor);
       } catch (const std::exception& error) {
-        listener->failed(fmt::format("tap '{}'", name), error.what());
+        listener->failed(fmt::format("tap '{}'", name), plain_message(error));
       }
     });
   }

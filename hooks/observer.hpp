@@ -1,4 +1,4 @@
-// The ear at the dispatcher: tells listeners of every operator that runs. observer.cpp alone touches
+// Tells listeners of every operator that the dispatcher runs. observer.cpp is the only file that touches
 // at::RecordFunction.
 #pragma once
 
@@ -12,49 +12,60 @@
 
 namespace dds::hooks {
 
-/// What a listener leaves at the start of an operator for its end.
+/// What a listener notes when an operator starts. It gets the note back when the operator ends.
 struct OperatorNote {
   virtual ~OperatorNote() = default;
 };
 
-/// Nesting of operators on one thread, for one listener.
+/// How deep a thread is in operators that one listener does not want to hear the inside of.
 struct Nesting {
-  int inside = 0;  ///< operators under way within which nothing is listened to
+  int inside = 0;  ///< number of such operators that have started and not ended
   int known = 0;   ///< those of which the graph of the pass knows what they give
 };
 
-/// Who wants to know of operators. It is told of those that run between listen() and stop_listening() while listening()
-/// is true, except of what a built-in backward node runs, on whichever thread runs them, without grad mode, and unseen
-/// itself. What it throws goes to failed().
+/// An object that is told of operators, from listen() to stop_listening(), while its listening() is true.
+///
+/// It is not told of operators that run inside a built-in backward node, or inside a transform of torch.func
+/// (hooks/transforms.hpp).
+///
+/// It is called on the thread that runs the operator. Grad mode is off during the call. No listener is told of the
+/// operators that it runs itself. What it throws goes to its failed().
 class Listener {
  public:
   virtual ~Listener() = default;
-  virtual bool all_threads() const = 0;  ///< or only the thread that called listen()
-  virtual bool exclusive() const = 0;    ///< while it listens, no other listener of the thread does
+  virtual bool all_threads() const = 0;  ///< false: it is told of the thread that called listen() only
+  virtual bool exclusive() const = 0;    ///< while it listens, no other listener is told of the same thread
   virtual bool listening() const = 0;
 
-  /// `args` are good during the call only. `grad_mode` is that of the operator. Without a note the end is not told.
+  /// An operator starts. `args` are valid during this call only. `grad_mode`: that of the program. If this returns
+  /// null, operator_ends() is not called.
   virtual std::unique_ptr<OperatorNote> operator_starts(std::string_view name, c10::ArrayRef<const c10::IValue> args,
                                                         bool grad_mode, Nesting& nesting) = 0;
-  /// `outputs` are undefined if the operator threw.
+  /// The operator ends. If it threw, the tensors in `outputs` are undefined.
   virtual void operator_ends(std::string_view name, OperatorNote& note, const std::vector<c10::IValue>& outputs,
                              Nesting& nesting) = 0;
   /// dds::tap was called.
   virtual void tapped(std::string_view name, const at::Tensor& tensor) = 0;
-  virtual void failed(std::string_view where, const char* what) = 0;
+  /// One of the functions above threw an exception that says `what`. `where`: the operator's name.
+  virtual void failed(std::string_view where, std::string_view what) = 0;
 };
 
 void listen(const std::shared_ptr<Listener>& listener);
-/// On another thread than listen() it only tidies up: listening() must be false by then.
+/// On another thread than that of listen(), listening() must be false before the call.
 void stop_listening(const std::shared_ptr<Listener>& listener);
 
-/// True if a SuspendRecording, or another listener that is exclusive, keeps this thread from `listener`.
+/// True if `listener` is not told of this thread now: because of a SuspendRecording, or of another listener that is
+/// exclusive.
 bool silenced(const Listener& listener);
 
-/// Tells of a tap those who would be told of an operator that ran here and now.
+/// True inside the backward pass of a custom function on this thread, while somebody listens: what runs there may
+/// compute a forward pass again (a checkpoint).
+bool recomputing();
+
+/// Calls tapped() of every listener that would be told of an operator that ran here and now.
 void tell_of_tap(std::string_view name, const at::Tensor& tensor);
 
-/// Hides what runs in its scope from every observer of the thread, the profiler's included.
+/// No observer of this thread is told of what runs in the scope of an Unseen. That includes the profiler.
 class Unseen {
  public:
   Unseen();

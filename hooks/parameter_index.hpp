@@ -27,6 +27,8 @@ class ParameterIndex {
 
   /// The tensor that this one is, or is a view of, by offset_within().
   std::optional<Place> find(const at::Tensor& tensor) const;
+  /// The tensor of this number.
+  const at::Tensor& tensor(std::size_t number) const { return tensors_[number]; }
 
   /// True if a tensor has other memory now than when it was added.
   bool moved() const;

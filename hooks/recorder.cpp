@@ -55,6 +55,7 @@ Captured Recorder::take() {
 
 std::vector<Attribution> attribute(torch::nn::Module& model, const std::function<void()>& step,
                                    RecorderOptions options) {
+  check_given("attribute", "step", step, "a function that runs a step");
   Recorder recorder(model, std::move(options));
   recorder.start();
   step();

@@ -51,6 +51,7 @@ void RecorderState::end() {
   const std::lock_guard lock(mutex_);
   calls_.forget_outputs();
   losses_.forget_activations();
+  ties_.forget_graph();
   weights_.forget();
   graph_.forget_tensors();
 }
@@ -64,15 +65,18 @@ void RecorderState::clear() {
   outputs_.clear();
   inputs_.clear();
   losses_ = {};
+  ties_ = {};
   uses_.clear();
+  tapped_.clear();
   errors_.clear();
   next_order_ = 0;
 }
 
 Captured RecorderState::take() {
   const std::lock_guard lock(mutex_);
+  ties_.write_into(calls_);
   Captured captured;
-  std::vector<CapturedLayer> missing;
+  std::vector<CapturedLayer> missing = taps_without_calls();
   for (std::size_t i = 0; i < weights_.layers().size(); ++i) {
     const hooks::Layer& layer = weights_.layers()[i];
     if (layer.selected && !calls_.has_run(i)) missing.push_back(uses_.without_calls(i, layer));
@@ -88,7 +92,21 @@ Captured RecorderState::take() {
   return captured;
 }
 
-void RecorderState::failed(std::string_view where, const char* what) {
+/// A layer without calls for each pattern on taps that no tap matched: a misspelt one would otherwise go unnoticed.
+std::vector<CapturedLayer> RecorderState::taps_without_calls() const {
+  std::vector<CapturedLayer> missing;
+  for (const std::string& pattern : options_.layers.list()) {
+    if (!hooks::is_tap(pattern) || tapped_.contains(pattern)) continue;
+    CapturedLayer& layer = missing.emplace_back();
+    layer.layer = pattern;
+    layer.kind = "Tap";
+    layer.status = Status::NotRun;
+    layer.detail = "no tap of that name ran in grad mode";
+  }
+  return missing;
+}
+
+void RecorderState::failed(std::string_view where, std::string_view what) {
   const std::lock_guard lock(mutex_);
   errors_.push_back(fmt::format("{}: {}", where, what));
 }
@@ -108,7 +126,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
   const auto extended = note.as<Bias>() ? std::optional(note.as<Bias>()->call) : std::nullopt;
   hooks::for_each_tensor(written, [&](const at::Tensor& t) { copies_.before_write(t, extended, calls_); });
   if (grad_mode) {
-    if (!extended) recognise(entry, args, note);
+    if (!extended) recognise(name, entry, args, note);
     attribute(name, args, note);
     // A tensor that is written to goes on to live as something else than a layer's output.
     if (!extended) hooks::for_each_tensor(written, [&](const at::Tensor& t) { calls_.forget_output(t); });
@@ -124,7 +142,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
   return std::make_unique<Note>(std::move(note));
 }
 
-void RecorderState::recognise(const Operator* entry, Arguments args, Note& note) {
+void RecorderState::recognise(std::string_view name, const Operator* entry, Arguments args, Note& note) {
   if (auto run = layer_run(entry, args)) {
     note.family = run->family;
     note.outermost = true;
@@ -136,7 +154,7 @@ void RecorderState::recognise(const Operator* entry, Arguments args, Note& note)
   } else if (auto loss = entry ? hooks::read_loss(*entry, args) : std::nullopt) {
     note.outermost = true;
     note.role = std::move(*loss);
-  } else if (auto derivation = weights_.derivation(args)) {
+  } else if (auto derivation = weights_.derivation(name, args)) {
     // What runs inside of one with a constant may be a layer, with the constant as its input.
     note.outermost = !derivation->like.defined();
     note.role = std::move(*derivation);
@@ -162,7 +180,10 @@ std::optional<RecorderState::Bias> RecorderState::bias_that_follows(const Operat
 
 std::optional<LayerRun> RecorderState::layer_run(const Operator* entry, Arguments args) const {
   if (!entry) return std::nullopt;
-  auto run = hooks::read_layer(*entry, args, [this](const at::Tensor& t) { return weights_.layer_of(t).has_value(); });
+  const auto is_weight = [this](const at::Tensor& t) { return weights_.layer_of(t).has_value(); };
+  auto run =
+      hooks::read_layer(*entry, args, [&](const at::Tensor& t) { return is_weight(t) && !weights_.is_tentative(t); });
+  if (!run) run = hooks::read_layer(*entry, args, is_weight);
   if (run && weights_.gives_weight(*run)) run.reset();
   return run;
 }
@@ -249,6 +270,7 @@ void RecorderState::ended(Bias& bias, std::string_view, const at::Tensor& output
 
 void RecorderState::ended(hooks::LossRun& loss, std::string_view name, const at::Tensor& output, const Outputs&) {
   losses_.add(loss, name, output, next_order_++);
+  ties_.loss_ends(output, hooks::recomputing());
 }
 
 void RecorderState::ended(hooks::ActivationRun& activation, std::string_view, const at::Tensor& output,
@@ -264,15 +286,17 @@ void RecorderState::ended(hooks::Derivation& derivation, std::string_view name, 
 
 void RecorderState::tapped(std::string_view name, const at::Tensor& tensor) {
   const std::string selector = fmt::format("tap:{}", name);
-  const auto& patterns = options_.layers.list();
-  const bool wanted = options_.layers.all() || std::any_of(patterns.begin(), patterns.end(), [&](const auto& pattern) {
-                        return pattern.starts_with("tap:") && glob_match(pattern, selector);
-                      });
+  std::vector<std::string> matching;
+  for (const std::string& pattern : options_.layers.list()) {
+    if (hooks::is_tap(pattern) && glob_match(pattern, selector)) matching.push_back(pattern);
+  }
+  const bool wanted = options_.layers.all() || !matching.empty();
   if (!wanted || !at::GradMode::is_enabled()) return;
   const at::NoGradGuard no_grad;
   check(tensor.defined() && tensor.is_floating_point() && tensor.dim() > 0, "tap", "the tensor", tensor,
         "a floating one with at least one dimension");
   const std::lock_guard lock(mutex_);
+  tapped_.insert(matching.begin(), matching.end());
   const auto& layers = weights_.layers();
   if (std::any_of(layers.begin(), layers.end(), [&](const hooks::Layer& layer) { return layer.name == name; })) {
     throw_invalid("tap", "its name", "that of a layer of the model", "another one");

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -20,6 +21,7 @@
 #include "hooks/copy_on_write.hpp"
 #include "hooks/layers.hpp"
 #include "hooks/loss_record.hpp"
+#include "hooks/loss_ties.hpp"
 #include "hooks/observer.hpp"
 #include "hooks/pass_graph.hpp"
 #include "hooks/weights.hpp"
@@ -43,7 +45,7 @@ class RecorderState : public hooks::Listener {
   void operator_ends(std::string_view name, hooks::OperatorNote& note, const std::vector<c10::IValue>& outputs,
                      hooks::Nesting& nesting) override;
   void tapped(std::string_view name, const at::Tensor& tensor) override;
-  void failed(std::string_view where, const char* what) override;
+  void failed(std::string_view where, std::string_view what) override;
 
  private:
   /// A run of a layer that is recorded.
@@ -80,7 +82,7 @@ class RecorderState : public hooks::Listener {
   };
 
   // ---- when an operator starts ----
-  void recognise(const hooks::Operator* entry, hooks::Arguments args, Note& note);
+  void recognise(std::string_view name, const hooks::Operator* entry, hooks::Arguments args, Note& note);
   std::optional<Bias> bias_that_follows(const hooks::Operator* entry, hooks::Arguments args) const;
   std::optional<hooks::LayerRun> layer_run(const hooks::Operator* entry, hooks::Arguments args) const;
   std::optional<hooks::SiteId> site_of(const hooks::LayerRun& run);
@@ -101,6 +103,7 @@ class RecorderState : public hooks::Listener {
   std::shared_ptr<hooks::CapturedOperator> kept_operator(Run& run, const Outputs& outputs) const;
   std::shared_ptr<hooks::GradientSlot> gradient_slot(const at::Tensor& output) const;
   void bound_ranks(std::vector<CapturedLayer>& layers, const std::vector<std::vector<hooks::CallId>>& calls);
+  std::vector<CapturedLayer> taps_without_calls() const;
   void clear();
 
   const RecorderOptions options_;
@@ -113,7 +116,9 @@ class RecorderState : public hooks::Listener {
   hooks::PassGraph graph_;
   std::vector<std::optional<hooks::NodeId>> outputs_, inputs_;  ///< of calls, in the graph
   hooks::LossRecord losses_;
+  hooks::LossTies ties_;
   hooks::UseCounts uses_;
+  std::set<std::string> tapped_;  ///< the patterns that a tap matched
   std::vector<std::string> errors_;
   std::int64_t next_order_ = 0;  ///< counts calls and losses
   std::uint64_t number_ = 0;     ///< of the recording: ids of sites and calls are good within one

@@ -36,22 +36,28 @@ std::set<std::size_t> Weights::layers_in(Arguments args, std::optional<Family> f
   return layers;
 }
 
+bool Weights::is_tentative(const at::Tensor& tensor) const {
+  const auto computed = computed_.find(storage_of(tensor));
+  return computed != computed_.end() && computed->second.tentative && !is_parameter(tensor);
+}
+
 bool Weights::gives_weight(const LayerRun& run) const {
   if (run.family != Family::Contraction) return false;
   const auto other = layer_of(run.inputs.front());
-  if (!other) return false;
+  if (!other || (is_tentative(run.inputs.front()) && !is_tentative(run.weight))) return false;
   const auto is_raw = [&](std::size_t layer) { return layers()[layer].kind == "Raw"; };
   const auto weight = layer_of(run.weight, run.family);
   return !(is_raw(*other) && !is_raw(*weight));
 }
 
-std::optional<Derivation> Weights::derivation(Arguments args) const {
+std::optional<Derivation> Weights::derivation(std::string_view name, Arguments args) const {
   std::optional<std::size_t> owner;
   at::Tensor largest;
-  bool constants = false, others = false;
+  bool constants = false, others = false, tentative = false;
   for_each_tensor(args, [&](const at::Tensor& tensor) {
     if (const auto layer = layer_of(tensor)) {
       if (!owner) owner = layer;
+      tentative = tentative || is_tentative(tensor);
       if (!largest.defined() || tensor.numel() > largest.numel()) largest = tensor;
     } else if (tensor.requires_grad()) {
       others = true;
@@ -60,7 +66,8 @@ std::optional<Derivation> Weights::derivation(Arguments args) const {
     }
   });
   if (!owner || others) return std::nullopt;
-  return Derivation{*owner, constants ? largest : at::Tensor()};
+  const bool multiplies = name.starts_with("aten::mul") || name.starts_with("aten::div");
+  return Derivation{*owner, constants ? largest : at::Tensor(), tentative || (constants && !multiplies)};
 }
 
 Attribution::Outcome Weights::derived(const Derivation& derivation, const std::vector<c10::IValue>& outputs) {
@@ -73,7 +80,7 @@ Attribution::Outcome Weights::derived(const Derivation& derivation, const std::v
     if (known) outcome = Attribution::Outcome::View;
     if (!storage || !tensor.requires_grad() || known) continue;
     if (derivation.like.defined() && tensor.sizes() != derivation.like.sizes()) continue;
-    computed_.try_emplace(storage, Computed{derivation.owner, tensor});
+    computed_.try_emplace(storage, Computed{derivation.owner, derivation.tentative, tensor});
     outcome = Attribution::Outcome::Weight;
   }
   return outcome;

@@ -10,6 +10,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -23,6 +24,7 @@ namespace dds::hooks {
 struct Derivation {
   std::size_t owner = 0;                 ///< layer that the outputs belong to
   at::Tensor like;                       ///< if it is defined, outputs of another shape are no weights
+  bool tentative = false;                ///< as Weights::is_tentative() has it of the outputs
   std::vector<std::size_t> layers = {};  ///< those whose parameters it takes
 };
 
@@ -46,12 +48,17 @@ class Weights {
   /// The layers of all tensors among the arguments.
   std::set<std::size_t> layers_in(Arguments args, std::optional<Family> family) const;
 
+  /// True for a computed weight that may be an input instead: a constant of the weight's shape went into it, other than
+  /// by a multiplication (a mask). It may be the data: x + table, in a batch of one.
+  bool is_tentative(const at::Tensor& tensor) const;
+
   /// True for a product of two weights that is itself a weight (low-rank adapters): both raw, computed, or both of
-  /// modules. A raw parameter multiplied by a module's weight is an input to that module (learned queries).
+  /// modules. A raw parameter multiplied by a module's weight is an input to that module (learned queries), and so is a
+  /// tentative weight that is multiplied by another one.
   bool gives_weight(const LayerRun& run) const;
   /// The derivation that an operator is: all its floating operands are weights (normalised, low-rank), or one is a
   /// weight and the others are constants of its shape (masked).
-  std::optional<Derivation> derivation(Arguments args) const;
+  std::optional<Derivation> derivation(std::string_view name, Arguments args) const;
   /// Takes in what came of it: computed weights, or views, which lie in memory that is known.
   Attribution::Outcome derived(const Derivation& derivation, const std::vector<c10::IValue>& outputs);
 
@@ -63,6 +70,7 @@ class Weights {
  private:
   struct Computed {
     std::size_t layer;
+    bool tentative;
     at::Tensor keep;  ///< its storage must not be given to another tensor while it is a key
   };
 

@@ -1,7 +1,6 @@
 #include "experiments/distributed/training.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <csignal>
 #include <dds/log.hpp>
 #include <memory>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "experiments/fashion_mnist/network.hpp"
+#include "src/base/stopwatch.hpp"
 
 namespace distributed {
 namespace {
@@ -96,7 +96,7 @@ Outcome train(const Job& job, const Split& split, const std::optional<Groups>& g
 
   for (std::int64_t i = 0; i < job.steps; ++i) {
     if (job.fate != 0 && rank == job.victim && i == job.fatal_step) raise(job.fate);
-    const auto start = std::chrono::steady_clock::now();
+    const dds::Stopwatch watch;
     const std::int64_t begin = i * job.batch % (order.size(0) - job.batch);
     const torch::Tensor own = part(order.slice(0, begin, begin + job.batch), rank, size);
     {
@@ -110,8 +110,7 @@ Outcome train(const Job& job, const Split& split, const std::optional<Groups>& g
       }
       optimizer.step();
     }
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    outcome.step_seconds.push_back(took.count());
+    outcome.step_seconds.push_back(watch.seconds());
   }
   outcome.reading_seconds = seconds->median_of("step_reading_seconds");
   if (counted) {

@@ -37,4 +37,5 @@ int main() {
   nn::Sequential two(layer(kInputs, kHidden), layer(kHidden, kOutputs));
   print("two layers", two, dds::LlcOptions(options).gamma(10),
         dds::reduced_rank_coefficient(kInputs, kHidden, kOutputs, kRank).lambda);
+  return std::cout.flush() ? 0 : 1;  // a full disk
 }

@@ -37,4 +37,5 @@ int main(int argc, char** argv) {
     }
     std::cout << "  " << to_string(s.status) << '\n';
   }
+  return std::cout.flush() ? 0 : 1;  // a full disk
 }

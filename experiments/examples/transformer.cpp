@@ -93,4 +93,5 @@ int main(int argc, char** argv) {
   }
   for (std::int64_t i = 0; i < line.size(1); ++i) std::cout << alphabet[line[0][i].item<std::int64_t>()];
   std::cout << '\n';
+  return std::cout.flush() ? 0 : 1;  // a full disk
 }

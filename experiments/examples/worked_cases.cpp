@@ -158,4 +158,5 @@ int main() {
   print("rank-capped", "`Linear(16, 4)`, `Linear(4, 32)`, `Tanh`, `Linear(32, 10)` before training, classes",
         rank_capped);
   print("at the floor", "`Linear(8, 8)` without bias that scales one direction; its activations", at_floor);
+  return std::cout.flush() ? 0 : 1;  // a full disk
 }

@@ -13,6 +13,7 @@
 #include "experiments/fashion_mnist/data.hpp"
 #include "experiments/fashion_mnist/network.hpp"
 #include "experiments/harness/harness.hpp"
+#include "src/base/stopwatch.hpp"
 
 namespace {
 
@@ -136,10 +137,10 @@ Checkpoint read_checkpoint(dds::Monitor& monitor, Network& network, const dds::D
                            std::uint64_t seed, const std::function<void(double)>& progress) {
   Checkpoint checkpoint;
   checkpoint.step = monitor.steps();
-  const auto start = std::chrono::steady_clock::now();
+  const dds::Stopwatch watch;
   const dds::Problem problem(*network, dds::categorical(), probe);
   checkpoint.signatures = monitor.read(problem, dds::ReadOptions().signatures(dds::SignatureOptions().spectra(true)));
-  checkpoint.read_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  checkpoint.read_seconds = watch.seconds();
   progress(0.2);
   double done = 0.2;
   for (const dds::LlcKind kind : {dds::LlcKind::Plain, dds::LlcKind::Tilted}) {

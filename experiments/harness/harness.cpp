@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <dds/error.hpp>
 #include <dds/fit.hpp>
 #include <iostream>
 #include <numeric>
@@ -16,6 +17,16 @@
 #include "src/log/file.hpp"
 
 namespace dds::experiments {
+
+namespace {
+
+/// Whether the standard output took all that was printed.
+bool output_taken() {
+  const bool lost = std::ferror(stdout) != 0;
+  return std::fflush(stdout) == 0 && !lost;
+}
+
+}  // namespace
 
 RunOptions parse_command_line(int argc, char** argv, const std::string& experiment, const std::string& description,
                               std::filesystem::path* data) {
@@ -34,7 +45,8 @@ RunOptions parse_command_line(int argc, char** argv, const std::string& experime
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    std::exit(app.exit(error));
+    const int code = app.exit(error);
+    std::exit(output_taken() ? code : 1);
   }
   return options;
 }
@@ -42,9 +54,10 @@ RunOptions parse_command_line(int argc, char** argv, const std::string& experime
 int run_experiment(const std::function<void()>& body) {
   try {
     body();
+    if (!output_taken()) throw IoError("the standard output did not take all that was printed");
     return 0;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "error: {}\n", error.what());
+    std::fprintf(stderr, "error: %s\n", error.what());  // does not throw where nobody reads it
     return 1;
   }
 }
@@ -53,7 +66,7 @@ Progress::Progress(std::vector<std::pair<std::string, double>> stages)
     : stages_(std::move(stages)), terminal_(isatty(STDERR_FILENO) != 0) {}
 
 Progress::~Progress() {
-  if (line_open_) fmt::print(stderr, "\n");
+  if (line_open_) std::fputs("\n", stderr);
 }
 
 void Progress::update(const std::string& name, double done) {
@@ -76,19 +89,19 @@ std::function<void(std::size_t done)> Progress::pieces(const std::string& name, 
 }
 
 void Progress::draw(const std::string& name, double share) {
-  const auto now = std::chrono::steady_clock::now();
-  if (!terminal_ || now - drawn_ < std::chrono::milliseconds(200)) return;
-  drawn_ = now;
-  const double elapsed = std::chrono::duration<double>(now - start_).count();
+  const double elapsed = watch_.seconds();
+  if (!terminal_ || elapsed - drawn_ < 0.2) return;
+  drawn_ = elapsed;
   const double left = share > 0.01 ? elapsed * (1 - share) / share : 0;
-  fmt::print(stderr, "\r\x1b[K{:3.0f} %  {:.0f} s, {} left  {}", 100 * share, elapsed,
-             share > 0.01 ? fmt::format("about {:.0f} s", left) : "time unknown", name);
+  const std::string line = fmt::format("\r\x1b[K{:3.0f} %  {:.0f} s, {} left  {}", 100 * share, elapsed,
+                                       share > 0.01 ? fmt::format("about {:.0f} s", left) : "time unknown", name);
+  std::fputs(line.c_str(), stderr);
   std::fflush(stderr);
   line_open_ = true;
 }
 
 void Progress::say(const std::string& line) {
-  if (line_open_) fmt::print(stderr, "\r\x1b[K");
+  if (line_open_) std::fputs("\r\x1b[K", stderr);
   line_open_ = false;
   fmt::print(stdout, "{}\n", line);
   std::fflush(stdout);
@@ -180,14 +193,9 @@ void Summary::write() const {
                       {"holds", holds ? ordered_json(*holds) : ordered_json(nullptr)}});
   }
   const ordered_json summary{
-      {"experiment", options_.experiment},
-      {"preset", options_.preset},
-      {"seed", options_.seed},
-      {"libtorch", TORCH_VERSION},
-      {"device", "cpu"},
-      {"threads", at::get_num_threads()},
-      {"wall_seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count()},
-      {"claims", claims},
+      {"experiment", options_.experiment}, {"preset", options_.preset}, {"seed", options_.seed},
+      {"libtorch", TORCH_VERSION},         {"device", "cpu"},           {"threads", at::get_num_threads()},
+      {"wall_seconds", watch_.seconds()},  {"claims", claims},
   };
   log::replace_file(options_.out / "summary.json", summary.dump(2) + '\n');
 

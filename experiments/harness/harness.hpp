@@ -1,7 +1,6 @@
 // What every experiment shares: its command line, its progress on a terminal, its summary of claims.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <dds/correlation.hpp>
 #include <filesystem>
@@ -10,6 +9,8 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "src/base/stopwatch.hpp"
 
 namespace dds::experiments {
 
@@ -47,8 +48,8 @@ class Progress {
   void draw(const std::string& name, double share);
 
   std::vector<std::pair<std::string, double>> stages_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::chrono::steady_clock::time_point drawn_{};
+  Stopwatch watch_;
+  double drawn_ = -1;  ///< when, by watch_
   bool terminal_;
   bool line_open_ = false;
 };
@@ -110,7 +111,7 @@ class Summary {
  private:
   RunOptions options_;
   std::vector<Claim> claims_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Stopwatch watch_;
 };
 
 }  // namespace dds::experiments

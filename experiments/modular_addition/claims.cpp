@@ -121,7 +121,8 @@ void order(const Study& study, std::vector<Claim>& out) {
 // ---- LLC ----
 
 void llc(const Study& study, std::vector<Claim>& out) {
-  std::map<double, std::vector<std::pair<std::int64_t, const LlcResult*>>> by_gamma;  // of arm A at the end
+  std::map<std::optional<double>, std::vector<std::pair<std::int64_t, const LlcResult*>>>
+      by_gamma;  // of arm A at the end
   std::vector<double> ratios;
   std::optional<double> cheapest;
   std::optional<Interval> cheapest_interval;
@@ -146,7 +147,7 @@ void llc(const Study& study, std::vector<Claim>& out) {
       if (!r->converged || !r->lambda || *r->lambda <= 0) continue;
       lambdas.push_back(std::log10(*r->lambda));
     }
-    const std::string name = gamma > 0 ? fmt::format("gamma_{}", gamma) : "gamma_found";
+    const std::string name = gamma ? fmt::format("gamma_{}", *gamma) : "gamma_found";
     out.push_back(claim_of(
         "llc_converged." + name,
         fmt::format("share of {} widths of arm A whose LLC at {} converged (Wilson's interval)", found.size(), name),

@@ -12,7 +12,7 @@ using nlohmann::json;
 
 std::string LlcTask::key() const {
   return fmt::format("llc {} step {} {} gamma {}", cell.name(), step, to_string(kind),
-                     gamma > 0 ? fmt::format("{}", gamma) : "found");
+                     gamma ? fmt::format("{}", *gamma) : "found");
 }
 
 LlcResult estimate(const LlcTask& task, const std::filesystem::path& weights) {
@@ -20,7 +20,7 @@ LlcResult estimate(const LlcTask& task, const std::filesystem::path& weights) {
   const auto options = dds::LlcOptions()
                            .kind(task.kind)
                            .chains(2)
-                           .gamma(task.gamma > 0 ? std::optional(task.gamma) : std::nullopt)
+                           .gamma(task.gamma)
                            .max_gradients(task.max_gradients)
                            .seed(task.cell.seed)
                            .threads(1);

@@ -13,8 +13,8 @@ namespace modular_addition {
 
 struct LlcTask {
   Cell cell;
-  std::int64_t step = 0;  ///< weights kept after so many steps
-  double gamma = 0;       ///< 0: found by the library
+  std::int64_t step = 0;        ///< weights kept after so many steps
+  std::optional<double> gamma;  ///< empty: found by the library
   dds::LlcKind kind = dds::LlcKind::Plain;
   std::int64_t max_gradients = 0;  ///< budget, calibration included
   std::string key() const;         ///< "llc A_d64_seed0 step 8000 plain gamma 100"

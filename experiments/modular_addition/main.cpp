@@ -63,7 +63,7 @@ std::vector<LlcTask> llc_tasks(const Plan& plan, const ex::RunOptions& options) 
       tasks.push_back({{&a, width, seed}, plan.steps, gamma, dds::LlcKind::Plain, kGradients});
   }
   for (const std::int64_t width : plan.found_widths)
-    tasks.push_back({{&a, width, seed}, plan.steps, 0, dds::LlcKind::Plain, kGradients});
+    tasks.push_back({{&a, width, seed}, plan.steps, std::nullopt, dds::LlcKind::Plain, kGradients});
   for (const std::int64_t step : followed_steps(plan.steps)) {
     for (const dds::LlcKind kind : {dds::LlcKind::Plain, dds::LlcKind::Tilted})
       tasks.push_back({{&b, kFollowedWidth, seed}, step, kFollowedGamma, kind, kFollowedGradients});

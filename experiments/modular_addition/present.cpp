@@ -74,7 +74,7 @@ ex::Table llc_table(const Study& study) {
   for (std::size_t i = 0; i < study.tasks.size(); ++i) {
     const LlcTask& t = study.tasks[i];
     const LlcResult& r = study.estimates[i];
-    table.rows.push_back({t.cell.arm->name, t.cell.width, t.cell.seed, t.step, to_string(t.kind), r.gamma, t.gamma == 0,
+    table.rows.push_back({t.cell.arm->name, t.cell.width, t.cell.seed, t.step, to_string(t.kind), r.gamma, !t.gamma,
                           number(r.lambda), number(r.low), number(r.high), r.converged, r.resolution,
                           number(r.relative_distance), r.draws, r.gradients, r.seconds, r.verdict});
   }
@@ -209,7 +209,7 @@ ex::Figure llc_figure(const Study& study) {
                     {}};
   ex::Panel panel{"", {}};
   ex::Curve refused{"not converged", {}, {}, ex::kGrey, false, true, false};
-  std::map<double, ex::Curve> by_gamma;
+  std::map<std::optional<double>, ex::Curve> by_gamma;
   for (std::size_t i = 0; i < study.tasks.size(); ++i) {
     const LlcTask& task = study.tasks[i];
     const LlcResult& r = study.estimates[i];
@@ -222,7 +222,7 @@ ex::Figure llc_figure(const Study& study) {
     }
     auto [place, fresh] = by_gamma.try_emplace(task.gamma);
     if (fresh) {
-      place->second.name = task.gamma > 0 ? fmt::format("γ = {}", task.gamma) : "γ found";
+      place->second.name = task.gamma ? fmt::format("γ = {}", *task.gamma) : "γ found";
       place->second.color = static_cast<int>(by_gamma.size()) - 1;
     }
     place->second.x.push_back(width);

@@ -2,23 +2,20 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <cmath>
 
 #include "experiments/harness/networks.hpp"
+#include "src/base/stopwatch.hpp"
 
 namespace modular_addition {
 
 namespace F = torch::nn::functional;
 namespace ex = dds::experiments;
-using Clock = std::chrono::steady_clock;
 
 namespace {
 
 constexpr double kLearningRate = 1e-3, kWeightDecay = 1.0, kMatchedLoss = 0.25;
 constexpr std::int64_t kWarmUp = 10;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 double accuracy(const torch::Tensor& logits, const torch::Tensor& sums) {
   return logits.argmax(1).eq(sums).to(torch::kDouble).mean().item<double>();
@@ -62,15 +59,15 @@ Checkpoint read_checkpoint(const std::string& name, std::int64_t step, double lo
                          .batch_size(data.size())
                          .signatures(dds::SignatureOptions().layers(std::move(layers)).spectra(true)));
   };
-  auto start = Clock::now();
+  dds::Stopwatch watch;
   checkpoint.readings = readings_of(read({}, dds::Fisher::Empirical));
-  checkpoint.read_seconds = seconds_since(start);
+  checkpoint.read_seconds = watch.seconds();
   for (Reading& reading : readings_of(read({"tap:resid_*"}, dds::Fisher::True))) {
     if (reading.side == "fisher") checkpoint.readings.push_back(std::move(reading));
   }
-  start = Clock::now();
+  watch = {};
   read({"tap:resid_mid"}, dds::Fisher::Empirical);
-  checkpoint.one_site_seconds = seconds_since(start);
+  checkpoint.one_site_seconds = watch.seconds();
   checkpoint.modes = modes_of(model, pairs.tokens, pairs.sums, pairs.train);
   return checkpoint;
 }
@@ -97,7 +94,7 @@ Pairs pairs_of(const Arm& arm, std::uint64_t seed) {
 dds::Data Pairs::training() const { return {tokens.index_select(0, train), sums.index_select(0, train)}; }
 
 Training train(const Cell& cell, const TrainingOptions& options) {
-  const auto start = Clock::now();
+  const dds::Stopwatch watch;
   const Pairs pairs = pairs_of(*cell.arm, cell.seed);
   const torch::Tensor x = pairs.tokens.index_select(0, pairs.train), y = pairs.sums.index_select(0, pairs.train);
   const torch::Tensor test_x = pairs.tokens.index_select(0, pairs.test),
@@ -167,7 +164,7 @@ Training train(const Cell& cell, const TrainingOptions& options) {
     put("effective rank", s.effective_rank);
     put("rank", s.rank ? std::optional(static_cast<double>(*s.rank)) : std::nullopt);
   }
-  training.seconds = seconds_since(start);
+  training.seconds = watch.seconds();
   return training;
 }
 

@@ -5,7 +5,7 @@
 //
 // Towards a singular minimum the eigenvalues of r directions fall as powers of one scale tau. The others stay constant.
 //   k            the rank of the first reading, fixed over the series
-//   lambda_min+  the smallest of these k eigenvalues
+//   lambda_min+  the smallest of these k eigenvalues, or the one that falls farthest where directions are followed
 //   rho_j        the rate of eigenvalue j, as a share of the fastest rate
 // The count is the number of rho_j > 0.
 //
@@ -56,7 +56,7 @@ enum class DecayStatus {
   MatrixDecays,    ///< the largest eigenvalue dies too: the matrix decays as a whole, as an empirical Fisher does where
                    ///< its residual vanishes
   Undecided,  ///< the fall is still too short; or some eigenvalue neither keeps a rate nor stands still, as where a
-              ///< decay froze on the way
+              ///< decay froze on the way, came back, or only wanders
 };
 /// "counted", "too_few_readings", "no_decay", "matrix_decays" or "undecided".
 std::string_view to_string(DecayStatus status);
@@ -101,16 +101,23 @@ inline constexpr std::int64_t kMinDecayReadings = 6;
 /// *Dies.* A direction dies if its eigenvalue keeps a positive rate:
 ///   - the interval of rho_j lies above least_rate,
 ///   - the slopes over both halves of the fall of lambda_min+, and over its last quarter, are above least_rate,
-///   - the eigenvalue falls by more than still_decades.
+///   - the eigenvalue falls by more than still_decades,
+///   - it does not come back by more than 0.15 of its fall, over all readings,
+///   - its fall is no wandering: it follows a smooth curve in time (a line or a bend, after an onset or not; a power
+///     law; a relaxation) to within 0.017 of its fall, 0.03 for fewer than 20 readings; or it keeps on a line along
+///     another that falls, to within 0.05. A fall of more than 4 decades that lasts needs no such curve.
 /// It also dies if it sinks to the floor:
 ///   - it is above ten times the floor in the first reading, and at or below the floor in the last,
 ///   - it falls by more than least_decades.
 ///
-/// *Stands still.* The interval of rho_j lies below least_rate, and the eigenvalue moves by less than still_decades.
+/// *Stands still.* The interval of rho_j lies below least_rate, and the eigenvalue moves by less than still_decades
+/// beyond three standard deviations of its noise. What moves by less but falls surely and to the end, as with a rate
+/// far below least_rate, stays open.
 ///
-/// *Open.* An eigenvalue that does neither leaves the count open, between `low` and `high`.
+/// *Open.* An eigenvalue that does neither leaves the count open, between `low` and `high`. So does a sum of what
+/// stands still that surely falls by least_decades.
 ///
-/// *Order.* An eigenvalue is identified by its place in the descending order.
+/// *Order.* An eigenvalue is identified by its place in the descending order first.
 ///   - If two that die cross, they swap rates. The count stays the same.
 ///   - If one that dies starts above some that stand still, all that it passes seem to move. So a count that is open
 ///     over all readings is tried again without the first ones, up to half of the fall of lambda_min+.
@@ -119,8 +126,16 @@ inline constexpr std::int64_t kMinDecayReadings = 6;
 ///     directions that die (Cauchy's interlacing, to within still_decades). Otherwise a direction that froze on the way
 ///     could pass for one that stood still from the start.
 ///
-/// *Known limit.* A direction that froze before it fell below the smallest eigenvalue of the first spectrum passes that
-/// test. `count` then leaves it out (strong_jitter in experiments/volume_identity).
+/// *Directions.* If the count is still open, eigenvalues are identified by their directions, and what falls farthest
+/// takes the place of lambda_min+. Where each reading has Signature::axes, singular vectors of successive readings that
+/// make an angle below pi/4 belong together. Otherwise one eigenvalue a reading is taken out so that the others stay
+/// where they were, and so on while that helps. This finds a direction that falls through a dense spectrum where the
+/// gaps are not small beside the noise, in up to 512 eigenvalues.
+///
+/// *Known limits.* A direction that froze before it fell below the smallest eigenvalue of the first spectrum passes the
+/// test of a later count. `count` then leaves it out (strong_jitter in experiments/volume_identity). A fall of less
+/// than the noise allows to be seen counts as standing still. A log has no axes, so that a count from it can stay open
+/// where Monitor::decay_counts has one.
 class DecayCounter {
  public:
   /// Throws InvalidArgument for options out of range.
@@ -139,8 +154,9 @@ class DecayCounter {
   struct Reading {
     std::int64_t step = 0;
     std::vector<double> log10_lambda;  ///< the k largest eigenvalues, descending; -inf for a zero
-    std::size_t above = 0;             ///< how many of the k singular values are above the floor
-    std::size_t clear = 0;             ///< and how many above ten times the floor
+    double log10_floor = 0;            ///< an eigenvalue at the floor
+    std::size_t clear = 0;             ///< how many of the k singular values are above ten times the floor
+    std::vector<std::size_t> places;   ///< with axes: the place of each direction, numbered as in the first reading
   };
   struct Series {
     std::int64_t fixed_rank = 0;
@@ -148,12 +164,20 @@ class DecayCounter {
     std::int64_t stride = 1;  ///< every stride-th reading is kept, and the last one
     std::int64_t seen = 0;
     std::vector<Reading> readings;
+    at::Tensor axes;                  ///< of the last reading
+    std::vector<std::size_t> places;  ///< of its directions
 
     void push(Reading reading);
     void drop_last();
+    std::vector<std::size_t> places_of(const at::Tensor& now);
+    /// The same with directions in the place of places in the order: by their axes if each reading has them, else by
+    /// the eigenvalues alone.
+    Series followed(bool by_axes) const;
+    bool has_axes() const;
   };
   class Analysis;
   DecayCount counted(const SeriesId& id, const Series& series) const;
+  DecayCount counted_late(const SeriesId& id, const Series& series) const;
 
   DecayOptions options_;
   std::map<SeriesId, Series> series_;

@@ -14,7 +14,8 @@
 //   step     from h_max, the largest curvature of n beta L_n + gamma/2 |w - w*|^2, found by power iteration at w* and
 //            along the chains
 //   sampler  on all samples, MALA up to 1000 weights and averaged noise beyond; on mini-batches, SGLD
-//   gamma    divided by 4 until lambda_hat stays the same; if it never does, the verdict is "gamma_limited"
+//   gamma    divided by 4 until lambda_hat stays the same; if it never does, the verdict is "gamma_limited", and the
+//            estimate is the one with the smallest error
 //   length   draws are added until R-hat, drift, error and (given gamma) distance from w* meet their bounds, or the
 //            budget ends
 // If the step of a sampler causes a bias, the estimate is checked against one at half the step.
@@ -91,7 +92,8 @@ struct LlcOptions {
   /// eps h_max, above 0, below 2. With mini-batches of m samples, the smaller of this and 0.072 m / (n beta) is used:
   /// see LlcDiagnostics::batch_noise.
   TORCH_ARG(double, relative_step) = 0.5;
-  /// gamma, positive. Empty: searched for, by factors of 4, around 0.03 sqrt(n beta) (src/docs/the_method.md).
+  /// gamma, positive. Empty: searched for, by factors of 4, around 0.03 min(n beta, sqrt(n beta)) times the root mean
+  /// square of the curvatures of L_n (src/docs/the_method.md). So it does not depend on the unit of the weights.
   TORCH_ARG(std::optional<double>, gamma) = std::nullopt;
   /// n beta, positive. Empty: n / log n, which needs two samples.
   TORCH_ARG(std::optional<double>, n_beta) = std::nullopt;
@@ -152,6 +154,9 @@ struct LlcBounds {
   static constexpr double kBelowBaseline = 0.1;
   /// descent / |lambda| is at most this. Plain kind only.
   static constexpr double kDescent = 0.1;
+  static constexpr double kSaddle = 0.02;          ///< saddle / |lambda| is at most this
+  static constexpr double kRounding = 0.02;        ///< rounding / |lambda| is at most this
+  static constexpr double kElsewhere = 0.02;       ///< elsewhere / |lambda| is at most this
   static constexpr double kDiscretisation = 0.15;  ///< |discretisation| / lambda is at most this
   static constexpr double kAcceptance = 0.3;       ///< acceptance is at least this: below, MALA hardly moves
   static constexpr double kBatchNoise = 0.02;      ///< batch_noise is at most this
@@ -160,9 +165,11 @@ struct LlcBounds {
   /// |step_change| / lambda is at most this, or |step_change| is at most 3 step_change_error. And step_change_error is
   /// at most 2 kRelativeError lambda.
   static constexpr double kStepChange = 0.02;
-  /// If lambda settled in the search for gamma, distance_ratio above this is enough, in place of kDistanceRatio.
+  /// If lambda hardly depends on gamma, distance_ratio above this is enough, in place of kDistanceRatio.
   static constexpr double kDistanceOnTheWay = 0.4;
-  /// The search for gamma settles once the bias that gamma still causes is at most this share of lambda.
+  /// The search for gamma settles once the bias that gamma still causes is at most this share of lambda. A given gamma
+  /// is taken as settled if it is by the response alone: 2/ln(2) (gamma_response + gamma_response_error) is at most
+  /// this share.
   static constexpr double kGammaBias = 0.04;
   /// gamma_response - 2 gamma_response_error is at most this share of lambda. Given gamma only.
   static constexpr double kGammaResponse = 0.5;
@@ -178,12 +185,31 @@ struct LlcDiagnostics {
   std::int64_t diverged = 0;         ///< chains whose loss or weights became infinite or NaN
 
   // The point w*.
-  double baseline = 0;                   ///< L_n(w*) over the chain's data
-  double mu_max = 0;                     ///< largest curvature of L_n found; RmspropSgld: with respect to w / sqrt(P)
+  double baseline = 0;  ///< L_n(w*) over the chain's data
+  double mu_max = 0;    ///< largest curvature of L_n where chains stood; RmspropSgld: with respect to w / sqrt(P)
   std::optional<double> below_baseline;  ///< share of the draws whose loss is below that at w*
   /// Upper bound of A = (n beta)^2 g^T (n beta H + gamma)^-1 g, with g and H the gradient and Hessian of L_n at w*.
   /// The bound is at most (n beta |g|)^2 / gamma, and zero at a minimum. The plain estimate is too small by A/2 to A.
   std::optional<double> descent;
+
+  /// The most negative curvature of L_n at w* that was found, by Lanczos' method. 0: none. On mini-batches, of the loss
+  /// over the samples of four of them.
+  std::optional<double> negative_curvature;
+  /// What directions v of negative curvature at w* take off lambda: the sum of -E[c(t)], where that is positive, with
+  ///   c(t) = n beta (L_n(w* + t v) - L_n(w*) - t g.v),   t ~ exp(-c(t) - gamma/2 t^2).
+  /// 0 at a minimum. Far above 0, w* is a saddle: the chains leave it for lower points, and there is no coefficient of
+  /// w*. It widens the interval.
+  std::optional<double> saddle;
+
+  // What the chains do not see.
+  /// Root mean square error of n beta (L_n(w) - L_n(w*)) by the rounding of the model's dtype, where the chains end:
+  /// its distance from the value in fp64. Empty for models in fp64 or that cannot run in it, and on mini-batches. It
+  /// widens the interval.
+  std::optional<double> rounding;
+  /// What lambda would gain by regions that hold a part of the density although no chain was there: chains do not cross
+  /// to them in their time. Found where draws of exp(-gamma/2 |w - w*|^2) within max_relative_distance hit them.
+  /// Empty on mini-batches, with a box, and for more than 1000 weights. It widens the interval.
+  std::optional<double> elsewhere;
 
   // The distance from w*.
   std::optional<double> distance;           ///< root mean square of |w - w*| over the draws
@@ -214,9 +240,11 @@ struct LlcDiagnostics {
   // The localisation gamma.
   std::optional<double> gamma_change;        ///< lambda(gamma) - lambda(4 gamma); searched gamma only
   std::optional<double> gamma_change_error;  ///< its Monte Carlo error
-  /// Bias that gamma still causes: what further divisions of gamma by 4 would change, as a geometric series,
-  ///   sqrt(max(0, gamma_change^2 - gamma_change_error^2)) f / (1 - f).
-  /// f, between 1/4 and 1/2, is the estimated ratio of two successive changes.
+  /// Bias that gamma still causes: what further divisions of gamma by 4 would add. By the one of two measurements that
+  /// has less noise; zero where that is within its noise.
+  ///   the move:      sqrt(max(0, gamma_change^2 - gamma_change_error^2)) f / (1 - f),
+  ///                  f, between 1/4 and 1/2, the ratio of two successive changes
+  ///   the response:  gamma_response / (p ln 2), p at most 1/2 the exponent by which it falls with gamma
   /// It widens the interval and is not added to lambda. Searched gamma only.
   std::optional<double> gamma_bias;
   /// What halving gamma would add to lambda, by linear response: ln(2) (gamma/2) Cov(n beta L, |w - w*|^2).
@@ -260,8 +288,9 @@ struct LlcEstimate {
 
   std::optional<double> lambda;          ///< lambda_hat(gamma, n beta); empty if the chains gave no finite number
   std::optional<double> standard_error;  ///< Monte Carlo error of the mean over all draws, baseline included
-  /// The 95 % interval
-  ///   lambda +- 1.96 sqrt(standard_error^2 + gamma_bias^2 + max(0, step_change^2 - step_change_error^2)).
+  /// The 95 % interval, lambda +- 1.96 times the root of
+  ///   standard_error^2 + gamma_bias^2 + saddle^2 + rounding^2 + elsewhere^2
+  ///   + max(0, step_change^2 - step_change_error^2).
   std::optional<double> low, high;
 
   /// Empty: converged. Otherwise each entry names one failure with its number and bound, such as "r_hat 1.31 > 1.05".
@@ -288,7 +317,8 @@ struct LlcEstimate {
   /// With LlcOptions::keep_trace: n beta (L(w) - L(w*)) less the discretisation of the draw, one vector per chain.
   std::vector<std::vector<double>> trace;
   /// With LlcOptions::keep_weights: shape (chains, kept draws, parameters), in the chains' dtype and on their device.
-  /// The weights are those that move, in the order of `named_parameters()`. Undefined if none were kept.
+  /// The weights are those that move, in the order of `named_parameters()`, but complex ones first. Undefined if none
+  /// were kept.
   at::Tensor weights;
 };
 
@@ -297,11 +327,12 @@ struct LlcEstimate {
 /// - The model runs in eval mode: dropout is off, and batch norm uses its running statistics.
 /// - It runs on its own device and in its own dtype, or in fp64 with LlcOptions::fp64.
 /// - Parameters that the loss does not depend on are held by gamma alone.
+/// - A complex parameter is two weights, its real and its imaginary part.
 /// - Mode, weights, buffers, gradients and the default generator are left as they were, also after an exception.
 /// - No recorder and no observing hook sees the call.
 ///
-/// Valid input: weights of one floating-point type on one device; Float or Double, any type with LlcOptions::fp64. Data
-/// with targets. No other thread may train the model meanwhile.
+/// Valid input: weights of one floating-point type (or its complex type) on one device; Float or Double, any type with
+/// LlcOptions::fp64. Data with targets. No other thread may train the model meanwhile.
 ///
 /// Result: see LlcEstimate. These are verdicts, not exceptions: chains that diverge, a loss at w* that is not finite, a
 /// budget that ends, a cancelled run. The same options, model, data and seed give the same bits, whatever the number of

@@ -49,6 +49,7 @@ struct DirectoryOptions {
   /// - A row that is there already is not written again. A training that goes on from its last checkpoint repeats steps
   ///   that were logged before the crash.
   /// - Rows are compared without times (`seconds`, the value of a metric named *_seconds), `born` and `revived`.
+  /// - A Monitor of a model that the run did not have is refused, with InvalidArgument.
   bool resume = false;
   /// Also write every singular value of a signature that has its spectrum: to spectra.jsonl, and to TensorBoard as
   /// histograms.

@@ -44,11 +44,11 @@ struct MonitorOptions {
   TORCH_ARG(std::optional<std::int64_t>, every) = 100;
   /// If set, this decides which steps are due, and `every` does not count.
   TORCH_ARG(std::function<bool(std::int64_t step)>, due) = nullptr;
-  /// How the loss that the loop differentiates is reduced over the samples. If it does not fit, there
-  /// is no Fisher side:
-  ///   Status::ReductionMismatch   the loss operator that ran reduces in another way;
-  ///   Status::ReductionUnknown    Reduction::Mean is given, but no loss operator that the library knows ran in the
-  ///                               step. Use Reduction(divisor).
+  /// How the loss that the loop differentiates is reduced over the samples. Each layer has the losses that were
+  /// computed from its output and that a backward pass came through. If they do not fit, the layer has no Fisher side:
+  ///   Status::ReductionMismatch   one of them reduces in another way;
+  ///   Status::ReductionUnknown    with Reduction::Mean there is none that the library knows, or several operators; or
+  ///                               the losses count differently. Use Reduction(divisor).
   TORCH_ARG(Reduction, reduction) = Reduction(Reduction::Mean);
   /// What the signatures are read from, and what they keep.
   /// With `ranks`, each rank has a Monitor, and all take part in every due step. Rank 0 reads and logs. The other sinks
@@ -79,8 +79,14 @@ struct MonitorOptions {
   TORCH_ARG(std::function<void(const std::exception&)>, on_error) = nullptr;
 };
 
-/// Watches one model for as long as the monitor lives. The model must outlive it. Training gives bit for bit the same
-/// result as without a monitor. A step that is not due costs one comparison.
+/// Watches one model for as long as the monitor lives. Training gives bit for bit the same result as without a monitor.
+/// A step that is not due costs one comparison.
+///
+/// Lifetime: the model must outlive the monitor's last step. A model that was held by a shared_ptr and is gone makes
+/// the next due step throw InvalidArgument.
+///
+/// A monitor that reads nothing says so, to the logger (Level::Warning) and under `notes` in run.json: if it ends
+/// without a step, if no layer runs in a due step, or if it ends within a step, which is then not read.
 ///
 /// A log that cannot be written (a sink's IoError: the disk is full, the folder is gone) does not end the training:
 /// step, log and read go on. errors() counts each such error. Of those with the same text, the first goes to on_error;
@@ -96,33 +102,35 @@ class Monitor {
     Step(Step&&) noexcept;
     Step& operator=(Step&&) = delete;
     /// Ends the step as finish() does, but throws nothing: the monitor's next call throws the error. If an exception
-    /// leaves the scope, the step is dropped, as by abandon().
+    /// leaves the scope, the step is dropped, as by abandon(). The logger is told if it was due.
     ~Step();
     /// True if this step is captured.
     bool due() const;
     /// Ends the step: reads what was captured and logs it, or hands it to the worker.
-    /// Throws what went wrong so far, unless on_error took it.
+    /// Throws what went wrong so far, unless on_error took it, and InvalidArgument if the monitor is gone.
     void finish();
     /// Ends the step without reading it. It does not count in steps().
     void abandon();
 
    private:
     friend class Monitor;
-    explicit Step(State* state);
-    State* state_;
+    explicit Step(std::weak_ptr<State> state);
+    std::weak_ptr<State> state_;
+    bool open_ = true;
     int exceptions_;  ///< in flight when the step began
   };
 
   /// Throws InvalidArgument for a model without parameters, a pattern that matches no layer, options out of range, a
-  /// null sink where one is needed, and Worker::Skip with `ranks`.
+  /// null sink where one is needed, Worker::Skip with `ranks`, and a sink that resumes the run of another model (whose
+  /// parameters have other names or shapes).
   Monitor(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink);
   Monitor(Monitor&&) noexcept;
   /// Waits for the readings that are under way.
   ~Monitor();
 
   /// Begins the next training step.
-  /// Throws InvalidArgument if the last one has not ended, and any error that an earlier step left, except errors of
-  /// writing the log.
+  /// Throws InvalidArgument if the last one has not ended, or if the step is due and the model is gone. Throws any
+  /// error that an earlier step left, except errors of writing the log.
   [[nodiscard]] Step step();
 
   /// Number of training steps that have ended, which is the number of updates behind the present weights.
@@ -161,14 +169,15 @@ class Monitor {
   /// series (SignatureOptions::fixed_rank).
   std::string state() const;
   /// Continues from such a text. Windows, decay_counts and dead axes begin anew.
-  /// Throws InvalidArgument if the text is not from state(), or if a step has not ended.
+  /// Throws InvalidArgument if the text is not from state() or is from a monitor of another model (whose parameters
+  /// have other names or shapes), or if a step has not ended.
   void load_state(const std::string& text);
 
  private:
   friend Monitor monitor_of(std::shared_ptr<hooks::ParameterSource>, MonitorOptions, log::SinkPtr);
-  explicit Monitor(std::unique_ptr<State> state);
+  explicit Monitor(std::shared_ptr<State> state);
 
-  std::unique_ptr<State> state_;
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace dds

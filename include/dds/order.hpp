@@ -59,7 +59,7 @@ enum class DirectionKind {
   Dead,         ///< K = c t^(2k), k >= 2: singular
   Gauge,        ///< K is zero along a curve that leaves w* in this direction
   Undecided,    ///< DirectionOrder::reason says why
-  NotAMinimum,  ///< K is not zero at w*, or nearby it is negative, NaN or infinite
+  NotAMinimum,  ///< K is not zero at w*, or near it, on the line or beside it, it is negative, NaN or infinite
 };
 /// "regular", "dead", "gauge", "undecided", "not_a_minimum".
 std::string_view to_string(DirectionKind kind);
@@ -93,12 +93,18 @@ struct DirectionOrder {
 ///      q > 1.3   the curve w* + t u + v(t) is tangent to u (a bent valley or orbit): K along the curve counts;
 ///      else      the minimisers belong to another direction: K along the straight line counts. (For example,
 ///                K = (w1 w2)^2 has order 2 along (1, 1), though K vanishes 45 degrees off.)
+///    Where v = 0 is stationary by symmetry alone, no gradient leads to the curve: K = (a b - c^4)^2 is zero along
+///    a = b = c^2. So the search starts beside the line too, unless the first search ends at zeros of K.
 /// 3. *Gauge.* If the K that counts is at most 1,000 floors at all points, the direction is a gauge.
 /// 4. *Order.* Otherwise, a least-squares fit over the points where K is above 1,000,000 floors:
 ///      log K = a + 2 k log |t| + corrections in t, t^2 and the sign of t.
 ///    The interval is k +- h with
 ///      h^2 = (2.2 standard errors)^2 + (distance to k of a fit without the largest third of log |t|)^2.
 ///    The order is decided if h <= 1/4 and a whole number >= 1 lies within max(h, 0.02) of k.
+/// 5. *Window.* It has to hold below t_min too, within 1/4, as far as K is clear of rounding (at most four decades).
+///    Otherwise it is Undecided: w^4 + 1e-6 w^2 has order 2 from t = 3e-3 on, and order 1 at t = 0.
+///
+/// That w* is a minimum is tested by a few steps of descent from a point beside w*, |v| <= cone t_max.
 ///
 /// Valid input: `point` (p, fp64, CPU); `direction` of the same shape and dtype, finite and not zero; options in range.
 /// Throws InvalidArgument for any other input, and for an excess that gives no 0-d fp64 tensor or does not depend on

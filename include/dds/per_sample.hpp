@@ -25,6 +25,9 @@
 //
 // Parameters may be tied, and layers may run several times: g_i of a parameter is the sum over all its uses. K_l of two
 // uses therefore has two cross terms besides K_l of each.
+//
+// Of a complex parameter w = u + iv, g_i is what LibTorch's .grad is: the gradient by u plus i times the gradient by v.
+// Norms and K_l take u and v as two real entries.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -90,7 +93,7 @@ struct PerSampleLayer {
 struct GramSpectrum {
   std::string layer;
   std::int64_t samples = 0;         ///< n
-  std::int64_t parameters = 0;      ///< P, the entries of g_i: K_l has at most min(n, P) positive eigenvalues
+  std::int64_t parameters = 0;      ///< P, the real entries of g_i: K_l has at most min(n, P) positive eigenvalues
   std::vector<double> eigenvalues;  ///< the largest min(n, P), descending; empty with Status::NonFinite
   double floor = 0;                 ///< eigenvalues at or below it are rounding noise
   StatusSet status;                 ///< NonFinite: K_l has a NaN or Inf. SolverRetried: a slower solver was needed
@@ -154,10 +157,12 @@ class PerSampleGradients {
 /// itself: in eval mode, in the model's own dtype, with the likelihood's per-sample losses. The caller's gradients,
 /// mode and generators are left as they were.
 ///
-/// Which rows belong to which sample is *measured*, layer by layer: a second backward pass weights the losses by
-/// numbers that tell the samples apart. This finds any order, folding, selection or routing of rows. A layer that mixes
-/// samples has Status::SamplesUnknown. options.samples() overrides the measurement; if it covers all layers, there is
-/// no second pass. fp16 and bf16 are too coarse to measure: their rows are assigned as for a recording (below).
+/// Which rows belong to which sample is *measured*, row by row: further backward passes weight the losses by powers of
+/// two, which tell the samples apart and change no rounding. Two passes do for 256 samples, three for 4,096 (in fp16
+/// two for 16, and one more for each factor of 4). This finds any order, folding, selection or routing of rows. A layer
+/// in which a row holds gradients of several samples has Status::SamplesUnknown, unless the others' share of it is
+/// below 1e-9 in fp64, 1e-4 in fp32, 3e-2 in fp16 and bf16. options.samples() overrides the measurement; if it covers
+/// all layers, there are no such passes.
 ///
 /// Throws InvalidArgument for a null likelihood, missing targets, a loss that is not of shape (n), a pattern or
 /// SampleDim that does not fit, or an invalid option.
@@ -173,7 +178,8 @@ PerSampleGradients per_sample_gradients(const Problem& problem, const PerSampleO
 ///   the module: torch::nn's attention and transformers take (sequence, batch, feature);
 ///   the shape: a layer with n rows along a single dimension has one row per sample;
 ///   options.samples(), which overrides all of these.
-/// Any other layer has Status::SamplesUnknown.
+/// Any other layer has Status::SamplesUnknown. So has one whose n rows may be positions that all samples share: rows of
+/// a parameter, of a buffer or of a range of indices, or where another layer's output has n samples of n positions.
 ///
 /// If the forward mixes samples (batch norm in training), g_i is made of row i of the gradient of the summed loss. That
 /// layer and all layers that ran before it have Status::Coupled.

@@ -51,6 +51,8 @@ struct ReadOptions {
 /// Signature::floor.
 /// Throws InvalidArgument for a model without parameters, a null likelihood, an empty forward, an empty probe, a
 /// pattern that matches no layer, missing targets where the empirical Fisher needs them, and options out of range.
+/// Throws it also for a NaN or infinity of the probe that reaches a network whose parameters are finite, and for labels
+/// out of range, even where the true Fisher does not use them.
 /// Throws CaptureError if rows were lost, and what `forward` throws.
 ///
 /// With SignatureOptions::ranks every rank calls it at once, with its own part of the probe and the same options.

@@ -19,6 +19,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <dds/export.hpp>
 #include <dds/patterns.hpp>
@@ -78,6 +79,11 @@ class CapturedCall {
   bool wants_gradient = false;      ///< the output is part of the autograd graph
   std::int64_t order = 0;           ///< position in the sequence of all calls and losses of the recording
 
+  /// The losses that were computed from `output`, as places in Captured::losses. The autograd graph tells them. It does
+  /// not show what a checkpoint recomputes in the backward pass: such a run has all losses before it, and what ran
+  /// before such a loss has that loss too.
+  std::vector<std::size_t> losses;
+
   /// delta: the gradient at `output`, summed over the backward passes so far. Undefined before the first.
   at::Tensor gradient() const;
   /// Number of backward passes that reached this call.
@@ -119,8 +125,8 @@ class CapturedLoss {
  public:
   std::string op;  ///< "aten::cross_entropy_loss"
   enum class Reduction { None, Mean, Sum } reduction = Reduction::None;
-  /// Number of terms, without ignored targets: 0-d, fp64, on the device of the targets. Undefined if it does not follow
-  /// from the operator (class weights).
+  /// What a mean divides by: the number of terms without ignored targets, or with class weights the sum of the targets'
+  /// weights. 0-d, fp64, on the device of the targets.
   at::Tensor terms;
   std::int64_t targets = 0;  ///< number of targets, ignored ones included
   std::int64_t order = 0;    ///< position in the sequence of all calls and losses of the recording
@@ -140,8 +146,10 @@ class CapturedLoss {
 
   /// The gradient at `logits`, summed over the backward passes so far. Undefined before the first.
   at::Tensor logits_gradient() const;
-  /// The same at the operator's result.
+  /// The same at the operator's result: what the program multiplied it with on the way to its backward passes.
   at::Tensor result_gradient() const;
+  /// Number of backward passes that came through the operator. 0: the loss was only looked at.
+  std::int64_t backwards() const;
   /// False if the program wrote into `logits` after the operator ran.
   bool logits_intact() const;
 

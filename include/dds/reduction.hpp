@@ -8,16 +8,24 @@ namespace DDS_EXPORT dds {
 
 /// The rows of the Fisher side are delta_i, the gradients of the per-sample losses l_i. A training differentiates one
 /// loss L of the batch instead, and this says what L is.
+///
+/// With Sum and Mean, L is the result of a loss operator (mse_loss, cross_entropy, ...), times a factor c of the
+/// caller's own: 1/4 for accumulation, the factor of a GradScaler, the mean over two heads. c is dL / d result,
+/// measured in the backward pass, and is undone. A layer with several losses behind it needs one c for all of them. If
+/// they differ, the largest must be 1: the others are then weights, and part of l_i. Class weights are part of l_i too.
+/// What the caller's own code adds to L without a loss operator is divided by the same c.
+///
+/// Operators that leave their terms unreduced are followed with Sum only. Where each term counts with the same c, or
+/// with 0, c is undone. Other weights of terms are part of l_i.
 class Reduction {
  public:
   enum Kind {
-    Sum,   ///< L = sum_i l_i
-    Mean,  ///< L is an average. The loss operator that runs tells what it divides by (cross entropy: the targets that
-           ///< count; squared error: all entries), and that division is undone. What the caller's own code divides the
-           ///< operator's result by, or weights it with, is not seen: then use Reduction(divisor)
+    Sum,   ///< L = c sum_i l_i. Without a loss operator that the library knows, c is taken for 1
+    Mean,  ///< L is an average. The operator tells what it divides by (cross entropy: the targets that count, with
+           ///< class weights the sum of theirs; others: all entries), and that division is undone too
   };
   Reduction(Kind kind) : kind_(kind) {}
-  /// L = (sum_i l_i) / divisor.
+  /// L = (sum_i l_i) / divisor, whatever operators run.
   /// Throws InvalidArgument unless divisor is positive and finite.
   explicit Reduction(double divisor);
 

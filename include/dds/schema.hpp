@@ -7,7 +7,8 @@
 //   llc.csv           one row per LLC estimate: `llc_columns`
 //   metrics.csv       one row per scalar of the user's own: `metric_columns`
 //   run.json          one object: `schema_version`, `dds` and `libtorch` (versions), each key given to Sink::describe,
-//                     and `lost_rows` if rows were lost to a full disk
+//                     `lost_rows` if rows were lost to a full disk, and `models`: of each model that a Monitor
+//                     watched, the number of its parameters and a hash of their names and shapes
 //   report.html       written by write_report, from the other files
 //   events.out.tfevents.*  for TensorBoard, with DirectoryOptions::tensorboard: tags in <dds/log.hpp>
 //

@@ -19,7 +19,8 @@ namespace DDS_EXPORT dds {
 ///   auto signatures = dds::read({*model.module, dds::categorical(), probe, model.forward});
 ///
 /// Names are those of the archive. Classes of torch.nn are layers of their kind: Linear, Conv, Embedding, norms,
-/// recurrent layers, Bilinear and PReLU. Parameters of other classes are raw parameters, under their full names.
+/// recurrent layers, Bilinear and PReLU. A class of the user's own with a single weight is a layer too, under its path,
+/// as `dds attach` has it. Parameters of other classes are raw parameters, under their full names.
 struct ScriptModel {
   std::shared_ptr<torch::nn::Module> module;
   /// Takes as many inputs as the archive's forward. The code is interpreted operator by operator: optimisations of the

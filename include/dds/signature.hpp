@@ -81,8 +81,8 @@ enum class Status : std::uint32_t {
   TooWide = 1u << 7,          ///< wider than SignatureOptions::max_width: no numbers
   Fp64Unavailable = 1u << 8,  ///< the forward builds tensors of its own dtype: read in the model's dtype
   Coupled = 1u << 9,  ///< samples mix in the forward (batch norm in training): delta_i is row i of d (sum_j l_j) / d s
-  ReductionUnknown = 1u << 10,   ///< Reduction::Mean, but no known loss operator gives the divisor: no Fisher side
-  ReductionMismatch = 1u << 11,  ///< the loss operator that ran does not reduce as the option says: no Fisher side
+  ReductionUnknown = 1u << 10,   ///< no one factor gives the samples' losses back (MonitorOptions): no Fisher side
+  ReductionMismatch = 1u << 11,  ///< a loss operator does not reduce as the option says: no Fisher side
   ShapeChanged = 1u << 12,       ///< calls of one layer gave rows of different width: no numbers
   CaptureFailed = 1u << 13,      ///< an error while capturing: no numbers; the next call throws the error
   SolverRetried = 1u << 14,      ///< the device's SVD did not converge; a slower, safer one gave the numbers
@@ -170,6 +170,9 @@ struct Signature {
   /// With SignatureOptions::dead_axes: the right singular vectors at or below the floor, as orthonormal rows.
   /// (width - rank) x width, fp64, CPU.
   at::Tensor dead_axes;
+  /// With SignatureOptions::dead_axes: all right singular vectors, one a row, in the order of the singular values.
+  /// width x width, fp64, CPU. DecayCounter follows directions by them.
+  at::Tensor axes;
 
   /// True if the reading has a spectrum: rank, sigma_max, floor and at_floor are not empty.
   bool has_numbers() const { return rank.has_value(); }

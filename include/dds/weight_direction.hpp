@@ -32,7 +32,8 @@ using WeightDirection = std::map<std::string, at::Tensor>;
 ///
 /// Valid input:
 ///   a likelihood with Likelihood::divergence, which those made by likelihood() do not have;
-///   names of parameters that require grad, each with a floating tensor of the parameter's shape;
+///   names of parameters that require grad, each with a floating tensor of the parameter's shape, or a complex one for
+///   a complex parameter, whose real and imaginary parts are weights;
 ///   a forward that runs in fp64 and is twice differentiable;
 ///   otherwise as direction_order in order.hpp.
 /// Throws InvalidArgument for any other input, and what `forward` throws.

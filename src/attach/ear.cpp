@@ -25,6 +25,6 @@ std::unique_ptr<hooks::OperatorNote> Ear::operator_starts(std::string_view name,
   return nullptr;
 }
 
-void Ear::failed(std::string_view where, const char* what) { heard_.failed(fmt::format("{}: {}", where, what)); }
+void Ear::failed(std::string_view where, std::string_view what) { heard_.failed(fmt::format("{}: {}", where, what)); }
 
 }  // namespace dds::attach

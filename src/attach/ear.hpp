@@ -38,7 +38,7 @@ class Ear : public hooks::Listener {
   void operator_ends(std::string_view, hooks::OperatorNote&, const std::vector<c10::IValue>&,
                      hooks::Nesting&) override {}
   void tapped(std::string_view, const at::Tensor&) override {}
-  void failed(std::string_view where, const char* what) override;
+  void failed(std::string_view where, std::string_view what) override;
 
  private:
   const Heard heard_;

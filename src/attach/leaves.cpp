@@ -6,16 +6,16 @@
 
 #include <algorithm>
 
+#include "hooks/transforms.hpp"
+
 namespace dds::attach {
 namespace {
 
-/// Tensors that stand for others while something is traced or transformed: no memory of theirs holds a parameter.
-bool is_stand_in(const at::Tensor& tensor) {
-  const c10::DispatchKeySet keys = tensor.unsafeGetTensorImpl()->key_set();
-  return tensor.is_meta() || !tensor.has_storage() ||
-         keys.has_any(
-             c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::Functionalize,
-                                  c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper}));
+/// False for tensors that stand for others while something is traced or transformed.
+bool has_memory(const at::Tensor& tensor) {
+  const c10::DispatchKeySet traced({c10::DispatchKey::Python, c10::DispatchKey::Functionalize});
+  return tensor.has_storage() && !tensor.is_meta() && !hooks::is_stand_in(tensor) &&
+         !tensor.unsafeGetTensorImpl()->key_set().has_any(traced);
 }
 
 /// "Net" for "(anonymous namespace)::NetImpl".
@@ -62,7 +62,7 @@ std::optional<Network> Leaves::network_of(const at::Tensor& leaf) const {
 }
 
 bool Leaves::adopt(const at::Tensor& leaf) {
-  if (is_stand_in(leaf) || known(leaf)) return false;
+  if (!has_memory(leaf) || known(leaf)) return false;
   const auto among = [&](const std::vector<Weak>& list) {
     return std::any_of(list.begin(), list.end(), [&](const Weak& weak) { return is(weak, leaf); });
   };
@@ -142,11 +142,19 @@ std::vector<at::Tensor> Leaves::candidates() const {
   return tensors;
 }
 
-void Leaves::decide(const std::function<bool(const at::Tensor&)>& changed) {
-  for (const at::Tensor& tensor : candidates()) {
-    if (changed(tensor)) proven_.emplace_back(tensor.getIntrusivePtr());
+std::vector<const at::TensorImpl*> Leaves::decide(const std::function<bool(const at::Tensor&)>& changed) {
+  std::vector<const at::TensorImpl*> forgotten;
+  for (const Weak& weak : candidates_) {
+    auto alive = weak.lock();
+    const at::Tensor tensor = alive ? at::Tensor(std::move(alive)) : at::Tensor();
+    if (tensor.defined() && changed(tensor)) {
+      proven_.emplace_back(tensor.getIntrusivePtr());
+    } else {
+      forgotten.push_back(weak._unsafe_get_target());
+    }
   }
   candidates_.clear();
+  return forgotten;
 }
 
 }  // namespace dds::attach

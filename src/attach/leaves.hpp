@@ -39,6 +39,8 @@ class Leaves : public hooks::ParameterSource {
   bool settle();
 
   bool empty() const { return parameters_.empty(); }
+  /// Names of all layers, of networks that are gone too.
+  const std::set<std::string>& layers() const { return layers_; }
   bool known(const at::Tensor& leaf) const;
   /// The network that adopt(leaf) would take in; empty if the leaf is in no module.
   std::optional<Network> network_of(const at::Tensor& leaf) const;
@@ -50,8 +52,9 @@ class Leaves : public hooks::ParameterSource {
   std::vector<at::Tensor> tensors() const;
   /// Leaves that may turn out to be parameters.
   std::vector<at::Tensor> candidates() const;
-  /// An update has come. Candidates that it changed are parameters from their next use on; the others are forgotten.
-  void decide(const std::function<bool(const at::Tensor&)>& changed);
+  /// An update has come. Candidates that it changed are parameters from their next use on. The others are forgotten,
+  /// and returned by identity.
+  std::vector<const at::TensorImpl*> decide(const std::function<bool(const at::Tensor&)>& changed);
 
   struct Source {
     std::string network, language, prefix;

@@ -4,9 +4,11 @@
 
 namespace dds::attach {
 
-/// The environment variable that carries the settings: KEY=VALUE, separated by kSeparator.
+/// The environment variable that carries the settings: KEY=VALUE, separated by kSeparator. Within a value kEscape
+/// stands before a separator, and before itself.
 inline constexpr const char* kVariable = "DDS_ATTACH";
 inline constexpr char kSeparator = ':';
+inline constexpr char kEscape = '\\';
 
 /// Keys of the settings (settings.hpp tells what they mean).
 namespace key {

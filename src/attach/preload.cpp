@@ -29,6 +29,7 @@ namespace {
 
 using dds::attach::Execute;
 using dds::attach::Gradients;
+using dds::attach::kEscape;
 using dds::attach::kPluginObject;
 using dds::attach::kSeparator;
 using dds::attach::kTorchLibrary;
@@ -72,15 +73,23 @@ void* callers(const char* name, void* place, const void* not_this) {
   return function && function != not_this ? function : dlsym(RTLD_NEXT, name);
 }
 
-/// The value of `key` in the text of settings; false if there is none.
+/// The value of `key` in the text of settings, without its escapes; false if there is none.
 bool setting(const char* settings, const char* key, char* value, size_t size) {
   const size_t length = strlen(key);
-  constexpr char kEnd[] = {kSeparator, '\0'};
-  for (const char* at = settings; at; at = strchr(at, kSeparator)) {
+  const char* at = settings;
+  while (at && *at) {
+    const bool found = strncmp(at, key, length) == 0 && at[length] == '=';
+    if (found) at += length + 1;
+    size_t used = 0;
+    for (; *at && *at != kSeparator; ++at) {
+      if (*at == kEscape && at[1]) ++at;
+      if (found && used + 1 < size) value[used++] = *at;
+    }
+    if (found) {
+      value[used] = '\0';
+      return true;
+    }
     if (*at == kSeparator) ++at;
-    if (strncmp(at, key, length) != 0 || at[length] != '=') continue;
-    snprintf(value, size, "%.*s", static_cast<int>(strcspn(at + length + 1, kEnd)), at + length + 1);
-    return true;
   }
   return false;
 }

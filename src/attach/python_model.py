@@ -41,7 +41,7 @@ def _watch():
         return guarded
 
     def before(module, args, kwargs={}):
-        if threading.get_ident() != thread or not torch.is_grad_enabled() or len(_calls) == _kMost:
+        if threading.get_ident() != thread or not torch.is_grad_enabled() or len(_calls) == _kMost or _transforming():
             return
         call = _Call()
         call.module, call.outputs = weakref.ref(module), []
@@ -52,6 +52,8 @@ def _watch():
         under_way.append(call)
 
     def after(module, args, output):
+        if _transforming():
+            return
         while under_way and under_way[-1].module() is not module:
             under_way.pop()  # it was left by an exception
         if under_way:
@@ -67,6 +69,12 @@ def _watch():
                 continue
             _handles.append(module.register_forward_pre_hook(harmless(before), **({"with_kwargs": True} if more else {})))
             _handles.append(module.register_forward_hook(harmless(after)))
+
+def _transforming():
+    """True within vmap, grad and the like of torch.func, whose tensors must not be kept."""
+    import torch
+    peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+    return peek is not None and peek() is not None
 
 def _tensors(value, path):
     import torch

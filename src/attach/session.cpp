@@ -1,6 +1,7 @@
 #include "src/attach/session.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,10 +9,13 @@
 #include <dds/suspend_recording.hpp>
 #include <utility>
 
+#include "hooks/transforms.hpp"
 #include "src/attach/description.hpp"
 #include "src/attach/folder.hpp"
 #include "src/attach/interpreter.hpp"
 #include "src/attach/names.hpp"
+#include "src/base/glob.hpp"
+#include "src/base/message.hpp"
 #include "src/log/file.hpp"
 #include "src/log/json.hpp"
 
@@ -62,7 +66,7 @@ void Session::guarded(const Work& work) noexcept {
     const std::lock_guard lock(mutex_);
     work();
   } catch (const std::exception& error) {
-    note(error.what());
+    note(plain_message(error));
   } catch (...) {
     note("an exception of a type of its own");
   }
@@ -74,7 +78,7 @@ void Session::note(const std::string& what) {
 
 void Session::make_recording() {
   recording_ = std::make_unique<Recording>(settings_, leaves_, folder_,
-                                           [this](const std::exception& error) { note(error.what()); });
+                                           [this](const std::exception& error) { note(plain_message(error)); });
 }
 
 void Session::listen_here() {
@@ -134,7 +138,7 @@ void Session::operator_starts(std::string_view name, c10::ArrayRef<const c10::IV
 }
 
 void Session::backward_starts() noexcept {
-  if (passes_under_way++ > 0) return;
+  if (passes_under_way++ > 0 || hooks::transforming()) return;
   guarded([&] {
     if (!here()) {
       ++elsewhere_;
@@ -159,7 +163,7 @@ void Session::training_begins() {
 }
 
 void Session::backward_ends() noexcept {
-  if (--passes_under_way > 0) return;
+  if (--passes_under_way > 0 || hooks::transforming()) return;
   guarded([&] {
     if (!here()) {
       // One pass there may have its update still before it.
@@ -192,7 +196,8 @@ void Session::look_for_update(bool before_use) {
   const std::set<TensorId> changed = watch_.changed(tensors);
   if (changed.empty()) return;
   phase_ = Phase::Computing;
-  leaves_->decide([this](const at::Tensor& tensor) { return watch_.changed(tensor); });
+  for (const TensorId input : leaves_->decide([this](const at::Tensor& tensor) { return watch_.changed(tensor); }))
+    used_.erase(input);
   if (!steps_.certain()) by_version_ = by_version_ && watch_.by_version(changed, tensors);
   apply(steps_.update(changed, used_), before_use);
 }
@@ -229,10 +234,29 @@ void Session::finish() noexcept {
                       unseen_passes_));
       folder_->open();
     }
+    const std::string idle = idle_patterns();
+    if (!idle.empty() && settings_.list.empty()) folder_->open();
     describe();
-    if (!settings_.list.empty()) log::replace_file(settings_.list, list_of_layers(recording_->monitor()));
+    if (!settings_.list.empty()) log::replace_file(settings_.list, list_of_layers(recording_->monitor()) + idle);
   });
   life_ = Life::Over;
+}
+
+std::string Session::idle_patterns() {
+  constexpr std::ptrdiff_t kNamed = 20;
+  const std::vector<std::string> layers(leaves_->layers().begin(), leaves_->layers().end());
+  std::string lines;
+  if (layers.empty()) return lines;
+  const std::ptrdiff_t more = std::max<std::ptrdiff_t>(0, std::ssize(layers) - kNamed);
+  const std::string names = fmt::format("{}{}", fmt::join(layers.begin(), layers.end() - more, ", "),
+                                        more > 0 ? fmt::format(" and {} more", more) : "");
+  for (const std::string& pattern : settings_.layers) {
+    const auto matches = [&](const std::string& layer) { return glob_match(pattern, layer); };
+    if (std::any_of(layers.begin(), layers.end(), matches)) continue;
+    note(fmt::format("the pattern '{}' selects none of the layers {}", pattern, names));
+    lines += fmt::format("{}\tselects none of the layers {}\n", pattern, names);
+  }
+  return lines;
 }
 
 // ---- recordings ----
@@ -291,7 +315,8 @@ void Session::write_snapshot(std::int64_t step) {
     snapshots_->write(folder, step, *leaves_);
     probe_.write(folder);
   } catch (const std::exception& error) {
-    if (failed_snapshots_++ == 0) note(fmt::format("step {} has no snapshot, or no probe: {}", step, error.what()));
+    if (failed_snapshots_++ == 0)
+      note(fmt::format("step {} has no snapshot, or no probe: {}", step, plain_message(error)));
   }
   probe_.over(step);
   say_why_no_probe();

@@ -93,6 +93,8 @@ class Session {
   void take_snapshot(const std::vector<at::Tensor>& used);
   void write_snapshot(std::int64_t step);
   void say_why_no_probe();
+  /// Lines PATTERN<tab>WHY of the patterns that select no layer, which are noted too.
+  std::string idle_patterns();
 
   void note(const std::string& what);
   void describe();

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <charconv>
 #include <string_view>
 
@@ -51,15 +50,23 @@ void assign(Settings& settings, std::string_view key, std::string_view value) {
 
 Settings Settings::parse(const std::string& text) {
   Settings settings;
-  std::string_view rest = text;
-  while (!rest.empty()) {
-    const std::string_view item = rest.substr(0, rest.find(kSeparator));
-    rest.remove_prefix(std::min(rest.size(), item.size() + 1));
-    if (item.empty()) continue;
+  std::string item;  // without its escapes
+  const auto take = [&] {
+    if (item.empty()) return;
     const std::size_t equals = item.find('=');
-    check(equals != std::string_view::npos && equals + 1 < item.size(), kVariable, "entry", item, "KEY=VALUE");
-    assign(settings, item.substr(0, equals), item.substr(equals + 1));
+    check(equals != std::string::npos && equals + 1 < item.size(), kVariable, "entry", item, "KEY=VALUE");
+    assign(settings, std::string_view(item).substr(0, equals), std::string_view(item).substr(equals + 1));
+    item.clear();
+  };
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == kSeparator) {
+      take();
+    } else {
+      const bool escaped = text[i] == kEscape && i + 1 < text.size();
+      item += text[escaped ? ++i : i];
+    }
   }
+  take();
   return settings;
 }
 
@@ -67,10 +74,12 @@ std::string Settings::text() const {
   std::string text;
   const auto add = [&](const char* key, const std::string& value) {
     if (value.empty()) return;
-    check(value.find(kSeparator) == std::string::npos, "attach", key, value,
-          "no colon, which separates the settings in {}", kVariable);
     if (!text.empty()) text += kSeparator;
-    text += fmt::format("{}={}", key, value);
+    text += fmt::format("{}=", key);
+    for (const char c : value) {
+      if (c == kSeparator || c == kEscape) text += kEscape;
+      text += c;
+    }
   };
   add(key::kPlugin, plugin.string());
   add(key::kTorch, torch.string());

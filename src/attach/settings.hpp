@@ -11,7 +11,7 @@
 namespace dds::attach {
 
 /// As text: KEY=VALUE, separated by colons: "out=runs/a:every=100:layers=fc*:layers=conv1". The keys are the members'
-/// names.
+/// names. A colon within a value is written "\:", a backslash "\\".
 struct Settings {
   std::filesystem::path out;                              ///< run directory; a process that finds it taken appends .PID
   std::int64_t every = 100;                               ///< a step is due if its number is a multiple of this
@@ -25,8 +25,7 @@ struct Settings {
 
   /// Throws InvalidArgument for an unknown key, or a value out of range.
   static Settings parse(const std::string& text);
-  /// The text that parse() takes. What is empty or not set has no entry. Throws InvalidArgument for a value with a
-  /// colon.
+  /// The text that parse() takes. What is empty or not set has no entry.
   std::string text() const;
 };
 

@@ -19,4 +19,22 @@ double machine_epsilon(c10::ScalarType dtype, const char* function) {
   }
 }
 
+c10::ScalarType real_type(c10::ScalarType dtype) {
+  switch (dtype) {
+    case c10::ScalarType::ComplexDouble:
+      return c10::ScalarType::Double;
+    case c10::ScalarType::ComplexFloat:
+      return c10::ScalarType::Float;
+    case c10::ScalarType::ComplexHalf:
+      return c10::ScalarType::Half;
+    default:
+      return dtype;
+  }
+}
+
+c10::ScalarType at_precision(c10::ScalarType type, c10::ScalarType dtype) {
+  if (c10::isComplexType(type)) return c10::toComplexType(dtype);
+  return c10::isFloatingType(type) ? dtype : type;
+}
+
 }  // namespace dds

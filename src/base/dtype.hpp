@@ -9,4 +9,11 @@ namespace dds {
 /// for BFloat16. Throws InvalidArgument, which names `function`, for any other type.
 double machine_epsilon(c10::ScalarType dtype, const char* function);
 
+/// The type of the real part of a complex type; any other type itself.
+c10::ScalarType real_type(c10::ScalarType dtype);
+
+/// What numbers of `type` become in the precision of the real `dtype`: complex ones stay complex, and what is no
+/// floating-point number stays as it is.
+c10::ScalarType at_precision(c10::ScalarType type, c10::ScalarType dtype);
+
 }  // namespace dds

@@ -40,8 +40,8 @@ std::int64_t Budget::first_draws(double relaxation, std::int64_t affordable) con
   return static_cast<std::int64_t>(std::clamp(relaxation / 4, std::min(500.0, longest), longest));
 }
 
-std::int64_t Budget::reserve(std::int64_t affordable, bool halves_step) const {
-  return affordable / kStageShare * (searches_gamma_ ? kStageShare - 1 : halves_step ? 1 : 0);
+std::int64_t Budget::reserve(std::int64_t affordable, bool further_gammas, bool halves_step) const {
+  return affordable / kStageShare * (further_gammas ? kStageShare - 1 : halves_step ? 1 : 0);
 }
 
 }  // namespace dds

@@ -1,4 +1,4 @@
-// How long chains run: lengths that were given, or that the budget of gradients allows.
+// How long chains run: as long as was asked for, or as long as the budget of gradients allows.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ class Budget {
   std::int64_t burn_in(double relaxation, std::int64_t affordable) const;
   /// Draws before their first assessment.
   std::int64_t first_draws(double relaxation, std::int64_t affordable) const;
-  /// Steps to leave to what follows the chains at one gamma: to further gammas, or to half the step.
-  std::int64_t reserve(std::int64_t affordable, bool halves_step) const;
+  /// Steps to leave to what follows: to further gammas, or to half the step.
+  std::int64_t reserve(std::int64_t affordable, bool further_gammas, bool halves_step) const;
 
  private:
   std::optional<std::int64_t> draws_, burn_in_, max_gradients_;

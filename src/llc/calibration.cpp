@@ -102,6 +102,18 @@ double CurvatureProbe::largest(const Replica& replica, const at::Tensor& scale) 
   return curvature;
 }
 
+double CurvatureProbe::mean_square(const Replica& replica) {
+  const auto v = at::empty_like(direction_).normal_(0, 1, generator_);
+  return std::pow(length_of(Hessian(*this, replica).times(v)) / length_of(v), 2);
+}
+
+std::vector<NegativeDirection> CurvatureProbe::negative(const Replica& replica, const std::vector<at::Tensor>& known,
+                                                        const std::function<bool()>& stop) {
+  Hessian hessian(*this, replica);
+  const auto start = at::empty_like(direction_).normal_(0, 1, generator_);
+  return negative_directions([&](const at::Tensor& v) { return hessian.times(v); }, start, known, stop);
+}
+
 double CurvatureProbe::descent(const Replica& replica, const at::Tensor& g, double n_beta, double gamma) {
   auto residual = g * n_beta;  // b - A x, x = 0
   double square = std::pow(length_of(residual), 2);

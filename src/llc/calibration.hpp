@@ -5,7 +5,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
+#include <vector>
 
+#include "src/llc/lanczos.hpp"
 #include "src/llc/objective.hpp"
 
 namespace dds {
@@ -18,6 +21,13 @@ class CurvatureProbe {
   /// The largest eigenvalue of H in absolute value, within a few per cent, by power iteration from where the last call
   /// ended. With `scale`, sqrt(P) of a diagonal preconditioner, that of sqrt(P) H sqrt(P).
   double largest(const Replica& replica, const at::Tensor& scale = {});
+
+  /// The square of the root mean square of H's eigenvalues, by one product with a random vector; its relative error is
+  /// of order 1 where few directions have all of the curvature.
+  double mean_square(const Replica& replica);
+  /// Directions in which H is negative, see `negative_directions`.
+  std::vector<NegativeDirection> negative(const Replica& replica, const std::vector<at::Tensor>& known,
+                                          const std::function<bool()>& stop);
 
   /// An upper bound of A = b^T (n_beta H + gamma)^-1 b, b = n_beta g, where n_beta H + gamma is positive: |b|^2/gamma,
   /// tightened by conjugate gradients. x_k being the iterate and r_k its residual, A <= b.x_k + |r_k|^2/gamma.

@@ -30,14 +30,6 @@
 namespace dds {
 namespace {
 
-Data in_fp64(const Data& data) {
-  const auto convert = [](const at::Tensor& t) { return t.defined() && t.is_floating_point() ? t.to(at::kDouble) : t; };
-  Data result;
-  for (const auto& input : data.inputs) result.inputs.push_back(convert(input));
-  result.targets = convert(data.targets);
-  return result;
-}
-
 /// One call of estimate_llc.
 class Estimation {
  public:
@@ -81,30 +73,35 @@ class Estimation {
 
   Ending use_gamma(double gamma) {
     sampling_->calibrate(gamma);
-    result_->take(sampling_->sample(gamma, options_.target_error()), "taken");
-    return {};
+    const Stage stage = sampling_->sample(gamma, options_.target_error());
+    result_->take(stage, "taken");
+    Ending ending;
+    ending.gamma_settled = depends_little_on_gamma(stage);
+    return ending;
   }
 
   Ending find_gamma() {
-    GammaSearch search(options_, sampling_->dynamics().n_beta, objective_.start().numel(),
-                       objective_.start().norm().item<double>());
-    sampling_->calibrate(search.first());
-    const Stage first = sampling_->sample(search.first(), search.target(search.first()));
-    result_->take(first, "gamma is lowered");
-    search.begin(first);
-    GammaSearch::Decision decision{.lower = first.lambda.has_value(), .outcome = "taken"};
-    while (decision.lower && !watch_.over()) {
-      const Stage next = sampling_->sample(search.next(), search.target(search.next()));
-      decision =
-          search.decide(next, watch_.over(), options_.draws() ? std::nullopt : std::optional(sampling_->affordable()));
-      if (!decision.take) {
-        result_->note(next, decision.outcome);
-        break;
+    sampling_->calibrate(std::nullopt);
+    GammaSearch search(options_, {.n_beta = sampling_->dynamics().n_beta,
+                                  .typical_curvature = sampling_->typical_curvature(),
+                                  .largest_curvature = sampling_->step_rule().mu_max(),
+                                  .parameters = objective_.start().numel(),
+                                  .start_length = objective_.start().norm().item<double>()});
+    for (double gamma = search.first();; gamma = search.next()) {
+      Stage stage = sampling_->sample(gamma, search.target(gamma));
+      search.set_typical_curvature(sampling_->typical_curvature());
+      if (search.settles(stage)) stage = sampling_->draw_on(stage, options_.target_error());
+      const auto decision =
+          search.decide(stage, watch_.over(), options_.draws() ? std::nullopt : std::optional(sampling_->affordable()));
+      if (decision.take) {
+        result_->take(stage, decision.outcome);
+        result_->set_gamma_move(decision.move, decision.bias);
+      } else {
+        result_->note(stage, decision.outcome);
       }
-      result_->take(next, decision.outcome);
-      if (decision.move) result_->set_gamma_move(*decision.move, decision.bias);
+      if (!decision.lower || watch_.over()) break;
     }
-    if (decision.finite) result_->set_outcome("taken");
+    result_->set_outcome("taken");
     Ending ending;
     ending.gamma_limited = search.limited();
     ending.gamma_settled = search.settled();

@@ -5,14 +5,27 @@
 #include <ATen/ops/dot.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "src/base/check.hpp"
+#include "src/base/dtype.hpp"
+#include "src/model/guard.hpp"
 
 namespace dds {
+
+Data in_fp64(const Data& data) {
+  const auto convert = [](const at::Tensor& t) {
+    return t.defined() ? t.to(at_precision(t.scalar_type(), at::kDouble)) : t;
+  };
+  Data result;
+  for (const auto& input : data.inputs) result.inputs.push_back(convert(input));
+  result.targets = convert(data.targets);
+  return result;
+}
 
 Objective::Objective(LikelihoodPtr likelihood, Data data, LlcKind kind, std::optional<std::int64_t> batch_size,
                      const Replica& start)
@@ -36,6 +49,35 @@ void Objective::measure_start(const Replica& replica) {
   }
   all_.start_losses = at::cat(losses_at_start);
   start_loss_ = all_.start_losses.mean().item<double>();
+}
+
+double Objective::sum_of_losses(const Replica& replica, const Data& data) const {
+  const c10::NoGradGuard no_grad;
+  const auto piece = batch_size_.value_or(samples_);
+  double sum = 0;
+  for (std::int64_t begin = 0; begin < samples_; begin += piece) {
+    sum += losses(replica, data.slice(begin, std::min(begin + piece, samples_))).sum(at::kDouble).item<double>();
+  }
+  return sum;
+}
+
+double Objective::excess(const Replica& replica) const {
+  return sum_of_losses(replica, all_.data) / static_cast<double>(samples_) - start_loss_;
+}
+
+double Objective::excess_in_fp64(const Replica& replica) const {
+  const Data data = in_fp64(all_.data);
+  const auto here = replica.weights().clone();
+  const auto sum_at = [&](const at::Tensor& weights) {
+    replica.weights().copy_(weights);
+    const ModelGuard guard(replica.module(), {.dtype = at::kDouble, .require_grad = false});
+    return sum_of_losses(replica, data);
+  };
+  double excess = (sum_at(here) - sum_at(start_)) / static_cast<double>(samples_);
+  replica.weights().copy_(here);
+  if (kind_ == LlcKind::Tilted)
+    excess -= at::dot(slope_.to(at::kDouble), (here - start_).to(at::kDouble)).item<double>();
+  return excess;
 }
 
 at::Tensor Objective::losses(const Replica& replica, const Data& data) const {

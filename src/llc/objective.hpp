@@ -19,6 +19,9 @@ struct Batch {
   at::Tensor start_losses;  ///< l_i(w*), fp64
 };
 
+/// Floating-point and complex tensors in fp64, others as they are.
+Data in_fp64(const Data& data);
+
 /// The excess of the loss over that at w*, on a batch B (Plain: s = 0; Tilted: s = grad l_B(w*)):
 ///   l_B(w) - l_B(w*) - s . (w - w*)
 /// The baseline is that of the same batch, which takes most of the noise of mini-batches away.
@@ -57,12 +60,19 @@ class Objective {
   /// Forward and backward passes that `at` takes.
   std::int64_t passes() const { return kind_ == LlcKind::Tilted && !full_batch() ? 2 : 1; }
 
+  /// L_n(w) - L_n(w*) at the replica's weights, over all samples, without a gradient: `start_passes` forward passes.
+  double excess(const Replica& replica) const;
+  /// What `at` gives on all samples, by a model and data in fp64. The weights and s are as they are.
+  double excess_in_fp64(const Replica& replica) const;
+
   /// Passes that the constructor took, in units of a step.
   std::int64_t start_passes() const { return start_passes_; }
 
  private:
   at::Tensor losses(const Replica& replica, const Data& data) const;
   void measure_start(const Replica& replica);
+  /// Sum of the losses over all samples of `data`, in pieces of the batch's size, without a gradient.
+  double sum_of_losses(const Replica& replica, const Data& data) const;
   /// s, at w*.
   at::Tensor slope(const Replica& replica, const Batch& batch) const;
 

@@ -1,4 +1,5 @@
-// The vector arithmetic of a chain's step on tensors: fused on the CPU (kernels.hpp), ATen's operators elsewhere.
+// One step of a chain on tensors: by the kernels (kernels.hpp) on the CPU in fp32 and fp64, by ATen's operators
+// elsewhere.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,8 +10,8 @@
 
 namespace dds {
 
-/// kernels::Pass with tensors: one flat one of all weights each, but for the gradient, which comes in parts in the
-/// order of the weights (an undefined part, with its size, is zero).
+/// kernels::Pass with tensors. Each is one vector of all weights. Only the gradient comes in parts, in the order of the
+/// weights. An undefined part stands for `size` zeros.
 struct WeightPass {
   struct Part {
     at::Tensor gradient;
@@ -32,10 +33,10 @@ struct WeightPass {
   at::Tensor carried;  ///< as carried_noise_like makes it; may be undefined
 };
 
-/// See kernels::run.
+/// As kernels::run.
 kernels::Sums run(const WeightPass& pass);
 
-/// Room for the noise that is carried from step to step, filled with that of `key`.
+/// What `WeightPass::carried` needs before the first step: the noise of `key`.
 at::Tensor carried_noise_like(const at::Tensor& weights, const kernels::RandomKey& key);
 
 }  // namespace dds

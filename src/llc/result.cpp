@@ -70,7 +70,7 @@ void Result::take(const Stage& stage, std::string outcome) {
   }
 
   if (options_.keep_trace()) estimate_.trace = stage.trace;
-  if (options_.keep_weights() > 0) take_weights();
+  take_weights();
 }
 
 void Result::take_losses(const Stage& stage) {
@@ -96,13 +96,27 @@ void Result::take_weights() {
     const std::vector<at::Tensor> first(kept.begin(), kept.begin() + static_cast<std::ptrdiff_t>(least));
     if (least > 0) all.push_back(at::stack(first));
   }
-  estimate_.weights = all.empty() ? at::Tensor() : at::stack(all);
+  weights_ = all.empty() ? at::Tensor() : at::stack(all);
+  if (options_.keep_weights() > 0) estimate_.weights = weights_;
 }
 
-void Result::set_gamma_move(const Change& move, double bias) {
+/// At what the chains cannot tell of themselves.
+void Result::look_beside(Sampling& sampling) {
   auto& d = estimate_.diagnostics;
-  d.gamma_change = move.value;
-  d.gamma_change_error = move.error;
+  const auto saddle = sampling.saddle(estimate_.settings.gamma, d.descent.value_or(0));
+  d.negative_curvature = saddle.curvature;
+  d.saddle = saddle.taken_off;
+  if (!stage_.lambda) return;
+  d.rounding = sampling.rounding();
+  const double reach = start_length_ > 0 ? options_.max_relative_distance() * start_length_ : INFINITY;
+  const auto draws = weights_.defined() ? weights_.flatten(0, 1) : at::Tensor();
+  if (const auto elsewhere = sampling.elsewhere(stage_, draws, reach)) d.elsewhere = elsewhere->gain;
+}
+
+void Result::set_gamma_move(const std::optional<Change>& move, double bias) {
+  auto& d = estimate_.diagnostics;
+  d.gamma_change = move ? std::optional(move->value) : std::nullopt;
+  d.gamma_change_error = move ? std::optional(move->error) : std::nullopt;
   d.gamma_bias = bias;
 }
 
@@ -124,17 +138,22 @@ void Result::set_interval() {
   const double beyond_noise =
       d.step_change ? std::max(0.0, *d.step_change * *d.step_change - *d.step_change_error * *d.step_change_error)
                     : 0.0;
-  const double half =
-      1.96 * std::sqrt(*e.standard_error * *e.standard_error + std::pow(d.gamma_bias.value_or(0), 2) + beyond_noise);
+  double square = beyond_noise;
+  for (const auto& part : {e.standard_error, d.gamma_bias, d.saddle, d.rounding, d.elsewhere}) {
+    square += std::pow(part.value_or(0), 2);
+  }
+  const double half = 1.96 * std::sqrt(square);
   e.low = *e.lambda - half;
   e.high = *e.lambda + half;
 }
 
 LlcEstimate Result::conclude(Sampling& sampling, const Watch& watch, Ending ending) {
   auto& e = estimate_;
-  const bool over = watch.over();  // before the passes for the descent, which are not the chains'
+  bool over = watch.over();  // before the passes for the descent, which are not the chains'
   if (e.settings.gamma == 0) e.settings.gamma = sampling.dynamics().gamma;  // nothing was sampled
   if (std::isfinite(e.diagnostics.baseline)) e.diagnostics.descent = sampling.descent(e.settings.gamma, over);
+  if (std::isfinite(e.diagnostics.baseline) && !over) look_beside(sampling);
+  over = over || sampling.cut_short();
   e.diagnostics.mu_max = sampling.step_rule().mu_max();
   set_interval();
   e.gradients = sampling.passes_spent();

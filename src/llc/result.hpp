@@ -26,7 +26,8 @@ class Result {
   void take(const Stage& stage, std::string outcome);
   /// Another outcome for the stage that was taken last.
   void set_outcome(std::string outcome) { estimate_.trials[taken_].outcome = std::move(outcome); }
-  void set_gamma_move(const Change& move, double bias);
+  /// `move`: none for the first gamma of a search.
+  void set_gamma_move(const std::optional<Change>& move, double bias);
   /// At half the step of the stage that was taken last.
   void compare_with_half_step(const Stage& half);
 
@@ -38,6 +39,7 @@ class Result {
  private:
   void take_losses(const Stage& stage);
   void take_weights();
+  void look_beside(Sampling& sampling);
   void set_interval();
 
   const LlcOptions& options_;
@@ -46,6 +48,7 @@ class Result {
   double start_length_;  // |w*|
   Stage stage_;
   std::size_t taken_ = 0;  // number of its trial
+  at::Tensor weights_;     // draws of the stage, (chains, draws, d)
   LlcEstimate estimate_;
 };
 

@@ -4,7 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <utility>
 
+#include "src/llc/gamma_search.hpp"
+#include "src/llc/lower_point.hpp"
+#include "src/llc/rounding.hpp"
 #include "src/llc/streams.hpp"
 #include "src/model/random.hpp"
 
@@ -12,12 +17,23 @@ namespace dds {
 namespace {
 
 constexpr std::int64_t kPilotSteps = 64;
+/// Pilots that are tried, each with a fourth of the step of the one before: enough for any unit of the weights.
+constexpr int kPilots = 100;
+/// Gammas that pilots are tried at.
+constexpr int kPilotGammas = 4;
 /// Burn-in comes in two stretches, each followed by a look at the curvature where the chains stand.
 constexpr int kBurnInStretches = 2;
 /// Draws come in so many rounds over all chains, so that chains are of one length when time runs out.
 constexpr std::int64_t kRounds = 20;
 /// Blocks of a Metropolis burn-in after which the curvature is looked at again.
 constexpr int kAdaptationLooks = 5;
+
+/// Draws of the weights that a chain keeps for the look at what no chain saw, and weights up to which it is taken.
+constexpr std::int64_t kKeptWeights = 64;
+constexpr std::int64_t kMostWeights = 1000;
+
+/// Chains from whose ends a point below w* is looked for.
+constexpr int kLooksBelow = 2;
 
 /// Curvature is looked at on all samples, or on several mini-batches' worth of them.
 Batch probe_batch(const LlcOptions& options, const Objective& objective) {
@@ -52,34 +68,76 @@ Sampling::Sampling(const LlcOptions& options, const Objective& objective, const 
       probe_(objective, probe_batch(options, objective),
              generator_for(objective.start().device(), options.seed(), kCurvatureStream)) {
   for (std::int64_t i = 0; i < options.chains(); ++i) {
-    chains_.emplace_back(objective, options.seed(), static_cast<std::uint64_t>(i)).keep_weights(options.keep_weights());
+    const auto kept = options.keep_weights() > 0 || !looks_elsewhere() ? options.keep_weights() : kKeptWeights;
+    chains_.emplace_back(objective, options.seed(), static_cast<std::uint64_t>(i)).keep_weights(kept);
   }
 }
 
 // ---- calibration ----
 
-void Sampling::calibrate(double gamma) {
-  dynamics_.gamma = gamma;
-  step_rule_.see(probe_.largest(replicas_[0]));
+void Sampling::calibrate(std::optional<double> gamma) {
+  look();
+  const double typical = typical_curvature();
+  // Where the Hessian is zero at w*, nothing there says what a small weight is.
+  dynamics_.gamma = gamma.value_or(gamma_rule(dynamics_.n_beta, typical > 0 ? typical : 1));
   run_pilot();
+  for (int i = 1; i < kPilotGammas && !gamma; ++i) {
+    // A pilot that gamma kept near w* has not seen what there is.
+    const double less = gamma_rule(dynamics_.n_beta, typical_curvature());
+    if (!(less > 0 && less < dynamics_.gamma / 4)) break;
+    dynamics_.gamma = less;
+    run_pilot();
+  }
   if (policy_->preconditioner) precondition();
 }
 
-/// A chain that looks at the curvature before each of its first steps and then ever less often. At a singular point the
-/// Hessian may vanish (w1^2 w2^2 at 0): the first step, made for gamma alone, lands where it does not.
+double Sampling::typical_curvature() const { return places_ > 0 ? std::sqrt(squares_ / places_) : 0; }
+
+/// Where the first replica stands.
+void Sampling::look(const at::Tensor& scale) {
+  step_rule_.see(probe_.largest(replicas_[0], scale));
+  if (options_.gamma()) return;
+  const double square = probe_.mean_square(replicas_[0]);
+  if (!std::isfinite(square)) return;
+  squares_ += square;
+  ++places_;
+}
+
 void Sampling::run_pilot() {
+  const double at_start = step_rule_.mu_max();
+  double longest = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < kPilots && !watch_.over(); ++i) {
+    const auto too_long = walk_pilot(longest);
+    if (!too_long) return;
+    step_rule_.forget(at_start);
+    longest = *too_long / 4;
+  }
+}
+
+/// A chain that looks at the curvature before each of its first steps and then ever less often. At a singular point the
+/// Hessian may vanish (w1^2 w2^2 at 0): the first step, made for gamma alone, lands where it does not. Returns that
+/// step if it was too long: the loss is then far above that of the draws, n beta (L - L_0) <= d/2 on average.
+std::optional<double> Sampling::walk_pilot(double longest) {
   Chain pilot(objective_, options_.seed(), kPilotStream);
   auto dynamics = dynamics_;
   dynamics.sampler = Sampler::Sgld;
+  const double too_high = 10 * (20 + static_cast<double>(objective_.start().numel()));
+  std::optional<double> too_long;
   std::int64_t next_look = 1;
-  for (std::int64_t step = 1; step <= kPilotSteps && !watch_.over(); ++step) {
-    dynamics.eps = step_rule_.calibration_eps(dynamics.gamma);
-    pilot.advance(replicas_[0], dynamics, 1, {}, [this] { return watch_.tick(); });
-    if (step < next_look) continue;
-    step_rule_.see(probe_.largest(replicas_[0]));
+  forget_looks();
+  for (std::int64_t step = 1; step <= kPilotSteps && !too_long && !watch_.over(); ++step) {
+    const double last = dynamics.eps;
+    dynamics.eps = std::min(longest, step_rule_.calibration_eps(dynamics.gamma));
+    pilot.clear_draws();
+    pilot.advance(replicas_[0], dynamics, 1, {.draws = true}, [this] { return watch_.tick(); });
+    const auto& excess = pilot.trace().excess;  // before this step
+    if (step > 1 && (pilot.diverged() || (!excess.empty() && excess[0] > too_high))) too_long = last;
+    if (too_long || step < next_look) continue;
+    look();
     next_look = step < 8 ? step + 1 : step + step / 3;
   }
-  pilot_passes_ += pilot.gradients();
+  other_passes_ += pilot.gradients();
+  return too_long;
 }
 
 /// The sampler's P, with a mean of 1, from a stretch of plain chains. Stays 1 where a chain diverges.
@@ -101,10 +159,12 @@ void Sampling::precondition() {
 }
 
 void Sampling::look_where_chains_stand() {
+  forget_looks();
   for (const auto& chain : chains_) {
     if (chain.diverged() || watch_.over()) continue;
+    if (!std::exchange(chains_seen_, true)) step_rule_.forget();
     replicas_[0].weights().copy_(chain.weights());
-    step_rule_.see(probe_.largest(replicas_[0], dynamics_.scale));
+    look(dynamics_.scale);
   }
 }
 
@@ -115,13 +175,57 @@ double Sampling::descent(double gamma, bool run_ended) {
   return probe_.descent(replicas_[0], gradient, dynamics_.n_beta, gamma);
 }
 
+bool Sampling::looks_elsewhere() const {
+  return objective_.full_batch() && !options_.box() && options_.kind() == LlcKind::Plain &&
+         objective_.start().numel() <= kMostWeights;
+}
+
+std::function<bool()> Sampling::stop() {
+  return [this] {
+    cut_short_ = cut_short_ || watch_.over();
+    return cut_short_;
+  };
+}
+
+Saddle Sampling::saddle(double gamma, double descent) {
+  auto saddle = find_saddle(probe_, objective_, replicas_[0], dynamics_.n_beta, gamma, stop());
+  other_passes_ += saddle.passes;
+  int looks = objective_.full_batch() && !options_.box() ? kLooksBelow : 0;
+  for (const auto& chain : chains_) {
+    if (chain.diverged() || looks-- <= 0) continue;
+    const auto lower = lower_point(objective_, replicas_[0], chain.weights(), dynamics_.n_beta, gamma, h_max(), stop());
+    if (std::isfinite(lower.f)) saddle.taken_off = std::max(saddle.taken_off, -lower.f - descent);
+    other_passes_ += lower.passes;
+  }
+  return saddle;
+}
+
+std::optional<double> Sampling::rounding() {
+  std::vector<at::Tensor> points;
+  for (const auto& chain : chains_) {
+    if (!chain.diverged()) points.push_back(chain.weights());
+  }
+  const auto rounding = rounding_of(objective_, replicas_[0], points);
+  if (rounding) other_passes_ += 3 * std::ssize(points);
+  return rounding ? std::optional(dynamics_.n_beta * *rounding) : std::nullopt;
+}
+
+std::optional<Elsewhere> Sampling::elsewhere(const Stage& stage, const at::Tensor& weights, double reach) {
+  if (!looks_elsewhere() || !weights.defined() || weights.size(0) < 2) return std::nullopt;
+  const auto generator = generator_for(objective_.start().device(), options_.seed(), kElsewhereStream);
+  const auto found =
+      look_elsewhere(objective_, replicas_[0], stage, weights, dynamics_.n_beta, reach, generator, stop());
+  other_passes_ += found.passes;
+  return found;
+}
+
 // ---- chains at one gamma and step ----
 
 Stage Sampling::sample(double gamma, double target) {
   dynamics_.gamma = gamma;
   // A Metropolis step that was adapted goes on from the last gamma.
   if (!adapted_) dynamics_.eps = step_rule_.eps(gamma);
-  const auto reserve = budget_.reserve(affordable(), halves_step());
+  const auto reserve = budget_.reserve(affordable(), !options_.gamma(), halves_step());
   const auto done = policy_->metropolis && step_rule_.automatic() ? burn_in_adapting() : burn_in();
   return draw(done, target, reserve);
 }
@@ -178,23 +282,31 @@ std::int64_t Sampling::burn_in_adapting() {
 /// `reserve`: steps per chain of the budget that are to be left over.
 Stage Sampling::draw(std::int64_t burn_in, double target, std::int64_t reserve) {
   for (auto& chain : chains_) chain.clear_draws();
-  const auto summed_up = [&] { return summarise(chains_, dynamics_, objective_.start().numel(), knows_identity()); };
-  std::int64_t draws = budget_.first_draws(relaxation(), affordable());
+  const std::int64_t draws = budget_.first_draws(relaxation(), affordable());
   expect(draws);
   draw_in_rounds(draws);
   Stage stage = summed_up();
+  stage.burn_in = burn_in;
+  return draw_until(std::move(stage), target, reserve);
+}
+
+Stage Sampling::draw_on(const Stage& stage, double target) {
+  return draw_until(stage, target, budget_.reserve(affordable(), false, halves_step()));
+}
+
+Stage Sampling::draw_until(Stage stage, double target, std::int64_t reserve) {
   const bool whole_distance = options_.gamma().has_value();
   // Without a standard error nothing varies, and more draws would change nothing.
   while (budget_.automatic_draws() && stage.standard_error && !stage.settled(target, whole_distance) &&
          !watch_.over()) {
-    const auto more = std::min(draws, affordable() - reserve);
-    if (more < draws / 8) break;
+    const auto more = std::min(stage.draws, affordable() - reserve);
+    if (more < stage.draws / 8) break;
     expect(more);
     draw_in_rounds(more);
-    draws += more;
+    const auto burn_in = stage.burn_in;
     stage = summed_up();
+    stage.burn_in = burn_in;
   }
-  stage.burn_in = burn_in;
   return stage;
 }
 
@@ -219,7 +331,7 @@ void Sampling::advance_chains(const Dynamics& dynamics, std::int64_t steps, Keep
 void Sampling::serve() { dds::serve(*options_.ranks(), chains_, objective_, watch_, run_chains()); }
 
 std::int64_t Sampling::passes_spent() const {
-  std::int64_t passes = objective_.start_passes() + probe_.gradients() + pilot_passes_;
+  std::int64_t passes = objective_.start_passes() + probe_.gradients() + other_passes_;
   for (const auto& chain : chains_) passes += chain.gradients();
   return passes;
 }

@@ -42,8 +42,8 @@ Dynamics take_dynamics(Parcel& parcel, const at::Tensor& start) {
   return dynamics;
 }
 
-/// What all ranks must have in common: the numbers of weights and samples, and the loss at w*, which may differ by
-/// rounding.
+/// What all ranks must have in common: the number of weights, the number of samples, and the loss at w*. The loss may
+/// differ by rounding.
 struct Start {
   std::int64_t parameters, samples;
   double loss;
@@ -74,14 +74,15 @@ void check_same(const Start& here, const Start& there) {
                   here.parameters, here.samples, here.loss, there.parameters, there.samples, there.loss));
 }
 
-/// Tells rank 0, which dismisses all ranks then: this one too, or what it is sent would be taken for something else.
+/// Sends an error to rank 0, and waits until rank 0 dismisses this rank. Otherwise the dismissal would be left over,
+/// and be taken for the next message.
 void tell_error(Ranks& ranks, const std::string& error) {
   Parcel answer;
   answer.put(error);
   try {
     send(ranks, answer, 0);
     receive(ranks, 0);
-  } catch (const RankError&) {  // whoever is gone needs not be told
+  } catch (const RankError&) {  // rank 0 is gone: nobody is left to tell
   }
 }
 
@@ -117,7 +118,7 @@ void advance(Ranks* ranks, std::vector<Chain>& chains, const Objective& objectiv
       chains[i].advance(replica, dynamics, steps, keep, [&] { return watch.tick(); });
     });
   });
-  // Also after an error: a rank whose answer is not taken cannot be dismissed.
+  // Take the answers after an error too: a rank can be dismissed only once its answer is taken.
   for (const int rank : asked) {
     attempt([&] {
       Parcel answer = receive(*ranks, rank);
@@ -137,7 +138,7 @@ void dismiss(Ranks& ranks, const std::string& error) noexcept {
       request.put(Request::Dismiss);
       request.put(error);
       send(ranks, request, rank);
-    } catch (const std::exception&) {  // whoever is gone needs not be told
+    } catch (const std::exception&) {  // the rank is gone: it needs no dismissal
     }
   }
 }

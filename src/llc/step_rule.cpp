@@ -9,7 +9,7 @@ namespace {
 /// The automatic step on mini-batches uses up this much of the bound of their noise.
 constexpr double kBatchNoiseAim = 0.9 * LlcBounds::kBatchNoise;
 constexpr double kAcceptanceAim = 0.8;
-constexpr double kLongestMetropolisStep = 1.5;  // times h_max
+constexpr double kLongestMetropolisStep = 2.5;  // times h_max
 
 }  // namespace
 
@@ -27,7 +27,7 @@ void StepRule::see(double mu) {
 
 void StepRule::precondition(double largest) {
   largest_ = largest;
-  mu_max_ = 0;
+  forget();
 }
 
 StepAdaptation::StepAdaptation(double eps, bool again) : log_eps_(std::log(eps)), gain_(again ? 2.0 : 4.0) {}

@@ -17,6 +17,8 @@ class StepRule {
   bool automatic() const { return !given_; }
   /// A curvature of L_n, in w / sqrt(P). Counts if it is finite and the largest so far.
   void see(double mu);
+  /// What was seen so far counts no longer; `mu` does.
+  void forget(double mu = 0) { mu_max_ = mu; }
   /// From here on with a preconditioner whose largest entry is `largest`: curvatures seen before no longer count.
   void precondition(double largest);
 
@@ -45,8 +47,8 @@ class StepAdaptation {
   /// `again`: the step was adapted before, at another gamma. a is then 2, otherwise 4.
   StepAdaptation(double eps, bool again);
 
-  /// Takes the mean acceptance of the block and returns eps for the next one. Past 1.5 / h_max it would be refused
-  /// wherever the curvature is largest, and the chains would stay away from there.
+  /// Takes the mean acceptance of the block and returns eps for the next one, at most 2.5 / h_max. There about six in
+  /// ten proposals are accepted. At 4 / h_max hardly any is, and chains would get stuck where the curvature is largest.
   double after(int block, double acceptance, double h_max);
   /// The geometric mean over the second half of the blocks; empty before there is one.
   std::optional<double> mean(double h_max) const;

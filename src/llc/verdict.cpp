@@ -41,6 +41,30 @@ void judge_mixing(Judge& judge, const LlcEstimate& e) {
   judge.at_most("|drift|", magnitude(e.diagnostics.drift), LlcBounds::kDrift);
 }
 
+/// What the chains cannot tell of themselves.
+void judge_surroundings(Judge& judge, const LlcEstimate& e) {
+  const auto& d = e.diagnostics;
+  const auto exceeds = [&](const std::optional<double>& part, double bound) {
+    return part && !(*part <= bound * std::abs(*e.lambda));
+  };
+  if (exceeds(d.saddle, LlcBounds::kSaddle)) {
+    judge.fail(
+        fmt::format("saddle: points near w* are lower, which takes {:.3g} off lambda {:.3g}; the most negative "
+                    "curvature at w* is {:.3g}",
+                    *d.saddle, *e.lambda, *d.negative_curvature));
+  }
+  if (exceeds(d.elsewhere, LlcBounds::kElsewhere)) {
+    judge.fail(
+        fmt::format("metastable: regions where no chain was would add {:.3g} to lambda {:.3g}; a larger gamma "
+                    "shuts them off",
+                    *d.elsewhere, *e.lambda));
+  }
+  if (exceeds(d.rounding, LlcBounds::kRounding)) {
+    judge.fail(fmt::format("rounding: the loss in fp32 is {:.3g} off, of lambda {:.3g}; sample with LlcOptions::fp64",
+                           *d.rounding, *e.lambda));
+  }
+}
+
 void judge_size(Judge& judge, const LlcEstimate& e) {
   const auto share = [&](const std::optional<double>& value) {
     return value ? std::optional(std::abs(*value / *e.lambda)) : std::nullopt;
@@ -75,7 +99,7 @@ void judge_neighbourhood(Judge& judge, const LlcEstimate& e, const LlcOptions& o
 }
 
 void judge_gamma(Judge& judge, const LlcEstimate& e, const Ending& ending) {
-  if (!ending.gamma_limited.empty()) return judge.fail("gamma_limited: " + ending.gamma_limited);
+  if (!ending.gamma_limited.empty()) return judge.fail(ending.gamma_limited);
   if (e.diagnostics.gamma_change || !e.diagnostics.gamma_response || !e.diagnostics.gamma_response_error) return;
   // A given gamma: lambda_hat(gamma) is what was asked for. It fails where it measures gamma more than the loss.
   const double surely = *e.diagnostics.gamma_response - 2 * *e.diagnostics.gamma_response_error;
@@ -113,6 +137,7 @@ void judge(LlcEstimate& estimate, const LlcOptions& options, const Ending& endin
     if (estimate.failures.empty()) judge.fail("no finite number came of the chains");
     return;
   }
+  judge_surroundings(judge, estimate);
   judge_size(judge, estimate);
   judge_mixing(judge, estimate);
   judge_neighbourhood(judge, estimate, options, ending.gamma_settled);

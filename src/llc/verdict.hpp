@@ -9,7 +9,7 @@ namespace dds {
 /// How a run ended. Texts are empty where they do not apply.
 struct Ending {
   std::string stopped;         ///< why it ended early
-  std::string gamma_limited;   ///< lambda at the last two gammas, where a search found none that is low enough
+  std::string gamma_limited;   ///< the failure, where a search found no gamma that is low enough
   bool gamma_settled = false;  ///< a search found one
   bool halves_step = false;    ///< an estimate at half the step was due
 };

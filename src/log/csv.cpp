@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <dds/error.hpp>
+#include "src/base/check.hpp"
 
 namespace dds::log::csv {
 namespace {
@@ -24,8 +24,10 @@ bool Reader::next(Record& record) {
   for (;;) {
     std::string field;
     if (!read_field(field)) return false;
-    if (record.fields.size() == kMostFields)
-      throw InvalidArgument(fmt::format("line {}: more than {} fields", record.line, kMostFields));
+    if (record.fields.size() == kMostFields) {
+      throw_invalid(fmt::format("line {}", record.line), "the number of fields", fmt::format("above {}", kMostFields),
+                    fmt::format("at most {}", kMostFields));
+    }
     record.fields.push_back(std::move(field));
     // read_field stops before a comma or a line end, never at the end of the text.
     if (text_[at_] == ',') {
@@ -46,8 +48,8 @@ bool Reader::read_field(std::string& field) {
   }
   if (at_ == text_.size()) return false;
   if (text_[at_] != ',' && !at_line_end()) {
-    throw InvalidArgument(
-        fmt::format("line {}: '{}' where a comma or the end of the line was expected", line_, text_[at_]));
+    throw_invalid(fmt::format("line {}", line_), "what follows a field", fmt::format("'{}'", text_[at_]),
+                  "a comma or the end of the line");
   }
   return true;
 }

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/version.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <functional>
 #include <unordered_set>
 
+#include "src/base/check.hpp"
 #include "src/base/logger.hpp"
 #include "src/log/file.hpp"
 #include "src/log/json.hpp"
@@ -19,14 +21,6 @@ namespace dds::log {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// What is in the directory but for the lock and leavings of a crash; empty if nothing.
-std::string first_entry(const fs::path& path) {
-  for (const fs::path& entry : entries_of(path)) {
-    if (entry.filename() != ".lock" && !is_left_over(entry)) return entry.filename().string();
-  }
-  return "";
-}
 
 /// Refuses a directory that this run may not write into; true if nothing is in it.
 bool check_directory(const fs::path& path, bool resume) {
@@ -66,6 +60,17 @@ nlohmann::ordered_json opened_description(const fs::path& path) {
   description["dds"] = DDS_VERSION;
   description["libtorch"] = TORCH_VERSION;
   return description;
+}
+
+/// The texts in the list under `key`; none if there is no such list.
+std::vector<std::string> texts_of(const nlohmann::ordered_json& description, std::string_view key) {
+  std::vector<std::string> texts;
+  const auto list = description.find(key);
+  if (list == description.end() || !list->is_array()) return texts;
+  for (const nlohmann::ordered_json& entry : *list) {
+    if (entry.is_string()) texts.push_back(entry.get<std::string>());
+  }
+  return texts;
 }
 
 /// Says what is about to be cut off a file behind its last whole row.
@@ -148,10 +153,9 @@ class Directory final : public Sink {
   void write(const Metric& metric) override { write_row(metric, {{&metrics_, csv_line(metric)}}); }
 
   void describe(const std::string& key, const std::string& json) override {
-    nlohmann::ordered_json value = parse_json(json);
-    if (value.is_discarded())
-      throw InvalidArgument(fmt::format("describe: the value of '{}' is no JSON: {}", key, json));
-    if (key == "schema_version") throw InvalidArgument("describe: schema_version is the log's own key");
+    nlohmann::ordered_json value = described_value(key, json);
+    check(key != "schema_version" && key != kModels, "describe", "key", key, "another: this one is the log's own");
+    if (key == kMonitor) take_model(value);
     description_[key] = std::move(value);
     description_due_ = true;
     write_what_waits();
@@ -195,6 +199,8 @@ class Directory final : public Sink {
       for (const LlcEstimate& estimate : estimates.rows) events_->write(estimate);
       for (const Metric& metric : metrics.rows) events_->write(metric);
     }
+    models_ = texts_of(description_, kModels);
+    if (!signatures.rows.empty()) earlier_models_ = models_;
     earlier_.add(signatures.rows);
     earlier_.add(estimates.rows);
     earlier_.add(metrics.rows);
@@ -210,6 +216,22 @@ class Directory final : public Sink {
       }
     } catch (const std::exception&) {  // what cannot be read stays as it is
     }
+  }
+
+  /// A training may log several models. One that resumes their run may log no others: rows of two networks under one
+  /// name would be taken for a series.
+  void take_model(const nlohmann::ordered_json& monitor) {
+    const auto entry = monitor.find(kParameters);
+    if (entry == monitor.end() || !entry->is_string() || *entry == "") return;
+    const auto model = entry->get<std::string>();
+    const auto is_among = [&](const std::vector<std::string>& models) {
+      return std::find(models.begin(), models.end(), model) != models.end();
+    };
+    check(earlier_models_.empty() || is_among(earlier_models_), "log::directory", "the model", model,
+          fmt::format("{}, as in the run in {}: choose another directory for another model",
+                      fmt::join(earlier_models_, " or "), path_.string()));
+    if (!is_among(models_)) models_.push_back(model);
+    description_[std::string(kModels)] = models_;
   }
 
   struct Line {
@@ -295,7 +317,8 @@ class Directory final : public Sink {
   fs::path path_;
   DirectoryOptions options_;
   nlohmann::ordered_json description_;
-  bool description_due_ = false;  ///< run.json does not say all of it
+  std::vector<std::string> models_, earlier_models_;  ///< of the run; of the rows that were there when it was opened
+  bool description_due_ = false;                      ///< run.json does not say all of it
   std::int64_t lost_rows_ = 0;
   AppendFile signatures_, spectra_, llc_, metrics_;
   SinkPtr events_;  ///< null: none

@@ -21,6 +21,7 @@ namespace dds::log {
 namespace {
 
 constexpr std::string_view kTemporary = ".tmp-";
+constexpr std::string_view kLock = ".lock";
 constexpr std::size_t kMostWaiting = std::size_t{1} << 24;
 
 [[noreturn]] void fail(std::string_view what, const std::filesystem::path& path, int error) {
@@ -124,7 +125,7 @@ Lock::Lock(const std::filesystem::path& directory, WhenHeld when_held) : file_(n
   {
     const std::lock_guard guard(open_locks().mutex);
     open_locks().files.insert(file_.get());
-    *file_ = open_file("write", directory / ".lock", O_RDWR | O_CREAT);
+    *file_ = open_file("write", directory / kLock, O_RDWR | O_CREAT);
   }
   int status = 0;
   do {
@@ -268,6 +269,13 @@ void replace_file(const std::filesystem::path& path, std::string_view content) {
 
 bool is_left_over(const std::filesystem::path& path) {
   return path.filename().string().find(kTemporary) != std::string::npos;
+}
+
+std::string first_entry(const std::filesystem::path& directory) {
+  for (const std::filesystem::path& entry : entries_of(directory)) {
+    if (entry.filename() != kLock && !is_left_over(entry)) return entry.filename().string();
+  }
+  return "";
 }
 
 void remove_left_overs(const std::filesystem::path& directory, std::initializer_list<std::string_view> files) {

@@ -100,6 +100,9 @@ void replace_file(const std::filesystem::path& path, std::string_view content);
 /// Whether it is something that a crash within `replace_file` can leave behind.
 bool is_left_over(const std::filesystem::path& path);
 
+/// The name of something in the directory, but for the lock and leavings of a crash; empty if there is nothing.
+std::string first_entry(const std::filesystem::path& directory);
+
 /// Removes what crashes left behind of files that nobody but the caller replaces.
 void remove_left_overs(const std::filesystem::path& directory, std::initializer_list<std::string_view> files);
 

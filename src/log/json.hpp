@@ -2,11 +2,12 @@
 #pragma once
 
 #include <array>
-#include <dds/error.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <type_traits>
+
+#include "src/base/check.hpp"
 
 namespace dds::log {
 
@@ -37,7 +38,8 @@ Json parse_json(std::string_view text) {
       if (--depth < 0) return Json(Json::value_t::discarded);
     } else if (c == ':' && std::is_same_v<Json, nlohmann::ordered_json>) {
       if (++keys[static_cast<std::size_t>(depth)] > kMostKeys)
-        throw InvalidArgument("a JSON object has more than " + std::to_string(kMostKeys) + " keys");
+        throw_invalid("JSON", "the number of keys of an object", fmt::format("above {}", kMostKeys),
+                      fmt::format("at most {}", kMostKeys));
     }
   }
   return Json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -48,6 +50,13 @@ Json parse_json(std::string_view text) {
 template <class Json>
 std::string json_text(const Json& value, int indent = -1) {
   return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+/// The value that Sink::describe is given under a key. Throws InvalidArgument if it is no JSON.
+inline nlohmann::ordered_json described_value(const std::string& key, const std::string& json) {
+  nlohmann::ordered_json value = parse_json(json);
+  check(!value.is_discarded(), "describe", fmt::format("the value of '{}'", key), json, "JSON");
+  return value;
 }
 
 }  // namespace dds::log

@@ -9,6 +9,7 @@
 #include <dds/error.hpp>
 #include <limits>
 
+#include "src/base/check.hpp"
 #include "src/log/csv.hpp"
 
 namespace dds::log {
@@ -141,9 +142,7 @@ Columns<Row> all_columns() {
 
 template <class Row>
 Row row_of(const std::vector<std::string>& fields, const Columns<Row>& columns) {
-  if (fields.size() != columns.size()) {
-    throw InvalidArgument(fmt::format("{} fields, expected {}", fields.size(), columns.size()));
-  }
+  check(fields.size() == columns.size(), "a row", "the number of fields", fields.size(), "{}", columns.size());
   Row row;
   for (std::size_t i = 0; i < fields.size(); ++i) {
     if (columns[i]) assign(row, *columns[i], fields[i]);

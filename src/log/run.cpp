@@ -1,9 +1,7 @@
-#include <fmt/format.h>
-
-#include <dds/error.hpp>
 #include <dds/run.hpp>
 #include <set>
 
+#include "src/base/check.hpp"
 #include "src/log/json.hpp"
 #include "src/log/run_files.hpp"
 #include "src/log/spectra.hpp"
@@ -55,13 +53,13 @@ Run read_run(const std::filesystem::path& directory) {
 }
 
 std::vector<Run> read_runs(const std::vector<std::filesystem::path>& directories) {
-  if (directories.empty()) throw InvalidArgument("no run directory was given, expected at least one");
+  check_not_empty("read_runs", "the list of run directories", directories, "at least one");
   std::vector<Run> runs;
   std::set<std::filesystem::path> seen;
   for (const std::filesystem::path& directory : directories) {
     runs.push_back(read_run(directory));
-    if (!seen.insert(std::filesystem::canonical(directory)).second)
-      throw InvalidArgument(fmt::format("{} was given twice, expected different runs", directory.string()));
+    check(seen.insert(std::filesystem::canonical(directory)).second, "read_runs", "a run directory", directory.string(),
+          "one that is not given twice");
   }
   for (int components = 2;; ++components) {
     std::set<std::string> names;

@@ -21,6 +21,12 @@ inline constexpr std::string_view kLlcCsv = "llc.csv";
 inline constexpr std::string_view kMetricsCsv = "metrics.csv";
 inline constexpr std::string_view kRunJson = "run.json";
 
+/// In run.json: what a Monitor says of itself, the entry there that tells its model's parameters from another's, and
+/// all those of the run.
+inline constexpr std::string_view kMonitor = "monitor";
+inline constexpr std::string_view kParameters = "parameters";
+inline constexpr std::string_view kModels = "models";
+
 /// The rows of one file, and how many of its bytes they take: what a crash tore off behind them does not count.
 template <class Row>
 struct Rows {

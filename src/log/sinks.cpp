@@ -1,5 +1,3 @@
-#include <algorithm>
-#include <dds/error.hpp>
 #include <dds/log.hpp>
 #include <utility>
 
@@ -74,7 +72,7 @@ SinkPtr callback(std::function<void(const Signature&)> signature) {
 }
 
 SinkPtr tee(std::vector<SinkPtr> sinks) {
-  if (std::find(sinks.begin(), sinks.end(), nullptr) != sinks.end()) throw InvalidArgument("log::tee: a sink is null");
+  for (const SinkPtr& sink : sinks) check_given("log::tee", "a sink", sink, "one of log::directory and the like");
   return std::make_shared<Tee>(std::move(sinks));
 }
 

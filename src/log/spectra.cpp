@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <array>
-#include <dds/error.hpp>
 #include <dds/schema.hpp>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "src/base/check.hpp"
 #include "src/log/json.hpp"
 #include "src/log/record.hpp"
 #include "src/log/run_files.hpp"
@@ -36,7 +36,7 @@ ordered_json key_of(const json& line) {
   ordered_json key;
   for (const std::string_view name : kKey) {
     const auto found = line.find(std::string(name));
-    if (found == line.end()) throw InvalidArgument(fmt::format("column {} is missing", name));
+    if (found == line.end()) throw_invalid("a spectrum", fmt::format("column {}", name), "missing", "one");
     key[std::string(name)] = *found;
   }
   return key;
@@ -45,9 +45,7 @@ ordered_json key_of(const json& line) {
 std::vector<double> numbers_of(const json& list) {
   const bool numbers = list.is_array() && std::all_of(list.begin(), list.end(),
                                                       [](const json& v) { return v.is_number() || v.is_null(); });
-  if (!numbers) {
-    throw InvalidArgument(fmt::format("spectrum is {}, expected a list of numbers", json_text(list).substr(0, 40)));
-  }
+  if (!numbers) throw_invalid("a spectrum", kSpectrum, json_text(list).substr(0, 40), "a list of numbers");
   std::vector<double> values;
   values.reserve(list.size());
   for (const json& v : list) values.push_back(v.is_null() ? std::numeric_limits<double>::quiet_NaN() : v.get<double>());
@@ -71,7 +69,7 @@ std::size_t take_spectra(const std::filesystem::path& path, std::vector<Signatur
     ++number;
     try {
       const auto line = parse_json<json>(std::string_view(content).substr(begin, end - begin));
-      if (!line.is_object()) throw InvalidArgument("not a JSON object");
+      if (!line.is_object()) throw_invalid("a spectrum", "the line", "no JSON object", "one");
       const std::string key = json_text(key_of(line));
       if (const auto spectrum = line.find(std::string(kSpectrum)); spectrum != line.end()) {
         std::vector<double> values = numbers_of(*spectrum);

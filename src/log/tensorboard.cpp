@@ -94,9 +94,7 @@ class TensorBoard final : public Sink {
 
   void describe(const std::string& key, const std::string& json) override {
     // As a block of code in Markdown, by indenting it.
-    const nlohmann::ordered_json value = parse_json(json);
-    if (value.is_discarded())
-      throw InvalidArgument(fmt::format("describe: the value of '{}' is no JSON: {}", key, json));
+    const nlohmann::ordered_json value = described_value(key, json);
     std::string text = "    ";
     for (const char c : value.dump(2)) text += c == '\n' ? std::string("\n    ") : std::string(1, c);
     file_.append(wall_time_(), 0, std::vector{text_value("run/" + key, text)});

@@ -1,13 +1,18 @@
 #include "src/model/guard.hpp"
 
 #include <ATen/Context.h>
+#include <ATen/ops/equal.h>
 #include <c10/core/GradMode.h>
 #include <torch/nn/module.h>
 
 #include <algorithm>
 #include <memory>
 #include <mutex>
+#include <set>
+#include <tuple>
 #include <unordered_set>
+
+#include "src/base/dtype.hpp"
 
 namespace dds {
 namespace {
@@ -19,6 +24,13 @@ std::weak_ptr<T> weak(const std::shared_ptr<T>& pointer) {
 template <class T>
 c10::weak_intrusive_ptr<T> weak(const c10::intrusive_ptr<T>& pointer) {
   return c10::weak_intrusive_ptr<T>(pointer);
+}
+
+/// The same for tied tensors. Empty if the tensor has no memory of its own layout.
+std::optional<std::tuple<const void*, std::int64_t, std::int64_t>> place_in_memory(const at::Tensor& tensor) {
+  if (!tensor.has_storage()) return std::nullopt;
+  return std::tuple{tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl(), tensor.storage_offset(),
+                    tensor.numel()};
 }
 
 /// Runs one step of restore(). The next one is run even if it throws.
@@ -54,16 +66,19 @@ void ModelGuard::save_modes(torch::nn::Module& model) {
 void ModelGuard::save_tensors(torch::nn::Module& model, const GuardOptions& options) {
   const c10::NoGradGuard no_grad;
   std::unordered_set<const c10::TensorImpl*> seen;  // tied weights are registered twice
+  std::set<std::tuple<const void*, std::int64_t, std::int64_t>> copied;
   const auto save = [&](const at::Tensor& tensor, bool copy) {
     if (!tensor.defined() || !seen.insert(tensor.unsafeGetTensorImpl()).second) return std::optional<Saved>();
-    const bool converts =
-        options.dtype && at::isFloatingType(tensor.scalar_type()) && tensor.scalar_type() != *options.dtype;
+    const auto type = options.dtype ? at_precision(tensor.scalar_type(), *options.dtype) : tensor.scalar_type();
+    const bool converts = tensor.scalar_type() != type;
     const auto data = tensor.tensor_data();
-    at::Tensor replacement;
-    if (converts) replacement = data.to(*options.dtype);
+    at::Tensor replacement, values;
+    if (converts) replacement = data.to(type);
     if (!converts && copy) replacement = data.clone();
-    return std::optional<Saved>(
-        {tensor, data, replacement, tensor.requires_grad(), torch::autograd::impl::try_get_grad_accumulator(tensor)});
+    const auto place = place_in_memory(data);
+    if (!replacement.defined() && place && copied.insert(*place).second) values = data.clone();
+    return std::optional<Saved>({tensor, data, replacement, values, tensor.unsafeGetTensorImpl()->version_counter(),
+                                 tensor.requires_grad(), torch::autograd::impl::try_get_grad_accumulator(tensor)});
   };
   for (const auto& parameter : model.parameters()) {
     if (auto saved = save(parameter, /*copy=*/false)) parameters_.push_back(std::move(*saved));
@@ -96,11 +111,14 @@ void ModelGuard::apply(torch::nn::Module& model, const GuardOptions& options) {
     for (auto& saved : *tensors) {
       if (saved.replacement.defined()) saved.tensor.set_data(saved.replacement);
       saved.replacement.reset();
+      if (!saved.tensor.is_inference())
+        torch::autograd::impl::set_version_counter(saved.tensor, c10::VariableVersion(0));
     }
   }
   if (!options.require_grad) return;
   for (auto& saved : parameters_) {
-    if (at::isFloatingType(saved.tensor.scalar_type())) saved.tensor.set_requires_grad(true);
+    const auto type = saved.tensor.scalar_type();
+    if (at::isFloatingType(type) || at::isComplexType(type)) saved.tensor.set_requires_grad(true);
   }
 }
 
@@ -109,6 +127,10 @@ void ModelGuard::restore() noexcept {
   for (auto* tensors : {&parameters_, &buffers_}) {
     for (auto& saved : *tensors) {
       attempt([&] { saved.tensor.set_data(saved.data); });
+      attempt([&] {
+        if (saved.values.defined() && !at::equal(saved.data, saved.values)) saved.data.copy_(saved.values);
+      });
+      attempt([&] { torch::autograd::impl::set_version_counter(saved.tensor, saved.version); });
       attempt([&] {
         if (saved.tensor.requires_grad() != saved.requires_grad) saved.tensor.set_requires_grad(saved.requires_grad);
       });

@@ -17,9 +17,10 @@ class Module;
 namespace dds {
 
 struct GuardOptions {
-  /// While the guard lives, floating-point parameters and buffers have this type.
+  /// While the guard lives, floating-point parameters and buffers have this type, complex ones the complex type of its
+  /// precision.
   std::optional<at::ScalarType> dtype;
-  /// While the guard lives, all floating-point parameters require grad, frozen ones too.
+  /// While the guard lives, all floating-point and complex parameters require grad, frozen ones too.
   bool require_grad = true;
 };
 
@@ -28,14 +29,15 @@ struct GuardOptions {
 ///
 /// Its destructor puts back
 ///   - the training flag of every module,
-///   - the storages of parameters and buffers, and requires_grad,
+///   - parameters and buffers, with their storages, their values and requires_grad,
 ///   - the autograd nodes that accumulate into the parameters,
 ///   - the state of the default generators, of the CPU and of the parameters' devices.
 /// `.grad` is never touched. Parameters keep their TensorImpl throughout: tied weights, optimisers and flattened lists
 /// of weights stay valid.
 ///
-/// While it lives, a parameter may be pointed elsewhere with `set_data`. A value written into it *in place* is undone
-/// only where `dtype` made a copy. Not while another thread uses the model.
+/// While it lives, a parameter may be pointed elsewhere with `set_data`, or written to in place: a forward may do so
+/// (an Embedding with max_norm). A graph that the caller keeps does not notice.
+/// Cost: a copy of the parameters, one for tied ones. Not while another thread uses the model.
 class ModelGuard {
  public:
   explicit ModelGuard(torch::nn::Module& model, GuardOptions options = {});
@@ -55,6 +57,8 @@ class ModelGuard {
     at::Tensor tensor;       ///< the registered one
     at::Tensor data;         ///< shares its storage
     at::Tensor replacement;  ///< its data under the guard; undefined: its own
+    at::Tensor values;       ///< a copy of its data where the guard leaves it in place, and no other copy has them
+    c10::VariableVersion version;  ///< which counts the writes to it
     bool requires_grad;
     Accumulator accumulator;
   };

@@ -2,11 +2,16 @@
 #include <ATen/core/Reduction.h>
 #include <ATen/ops/aminmax.h>
 #include <ATen/ops/bernoulli.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/gather.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/minimum.h>
 #include <ATen/ops/mse_loss.h>
 #include <ATen/ops/multinomial.h>
-#include <ATen/ops/nll_loss.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/rsub.h>
+#include <ATen/ops/scatter.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/softplus.h>
@@ -19,6 +24,7 @@
 #include "src/base/check.hpp"
 #include "src/model/cancellation.hpp"
 #include "src/model/divergence.hpp"
+#include "src/model/labels.hpp"
 
 namespace dds {
 namespace {
@@ -55,6 +61,20 @@ void check_term(const Likelihood& likelihood, const at::Tensor& output, std::int
   check(k >= 0 && k < terms, likelihood.name(), "k", k, "at least 0 and below {}, the number of terms", terms);
 }
 
+/// log(1 + e^x), and its slope, to rounding: of floating-point numbers above 40, it is x. LibTorch's own threshold is
+/// 20, where e^-x still counts in fp64.
+at::Tensor log_one_plus_exp(const at::Tensor& x) { return at::softplus(x, 1, /*threshold=*/40); }
+
+/// -log p_y of each row of `log_p` (..., C), for classes y (...). log p_y itself is a rounding error where p_y is near
+/// 1, and so is the slope p_y - 1. What the other classes have is exact there, and both are made of it:
+///   -log p_y = log(1 + e^u),   u = log(sum over c != y of p_c) - log p_y
+at::Tensor negative_log(const at::Tensor& log_p, const at::Tensor& y) {
+  constexpr double kNothing = -1e4;  // e^-1e4 is 0 in every type
+  const auto at_y = y.unsqueeze(-1);
+  const auto others = at::logsumexp(at::scatter(log_p, -1, at_y, kNothing), {-1});
+  return log_one_plus_exp(others - at::gather(log_p, -1, at_y).squeeze(-1));
+}
+
 class Categorical final : public Likelihood {
  public:
   explicit Categorical(std::int64_t ignore_index) : ignore_index_(ignore_index) {}
@@ -63,11 +83,11 @@ class Categorical final : public Likelihood {
 
   at::Tensor loss(const at::Tensor& output, const at::Tensor& target) const override {
     check_output("categorical", output, 2);
-    check_targets(output, target);
-    const auto classes = output.size(-1);
-    const auto log_p = at::log_softmax(output, -1).reshape({-1, classes});
-    const auto terms = at::nll_loss(log_p, target.reshape({-1}), {}, at::Reduction::None, ignore_index_);
-    return per_sample(terms.view(target.sizes()));
+    const bool ignores = check_targets(output, target);
+    const auto log_p = at::log_softmax(output, -1);
+    if (!ignores) return per_sample(negative_log(log_p, target));
+    const auto ignored = target.eq(ignore_index_);
+    return per_sample(negative_log(log_p, target.masked_fill(ignored, 0)).masked_fill(ignored, 0));
   }
 
   at::Tensor sample(const at::Tensor& output, at::Generator generator) const override {
@@ -85,8 +105,9 @@ class Categorical final : public Likelihood {
   at::Tensor fisher_term(const at::Tensor& output, std::int64_t k) const override {
     check_output("categorical", output, 2);
     check_term(*this, output, k);
-    const auto log_p = at::log_softmax(output, 1).select(1, k);
-    return (log_p.detach() * 0.5).exp() * -log_p;
+    const auto log_p = at::log_softmax(output, 1);
+    const auto y = at::full({output.size(0)}, k, output.options().dtype(at::kLong).requires_grad(false));
+    return (log_p.detach().select(1, k) * 0.5).exp() * negative_log(log_p, y);
   }
 
   /// The same for one label and for the exact expectation, whose weights p_c sum to one.
@@ -99,24 +120,23 @@ class Categorical final : public Likelihood {
   }
 
  private:
-  void check_targets(const at::Tensor& output, const at::Tensor& target) const {
+  /// True if some may have to be ignored.
+  bool check_targets(const at::Tensor& output, const at::Tensor& target) const {
     check_target_shape("categorical", target, output.sizes().slice(0, output.dim() - 1));
     check(target.scalar_type() == at::kLong, "categorical", "target", target, "Long: classes");
     const auto classes = output.size(-1);
     // In the usual case one pass over the targets is enough. Ignored ones are looked for only where one is out of
     // range.
     const auto range = at::aminmax(target);
-    if (in_range(std::get<0>(range), classes) && in_range(std::get<1>(range), classes)) return;
+    const auto least = std::get<0>(range).item<std::int64_t>(), most = std::get<1>(range).item<std::int64_t>();
+    const bool ignores = least <= ignore_index_ && ignore_index_ <= most;
+    if (least >= 0 && most < classes) return ignores;
     const auto wrong =
         target.masked_select(target.ne(ignore_index_).logical_and(target.lt(0).logical_or(target.ge(classes))));
-    if (wrong.numel() == 0) return;
-    check(false, "categorical", "a target", wrong[0].item<std::int64_t>(),
-          "0 to {}, the index of the last class, or {} where it is to be ignored", classes - 1, ignore_index_);
-  }
-
-  static bool in_range(const at::Tensor& value, std::int64_t classes) {
-    const auto index = value.item<std::int64_t>();
-    return index >= 0 && index < classes;
+    if (wrong.numel() == 0) return ignores;
+    throw_invalid("categorical", "a target", value_text(wrong[0].item<std::int64_t>()),
+                  fmt::format("0 to {}, the index of the last class, or {} where it is to be ignored", classes - 1,
+                              ignore_index_));
   }
 
   std::int64_t ignore_index_;
@@ -129,17 +149,24 @@ class Bernoulli final : public Likelihood {
   at::Tensor loss(const at::Tensor& output, const at::Tensor& target) const override {
     check_output("bernoulli", output, 1);
     check_target_shape("bernoulli", target, output.sizes());
+    // With y the nearer of 0 and 1, a target is y + t or y - t, and u is z or -z:
+    //   -log p = log(1 + e^z) - (target) z = log(1 + e^u) - t u,   0 <= t <= 1/2
+    // Nothing cancels in it: where u is large, t u is at most half of the rest.
     const auto y = target.to(output.scalar_type());
-    const auto range = at::aminmax(y);
-    const auto low = std::get<0>(range).item<double>(), high = std::get<1>(range).item<double>();
-    check_within("bernoulli", "a target", low >= 0 ? high : low, 0, 1);
-    return per_sample(at::softplus(output) - output * y);  // -log p(y | z) = log(1 + e^z) - y z
+    const auto t = at::minimum(y, at::rsub(y, 1));
+    const auto range = at::aminmax(t);
+    if (!(std::get<0>(range).item<double>() >= 0)) refuse_targets(y);
+    const auto u = output * at::rsub(y.round(), 1, 2);
+    const bool soft = std::get<1>(range).item<double>() > 0;
+    return per_sample(soft ? log_one_plus_exp(u) - u * t : log_one_plus_exp(u));
   }
 
   at::Tensor sample(const at::Tensor& output, at::Generator generator) const override {
     const c10::NoGradGuard no_grad;
     check_output("bernoulli", output, 1);
-    return at::bernoulli(at::sigmoid(output).nan_to_num(0.5), std::move(generator));
+    // In fp64: of a type with fewer digits p is rounded to 1 long before 1 - p is to 0.
+    const auto p = at::sigmoid(output.to(at::kDouble)).nan_to_num(0.5);
+    return at::bernoulli(p, std::move(generator)).to(output.scalar_type());
   }
 
   std::int64_t fisher_terms(const at::Tensor& output) const override { return terms_of_values(output); }
@@ -148,8 +175,7 @@ class Bernoulli final : public Likelihood {
     check_output("bernoulli", output, 1);
     check_term(*this, output, k);
     const auto z = rows(output).select(1, k);
-    const auto constant = z.detach();
-    return (at::sigmoid(constant) * at::sigmoid(-constant)).sqrt() * z;  // p (1 - p), without cancellation at p = 1
+    return deviation(z.detach()) * z;
   }
 
   /// In the exact expectation nothing cancels. But each term sqrt(p (1 - p)) moves with the rounding of its logit z, by
@@ -157,26 +183,45 @@ class Bernoulli final : public Likelihood {
   at::Tensor cancelling_terms(const at::Tensor& output, bool exact) const override {
     if (!exact) return logistic_terms(output);
     const c10::NoGradGuard no_grad;
-    return norm_of((at::sigmoid(output) * at::sigmoid(-output)).sqrt() * output) * 0.5;
+    return norm_of(deviation(output) * output) * 0.5;
   }
 
   at::Tensor divergence(const at::Tensor& frozen, const at::Tensor& output) const override {
-    const auto log_p = [](const at::Tensor& z) { return -at::softplus(-z, 1, /*threshold=*/700); };
+    const auto log_p = [](const at::Tensor& z) { return -log_one_plus_exp(-z); };
     return per_sample(divergence_terms(log_p(frozen), log_p(output)) +
                       divergence_terms(log_p(-frozen), log_p(-output)));
+  }
+
+ private:
+  /// sqrt(p (1 - p)) = e^(-|z|/2) / (1 + e^-|z|), the same for z and -z.
+  static at::Tensor deviation(const at::Tensor& z) {
+    const auto half = (z.abs() * -0.5).exp();
+    return half / (half * half + 1);
+  }
+
+  [[noreturn]] static void refuse_targets(const at::Tensor& y) {
+    const auto range = at::aminmax(y);
+    const auto low = std::get<0>(range).item<double>(), high = std::get<1>(range).item<double>();
+    throw_invalid("bernoulli", "a target", value_text(low >= 0 ? high : low), "at least 0 and at most 1");
   }
 };
 
 class Gaussian final : public Likelihood {
  public:
-  explicit Gaussian(double sigma) : sigma_(sigma) { check_positive("gaussian", "sigma", sigma); }
+  explicit Gaussian(double sigma) : sigma_(sigma) {
+    check_positive("gaussian", "sigma", sigma);
+    int exponent = 0;
+    std::frexp(sigma, &exponent);
+    if (std::abs(exponent) > kPlainExponents) scale_ = std::ldexp(1.0, -exponent);
+  }
 
   std::string name() const override { return fmt::format("gaussian({:g})", sigma_); }
 
   at::Tensor loss(const at::Tensor& output, const at::Tensor& target) const override {
     check_output("gaussian", output, 1);
     check_target_shape("gaussian", target, output.sizes());
-    return per_sample(squares(output, target)) * (0.5 / (sigma_ * sigma_));
+    if (scale_ == 1) return per_sample(squares(output, target)) * half_precision(sigma_);
+    return per_sample(squares(output * scale_, target * scale_)) * half_precision(sigma_ * scale_);
   }
 
   at::Tensor sample(const at::Tensor& output, at::Generator generator) const override {
@@ -194,12 +239,13 @@ class Gaussian final : public Likelihood {
   }
 
   at::Tensor cancelling_terms(const at::Tensor& output, bool exact) const override {
-    return square_terms(output) * (exact ? 0 : 1 / (sigma_ * sigma_));
+    const auto terms = square_terms(output * scale_) / (sigma_ * scale_) / sigma_;
+    return exact ? terms * 0 : terms;
   }
 
   at::Tensor divergence(const at::Tensor& frozen, const at::Tensor& output) const override {
-    const auto difference = output - frozen;
-    return per_sample(difference * difference) * (0.5 / (sigma_ * sigma_));
+    const auto difference = (output - frozen) / sigma_;
+    return per_sample(difference * difference) * 0.5;
   }
 
  private:
@@ -213,7 +259,13 @@ class Gaussian final : public Likelihood {
     return residual * residual;
   }
 
+  static double half_precision(double sigma) { return 0.5 / (sigma * sigma); }
+
+  /// Squares of residuals leave the range of fp32, and that of sigma leaves fp64's, long before their quotient does.
+  /// So a sigma far from 1 is brought near it first, by a power of two, which rounds nothing.
+  static constexpr int kPlainExponents = 16;
   double sigma_;
+  double scale_ = 1;
 };
 
 /// The user's two functions. The shape of what the loss returns is checked.
@@ -263,6 +315,16 @@ at::Tensor Likelihood::cancelling_terms(const at::Tensor&, bool) const { return 
 at::Tensor Likelihood::divergence(const at::Tensor&, const at::Tensor&) const {
   throw_invalid("divergence", "the likelihood", fmt::format("'{}'", name()),
                 "categorical(), bernoulli() or gaussian(): it has no closed form for others");
+}
+
+void check_labels(const Likelihood& likelihood, const at::Tensor& output, const at::Tensor& targets) {
+  if (!targets.defined()) return;
+  const bool classes = dynamic_cast<const Categorical*>(&likelihood) && targets.scalar_type() == at::kLong &&
+                       output.dim() >= 2 && targets.sizes() == output.sizes().slice(0, output.dim() - 1);
+  const bool probabilities = dynamic_cast<const Bernoulli*>(&likelihood) && targets.sizes() == output.sizes();
+  if (!classes && !probabilities) return;
+  const c10::NoGradGuard no_grad;
+  likelihood.loss(output, targets);
 }
 
 LikelihoodPtr categorical(std::int64_t ignore_index) { return std::make_shared<Categorical>(ignore_index); }

@@ -2,8 +2,11 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full_like.h>
-#include <ATen/ops/zeros_like.h>
+#include <ATen/ops/view_as_complex.h>
+#include <ATen/ops/view_as_real.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/Layout.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/nn/module.h>
 
@@ -20,9 +23,16 @@ std::string place_of(const at::Tensor& tensor) {
 
 /// A vector of weights has one type and one device.
 void check_alike(const at::Tensor& parameter, const at::Tensor& first, const std::string& name) {
-  if (parameter.scalar_type() == first.scalar_type() && parameter.device() == first.device()) return;
+  const bool same_type = c10::toRealValueType(parameter.scalar_type()) == c10::toRealValueType(first.scalar_type());
+  if (same_type && parameter.device() == first.device()) return;
   throw_invalid("model", fmt::format("parameter '{}'", name), place_of(parameter),
                 place_of(first) + ", as the first parameter");
+}
+
+std::vector<std::int64_t> with_parts(at::IntArrayRef sizes) {
+  auto result = sizes.vec();
+  result.push_back(2);
+  return result;
 }
 
 /// Copies `from` into the tensors of the same name of `to`.
@@ -47,7 +57,10 @@ void copy_by_name(const torch::OrderedDict<std::string, at::Tensor>& from,
 std::vector<std::string> trainable_parameters(const torch::nn::Module& model) {
   std::vector<std::string> names;
   for (const auto& item : model.named_parameters()) {
-    if (at::isFloatingType(item.value().scalar_type()) && item.value().requires_grad()) names.push_back(item.key());
+    const auto type = item.value().scalar_type();
+    if ((at::isFloatingType(type) || at::isComplexType(type)) && item.value().requires_grad()) {
+      names.push_back(item.key());
+    }
   }
   return names;
 }
@@ -62,7 +75,15 @@ std::vector<at::Tensor> distinct_parameters(const torch::nn::Module& model, cons
         std::any_of(result.begin(), result.end(), [&](const at::Tensor& other) { return other.is_same(*parameter); });
     if (!seen) result.push_back(*parameter);
   }
+  // A complex view begins at an even place.
+  std::stable_partition(result.begin(), result.end(), [](const at::Tensor& each) { return each.is_complex(); });
   return result;
+}
+
+at::Tensor as_reals(const at::Tensor& tensor) {
+  const auto dense = tensor.layout() == c10::kStrided ? tensor : tensor.to_dense();
+  const auto plain = dense.resolve_conj().resolve_neg();
+  return (plain.is_complex() ? at::view_as_real(plain) : plain).reshape({-1});
 }
 
 Replica::Replica(std::shared_ptr<torch::nn::Module> module, Forward forward, const std::vector<std::string>& names)
@@ -73,16 +94,18 @@ Replica::Replica(std::shared_ptr<torch::nn::Module> module, Forward forward, con
   const auto all = module_->named_parameters();
   for (const auto& name : names) check_alike(all[name], parameters_[0], name);
 
-  std::vector<at::Tensor> flat;
-  for (const auto& parameter : parameters_) flat.push_back(parameter.detach().reshape({-1}));
-  weights_ = at::cat(flat);
-  for (const auto& part : flat) sizes_.push_back(part.numel());
+  std::vector<at::Tensor> parts;
+  for (const auto& parameter : parameters_) parts.push_back(as_reals(parameter.detach()));
+  weights_ = at::cat(parts);
   std::int64_t offset = 0;
-  for (auto& parameter : parameters_) {
-    const auto size = parameter.numel();
-    parameter.set_data(weights_.narrow(0, offset, size).view(parameter.sizes()));
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    auto& parameter = parameters_[i];
+    sizes_.push_back(parts[i].numel());
+    const auto part = weights_.narrow(0, offset, sizes_[i]);
+    parameter.set_data(parameter.is_complex() ? at::view_as_complex(part.view(with_parts(parameter.sizes())))
+                                              : part.view(parameter.sizes()));
     parameter.set_requires_grad(true);
-    offset += size;
+    offset += sizes_[i];
   }
 }
 
@@ -90,14 +113,18 @@ std::vector<at::Tensor> Replica::gradient_parts(const at::Tensor& values, double
   // Values that depend on no weight have no graph.
   if (!values.requires_grad()) return std::vector<at::Tensor>(parameters_.size());
   const bool differentiable = graph == Graph::Differentiable;
-  return torch::autograd::grad({values}, parameters_, {at::full_like(values, scale)}, graph != Graph::Free,
-                               differentiable, /*allow_unused=*/true);
+  auto parts = torch::autograd::grad({values}, parameters_, {at::full_like(values, scale)}, graph != Graph::Free,
+                                     differentiable, /*allow_unused=*/true);
+  for (auto& part : parts) {
+    if (part.defined() && (part.layout() != c10::kStrided || part.is_complex() || part.is_neg())) part = as_reals(part);
+  }
+  return parts;
 }
 
 at::Tensor Replica::gradient(const at::Tensor& values, double scale, Graph graph) const {
   auto parts = gradient_parts(values, scale, graph);
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    parts[i] = (parts[i].defined() ? parts[i] : at::zeros_like(parameters_[i])).reshape({-1});
+    parts[i] = parts[i].defined() ? parts[i].reshape({-1}) : at::zeros({sizes_[i]}, weights_.options());
   }
   return at::cat(parts);
 }

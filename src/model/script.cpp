@@ -14,11 +14,12 @@
 #include <vector>
 
 #include "src/base/check.hpp"
+#include "src/model/file_kind.hpp"
 
 namespace dds {
 namespace {
 
-/// The classes of torch.nn whose parameters are those of one layer.
+/// The classes of torch.nn whose parameters are those of one layer, however many these are.
 constexpr auto kLayers = std::to_array<std::string_view>({"Linear",
                                                           "Conv1d",
                                                           "Conv2d",
@@ -36,19 +37,36 @@ constexpr auto kLayers = std::to_array<std::string_view>({"Linear",
                                                           "InstanceNorm3d",
                                                           "LayerNorm",
                                                           "GroupNorm",
+                                                          "RMSNorm",
+                                                          "SyncBatchNorm",
+                                                          "LSTMCell",
+                                                          "GRUCell",
+                                                          "RNNCell",
                                                           "LSTM",
                                                           "GRU",
                                                           "RNN",
                                                           "Bilinear",
                                                           "PReLU"});
 
-/// The name by which torch::nn::Module::name() would tell the class, which is how layers are told apart; for a class
-/// that is not of torch.nn, its own.
+/// True for a class of the user's own with a single weight, which is a layer where `dds attach` finds it too.
+bool has_single_weight(const torch::jit::Module& script) {
+  std::size_t parameters = 0, weights = 0;
+  for (const auto& parameter : script.named_parameters(/*recurse=*/false)) {
+    ++parameters;
+    if (parameter.value.dim() > 1) ++weights;
+  }
+  return parameters > 0 && weights <= 1;
+}
+
+/// The name by which torch::nn::Module::name() would tell the class of a layer, which is how layers are told apart. Of
+/// other classes their own.
 std::string class_name(const torch::jit::Module& script) {
   const std::string name = script.type()->name() ? script.type()->name()->qualifiedName() : std::string("(unnamed)");
-  const std::string_view kind = std::string_view(name).substr(name.rfind('.') + 1);
-  const bool is_layer = name.starts_with("__torch__.torch.nn.modules.") &&
-                        std::find(kLayers.begin(), kLayers.end(), kind) != kLayers.end();
+  std::string_view kind = std::string_view(name).substr(name.rfind('.') + 1);
+  const bool of_torch = name.starts_with("__torch__.torch.nn.modules.");
+  if (of_torch && kind == "NonDynamicallyQuantizableLinear") kind = "Linear";  // out_proj of MultiheadAttention
+  const bool is_layer =
+      of_torch ? std::find(kLayers.begin(), kLayers.end(), kind) != kLayers.end() : has_single_weight(script);
   return is_layer ? fmt::format("torch::nn::{}Impl", kind) : name;
 }
 
@@ -100,13 +118,24 @@ ScriptModel script_model(const torch::jit::Module& script) {
 }
 
 ScriptModel load_script(const std::filesystem::path& archive) {
-  if (!std::filesystem::is_regular_file(archive)) {
-    throw IoError(fmt::format("{}: there is no such file, expected a TorchScript archive", archive.string()));
-  }
+  constexpr const char* kExpected =
+      "a TorchScript archive: torch.jit.script(model).save(FILE) in Python, or torch.jit.trace(model, input) before "
+      "save";
+  const auto refuse = [&](const std::string& what) {
+    throw IoError(fmt::format("{} is {}, expected {}", archive.string(), what, kExpected));
+  };
+  if (!std::filesystem::exists(archive))
+    throw IoError(fmt::format("{}: there is no such file, expected {}", archive.string(), kExpected));
+  if (std::filesystem::is_directory(archive)) refuse("a folder");
   try {
-    return script_model(torch::jit::load(archive.string(), at::Device(at::kCPU)));
+    const torch::jit::Module script = torch::jit::load(archive.string(), at::Device(at::kCPU));
+    if (!script.find_method("forward"))
+      refuse("an archive without a forward, as torch::save of C++ writes parameters or tensors");
+    return script_model(script);
   } catch (const c10::Error& error) {
-    const std::string what = error.what_without_backtrace();
+    const std::string kind = kind_of_file(archive), what = error.what_without_backtrace();
+    // LibTorch's own words for another format blame the file, or LibTorch.
+    if (!kind.empty() && kind != kTorchScriptArchive) refuse(kind);
     throw IoError(fmt::format("{}: no TorchScript archive: {}", archive.string(), what.substr(0, what.find('\n'))));
   }
 }

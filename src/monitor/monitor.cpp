@@ -1,7 +1,7 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
-#include <dds/error.hpp>
+#include <algorithm>
 #include <dds/monitor.hpp>
 #include <dds/recorder.hpp>
 #include <exception>
@@ -10,9 +10,12 @@
 
 #include "hooks/layers.hpp"
 #include "hooks/recorder_of.hpp"
+#include "src/base/check.hpp"
 #include "src/base/logger.hpp"
+#include "src/base/message.hpp"
 #include "src/base/stopwatch.hpp"
 #include "src/monitor/errors.hpp"
+#include "src/monitor/identity.hpp"
 #include "src/monitor/monitor_of.hpp"
 #include "src/monitor/options.hpp"
 #include "src/monitor/reading_thread.hpp"
@@ -25,16 +28,17 @@ namespace dds {
 class Monitor::State {
  public:
   /// `model` is null where the parameters are no model's.
-  State(torch::nn::Module* model, std::shared_ptr<hooks::ParameterSource> parameters, MonitorOptions options,
+  State(torch::nn::Module* model, const std::shared_ptr<hooks::ParameterSource>& parameters, MonitorOptions options,
         log::SinkPtr sink)
       : model_(model),
         options_(std::move(options)),
         errors_(options_.on_error()),
         log_(options_, std::move(sink), errors_),
+        identity_(identity_of(*parameters)),
         recorder_(hooks::recorder_of(parameters, recorder_options(options_))),
         step_rows_(options_.signatures(), options_.reduction()) {
     check(options_);
-    log_.describe("monitor", description_of(options_, parameters->name(), recorder_.layers()));
+    log_.describe("monitor", description_of(options_, parameters->name(), identity_, recorder_.layers()));
     log_.describe("threads", std::to_string(at::get_num_threads()));
     if (options_.worker() != Worker::Off) worker_.emplace(static_cast<std::size_t>(options_.queue()));
   }
@@ -42,10 +46,11 @@ class Monitor::State {
   /// An error that is left can surface from no later call.
   ~State() {
     try {
+      say_what_was_not_read();
       drain();
       errors_.rethrow();
     } catch (const std::exception& error) {
-      log::tell(Level::Error, fmt::format("Monitor: when it ended: {}", error.what()));
+      log::tell(Level::Error, fmt::format("Monitor: when it ended: {}", plain_message(error)));
     } catch (...) {
       log::tell(Level::Error, "Monitor: when it ended: an exception of a type of its own");
     }
@@ -55,9 +60,9 @@ class Monitor::State {
   State& operator=(const State&) = delete;
 
   void begin_step() {
-    if (open_)
-      throw InvalidArgument(fmt::format("Monitor::step: step {} has not ended, expected its scope to be left", steps_));
+    check_no_step("Monitor::step");
     errors_.rethrow();
+    used_ = true;
     const bool due = is_due();
     passes_on_ = due && log_.lost();
     due_ = due && !passes_on_;
@@ -84,9 +89,12 @@ class Monitor::State {
     ++steps_;
   }
 
-  /// Ends a step without reading it: what was captured is dropped, and the step does not count.
-  void abandon_step() noexcept {
-    errors_.guard([this] { recorder_.take(); });
+  /// Ends a step without reading it: what was captured is dropped, and the step does not count. `why`: for the logger.
+  void abandon_step(Level level, const char* why) noexcept {
+    errors_.guard([&] {
+      recorder_.take();
+      if (due_ && model_) log::tell(level, fmt::format("Monitor: step {} is due and not read: {}", steps_, why));
+    });
     open_ = due_ = passes_on_ = false;
   }
 
@@ -104,10 +112,10 @@ class Monitor::State {
   }
 
   std::vector<Signature> read(const Problem& problem, ReadOptions options) {
-    if (!model_) throw InvalidArgument("Monitor::read: there is no model, expected a monitor of one");
-    if (&problem.model != model_) {
-      throw InvalidArgument("Monitor::read: the problem is of another model, expected the one that is monitored");
-    }
+    check_given("Monitor::read", "the monitor's model", model_, "one: this monitor is of parameters alone");
+    if (&problem.model != model_)
+      throw_invalid("Monitor::read", "the problem's model", "another one", "the one that is monitored");
+    used_ = true;
     drain();
     return log_.read(problem, std::move(options), steps_, errors_.take());
   }
@@ -125,13 +133,15 @@ class Monitor::State {
 
   std::string state() const {
     drain();
-    return text_of({steps_, log_.follower().fixed_ranks().all()});
+    return text_of({identity_, steps_, log_.follower().fixed_ranks().all()});
   }
 
   void load_state(const std::string& text) {
-    if (open_) throw InvalidArgument(fmt::format("Monitor::load_state: step {} has not ended", steps_));
-    drain();
+    check_no_step("Monitor::load_state");
     SavedState state = saved_state(text);
+    check(state.parameters == identity_ || state.parameters.empty() || identity_.empty(), "Monitor::load_state",
+          "the state's model", state.parameters, "this monitor's: {}", identity_);
+    drain();
     steps_ = state.steps;
     log_.restart(FixedRanks(std::move(state.fixed_ranks)));
   }
@@ -148,6 +158,38 @@ class Monitor::State {
   const std::vector<Attribution>& attribution() const { return attribution_; }
 
  private:
+  void check_no_step(const char* function) const {
+    if (open_) throw_invalid(function, fmt::format("step {}", steps_), "under way", "a step whose scope was left");
+  }
+
+  /// At the end there is no call left that could throw it.
+  void say_what_was_not_read() {
+    const bool reads_steps = options_.due() || options_.every();
+    if (open_) {
+      open_ = false;
+      recorder_.take();
+      note(fmt::format("the monitor ended within step {}, which is not read", steps_));
+    } else if (!used_ && reads_steps) {
+      note("the monitor ended without a step, so nothing was read: a training loop calls Monitor::step()");
+    }
+  }
+
+  /// What the user should know though nothing failed: to the logger, and into the log.
+  void note(const std::string& what) {
+    if (!model_) return;  // whose program knows of no monitor
+    log::tell(Level::Warning, "Monitor: " + what);
+    if (!worker_) return errors_.guard([&] { log_.note(what); });
+    worker_->post_beside([this, what] { errors_.guard([&] { log_.note(what); }); });
+  }
+
+  void note_if_nothing_ran(const Captured& captured) {
+    const bool ran =
+        !captured.attribution.empty() || std::any_of(captured.layers.begin(), captured.layers.end(),
+                                                     [](const CapturedLayer& layer) { return !layer.calls.empty(); });
+    if (ran || std::exchange(noted_empty_step_, true)) return;
+    note(fmt::format("no layer ran within step {}: what Monitor::step() returns has to live until the update", steps_));
+  }
+
   bool is_due() const {
     if (options_.due()) return options_.due()(steps_);
     return options_.every() && steps_ % *options_.every() == 0;
@@ -168,6 +210,7 @@ class Monitor::State {
     job.rows.step = steps_;
     try {
       Captured captured = recorder_.take();
+      note_if_nothing_ran(captured);
       attribution_ = std::move(captured.attribution);
       job.rows = step_rows_.rows_of(captured, steps_);
     } catch (...) {
@@ -209,10 +252,13 @@ class Monitor::State {
   torch::nn::Module* model_;
   MonitorOptions options_;
   MonitorErrors errors_;
-  Readings log_;  ///< the worker's, if there is one; for others after drain()
+  Readings log_;          ///< the worker's, if there is one; for others after drain()
+  std::string identity_;  ///< of the model
   Recorder recorder_;
   StepRows step_rows_;
   std::vector<Attribution> attribution_;
+  bool used_ = false;  ///< there was a step or a read
+  bool noted_empty_step_ = false;
   bool open_ = false;
   bool due_ = false;
   bool passes_on_ = false;  ///< would be due if no rank were lost
@@ -224,45 +270,51 @@ class Monitor::State {
 // ---- the public face ----
 
 Monitor::Monitor(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink)
-    : state_(std::make_unique<State>(&model, hooks::parameters_of(model), std::move(options), std::move(sink))) {}
-Monitor::Monitor(std::unique_ptr<State> state) : state_(std::move(state)) {}
+    : state_(std::make_shared<State>(&model, hooks::parameters_of(model), std::move(options), std::move(sink))) {}
+Monitor::Monitor(std::shared_ptr<State> state) : state_(std::move(state)) {}
 Monitor::Monitor(Monitor&&) noexcept = default;
 Monitor::~Monitor() = default;
 
 Monitor monitor_of(std::shared_ptr<hooks::ParameterSource> parameters, MonitorOptions options, log::SinkPtr sink) {
-  return Monitor(std::make_unique<Monitor::State>(nullptr, std::move(parameters), std::move(options), std::move(sink)));
+  return Monitor(std::make_shared<Monitor::State>(nullptr, parameters, std::move(options), std::move(sink)));
 }
 
 Monitor::Step Monitor::step() {
   state_->begin_step();
-  return Step(state_.get());
+  return Step(state_);
 }
 
-Monitor::Step::Step(State* state) : state_(state), exceptions_(std::uncaught_exceptions()) {}
+Monitor::Step::Step(std::weak_ptr<State> state) : state_(std::move(state)), exceptions_(std::uncaught_exceptions()) {}
 
 Monitor::Step::Step(Step&& other) noexcept
-    : state_(std::exchange(other.state_, nullptr)), exceptions_(other.exceptions_) {}
+    : state_(std::move(other.state_)), open_(std::exchange(other.open_, false)), exceptions_(other.exceptions_) {}
 
 Monitor::Step::~Step() {
-  if (!state_) return;
+  const std::shared_ptr<State> state = state_.lock();
+  if (!open_ || !state) return;
   if (std::uncaught_exceptions() > exceptions_) {
-    state_->abandon_step();
+    state->abandon_step(Level::Warning, "an exception left it");
   } else {
-    state_->end_step();
+    state->end_step();
   }
 }
 
-bool Monitor::Step::due() const { return state_ && state_->due(); }
+bool Monitor::Step::due() const {
+  const std::shared_ptr<State> state = state_.lock();
+  return open_ && state && state->due();
+}
 
 void Monitor::Step::finish() {
-  if (State* state = std::exchange(state_, nullptr)) {
-    state->end_step();
-    state->rethrow();
-  }
+  if (!std::exchange(open_, false)) return;
+  const std::shared_ptr<State> state = state_.lock();
+  if (!state) throw_invalid("Monitor::Step::finish", "the monitor", "gone", "one that outlives its steps");
+  state->end_step();
+  state->rethrow();
 }
 
 void Monitor::Step::abandon() {
-  if (State* state = std::exchange(state_, nullptr)) state->abandon_step();
+  const std::shared_ptr<State> state = state_.lock();
+  if (std::exchange(open_, false) && state) state->abandon_step(Level::Info, "it was abandoned");
 }
 
 std::int64_t Monitor::steps() const { return state_->steps(); }

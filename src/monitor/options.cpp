@@ -1,9 +1,8 @@
 #include "src/monitor/options.hpp"
 
-#include <dds/error.hpp>
-
 #include "src/base/check.hpp"
 #include "src/log/json.hpp"
+#include "src/log/run_files.hpp"
 #include "src/rows/signature_options.hpp"
 
 namespace dds {
@@ -14,11 +13,8 @@ void check(const MonitorOptions& options) {
   check_at_least<std::int64_t>(kFunction, "queue", options.queue(), 1);
   check_at_least<std::int64_t>(kFunction, "window", options.window(), 1);
   check(options.signatures(), kFunction);
-  if (options.signatures().ranks() && options.worker() == Worker::Skip) {
-    throw InvalidArgument(
-        "Monitor: Worker::Skip with several ranks, which would skip different steps; expected Worker::Wait or "
-        "Worker::Off");
-  }
+  check(!options.signatures().ranks() || options.worker() != Worker::Skip, kFunction, "worker", "Worker::Skip",
+        "Worker::Wait or Worker::Off with several ranks, which would skip different steps");
 }
 
 RecorderOptions recorder_options(const MonitorOptions& options) {
@@ -28,7 +24,7 @@ RecorderOptions recorder_options(const MonitorOptions& options) {
   return recorder;
 }
 
-std::string description_of(const MonitorOptions& options, const std::string& model,
+std::string description_of(const MonitorOptions& options, const std::string& model, const std::string& parameters,
                            const std::vector<std::string>& layers) {
   const SignatureOptions& signatures = options.signatures();
   std::vector<std::string> sides;
@@ -36,6 +32,7 @@ std::string description_of(const MonitorOptions& options, const std::string& mod
   return log::json_text(nlohmann::json{
       {"layers", layers},
       {"model", model},
+      {std::string(log::kParameters), parameters},
       {"every", options.every() ? nlohmann::json(*options.every()) : nlohmann::json()},
       {"sides", sides},
       {"max_rows", signatures.max_rows()},

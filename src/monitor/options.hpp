@@ -14,7 +14,8 @@ void check(const MonitorOptions& options);
 RecorderOptions recorder_options(const MonitorOptions& options);
 
 /// The description of the run under the key "monitor", as JSON.
-std::string description_of(const MonitorOptions& options, const std::string& model,
+/// `model`: its class. `parameters`: identity_of them.
+std::string description_of(const MonitorOptions& options, const std::string& model, const std::string& parameters,
                            const std::vector<std::string>& layers);
 
 }  // namespace dds

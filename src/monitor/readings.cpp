@@ -114,6 +114,11 @@ void Readings::follow(Signature& signature, bool spectra) {
   put(signature);
 }
 
+void Readings::note(const std::string& what) {
+  notes_.push_back(what);
+  errors_.guard_write([&] { describe("notes", log::json_text(nlohmann::json(notes_))); });
+}
+
 void Readings::restart(FixedRanks fixed_ranks) {
   follower_.restart(std::move(fixed_ranks));
   windows_ = RowWindows(options_.window());

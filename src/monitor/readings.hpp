@@ -49,6 +49,9 @@ class Readings {
   /// Throws what the sink throws.
   void describe(const std::string& key, const std::string& json) { sink_->describe(key, json); }
 
+  /// Keeps under "notes" what the user should know though nothing failed.
+  void note(const std::string& what);
+
   const Follower& follower() const { return follower_; }
   /// Begins the series and windows anew, with the fixed ranks of an earlier run.
   void restart(FixedRanks fixed_ranks);
@@ -65,6 +68,7 @@ class Readings {
   std::optional<JoinedRanks> ranks_;
   Follower follower_;
   RowWindows windows_;
+  std::vector<std::string> notes_;
 };
 
 }  // namespace dds

@@ -2,13 +2,15 @@
 
 #include <fmt/format.h>
 
-#include <dds/error.hpp>
 #include <nlohmann/json.hpp>
 
+#include "src/base/check.hpp"
 #include "src/log/json.hpp"
 
 namespace dds {
 namespace {
+
+constexpr const char* kFunction = "Monitor::load_state";
 
 /// Steps are counted on from here.
 constexpr std::int64_t kMost = std::int64_t{1} << 53;
@@ -16,10 +18,8 @@ constexpr std::int64_t kMost = std::int64_t{1} << 53;
 std::int64_t whole_number(const nlohmann::json& value, std::int64_t least, const std::string& what) {
   // One beyond int64 comes out as a negative number.
   const std::int64_t number = value.is_number_integer() ? value.get<std::int64_t>() : least - 1;
-  if (number < least || number > kMost) {
-    throw InvalidArgument(fmt::format("Monitor::load_state: {} is {}, expected a whole number from {} to 2^53", what,
-                                      value.dump(), least));
-  }
+  if (number < least || number > kMost)
+    throw_invalid(kFunction, what, value.dump(), fmt::format("a whole number from {} to 2^53", least));
   return number;
 }
 
@@ -31,13 +31,15 @@ std::string text_of(const SavedState& state) {
     ranks.push_back({series.layer, to_string(series.side), to_string(series.source),
                      series.fisher_kind ? to_string(*series.fisher_kind) : "", rank});
   }
-  return log::json_text(nlohmann::json{{"steps", state.steps}, {"fixed_ranks", ranks}});
+  return log::json_text(
+      nlohmann::json{{"parameters", state.parameters}, {"steps", state.steps}, {"fixed_ranks", ranks}});
 }
 
 SavedState saved_state(const std::string& text) {
   try {
     const auto json = log::parse_json<nlohmann::json>(text);
     SavedState state;
+    state.parameters = json.value("parameters", "");
     state.steps = whole_number(json.at("steps"), 0, "steps");
     for (const nlohmann::json& entry : json.at("fixed_ranks")) {
       SeriesId series{entry.at(0), side_from_string(entry.at(1).get<std::string>()),
@@ -48,7 +50,7 @@ SavedState saved_state(const std::string& text) {
     }
     return state;
   } catch (const nlohmann::json::exception& error) {
-    throw InvalidArgument(fmt::format("Monitor::load_state: not the text of Monitor::state(): {}", error.what()));
+    throw_invalid(kFunction, "the text", fmt::format("another ({})", error.what()), "that of Monitor::state()");
   }
 }
 

@@ -9,6 +9,7 @@
 namespace dds {
 
 struct SavedState {
+  std::string parameters;  ///< identity_of the model's; empty: not known
   std::int64_t steps = 0;
   std::map<SeriesId, std::int64_t> fixed_ranks;
 };

@@ -77,12 +77,12 @@ function panelHeading({title, html, note}, room) {
  * besides. A heat map has `colors` besides, the layout of its scale, which stands at its right. `mark` makes the shapes
  * of a panel from its number.
  */
-function grid(panels, {xTitle, yTitle, height = 190, widest = 5, left = 74, right = 12, between = 62}) {
+function grid(panels, {xTitle, yTitle, height = 190, widest = 5, left = 74, right = 12, between = 62, bottom = 48}) {
   const width = Math.min(window.innerWidth, 1480) - 90;
   const columns =
       Math.max(1, Math.min(panels.length <= widest ? panels.length : Math.min(widest, 4), Math.floor(width / 250)));
   const rows = Math.ceil(panels.length / columns);
-  const top = 40, bottom = 48;
+  const top = 52;  // the buttons of the chart stand above the panels' titles
   const total = top + bottom + rows * height + (rows - 1) * between;
   const inner = total - top - bottom;
   const gap = columns > 1 ? (left - 16 + (right - 12)) / (width - left - right) : 0;

@@ -219,7 +219,8 @@ void add_summand(const at::Tensor& summand, double factor, const Run& run, const
     if (summand.size(dim) > 1) features.push_back(dim + delta.dim() - summand.dim());
   }
   if (run.rows.order != SampleRows::Order::Whole && contains(features, run.rows.dim)) {
-    if (uses.knows(summand)) uses.mark(Status::SamplesUnknown, "a summand of its output varies over the samples");
+    if (uses.knows(summand) || summand.requires_grad())
+      uses.mark(Status::SamplesUnknown, "a summand of its output varies over the samples");
     return;
   }
   const bool shared = left.defined() && factor == 1 && left.size(3) == summand.numel() && left.size(1) == 1 &&
@@ -254,6 +255,11 @@ at::Tensor add_weight(Contraction c, const Run& run, Uses& uses) {
 }  // namespace
 
 void add_uses(const kind::Product& op, const Run& run, Uses& uses) {
+  for (const kind::Place place : {op.alpha, op.beta}) {
+    if (place < run.op.args().size() && run.op.args()[place].isComplexDouble()) {
+      return uses.mark(Status::NotReplayable, "a complex factor within the product");
+    }
+  }
   const at::Tensor left = add_weight(read(op, run), run, uses);
   if (!left.defined()) return;
   add_summand(tensor_at(run.op.args(), op.summand), number_at(run.op.args(), op.beta, 1), run, left, uses);

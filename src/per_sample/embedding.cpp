@@ -30,6 +30,18 @@ void add_embedding(const Run& run, Uses& uses) {
   uses.add(weight, Lookup{rows, tokens, weight.size(0)});
 }
 
+/// The bag of each index.
+at::Tensor bags_of(const Run& run, const at::Tensor& indices) {
+  const at::Tensor starts = tensor_at(run.op.args(), 2).narrow(0, 0, run.delta.size(0));
+  return at::searchsorted(starts, at::arange(indices.size(0), starts.options()), false, /*right=*/true).sub(1);
+}
+
+/// Of each bag, padding left out.
+at::Tensor entries_per_bag(const Run& run, const at::Tensor& indices) {
+  const at::Tensor counts = indices.ne(int_at(run.op.args(), 8, -1)).to(run.delta.dtype());
+  return at::zeros({run.delta.size(0)}, counts.options()).index_add(0, bags_of(run, indices), counts);
+}
+
 /// A bag that gives the largest of its entries.
 void add_largest(const Run& run, Uses& uses) {
   const Arguments args = run.op.args();
@@ -37,32 +49,29 @@ void add_largest(const Run& run, Uses& uses) {
   const at::Tensor indices = run.call.inputs.front(), offsets = tensor_at(args, 2), weights = tensor_at(args, 6);
   const at::Tensor best = std::get<3>(at::_embedding_bag(weight.detach(), indices, offsets, false, int_at(args, 4, 0),
                                                          false, weights, bool_at(args, 7, false), int_at(args, 8, -1)));
-  const at::Tensor rows = rows_of(run.delta, run.rows, {1}).squeeze(1),
+  // An empty bag gives zeros, which are nobody's.
+  const at::Tensor some = entries_per_bag(run, indices).gt(0).unsqueeze(1);
+  const at::Tensor rows = rows_of(run.delta.mul(some), run.rows, {1}).squeeze(1),
                    chosen = rows_of(best, run.rows, {1}).squeeze(1).to(at::kLong);
   const std::int64_t width = weight.size(1);
   const at::Tensor place = chosen.mul(width).add(at::arange(width, chosen.options()));
-  // An empty bag has no best entry: -1.
-  const at::Tensor some = chosen.ge(0);
   uses.add(weight, Dense{at::zeros({run.rows.samples, weight.numel()}, rows.options())
-                             .scatter_add(1, place.clamp_min(0).flatten(1), rows.mul(some).flatten(1))});
+                             .scatter_add(1, place.clamp_min(0).flatten(1), rows.flatten(1))});
 }
 
 void add_embedding_bag(const Run& run, Uses& uses) {
   const Arguments args = run.op.args();
   const at::Tensor& weight = run.op.weight;
-  const at::Tensor indices = run.call.inputs.front(), offsets = tensor_at(args, 2), weights = tensor_at(args, 6);
+  const at::Tensor indices = run.call.inputs.front(), weights = tensor_at(args, 6);
   const std::int64_t mode = int_at(args, 4, 0), padding = int_at(args, 8, -1), bags = run.delta.size(0);
   constexpr std::int64_t kMean = 1, kMax = 2;
   if (mode == kMax) return add_largest(run, uses);
-  const at::Tensor starts = offsets.narrow(0, 0, bags);
-  const at::Tensor bag =
-      at::searchsorted(starts, at::arange(indices.size(0), starts.options()), false, /*right=*/true).sub(1);
+  const at::Tensor bag = bags_of(run, indices);
   const at::Tensor counts = indices.ne(padding).to(run.delta.dtype());  // padding is no entry of a bag
   at::Tensor share = counts;
   if (weights.defined()) share = share * weights;
   if (mode == kMean) {
-    const at::Tensor sizes = at::zeros({bags}, counts.options()).index_add(0, bag, counts);
-    share = share / sizes.clamp_min(1).index_select(0, bag);
+    share = share / entries_per_bag(run, indices).clamp_min(1).index_select(0, bag);
   }
   const at::Tensor rows = run.delta.index_select(0, bag) * share.unsqueeze(1);
   // The sample of a bag is that of its entries.

@@ -6,6 +6,7 @@
 #include <c10/core/ScalarType.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <torch/nn/module.h>
 
 #include <algorithm>
 #include <cmath>
@@ -52,6 +53,12 @@ PerSampleGradients::Impl::Impl(const torch::nn::Module& model, std::int64_t samp
   check(std::isfinite(options_.scale()) && options_.scale() != 0, kPerSampleGradients, "scale", options_.scale(),
         "a finite number other than 0");
   hooks::for_each_parameter(model, [this](const hooks::FoundParameter& found) { add_parameter(found); });
+  for (const at::Tensor& buffer : model.buffers()) buffers_.add(buffer);
+  for (const std::string& pattern : options_.layers().list()) {
+    const auto matches = [&](const PerSampleLayer& layer) { return glob_match(pattern, layer.name); };
+    check(std::any_of(layers_.begin(), layers_.end(), matches), kPerSampleGradients, "a pattern of layers()", pattern,
+          "one that matches a layer");
+  }
   for (const auto& rule : options_.samples()) {
     const auto matches = [&](const PerSampleLayer& layer) { return glob_match(rule.first, layer.name); };
     if (std::any_of(layers_.begin(), layers_.end(), matches)) continue;
@@ -99,44 +106,6 @@ void PerSampleGradients::Impl::mark(const CapturedLayer& site, StatusSet status,
 
 // ---- one call ----
 
-std::optional<SampleRows> PerSampleGradients::Impl::told_rows(const CapturedLayer& site,
-                                                              const CapturedCall& call) const {
-  using Order = SampleRows::Order;
-  const std::int64_t n = samples_;
-  const auto layer = layer_of(site);
-  if (!layer) return std::nullopt;
-  const std::string& name = layers_[*layer].name;
-  for (const auto& [pattern, rule] : options_.samples()) {
-    if (!glob_match(pattern, name)) continue;
-    const std::int64_t dims = call.output.dim(), dim = rule.dim < 0 ? rule.dim + dims : rule.dim;
-    if (dim < 0 || dim >= dims || call.output.size(dim) % n != 0) {
-      throw_invalid(
-          kPerSampleGradients, fmt::format("samples() for '{}'", name), fmt::format("dimension {}", rule.dim),
-          fmt::format("one of the output [{}] that counts {} samples", fmt::join(call.output.sizes(), ", "), n));
-    }
-    return SampleRows{
-        rule.order == SampleDim::Order::SampleMajor ? Order::SampleMajor : Order::PositionMajor, n, dim, {}};
-  }
-  if (n == 1) return SampleRows{Order::Whole, 1, 0, at::zeros({1}, call.output.options().dtype(at::kLong))};
-  return std::nullopt;
-}
-
-std::optional<SampleRows> PerSampleGradients::Impl::known_rows(const CapturedLayer& site,
-                                                               const CapturedCall& call) const {
-  const auto layer = layer_of(site);
-  if (!layer) return std::nullopt;
-  if (auto told = told_rows(site, call)) return told;
-  const hooks::CapturedOperator& op = *call.captured_operator();
-  auto dim = hooks::sample_dim(*op.entry, op.args(), op.weight, call.output);
-  if (!dim && places_[*layer].sequence_first && call.output.dim() == 3) dim = 1;
-  if (!dim) {
-    const auto possible = hooks::possible_sample_dims(call);
-    if (possible.size() == 1) dim = possible.front();
-  }
-  if (!dim || call.output.size(*dim) != samples_) return std::nullopt;
-  return SampleRows{SampleRows::Order::SampleMajor, samples_, *dim, {}};
-}
-
 void PerSampleGradients::Impl::add(const CapturedLayer& site, const CapturedCall& captured,
                                    const std::optional<SampleRows>& rows, at::Tensor delta,
                                    std::vector<at::Tensor> states) {
@@ -149,9 +118,11 @@ void PerSampleGradients::Impl::add(const CapturedLayer& site, const CapturedCall
   if (!captured.input_intact()) {
     uses.mark(Status::Overwritten, "its input was written to in place after it ran");
   } else if (!rows) {
-    uses.mark(Status::SamplesUnknown,
-              fmt::format("which rows of its output [{}] belong to which of {} samples is not known",
-                          fmt::join(captured.output.sizes(), ", "), samples_));
+    uses.mark(
+        Status::SamplesUnknown,
+        fmt::format("which rows of its output [{}] belong to which of {} samples is not known, or a row belongs to "
+                    "several; PerSampleOptions::samples tells where they lie",
+                    fmt::join(captured.output.sizes(), ", "), samples_));
   } else {
     CapturedCall call = captured;
     convert(call.inputs, delta, states);
@@ -162,20 +133,23 @@ void PerSampleGradients::Impl::add(const CapturedLayer& site, const CapturedCall
   if (!uses.status().empty()) mark(site, op, uses);
 }
 
-/// Brings everything to one type, of at least fp32, and the gradients to the scale of the per-sample losses.
+/// Brings everything to one type, of at least fp32, and the gradients to the scale of the per-sample losses. Complex
+/// inputs are conjugated: of y = w x, the gradient by w is delta times the conjugate of x.
 void PerSampleGradients::Impl::convert(std::vector<at::Tensor>& inputs, at::Tensor& delta,
                                        std::vector<at::Tensor>& states) const {
-  const auto is_number = [](const at::Tensor& tensor) { return tensor.defined() && tensor.is_floating_point(); };
+  const auto is_number = [](const at::Tensor& tensor) {
+    return tensor.defined() && (tensor.is_floating_point() || tensor.is_complex());
+  };
   at::ScalarType type = at::kFloat;
   if (is_number(delta)) type = c10::promoteTypes(type, delta.scalar_type());
   for (const at::Tensor& input : inputs) {
     if (is_number(input)) type = c10::promoteTypes(type, input.scalar_type());
   }
   for (at::Tensor& input : inputs) {
-    if (is_number(input)) input = input.to(type);
+    if (is_number(input)) input = input.to(type).conj().resolve_conj().resolve_neg();
   }
   const auto scale = [&](at::Tensor& gradient) {
-    if (is_number(gradient)) gradient = gradient.to(type);
+    if (is_number(gradient)) gradient = gradient.to(type).resolve_conj().resolve_neg();
     if (gradient.defined() && options_.scale() != 1) gradient = gradient.mul(options_.scale());
   };
   scale(delta);

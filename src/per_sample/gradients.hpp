@@ -1,4 +1,4 @@
-// What PerSampleGradients holds, and how it is put together.
+// What PerSampleGradients holds, and how it is filled.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -31,8 +31,8 @@ class PerSampleGradients::Impl {
 
   struct Parameter {
     std::string name;
-    at::Tensor tensor;               ///< the registered one
-    std::vector<at::Tensor> leaves;  ///< all that are registered with its memory: several where weights are tied
+    at::Tensor tensor;               ///< as the model registered it
+    std::vector<at::Tensor> leaves;  ///< all registered tensors with this memory; several where weights are tied
     hooks::Terms terms;
     StatusSet status;
     std::string detail;
@@ -51,49 +51,55 @@ class PerSampleGradients::Impl {
   const Parameter& parameter(const std::string& name) const;
   /// The layer of this name as an index; throws if it has no gradients.
   std::size_t layer(const std::string& name) const;
-  /// The terms of a layer's parameters, a bias joined with its weight.
+  /// The terms of a layer's parameters. A bias is joined with its weight where this can be done.
   std::vector<hooks::Terms> terms_of(std::size_t layer) const;
   /// |g_i|^2 over these parameters: n.
   at::Tensor squared_norms(const std::vector<std::string>& parameters) const;
   /// sum_i g_i in the shape of the parameter.
   at::Tensor sum(const Parameter& parameter) const;
 
-  // ---- putting together ----
+  // ---- filling ----
 
-  /// How the samples lie in the output of a call by the user's word (or where there is but one), if there is any.
-  /// Throws InvalidArgument if it does not fit.
+  /// How the samples lie in the output of a call, as the user says. With one sample, all is of this one. Empty if the
+  /// user says nothing. Throws InvalidArgument if it does not fit the output.
   std::optional<hooks::SampleRows> told_rows(const CapturedLayer& site, const CapturedCall& call) const;
-  /// ... or else by the operator's and the layer's shape, if these leave no choice.
-  std::optional<hooks::SampleRows> known_rows(const CapturedLayer& site, const CapturedCall& call) const;
-  /// Adds what a call contributes; without `rows` its parameters are marked.
+  /// The same where nothing is measured: if the user says nothing, the operator, the layer and its shape decide. Empty
+  /// if they leave a choice. `as_many_positions`: what has_positions_like_samples() gives.
+  std::optional<hooks::SampleRows> known_rows(const CapturedLayer& site, const CapturedCall& call,
+                                              bool as_many_positions) const;
+  /// True if a call gave as many positions as samples, so that a dimension of this size may count either.
+  bool has_positions_like_samples(const Captured& captured) const;
+  /// Adds the terms of one call. Without `rows`, its parameters are marked instead. `delta` and `states` are the
+  /// gradients at its output and at its states.
   void add(const CapturedLayer& site, const CapturedCall& call, const std::optional<hooks::SampleRows>& rows,
            at::Tensor delta, std::vector<at::Tensor> states);
-  /// Gradients with respect to weights that were computed from parameters, which only a graph leads on from.
+  /// Hands over the gradients by weights that were computed from parameters. The graph leads from there to the
+  /// parameters.
   std::vector<hooks::Uses::Derived> take_derived() { return std::exchange(derived_, {}); }
-  /// Rows n x shape of one parameter that were computed otherwise.
+  /// Adds gradients of one parameter that are written out: n x its shape.
   void add_rows(std::size_t parameter, const at::Tensor& rows);
-  /// In place of all that it had.
+  /// Replaces all gradients of one parameter.
   void replace_rows(std::size_t parameter, const at::Tensor& rows);
-  /// Marks the layer of a site, and so its parameters.
+  /// Marks all parameters of the layer of a site.
   void mark(const CapturedLayer& site, StatusSet status, const std::string& detail);
-  /// Layers that ran before a coupled call are coupled too.
+  /// Marks coupled layers, and those that ran before a coupled call.
   void mark_coupled(const Captured& captured);
-  /// When all is added: marks what has nothing.
+  /// Marks parameters without terms. To be called when all calls are added.
   void mark_missing(const Captured& captured);
   void mark(std::size_t parameter, StatusSet status, const std::string& detail);
-  /// The layers' status from that of their parameters.
+  /// Gives each layer the status of its parameters.
   void settle();
-  bool is_parameter(const at::Tensor& tensor) const { return index_.find(tensor).has_value(); }
 
  private:
   void add_parameter(const hooks::FoundParameter& found);
+  bool is_shared(const CapturedCall& call) const;
   void convert(std::vector<at::Tensor>& inputs, at::Tensor& delta, std::vector<at::Tensor>& states) const;
   void mark(const CapturedLayer& site, const hooks::CapturedOperator& op, const hooks::Uses& uses);
   std::optional<std::size_t> layer_of(const CapturedLayer& site) const;
 
   std::int64_t samples_;
   PerSampleOptions options_;
-  hooks::ParameterIndex index_;
+  hooks::ParameterIndex index_, buffers_;
   std::vector<Parameter> parameters_;  // by number in index_
   std::vector<PerSampleLayer> layers_;
   std::vector<Layer> places_;  // by layer

@@ -22,6 +22,7 @@
 
 namespace dds {
 
+using hooks::real_rows;
 using hooks::Terms;
 
 namespace {
@@ -29,7 +30,7 @@ namespace {
 /// K_l, of which only the upper triangle is filled in.
 at::Tensor upper_gram(const std::vector<Terms>& terms, std::int64_t max_bytes) {
   const std::int64_t n = terms.front().samples();
-  at::Tensor sum = at::zeros({n, n}, terms.front().entries(0, 0, max_bytes).options());
+  at::Tensor sum = at::zeros({n, n}, real_rows(terms.front().entries(0, 0, max_bytes)).options());
   for (const Terms& parameter : terms) parameter.add_gram(sum, max_bytes);
   return sum.div_(static_cast<double>(n));
 }
@@ -69,7 +70,7 @@ at::Tensor smaller_side(const PerSampleGradients::Impl& impl, const GramSpectrum
   std::vector<at::Tensor> parts;
   for (const std::string& parameter : parameters_of(impl, of.layer)) {
     const Terms& terms = impl.parameter(parameter).terms;
-    parts.push_back(terms.entries(0, terms.numel(), max_bytes));
+    parts.push_back(real_rows(terms.entries(0, terms.numel(), max_bytes)));
   }
   const at::Tensor rows = at::cat(parts, 1);
   return rows.t().mm(rows).div_(static_cast<double>(n));
@@ -121,8 +122,9 @@ void fill_from_rows(const PerSampleGradients::Impl& impl, GramSpectrum& spectrum
   at::ScalarType type = at::kDouble;
   for (const std::string& parameter : parameters_of(impl, spectrum.layer)) {
     impl.parameter(parameter).terms.for_each_slab(impl.options().max_bytes(), [&](const at::Tensor& slab) {
-      type = slab.scalar_type();
-      rows.update(slab.t());
+      const at::Tensor real = real_rows(slab);
+      type = real.scalar_type();
+      rows.update(real.t());
     });
   }
   const Spectrum singular = read_spectrum(rows);
@@ -164,7 +166,8 @@ std::vector<GramSpectrum> PerSampleGradients::spectra(const std::vector<std::str
     spectrum.layer = name;
     spectrum.samples = samples();
     for (const std::string& parameter : parameters_of(*impl_, name)) {
-      spectrum.parameters += impl_->parameter(parameter).terms.numel();
+      const auto& of = impl_->parameter(parameter);
+      spectrum.parameters += (of.tensor.is_complex() ? 2 : 1) * of.terms.numel();
     }
   }
   if (range == GramRange::Rows) {

@@ -1,6 +1,7 @@
 // Inner products of per-sample gradients: the upper triangle of n K_l, in the cheaper of two orders for each term.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/bmm.h>
+#include <ATen/ops/real.h>
 
 #include <algorithm>
 
@@ -9,9 +10,9 @@
 namespace dds::hooks {
 namespace {
 
-/// Inner products of the rows of samples [b, e) with those of [c, d): (g, (e - b) p, (d - c) p).
+/// Inner products of the rows of samples [b, e) with the conjugates of those of [c, d): (g, (e - b) p, (d - c) p).
 at::Tensor inner(const Factor& factor, std::int64_t b, std::int64_t e, std::int64_t c, std::int64_t d) {
-  return at::bmm(stacked(factor.slice(b, e)), stacked(factor.slice(c, d)).transpose(1, 2));
+  return at::bmm(stacked(factor.slice(b, e)), stacked(factor.slice(c, d)).transpose(1, 2).conj());
 }
 
 /// Fills in sums over positions and groups of left-inner times right-inner, block by block to the right of the
@@ -29,12 +30,12 @@ void add_over_positions(at::Tensor& sum, std::int64_t groups, std::int64_t posit
     const std::int64_t e = std::min(n, b + rows);
     for (std::int64_t c = b; c < n; c += columns) {
       const std::int64_t d = std::min(n, c + columns);
-      const at::Tensor both = left(b, e, c, d).mul_(right(b, e, c, d));
+      const at::Tensor both = at::real(left(b, e, c, d).mul_(right(b, e, c, d)));
       at::Tensor target = sum.narrow(0, b, e - b).narrow(1, c, d - c);
       if (groups == 1 && positions == 1) {
         target.add_(both.squeeze(0));
       } else {
-        target.add_(both.view({groups, e - b, positions, d - c, positions}).sum({0, 2, 4}));
+        target.add_(both.reshape({groups, e - b, positions, d - c, positions}).sum({0, 2, 4}));
       }
     }
   }
@@ -95,7 +96,7 @@ bool Terms::lies_alone(const Term& term) const {
 
 void Terms::add_gram(at::Tensor& sum, std::int64_t max_bytes) const {
   const auto add_entries = [&](const Terms& of) {
-    of.for_each_slab(max_bytes, [&](const at::Tensor& slab) { add_symmetric(sum, slab); });
+    of.for_each_slab(max_bytes, [&](const at::Tensor& slab) { add_symmetric(sum, real_rows(slab)); });
   };
   Terms together(samples_, numel_);
   for (const Term& term : terms_) {

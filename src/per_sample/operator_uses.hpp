@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <dds/recorder.hpp>
+#include <optional>
 #include <vector>
 
 #include "hooks/captured_operator.hpp"
@@ -40,5 +41,15 @@ void add_uses(const kind::Recurrent& op, const Run& run, Uses& uses);
 
 /// Dimensions of the output that may count samples; one where the operator leaves no choice.
 std::vector<std::int64_t> possible_sample_dims(const CapturedCall& call);
+
+/// Gradients at all that a call gave, from which it is measured which row belongs to which sample.
+struct Arrived {
+  at::Tensor gradient;             ///< undefined if none came
+  std::vector<std::int64_t> dims;  ///< of it, that may count samples
+  /// Of the output, that counts samples, where output and states of a recurrent layer stand side by side.
+  std::optional<std::int64_t> dim;
+};
+/// `gradients`: at the output, then at the states.
+Arrived arrived_at(const CapturedCall& call, at::TensorList gradients);
 
 }  // namespace dds::hooks

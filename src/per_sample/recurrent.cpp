@@ -1,6 +1,7 @@
 // A recurrence computed again, so that every gate is a product like any other: z_t = W_ih x_t + b_ih and W_hh h_(t-1) +
 // b_hh, with delta at z_t by autograd.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/stack.h>
@@ -29,7 +30,8 @@ struct GateWeights {
 struct Recurrence {
   Cell cell = Cell::Lstm;
   at::Tensor input;                  ///< (t, n, features)
-  std::vector<at::Tensor> start;     ///< h, and c for an LSTM: (layers * directions, n, features)
+  std::vector<at::Tensor> states;    ///< h, and c for an LSTM, before the first step, as the operator took them
+  std::vector<at::Tensor> start;     ///< the same as (layers * directions, n, features)
   std::vector<GateWeights> weights;  ///< by layer, then direction
   std::int64_t layers = 1, directions = 1;
 };
@@ -44,7 +46,9 @@ struct GateProduct {
 /// Computes it, keeping what the per-sample gradients are made of.
 class Replay {
  public:
-  explicit Replay(const Recurrence& recurrence) : r_(recurrence) {}
+  explicit Replay(const Recurrence& recurrence) : r_(recurrence) {
+    for (const at::Tensor& state : r_.start) start_.push_back(tracked(state));
+  }
 
   /// Output (t, n, features), then the final states.
   std::vector<at::Tensor> run() {
@@ -63,6 +67,7 @@ class Replay {
   }
 
   const std::vector<GateProduct>& products() const { return products_; }
+  const std::vector<at::Tensor>& start() const { return start_; }
   /// c of an LSTM after the last step that was computed.
   const at::Tensor& cell_state() const { return cell_state_; }
 
@@ -81,7 +86,7 @@ class Replay {
     const GateWeights& w = r_.weights[static_cast<std::size_t>(place)];
     const bool lstm = r_.cell == Cell::Lstm;
     GateProduct from_input{w.input, w.input_bias, x, {at::linear(x, tracked(w.input), plain(w.input_bias))}};
-    Lane lane{w, plain(r_.start[0].select(0, place)), lstm ? plain(r_.start[1].select(0, place)) : at::Tensor()};
+    Lane lane{w, start_[0].select(0, place), lstm ? start_[1].select(0, place) : at::Tensor()};
     const std::int64_t steps = x.size(0);
     std::vector<at::Tensor> outputs(static_cast<std::size_t>(steps)), hidden;
     for (std::int64_t step = 0; step < steps; ++step) {
@@ -143,6 +148,7 @@ class Replay {
   at::Tensor tracked(const at::Tensor& weight) const { return plain(weight).requires_grad_(true); }
 
   const Recurrence& r_;
+  std::vector<at::Tensor> start_;
   std::vector<GateProduct> products_;
   at::Tensor cell_state_;
 };
@@ -154,10 +160,10 @@ std::optional<Recurrence> read_recurrence(const kind::Recurrent& op, const Run& 
   r.cell = op.cell;
   r.input = run.call.inputs.front();
   if (op.one_step) {
-    r.start = r.cell == Cell::Lstm ? tensors_at(args, 1) : std::vector<at::Tensor>{tensor_at(args, 1)};
+    r.states = r.cell == Cell::Lstm ? tensors_at(args, 1) : std::vector<at::Tensor>{tensor_at(args, 1)};
     r.weights = {{tensor_at(args, 2), tensor_at(args, 3), tensor_at(args, 4), tensor_at(args, 5), {}}};
     r.input = r.input.unsqueeze(0);
-    for (at::Tensor& state : r.start) state = state.unsqueeze(0);
+    for (const at::Tensor& state : r.states) r.start.push_back(state.unsqueeze(0));
     return r;
   }
   // (input, states, weights, has_biases, layers, dropout, train, bidirectional, batch_first)
@@ -169,7 +175,8 @@ std::optional<Recurrence> read_recurrence(const kind::Recurrent& op, const Run& 
     why = "dropout between its layers cannot be computed again";
     return std::nullopt;
   }
-  r.start = r.cell == Cell::Lstm ? tensors_at(args, 1) : std::vector<at::Tensor>{tensor_at(args, 1)};
+  r.states = r.cell == Cell::Lstm ? tensors_at(args, 1) : std::vector<at::Tensor>{tensor_at(args, 1)};
+  r.start = r.states;
   r.layers = int_at(args, 4, 1);
   r.directions = bool_at(args, 7, false) ? 2 : 1;
   if (bool_at(args, 8, false)) r.input = r.input.transpose(0, 1);
@@ -226,17 +233,36 @@ Incoming incoming(const kind::Recurrent& op, const Run& run, const Replay& repla
   return result;
 }
 
-/// The products of the gates, with delta at their pre-activations.
-void add_products(const Replay& replay, const Incoming& from, const Run& run, Uses& uses) {
+/// The use of an initial state that is a parameter, or computed from parameters. `delta`: the gradient there, as
+/// (layers, n, features).
+void add_state(const at::Tensor& state, const at::Tensor& delta, const SampleRows& rows, Uses& uses) {
+  if (!delta.defined() || (!uses.knows(state) && !state.requires_grad())) return;
+  const std::int64_t dim = state.dim() - 2, batch = state.size(dim);
+  if (state.stride(dim) == 0) {  // one state for all samples
+    const at::AutoGradMode grad(true);
+    return uses.add(state.select(dim, 0), Sum{rows_of(delta, rows, {0, 2})});
+  }
+  const at::Tensor places = at::arange(batch, delta.options().dtype(at::kLong));
+  const at::Tensor own = delta.movedim(1, 0).contiguous();
+  std::vector<std::int64_t> shape = own.sizes().vec();
+  shape[0] *= rows.samples;
+  const at::Tensor all = at::zeros(shape, own.options())
+                             .index_copy(0, owners(rows, batch, places.options()).mul(batch).add(places), own)
+                             .unflatten(0, {rows.samples, batch});
+  uses.add(state, Dense{all.movedim(1, 2).flatten(1)});
+}
+
+/// The products of the gates, with delta at their pre-activations, and the initial states.
+void add_products(const Recurrence& recurrence, const Replay& replay, const Incoming& from, const Run& run,
+                  Uses& uses) {
   std::vector<at::Tensor> pre;
   for (const GateProduct& product : replay.products()) pre.insert(pre.end(), product.pre.begin(), product.pre.end());
+  pre.insert(pre.end(), replay.start().begin(), replay.start().end());
   const auto deltas = torch::autograd::grad(from.reached, pre, from.gradients, /*retain_graph=*/false,
                                             /*create_graph=*/false, /*allow_unused=*/true);
   SampleRows rows = run.rows;
   rows.dim = 1;  // of (t, n, features), whatever the operator's output was
-  const auto by_position = [&](const at::Tensor& sequence) {
-    return by_sample(sequence.detach(), 1, rows).flatten(1, 2).unsqueeze(1);
-  };
+  const auto by_position = [&](const at::Tensor& sequence) { return rows_of(sequence.detach(), rows, {2}); };
   std::size_t next = 0;
   for (const GateProduct& product : replay.products()) {
     const bool at_once = product.pre.front().dim() == 3;
@@ -248,6 +274,7 @@ void add_products(const Replay& replay, const Incoming& from, const Run& run, Us
     uses.add_product(product.weight, Product{Factor(left), Factor(by_position(product.input))});
     if (product.bias.defined()) uses.add(product.bias, Sum{left});
   }
+  for (const at::Tensor& state : recurrence.states) add_state(state, deltas[next++], rows, uses);
 }
 
 }  // namespace
@@ -274,7 +301,7 @@ void add_uses(const kind::Recurrent& op, const Run& run, Uses& uses) {
                      "changed since, or it ran in a lower precision");
   }
   const Incoming from = incoming(op, run, replay, outputs, sequence(run.delta));
-  if (!from.reached.empty()) add_products(replay, from, run, uses);
+  if (!from.reached.empty()) add_products(*recurrence, replay, from, run, uses);
 }
 
 }  // namespace dds::hooks

@@ -36,12 +36,11 @@ void check_whole(const Captured& captured) {
 }
 
 /// Gradients of sum_i weights_i losses_i where `edges` come in; undefined where none does. Nothing else is computed:
-/// not those of the weights.
-std::vector<at::Tensor> gradients_at(const at::Tensor& losses, const at::Tensor& weights, const Edges& edges,
-                                     bool keep_graph) {
+/// not those of the weights. Keeps the graph.
+std::vector<at::Tensor> gradients_at(const at::Tensor& losses, const at::Tensor& weights, const Edges& edges) {
   if (edges.empty()) return {};
   return torch::autograd::Engine::get_default_engine().execute({torch::autograd::impl::gradient_edge(losses)},
-                                                               {weights}, keep_graph, /*create_graph=*/false,
+                                                               {weights}, /*keep_graph=*/true, /*create_graph=*/false,
                                                                /*accumulate_grad=*/false, edges);
 }
 
@@ -51,6 +50,11 @@ struct Asked {
   const CapturedCall* call;
   std::optional<SampleRows> rows;
   std::size_t first;  ///< of its edges
+
+  /// Its edges: that of the output, then those of the states.
+  std::pair<std::size_t, std::size_t> range() const {
+    return {first, first + 1 + call->captured_operator()->states.size()};
+  }
 };
 
 /// The pass that the library runs itself.
@@ -73,7 +77,9 @@ class OwnPass {
     recorder_options.graph = true;
     Recorder recorder(model_, std::move(recorder_options));
     recorder.start();
-    const at::Tensor output = forward_(model_, data_.inputs);
+    std::vector<at::Tensor> inputs;  // copies, since a forward may write into them
+    for (const at::Tensor& input : data_.inputs) inputs.push_back(input.clone());
+    const at::Tensor output = forward_(model_, inputs);
     Captured captured = recorder.take();
     check_whole(captured);
     losses_ = likelihood_.loss(output, data_.targets);
@@ -94,53 +100,61 @@ class OwnPass {
   void add_calls(const Captured& captured, PerSampleGradients::Impl& impl) {
     std::vector<Asked> asked;
     Edges edges;
-    bool unclear = false, derived = false;  // something has to be measured; a weight is computed from others
     for (const CapturedLayer& site : captured.layers) {
       for (const CapturedCall& call : site.calls) {
         const hooks::CapturedOperator* op = call.captured_operator().get();
         if (!op || !call.wants_gradient) continue;  // a tap, or a frozen part
         asked.push_back({&site, &call, impl.told_rows(site, call), edges.size()});
-        unclear = unclear || !asked.back().rows;
-        derived = derived || !impl.is_parameter(op->weight);
         edges.insert(edges.end(), op->edges.begin(), op->edges.end());
       }
     }
-    const bool again =
-        derived || options_.verify() || options_.one_by_one();  // a pass over the graph comes after these
-    const auto deltas = gradients_at(losses_, at::ones_like(losses_), edges, unclear || again);
-    if (unclear) measure(asked, edges, deltas, again, impl);
+    const auto deltas = gradients_at(losses_, at::ones_like(losses_), edges);
+    measure(asked, edges, deltas);
     for (const Asked& a : asked) {
-      const auto from = deltas.begin() + static_cast<std::ptrdiff_t>(a.first);
-      const std::size_t states = a.call->captured_operator()->states.size();
-      impl.add(*a.site, *a.call, a.rows, *from, {from + 1, from + 1 + static_cast<std::ptrdiff_t>(states)});
+      const auto [from, to] = a.range();
+      impl.add(
+          *a.site, *a.call, a.rows, deltas[from],
+          {deltas.begin() + static_cast<std::ptrdiff_t>(from) + 1, deltas.begin() + static_cast<std::ptrdiff_t>(to)});
     }
     for (const hooks::Uses::Derived& weight : impl.take_derived()) follow(weight, impl);
   }
 
-  /// What is not told is measured. Where rounding is too coarse for that, or nothing arrives at the output itself,
-  /// shapes decide.
-  void measure(std::vector<Asked>& asked, const Edges& edges, const std::vector<at::Tensor>& deltas, bool keep_graph,
-               const PerSampleGradients::Impl& impl) {
-    const at::Tensor weights = hooks::telling_weights(losses_.size(0), losses_.options());
-    Edges unclear;
-    std::vector<Asked*> whose;
+  /// What is not told is measured.
+  void measure(std::vector<Asked>& asked, const Edges& edges, const std::vector<at::Tensor>& deltas) const {
+    struct Open {
+      Asked& asked;
+      Edges edges;
+      std::optional<std::int64_t> dim;
+      hooks::SampleMeasurement measurement;
+    };
+    std::vector<Open> open;
+    Edges wanted;
+    bool narrow = losses_.scalar_type() == at::kHalf;
     for (Asked& a : asked) {
-      if (a.rows) continue;
-      const at::Tensor& delta = deltas[a.first];
-      if (delta.defined() && (delta.scalar_type() == at::kFloat || delta.scalar_type() == at::kDouble)) {
-        unclear.push_back(edges[a.first]);
-        whose.push_back(&a);
-      } else {
-        a.rows = impl.known_rows(*a.site, *a.call);
+      const auto [from, to] = a.range();
+      const auto arrived = hooks::arrived_at(*a.call, at::TensorList(deltas).slice(from, to - from));
+      if (a.rows || !arrived.gradient.defined()) continue;
+      open.push_back(
+          {a,
+           {edges.begin() + static_cast<std::ptrdiff_t>(from), edges.begin() + static_cast<std::ptrdiff_t>(to)},
+           arrived.dim,
+           {arrived.gradient, arrived.dims}});
+      wanted.insert(wanted.end(), open.back().edges.begin(), open.back().edges.end());
+      narrow = narrow || arrived.gradient.scalar_type() == at::kHalf;
+    }
+    const hooks::TellingWeights weights(losses_.size(0), narrow);
+    for (std::int64_t pass = 0; pass < weights.passes() && !open.empty(); ++pass) {
+      const auto weighted = gradients_at(losses_, weights.weights(pass, losses_.options()), wanted);
+      std::size_t next = 0;
+      for (Open& o : open) {
+        const auto gradients = at::TensorList(weighted).slice(next, o.edges.size());
+        o.measurement.add(hooks::arrived_at(*o.asked.call, gradients).gradient, weights);
+        next += o.edges.size();
       }
     }
-    const auto weighted = gradients_at(losses_, weights, unclear, keep_graph);
-    for (std::size_t i = 0; i < whose.size(); ++i) {
-      Asked& a = *whose[i];
-      const at::Tensor& delta = deltas[a.first];
-      a.rows = hooks::measure_samples(delta, weighted[i], weights.to(delta.scalar_type()),
-                                      hooks::possible_sample_dims(*a.call));
-      if (!a.rows && !std::isfinite(delta.norm().item<double>())) a.rows = impl.known_rows(*a.site, *a.call);
+    for (Open& o : open) {
+      o.asked.rows = o.measurement.rows(weights);
+      if (o.asked.rows && o.dim) o.asked.rows->dim = *o.dim;
     }
   }
 
@@ -191,7 +205,7 @@ class OwnPass {
   /// Marks parameters whose gradient is not the sum of what was captured: they have uses beside.
   void verify(PerSampleGradients::Impl& impl) const {
     const auto exact = parameters_where(impl, [](const auto& parameter) {
-      const at::ScalarType type = parameter.tensor.scalar_type();
+      const at::ScalarType type = real_type(parameter.tensor.scalar_type());
       return !parameter.status.no_numbers() && (type == at::kFloat || type == at::kDouble);
     });
     if (exact.empty()) return;
@@ -200,7 +214,7 @@ class OwnPass {
       const auto& parameter = impl.parameters()[exact[i]];
       const at::Tensor sum = impl.sum(parameter);
       const at::Tensor whole = gradients[i].defined() ? gradients[i] : at::zeros_like(sum);
-      const double eps = machine_epsilon(parameter.tensor.scalar_type(), kPerSampleGradients);
+      const double eps = machine_epsilon(real_type(parameter.tensor.scalar_type()), kPerSampleGradients);
       const double apart = (sum - whole).norm().item<double>(), size = whole.norm().item<double>();
       if (!(apart > 1e3 * eps * size)) continue;
       // Gradients of samples that cancel leave their rounding.
@@ -254,6 +268,7 @@ PerSampleGradients per_sample_gradients(torch::nn::Module& model, const Captured
   check_whole(captured);
   auto impl = std::make_shared<PerSampleGradients::Impl>(model, samples, options);
   impl->mark_coupled(captured);
+  const bool as_many_positions = impl->has_positions_like_samples(captured);
   for (const CapturedLayer& site : captured.layers) {
     for (const CapturedCall& call : site.calls) {
       if (site.kind == "Tap") continue;
@@ -263,7 +278,7 @@ PerSampleGradients per_sample_gradients(torch::nn::Module& model, const Captured
                       "a recording with RecorderOptions::operators");
       std::vector<at::Tensor> states;
       for (const CapturedCall& state : op->states) states.push_back(state.gradient());
-      impl->add(site, call, impl->known_rows(site, call), call.gradient(), std::move(states));
+      impl->add(site, call, impl->known_rows(site, call, as_many_positions), call.gradient(), std::move(states));
     }
   }
   impl->mark_missing(captured);

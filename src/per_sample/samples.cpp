@@ -4,12 +4,18 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/bincount.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/ones.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/nan_to_num.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/view_as_real.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+#include <utility>
 
 namespace dds::hooks {
 namespace {
@@ -22,6 +28,33 @@ at::Tensor ranks(const at::Tensor& owner, std::int64_t samples) {
   const at::Tensor sorted_rank =
       at::arange(owner.size(0), owner.options()) - starts.index_select(0, owner).index_select(0, order);
   return at::zeros({owner.size(0)}, owner.options()).scatter(0, order, sorted_rank);
+}
+
+constexpr std::int64_t kNoDim = -1;  // of SampleMeasurement::Along: all rows as one
+constexpr double kApart = 1e30;      // stands for a difference that is no number
+
+/// Entries of a gradient below it have lost bits to underflow.
+double smallest_measured(at::ScalarType type) {
+  if (type == at::kDouble || type == at::kComplexDouble) return 1e-290;
+  return type == at::kHalf ? 1e-6 : 1e-30;
+}
+
+struct Tolerances {
+  double rounding;  ///< between two runs of an operator that adds in no fixed order
+  double mixing;    ///< the share of other samples in a row that is let pass
+};
+
+Tolerances tolerances(at::ScalarType type) {
+  switch (type) {
+    case at::kDouble:
+    case at::kComplexDouble:
+      return {1e-15, 1e-9};
+    case at::kFloat:
+    case at::kComplexFloat:
+      return {5e-7, 1e-4};
+    default:
+      return {3e-2, 3e-2};
+  }
 }
 
 }  // namespace
@@ -87,45 +120,133 @@ at::Tensor owners(const SampleRows& rows, std::int64_t count, const at::TensorOp
   return rows.owner;
 }
 
-at::Tensor telling_weights(std::int64_t samples, const at::TensorOptions& options) {
-  // The golden ratio's multiples spread over the unit interval with no two closer than 0.38 / n.
-  constexpr double kGolden = 0.6180339887498949;
-  return at::arange(samples, options.dtype(at::kDouble)).mul(kGolden).frac().add(1).to(options);
+TellingWeights::TellingWeights(std::int64_t samples, bool narrow)
+    : base_(narrow ? 4 : 16), passes_(2), codes_(static_cast<std::size_t>(samples)) {
+  // A second pass for the least: rows of several samples that look like those of one by chance do not do so twice.
+  std::int64_t told = base_ * base_;
+  for (; told < samples; told *= base_) ++passes_;
+  std::iota(codes_.begin(), codes_.end(), 0);
+  std::mt19937_64 generator(1);
+  for (std::size_t i = codes_.size(); i > 1; --i) std::swap(codes_[i - 1], codes_[generator() % i]);
 }
 
-std::optional<SampleRows> measure_samples(const at::Tensor& gradient, const at::Tensor& weighted,
-                                          const at::Tensor& weights, const std::vector<std::int64_t>& dims) {
-  using Order = SampleRows::Order;
-  const std::int64_t n = weights.numel();
-  const at::Tensor &g = gradient, &w = weighted, &weight = weights;
-  const double scale = g.norm().item<double>();
-  // Between two weights lies at least 0.38 / n; half of that decides.
-  const double tolerance = 0.1 / static_cast<double>(n);
-  const auto explained = [&](const at::Tensor& row_weights, std::int64_t dim) {
-    std::vector<std::int64_t> shape(static_cast<std::size_t>(g.dim()), 1);
-    shape[static_cast<std::size_t>(dim)] = -1;
-    return (w - g * row_weights.reshape(shape)).norm().item<double>() <= tolerance * scale;
-  };
-  for (const std::int64_t dim : dims) {
-    if (g.size(dim) % n != 0) continue;
-    const std::int64_t k = g.size(dim) / n;
-    if (explained(weight.repeat_interleave(k), dim)) return SampleRows{Order::SampleMajor, n, dim, {}};
-    if (explained(weight.repeat({k}), dim)) return SampleRows{Order::PositionMajor, n, dim, {}};
+std::int64_t TellingWeights::digit(std::int64_t code, std::int64_t pass) const {
+  const std::int64_t first = code % base_;
+  if (pass == 0) return first;
+  for (std::int64_t p = 0; p < pass; ++p) code /= base_;
+  // Less the first digit, which turns the order of the samples round: what weighs little in one pass weighs much in
+  // another.
+  return (code % base_ + base_ - first) % base_;
+}
+
+at::Tensor TellingWeights::weights(std::int64_t pass, const at::TensorOptions& options) const {
+  std::vector<double> result;
+  for (const std::int64_t code : codes_) {
+    result.push_back(std::ldexp(1.0, static_cast<int>(digit(code, pass) + lowest())));
   }
-  // A call of one sample alone.
-  const at::Tensor whole = (g * w).sum().div(scale * scale).sub(weight).abs().argmin().unsqueeze(0);
-  if (explained(weight.index_select(0, whole).expand({g.dim() > 0 ? g.size(0) : 1}), 0)) {
-    return SampleRows{Order::Whole, n, 0, whole};
+  return at::tensor(result, at::kDouble).to(options);
+}
+
+at::Tensor TellingWeights::inverse(const at::Tensor& exponent, const at::TensorOptions& options) const {
+  std::vector<double> powers;
+  for (std::int64_t e = lowest(); e <= highest(); ++e) powers.push_back(std::ldexp(1.0, static_cast<int>(-e)));
+  return at::tensor(powers, at::kDouble).to(options).take(exponent.sub(lowest()));
+}
+
+at::Tensor TellingWeights::samples_by_code(const at::TensorOptions& options) const {
+  std::int64_t count = 1;
+  for (std::int64_t pass = 0; pass < passes_; ++pass) count *= base_;
+  std::vector<std::int64_t> samples(static_cast<std::size_t>(count), -1);
+  for (std::size_t i = 0; i < codes_.size(); ++i) {
+    std::int64_t whole = 0;
+    for (std::int64_t pass = 0; pass < passes_; ++pass) whole = whole * base_ + digit(codes_[i], pass);
+    samples[static_cast<std::size_t>(whole)] = static_cast<std::int64_t>(i);
   }
+  return at::tensor(samples, at::kLong).to(options.dtype(at::kLong));
+}
+
+SampleMeasurement::SampleMeasurement(at::Tensor gradient, std::vector<std::int64_t> dims)
+    : gradient_(std::move(gradient)) {
+  if (dims.empty()) dims = {kNoDim};
   for (const std::int64_t dim : dims) {
-    const at::Tensor rows = g.movedim(dim, 0).reshape({g.size(dim), -1});
-    const at::Tensor others = w.movedim(dim, 0).reshape({g.size(dim), -1});
-    const at::Tensor square = (rows * rows).sum(1);
-    const at::Tensor ratio = at::where(square > 0, (rows * others).sum(1) / square, weight[0]);
-    const at::Tensor owner = (ratio.unsqueeze(1) - weight.unsqueeze(0)).abs().argmin(1);
-    if (explained(weight.index_select(0, owner), dim)) return SampleRows{Order::Scattered, n, dim, owner};
+    const std::int64_t count = dim == kNoDim ? 1 : gradient_.size(dim);
+    along_.push_back({dim, at::zeros({count}, gradient_.options().dtype(at::kLong)), true, 0});
+  }
+}
+
+/// Real numbers, a row for each entry of the dimension.
+at::Tensor SampleMeasurement::as_rows(const at::Tensor& tensor, const Along& along) const {
+  at::Tensor rows = along.dim == kNoDim ? tensor.unsqueeze(0) : tensor.movedim(along.dim, 0);
+  if (rows.is_complex()) rows = at::view_as_real(rows.resolve_conj());
+  if (rows.scalar_type() != at::kDouble) rows = rows.to(at::kFloat);
+  return rows.reshape({along.code.size(0), -1});
+}
+
+void SampleMeasurement::add(const at::Tensor& weighted, const TellingWeights& weights) {
+  const double tiny = smallest_measured(gradient_.scalar_type());
+  for (Along& along : along_) {
+    const at::Tensor all = as_rows(gradient_, along), finite = at::isfinite(all);
+    if (all.numel() == 0) continue;
+    const at::Tensor g = at::where(finite, all, 0), w = at::where(finite, as_rows(weighted, along), 0);
+    const auto [largest, place] = g.abs().max(1, /*keepdim=*/true);
+    const at::Tensor ratio = w.gather(1, place).div(g.gather(1, place)).to(at::kDouble);
+    const at::Tensor exponent =
+        at::nan_to_num(ratio.log2().round(), 0.0)
+            .clamp(static_cast<double>(weights.lowest()), static_cast<double>(weights.highest()))
+            .masked_fill(largest.eq(0), static_cast<double>(weights.lowest()))
+            .to(at::kLong);
+    const at::Tensor apart =
+        at::nan_to_num(w.mul(weights.inverse(exponent, w.options())).sub(g).abs(), kApart).amax(1, /*keepdim=*/true);
+    const at::Tensor share = apart.to(at::kDouble).sub(tiny).clamp_min(0).div(largest.to(at::kDouble).clamp_min(tiny));
+    along.exact = along.exact && apart.max().item<double>() == 0;
+    along.apart = std::max(along.apart, share.max().item<double>());
+    along.code = weights.follow(along.code, exponent.squeeze(1));
+  }
+}
+
+std::optional<SampleRows> SampleMeasurement::rows(const TellingWeights& weights) const {
+  for (const Along& along : along_) {
+    if (!along.exact) continue;
+    if (auto result = rows(along, weights)) return result;
+  }
+  // Some operators do not round in the same way twice. The dimension along which rounding explains the differences is
+  // then not told from another where it does too.
+  const auto [rounding, mixing] = tolerances(gradient_.scalar_type());
+  for (const double tolerance : {rounding, mixing}) {
+    std::optional<SampleRows> found;
+    for (const Along& along : along_) {
+      if (!(along.apart <= tolerance)) continue;
+      auto result = rows(along, weights);
+      if (result && found) return std::nullopt;
+      if (result) found = std::move(result);
+    }
+    if (found) return found;
   }
   return std::nullopt;
+}
+
+std::optional<SampleRows> SampleMeasurement::rows(const Along& along, const TellingWeights& weights) const {
+  using Order = SampleRows::Order;
+  const std::int64_t n = weights.samples(), count = along.code.size(0);
+  const at::Tensor gradient = as_rows(gradient_, along);
+  const at::Tensor counts = gradient.ne(0).any(1);  // a row of zeros is anybody's
+  const at::Tensor finite = at::isfinite(gradient);
+  const at::Tensor told = gradient.ne(0).logical_and(finite).any(1);
+  const at::Tensor owner = weights.samples_by_code(along.code.options()).index_select(0, along.code);
+  if (owner.masked_select(told).lt(0).any().item<bool>()) return std::nullopt;  // the weight of no sample
+  const auto fits = [&](const SampleRows& rows) {
+    return !owners(rows, count, owner.options()).ne(owner).logical_and(told).any().item<bool>();
+  };
+  if (along.dim != kNoDim && count % n == 0) {
+    for (const Order order : {Order::SampleMajor, Order::PositionMajor}) {
+      if (SampleRows rows{order, n, along.dim, {}}; fits(rows)) return rows;
+    }
+  }
+  if (counts.ne(told).any().item<bool>()) return std::nullopt;  // rows that are no numbers may be of any sample
+  const at::Tensor first = told.any().item<bool>() ? owner.masked_select(told).narrow(0, 0, 1) : owner.new_zeros({1});
+  if (SampleRows rows{Order::Whole, n, 0, first}; fits(rows)) return rows;
+  return along.dim == kNoDim ? std::nullopt
+                             : std::optional(SampleRows{Order::Scattered, n, along.dim, owner.clamp_min(0)});
 }
 
 }  // namespace dds::hooks

@@ -3,12 +3,25 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/real.h>
+#include <ATen/ops/view_as_real.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <utility>
 
 namespace dds::hooks {
+
+namespace {
+
+/// The sum of |x|^2 over the last two dimensions.
+at::Tensor squares_of(const at::Tensor& rows) { return rows.abs().square().sum({2, 3}); }
+
+}  // namespace
+
+at::Tensor real_rows(const at::Tensor& rows) {
+  return rows.is_complex() ? at::view_as_real(rows.resolve_conj()).flatten(1) : rows;
+}
 
 void Terms::add(Term term) {
   for (Term& known : terms_) {
@@ -95,7 +108,7 @@ at::Tensor Terms::squared_norms(std::int64_t max_bytes) const {
   if (form) {
     const std::int64_t p = form->left.positions(), r = form->left.features(), c = form->right.features();
     if (p == 1 && !form->left.is_cut() && !form->right.is_cut()) {
-      return form->left.source().square().sum({2, 3}).mul(form->right.source().square().sum({2, 3})).sum(1);
+      return squares_of(form->left.source()).mul(squares_of(form->right.source())).sum(1);
     }
     if (p * (r + c) < r * c) {
       const std::int64_t element = form->left.source().element_size();
@@ -104,15 +117,16 @@ at::Tensor Terms::squared_norms(std::int64_t max_bytes) const {
       for (std::int64_t b = 0; b < samples_; b += block) {
         const std::int64_t e = std::min(samples_, b + block);
         const at::Tensor left = form->left.slice(b, e), right = form->right.slice(b, e);
-        norms.push_back(
-            at::matmul(left, left.transpose(2, 3)).mul_(at::matmul(right, right.transpose(2, 3))).sum({1, 2, 3}));
+        norms.push_back(at::real(at::matmul(left, left.transpose(2, 3).conj())
+                                     .mul_(at::matmul(right, right.transpose(2, 3).conj()))
+                                     .sum({1, 2, 3})));
       }
       return at::cat(norms);
     }
   }
   at::Tensor sum;
   for_each_slab(max_bytes, [&](const at::Tensor& slab) {
-    const at::Tensor squares = slab.square().sum(1);
+    const at::Tensor squares = real_rows(slab).square().sum(1);
     sum = sum.defined() ? sum.add_(squares) : squares;
   });
   return sum;

@@ -58,6 +58,15 @@ at::Tensor written_out(Product product, const at::Tensor& operand, const Dims& o
 
 }  // namespace
 
+std::optional<ParameterIndex::Place> Uses::place_of(const at::Tensor& operand) const {
+  const auto place = parameters_.find(operand);
+  if (!place) return place;
+  const at::Tensor& parameter = parameters_.tensor(place->number);
+  const bool same = operand.scalar_type() == parameter.scalar_type() && operand.is_conj() == parameter.is_conj() &&
+                    operand.is_neg() == parameter.is_neg();
+  return same ? place : std::nullopt;
+}
+
 void Uses::mark(StatusSet status, std::string detail) {
   status_ |= status;
   if (detail_.empty()) detail_ = std::move(detail);
@@ -65,7 +74,7 @@ void Uses::mark(StatusSet status, std::string detail) {
 
 void Uses::add(const at::Tensor& operand, std::variant<Product, Lookup, Sum, Dense> form) {
   if (!operand.defined()) return;
-  if (const auto view = parameters_.find(operand)) {
+  if (const auto view = place_of(operand)) {
     placed_.push_back({view->number, place(std::move(form), axes_from(operand, 0), view->offset, view->numel)});
   } else if (operand.requires_grad()) {
     Terms terms(0, operand.numel());
@@ -74,11 +83,13 @@ void Uses::add(const at::Tensor& operand, std::variant<Product, Lookup, Sum, Den
     Dims shape = operand.sizes().vec();
     shape.insert(shape.begin(), rows.size(0));
     derived_.push_back({operand, rows.reshape(shape)});
+  } else if (parameters_.find(operand)) {
+    mark(Status::NotReplayable, kComputedWeight);
   }
 }
 
 void Uses::add_product(const at::Tensor& operand, Product product) {
-  const auto view = parameters_.find(operand);
+  const auto view = place_of(operand);
   if (!view && operand.requires_grad()) return add(operand, std::move(product));
   if (!view) return mark(Status::NotReplayable, kComputedWeight);
   const std::int64_t groups = product.left.groups(), stride = operand.stride(0), rows = operand.size(0) / groups;
@@ -88,7 +99,7 @@ void Uses::add_product(const at::Tensor& operand, Product product) {
 
 void Uses::add_product(const at::Tensor& operand, Product product, const Dims& groups, const Dims& rows,
                        const Dims& columns) {
-  if (const auto view = parameters_.find(operand)) {
+  if (const auto view = place_of(operand)) {
     placed_.push_back({view->number, place_product(std::move(product), axes_of(operand, groups), axes_of(operand, rows),
                                                    axes_of(operand, columns), view->offset, view->numel)});
     return;

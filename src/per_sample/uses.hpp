@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <dds/signature.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -44,12 +45,14 @@ class Uses {
   /// Any form whose entries are those of `operand` in order. Does nothing if the operand is undefined.
   void add(const at::Tensor& operand, std::variant<Product, Lookup, Sum, Dense> form);
   /// True if a tensor is a parameter, or part of one.
-  bool knows(const at::Tensor& tensor) const { return parameters_.find(tensor).has_value(); }
+  bool knows(const at::Tensor& tensor) const { return place_of(tensor).has_value(); }
   /// Adds a status, and its reason if there was none before.
   void mark(StatusSet status, std::string detail);
 
  private:
-  void place_derived(const at::Tensor& operand, at::Tensor gradients);
+  /// Where an operand's entries lie in a parameter. Empty for one that reads a parameter as other numbers: its complex
+  /// conjugate, its real and imaginary parts.
+  std::optional<ParameterIndex::Place> place_of(const at::Tensor& operand) const;
 
   const ParameterIndex& parameters_;
   std::vector<Placed> placed_;

@@ -1,7 +1,6 @@
 #include "src/ranks/exchange.hpp"
 
 #include <ATen/ops/from_blob.h>
-#include <c10/util/Exception.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -11,6 +10,8 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "src/base/message.hpp"
 
 namespace dds {
 namespace {
@@ -61,10 +62,8 @@ std::string text_of(const std::exception_ptr& error) {
   std::string text;
   try {
     std::rethrow_exception(error);
-  } catch (const c10::Error& thrown) {
-    text = thrown.what_without_backtrace();
   } catch (const std::exception& thrown) {
-    text = thrown.what();
+    text = plain_message(thrown);
   } catch (...) {
     return "an exception of a type of its own";
   }

@@ -1,6 +1,7 @@
 #include "src/reading/checkpoint_rows.hpp"
 
 #include <ATen/ops/ones_like.h>
+#include <ATen/ops/square.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
@@ -17,10 +18,14 @@
 #include <utility>
 #include <vector>
 
+#include "src/base/check.hpp"
+#include "src/base/dtype.hpp"
 #include "src/base/logger.hpp"
 #include "src/model/cancellation.hpp"
 #include "src/model/guard.hpp"
+#include "src/model/labels.hpp"
 #include "src/model/random.hpp"
+#include "src/reading/finite.hpp"
 
 namespace dds {
 namespace {
@@ -40,7 +45,7 @@ class CheckpointReading {
         options_(options),
         recorder_(problem.model, recorder_options(options.signatures())) {
     for (const at::Tensor& parameter : problem.model.parameters()) {
-      if (parameter.is_floating_point()) parameters_.push_back(parameter);
+      if (parameter.is_floating_point() || parameter.is_complex()) parameters_.push_back(parameter);
     }
   }
 
@@ -48,7 +53,7 @@ class CheckpointReading {
   ReadingRows run(std::optional<at::ScalarType> dtype) {
     const std::int64_t samples = problem_.data.size();
     for (std::int64_t begin = 0; begin < samples; begin += options_.batch_size()) {
-      batch(converted(problem_.data.slice(begin, std::min(samples, begin + options_.batch_size())), dtype));
+      batch(converted(problem_.data.slice(begin, std::min(samples, begin + options_.batch_size())), dtype), begin);
     }
     rows_.labels = *labels_;
     for (ReadingRows::Layer& layer : rows_.layers) {
@@ -59,10 +64,12 @@ class CheckpointReading {
   }
 
  private:
+  /// A copy, since a forward may write into its inputs.
   static Data converted(Data batch, std::optional<at::ScalarType> dtype) {
-    if (!dtype) return batch;
     const auto convert = [&](at::Tensor& tensor) {
-      if (tensor.defined() && tensor.is_floating_point()) tensor = tensor.to(*dtype);
+      if (!tensor.defined()) return;
+      const auto type = dtype ? at_precision(tensor.scalar_type(), *dtype) : tensor.scalar_type();
+      tensor = tensor.to(type, /*non_blocking=*/false, /*copy=*/true);
     };
     for (at::Tensor& input : batch.inputs) convert(input);
     convert(batch.targets);
@@ -71,10 +78,8 @@ class CheckpointReading {
 
   FisherLabels labels_for(const at::Tensor& output) const {
     if (options_.fisher() == Fisher::Empirical || !likelihood_.can_sample()) {
-      if (!problem_.data.targets.defined()) {
-        throw InvalidArgument(fmt::format(
-            "read: the empirical Fisher needs targets, and the probe has none (likelihood {})", likelihood_.name()));
-      }
+      check(problem_.data.targets.defined(), "read", "data.targets", problem_.data.targets,
+            "targets, which the empirical Fisher needs (likelihood {})", likelihood_.name());
       return {FisherKind::Empirical, 1};
     }
     if (const std::int64_t terms = likelihood_.fisher_terms(output); terms > 0) return {FisherKind::Exact, terms};
@@ -108,23 +113,31 @@ class CheckpointReading {
     return likelihood_.loss(output, drawn);
   }
 
-  void batch(const Data& data) {
+  /// `begin`: the number of its first sample.
+  void batch(const Data& data, std::int64_t begin) {
     const at::AutoGradMode grad(true);
     recorder_.start();
     const at::Tensor output = problem_.forward(problem_.model, data.inputs);
-    if (!output.defined() || output.dim() == 0 || output.size(0) != data.size()) {
-      throw InvalidArgument(fmt::format("read: forward gave an output of {} samples for a batch of {}",
-                                        output.defined() && output.dim() > 0 ? output.size(0) : 0, data.size()));
-    }
+    check(output.defined() && output.dim() > 0 && output.size(0) == data.size(), "read", "the output of forward",
+          output, "one of {} samples, as the batch has", data.size());
     if (!labels_) {
       labels_ = labels_for(output);
       independent_ = independent_gradients(output);
     }
     // The first term, and where its backward pass begins, are recorded: they decide the bounds on the gradients' ranks.
-    at::Tensor first = term(output, data.targets, 0).sum();
-    seed_ = at::ones_like(first);
+    const at::Tensor terms = term(output, data.targets, 0);
+    at::Tensor first = terms.sum();
+    // One term of a value each: squares, which take all values, stand for them together.
+    const bool by_value = labels_->kind.labels == FisherKind::Exact && likelihood_.name() != "categorical";
+    seed_ = at::ones_like(by_value ? output.square().sum() : first);
     Captured captured = recorder_.take();
     if (!captured.errors.empty()) throw CaptureError(fmt::format("read: rows were lost: {}", captured.errors.front()));
+    check_finite_inputs(data, begin, captured, output, parameters_);
+    if (labels_->kind.labels == FisherKind::Empirical) {
+      check_finite_targets(data, begin, output, terms);
+    } else {
+      check_labels(likelihood_, output, data.targets);
+    }
     const double share = static_cast<double>(data.size()) / static_cast<double>(problem_.data.size());
     add_forward(captured, share);
     if (output.requires_grad()) backward(output, data.targets, std::move(first), captured, share);
@@ -145,7 +158,7 @@ class CheckpointReading {
                                 /*create_graph=*/false, /*allow_unused=*/true)
               .back();
       if (at_output.defined()) squares.add_(norm_of(at_output).square());
-      add_gradients(captured, share);
+      add_gradients(captured, share, /*again=*/exact && k > 0);
     }
     const double labels = exact ? 1 : static_cast<double>(labels_->passes);
     cancellation_.add(terms.defined() ? Cancellation(terms.mul(std::sqrt(labels)), squares.sqrt())
@@ -174,9 +187,11 @@ class CheckpointReading {
     }
   }
 
-  void add_gradients(Captured& captured, double share) {
+  /// `again`: a further term of the expectation that the last rows began.
+  void add_gradients(Captured& captured, double share, bool again) {
     for (CapturedLayer& layer : captured.layers) {
       LayerRows& into = rows_of(layer);
+      again ? into.repeat_draws() : into.remember_draws();
       for (CapturedCall& call : layer.calls) {
         into.add_gradient(call, call.take_gradient(), /*backwards=*/1, /*scale=*/{},
                           budget(layer, share, labels_->passes));
@@ -191,7 +206,7 @@ class CheckpointReading {
   Recorder recorder_;
   std::vector<at::Tensor> parameters_;
   at::Generator generator_;
-  at::Tensor seed_;  ///< the gradient that a backward pass begins with: 1
+  at::Tensor seed_;                     ///< the gradient that a backward pass begins with: 1
   std::optional<FisherLabels> labels_;  ///< chosen by the first output
   std::int64_t independent_ = 1;        ///< gradients of a sample over all backward passes
   Cancellation cancellation_;

@@ -66,7 +66,10 @@ void SignatureBatch::fill_in(Request& request, Spectrum spectrum) {
     signature.spectrum = spectrum.sigma;
     for (double& sigma : signature.spectrum) sigma = std::ldexp(sigma, spectrum.exponent);
   }
-  if (options_.dead_axes()) signature.dead_axes = dead_axes(spectrum, signature);
+  if (options_.dead_axes()) {
+    signature.dead_axes = dead_axes(spectrum, signature);
+    signature.axes = spectrum.right;
+  }
 }
 
 std::vector<Signature> SignatureBatch::read() {

@@ -1,36 +1,18 @@
 #include "src/reading/step_rows.hpp"
 
-#include <ATen/ops/full.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <dds/error.hpp>
-#include <limits>
 #include <map>
 #include <vector>
 
 #include "src/model/cancellation.hpp"
+#include "src/reading/loss_scale.hpp"
 
 namespace dds {
 namespace {
-
-using Losses = std::vector<const CapturedLoss*>;
-
-/// The losses that a call's output may have gone into: those that ran after it and before its layer did again.
-Losses losses_of(const CapturedCall& call, const CapturedLayer& layer, const Captured& captured) {
-  std::int64_t next = std::numeric_limits<std::int64_t>::max();
-  for (const CapturedCall& other : layer.calls) {
-    if (other.order > call.order) next = std::min(next, other.order);
-  }
-  Losses all, own;
-  for (const CapturedLoss& loss : captured.losses) {
-    if (loss.order < call.order) continue;
-    all.push_back(&loss);
-    if (loss.order < next) own.push_back(&loss);
-  }
-  return own.empty() ? all : own;  // a layer that runs twice in one forward has the losses of its last run
-}
 
 /// What cancels in the gradients that came out of one loss operator.
 Cancellation cancellation_of(const CapturedLoss& loss) {
@@ -41,7 +23,6 @@ Cancellation cancellation_of(const CapturedLoss& loss) {
   if (!difference.defined() || !incoming.defined()) return {};  // no backward pass came through it
   at::Tensor weight = incoming;
   if (loss.reduction == CapturedLoss::Reduction::Mean) {
-    if (!loss.terms.defined()) return Cancellation::unknown();
     weight = incoming.to(at::kDouble).div(loss.terms.to(incoming.device()));
   }
   switch (loss.difference) {
@@ -54,49 +35,41 @@ Cancellation cancellation_of(const CapturedLoss& loss) {
   }
 }
 
-/// What cancels in each loss of a step, by its order. The losses are fewer than the layers.
-using Cancellations = std::map<std::int64_t, Cancellation>;
+/// What the gradients of a step are put back with. Most layers have the same losses behind them, so each set of losses
+/// is looked at once.
+class StepLosses {
+ public:
+  /// Both must outlive it.
+  StepLosses(const Captured& captured, const Reduction& reduction) : captured_(captured), reduction_(reduction) {}
 
-Cancellations cancellations_of(const Captured& captured) {
-  Cancellations all;
-  for (const CapturedLoss& loss : captured.losses) all.emplace(loss.order, cancellation_of(loss));
-  return all;
-}
-
-Cancellation joined(const Cancellations& all, const Losses& losses) {
-  Cancellation result;
-  for (const CapturedLoss* loss : losses) result.add(all.at(loss->order));
-  return result;
-}
-
-/// How the gradients of one call are put back to those of the samples' losses.
-struct Scaling {
-  at::Tensor factor;  ///< 0-d; undefined: 1
-  std::string name;   ///< for the record
-  StatusSet status;
-  std::int64_t targets = 0;  ///< over how many a mean was taken; 0: there is no mean, or nobody knows
-};
-
-Scaling scaling_of(const Reduction& reduction, const Losses& losses) {
-  using Observed = CapturedLoss::Reduction;
-  if (const std::optional<double> divisor = reduction.divisor()) {
-    return {at::full({}, *divisor, at::kDouble), fmt::format("scale:{}", *divisor), {}};
-  }
-  const auto any = [&](Observed observed) {
-    return std::any_of(losses.begin(), losses.end(),
-                       [&](const CapturedLoss* loss) { return loss->reduction == observed; });
+  struct Behind {
+    LossScale scale;
+    Cancellation cancellation;  ///< of the gradients with this scale
   };
-  if (reduction.kind() == Reduction::Sum) {
-    return {{}, "sum", any(Observed::Mean) ? StatusSet(Status::ReductionMismatch) : StatusSet()};
+  const Behind& behind(const CapturedCall& call) {
+    const Losses losses = losses_of(call, captured_);
+    const auto [known, is_new] = behind_.try_emplace(losses);
+    if (is_new) known->second = found(losses);
+    return known->second;
   }
-  if (any(Observed::Sum)) return {{}, "mean", Status::ReductionMismatch};
-  const bool agree = std::all_of(losses.begin(), losses.end(), [&](const CapturedLoss* loss) {
-    return loss->reduction == Observed::Mean && loss->terms.defined() && loss->targets == losses.front()->targets &&
-           loss->op == losses.front()->op;
-  });
-  if (losses.empty() || !agree) return {{}, "mean", Status::ReductionUnknown};
-  return {losses.front()->terms, "mean", {}, losses.front()->targets};
-}
+
+ private:
+  Behind found(const Losses& losses) {
+    Behind result{scale_of(reduction_, losses), {}};
+    for (const CapturedLoss* loss : losses) {
+      const auto [known, is_new] = cancellations_.try_emplace(loss);
+      if (is_new) known->second = cancellation_of(*loss);
+      result.cancellation.add(known->second);
+    }
+    result.cancellation = result.cancellation.scaled(result.scale.scale.factor);
+    return result;
+  }
+
+  const Captured& captured_;
+  const Reduction& reduction_;
+  std::map<Losses, Behind> behind_;
+  std::map<const CapturedLoss*, Cancellation> cancellations_;
+};
 
 /// True if an operator that mixes samples ran at or after this call: the rows of its gradient mix them too.
 bool coupled_downstream(const CapturedCall& call, const Captured& captured) {
@@ -107,8 +80,8 @@ bool coupled_downstream(const CapturedCall& call, const Captured& captured) {
 }
 
 /// The rows of one layer.
-ReadingRows::Layer layer_of(const CapturedLayer& layer, const Captured& captured, const Cancellations& cancellations,
-                            const SignatureOptions& options, const Reduction& reduction) {
+ReadingRows::Layer layer_of(const CapturedLayer& layer, const Captured& captured, StepLosses& losses,
+                            const SignatureOptions& options) {
   ReadingRows::Layer result{.rows = LayerRows(layer, options)};
   if (!captured.errors.empty()) result.rows.mark(Status::CaptureFailed);
   const std::int64_t calls = std::ssize(layer.calls);
@@ -116,18 +89,17 @@ ReadingRows::Layer layer_of(const CapturedLayer& layer, const Captured& captured
   result.rows.add_bounds(layer);
   for (const CapturedCall& call : layer.calls) {
     result.rows.add_forward(call, budget);
+    if (!wants(options, Side::Fisher)) continue;
     if (coupled_downstream(call, captured)) result.rows.mark(Side::Fisher, Status::Coupled);
-    const Losses losses = losses_of(call, layer, captured);
-    const Scaling scaling = scaling_of(reduction, losses);
+    const auto& [scale, cancellation] = losses.behind(call);
     const at::Tensor gradient = call.gradient();
-    result.rows.add_gradient(call, gradient, call.backwards(), scaling.factor, budget);
+    result.rows.add_gradient(call, gradient, call.backwards(), scale.scale, budget);
     if (gradient.defined() && gradient.numel() == 0) continue;  // no row, and so no scale: the mean of none is 0 / 0
-    result.rows.mark(Side::Fisher, scaling.status);
-    result.reduction = scaling.name;
-    result.targets = scaling.targets;
-    if (!wants(options, Side::Fisher) || call.backwards() == 0) continue;
-    const Cancellation of_call = joined(cancellations, losses).scaled(scaling.factor);
-    result.cancellation.add(of_call.factor().defined() ? of_call : Cancellation::unknown());
+    if (gradient.defined()) result.rows.mark(Side::Fisher, scale.status);
+    result.reduction = scale.name;
+    result.targets = scale.targets;
+    if (call.backwards() > 0)
+      result.cancellation.add(cancellation.factor().defined() ? cancellation : Cancellation::unknown());
   }
   return result;
 }
@@ -137,11 +109,11 @@ ReadingRows::Layer layer_of(const CapturedLayer& layer, const Captured& captured
 ReadingRows StepRows::rows_of(const Captured& captured, std::int64_t step) {
   ReadingRows rows;
   rows.step = step;
-  const Cancellations cancellations = wants(options_, Side::Fisher) ? cancellations_of(captured) : Cancellations();
+  StepLosses losses(captured, reduction_);
   for (const CapturedLayer& layer : captured.layers) {
     try {
       if (layer.calls.empty() && !first_time(layer)) continue;
-      rows.layers.push_back(layer_of(layer, captured, cancellations, options_, reduction_));
+      rows.layers.push_back(layer_of(layer, captured, losses, options_));
     } catch (...) {
       rows.keep_error();
       rows.layers.push_back({.rows = LayerRows(layer, options_)});

@@ -19,7 +19,6 @@ class StepRows {
 
   /// The rows of one step. An error in one layer leaves the others to be read; it is in ReadingRows::error, as are the
   /// recorder's own. A layer that does not run, or cannot be observed, is among the rows once.
-  /// Throws what reading the losses throws.
   ReadingRows rows_of(const Captured& captured, std::int64_t step);
 
  private:

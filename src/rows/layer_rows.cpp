@@ -61,10 +61,20 @@ void LayerRows::add_forward(const CapturedCall& call, std::int64_t max_rows) {
 }
 
 void LayerRows::add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards,
-                             const at::Tensor& scale, std::int64_t max_rows) {
+                             const RowScale& scale, std::int64_t max_rows) {
   if (!wants(options_, Side::Fisher) || !gradient.defined()) return;
   backwards_ += backwards;
   add(Side::Fisher, as_rows(gradient, call.output_features), scale, max_rows);
+}
+
+void LayerRows::remember_draws() { remembered_ = generator_.defined() ? generator_.get_state() : at::Tensor(); }
+
+void LayerRows::repeat_draws() {
+  if (remembered_.defined()) {
+    generator_.set_state(remembered_);
+  } else {
+    generator_ = {};
+  }
 }
 
 at::Tensor LayerRows::subset(const at::Tensor& rows, std::int64_t count) {
@@ -73,7 +83,7 @@ at::Tensor LayerRows::subset(const at::Tensor& rows, std::int64_t count) {
   return rows.index_select(0, order.narrow(0, 0, count));
 }
 
-void LayerRows::add(Side side, const at::Tensor& rows, const at::Tensor& scale, std::int64_t max_rows) {
+void LayerRows::add(Side side, const at::Tensor& rows, const RowScale& scale, std::int64_t max_rows) {
   const at::NoGradGuard no_grad;
   const Stopwatch watch;
   SideRows& into = at(side);
@@ -118,7 +128,9 @@ void LayerRows::reduce() {
     const Stopwatch watch;
     for (const SideRows::Pending& pending : std::exchange(side.pending, {})) {
       if (!side.factor) side.factor.emplace(side.width);
-      side.factor->update(pending.scale.defined() ? pending.rows.to(at::kDouble).mul(pending.scale) : pending.rows);
+      const auto& [factor, certain] = pending.scale;
+      if (certain.defined() && !certain.item<bool>()) side.status |= Status::ReductionUnknown;
+      side.factor->update(factor.defined() ? pending.rows.to(at::kDouble).mul(factor) : pending.rows);
     }
     side.seconds += watch.seconds();
   }

@@ -17,13 +17,19 @@
 
 namespace dds {
 
+/// What rows are multiplied with: 0-d tensors, so that nothing waits for the device.
+struct RowScale {
+  at::Tensor factor;   ///< undefined: 1
+  at::Tensor certain;  ///< false: `factor` does not fit all of the losses behind the rows; undefined: it does
+};
+
 /// The rows of one side of a layer.
 struct SideRows {
   /// Rows that wait for LayerRows::reduce().
   struct Pending {
     at::Tensor rows;
-    at::Tensor scale;  ///< 0-d; undefined: 1
-    bool owned;        ///< nobody else writes to them
+    RowScale scale;
+    bool owned;  ///< nobody else writes to them
   };
   std::vector<Pending> pending;
   std::optional<TriangularAccumulator> factor;  ///< of the rows that were reduced; empty: none were
@@ -44,22 +50,26 @@ class LayerRows {
  public:
   LayerRows(const CapturedLayer& layer, const SignatureOptions& options);
 
-  /// Adds the bounds on the ranks of the rows of one recording, in which each sample gives `gradients` independent ones.
+  /// Adds the bounds on the ranks of the rows of one recording, in which each sample gives `gradients` independent
+  /// ones.
   void add_bounds(const CapturedLayer& layer, std::int64_t gradients = 1);
   /// Adds the rows of one call to the activation and input sides, at most `max_rows` of them. The rows are kept by
   /// reference until own() or reduce().
   void add_forward(const CapturedCall& call, std::int64_t max_rows);
-  /// Adds the gradient at the output of `call`, the sum of `backwards` passes, times `scale` (0-d; undefined: 1), to
-  /// the Fisher side.
-  void add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards,
-                    const at::Tensor& scale, std::int64_t max_rows);
+  /// Adds the gradient at the output of `call`, the sum of `backwards` passes, times `scale`, to the Fisher side.
+  void add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards, const RowScale& scale,
+                    std::int64_t max_rows);
+  /// Has subsets drawn once more: remember_draws() before the first term of an expectation, repeat_draws() before each
+  /// further one, so that all terms are of the same rows.
+  void remember_draws();
+  void repeat_draws();
   /// Adds a status to one side, or to all.
   void mark(Side side, StatusSet status);
   void mark(StatusSet status);
 
   /// Copies the rows that wait for reduce(), so that their tensors may be written to.
   void own();
-  /// Reduces the rows that wait.
+  /// Reduces the rows that wait. Marks the side with Status::ReductionUnknown where a scale is not certain.
   void reduce();
   /// Adds the rows, calls and statuses that another process has of the same layer. Both must be reduced.
   void merge(const LayerRows& other);
@@ -87,7 +97,7 @@ class LayerRows {
   explicit LayerRows(const SignatureOptions& options) : options_(options) {}
 
   SideRows& at(Side side) { return sides_[static_cast<std::size_t>(side)]; }
-  void add(Side side, const at::Tensor& rows, const at::Tensor& scale, std::int64_t max_rows);
+  void add(Side side, const at::Tensor& rows, const RowScale& scale, std::int64_t max_rows);
   at::Tensor subset(const at::Tensor& rows, std::int64_t count);
 
   std::string layer_;
@@ -99,6 +109,7 @@ class LayerRows {
   std::int64_t backwards_ = 0;
   std::array<SideRows, 3> sides_;
   at::Generator generator_;  ///< undefined until a subset is drawn
+  at::Tensor remembered_;    ///< its state; undefined: that of a new one
 };
 
 }  // namespace dds

@@ -112,10 +112,8 @@ TriangularAccumulator::TriangularAccumulator(std::int64_t width) : width_(width)
 
 void TriangularAccumulator::check_device(at::Device device) {
   if (!device_) device_ = device;
-  if (*device_ != device) {
-    throw InvalidArgument(
-        fmt::format("TriangularAccumulator: rows are on {}, expected {} as before", device.str(), device_->str()));
-  }
+  check(*device_ == device, "TriangularAccumulator", "the device of rows", device.str(), "{} as before",
+        device_->str());
 }
 
 void TriangularAccumulator::update(const at::Tensor& rows) {
@@ -302,12 +300,11 @@ std::vector<at::Tensor> TriangularAccumulator::state() const {
 }
 
 TriangularAccumulator TriangularAccumulator::from_state(const std::vector<at::Tensor>& state) {
-  const auto check = [](bool holds, const std::string& what) {
-    if (!holds) throw InvalidArgument("TriangularAccumulator::from_state: " + what);
-  };
-  check(state.size() >= 2, fmt::format("{} tensors, expected at least 2", state.size()));
+  constexpr const char* kFunction = "TriangularAccumulator::from_state";
+  constexpr const char* kCount = "the number of tensors";
+  check_at_least<std::size_t>(kFunction, kCount, state.size(), 2);
   check(state[0].defined() && state[0].is_cpu() && state[0].scalar_type() == at::kLong && state[0].numel() == 3,
-        fmt::format("tensor 0 is {}, expected the header, Long [3]", text_of(state[0])));
+        kFunction, "tensor 0", state[0], "the header, Long [3]");
   const at::Tensor header = state[0].contiguous();
   const std::int64_t* const numbers = header.data_ptr<std::int64_t>();
   TriangularAccumulator result(numbers[0]);
@@ -316,7 +313,7 @@ TriangularAccumulator TriangularAccumulator::from_state(const std::vector<at::Te
     const at::Tensor& rows = state[i];
     check(rows.defined() && rows.dim() == 2 && rows.scalar_type() == at::kDouble && rows.size(1) == result.width_ &&
               rows.size(0) <= most,
-          fmt::format("tensor {} is {}, expected Double [up to {}, {}]", i, text_of(rows), most, result.width_));
+          kFunction, fmt::format("tensor {}", i), rows, "Double [up to {}, {}]", most, result.width_);
     result.check_device(rows.device());
     return rows.detach();
   };
@@ -325,19 +322,19 @@ TriangularAccumulator TriangularAccumulator::from_state(const std::vector<at::Te
   std::size_t next = 2;
   for (std::size_t level = 0; level < 63; ++level) {
     if ((numbers[2] >> level & 1) == 0) continue;
-    check(next + 1 < state.size(), fmt::format("{} tensors, expected more for level {}", state.size(), level));
+    check(next + 1 < state.size(), kFunction, kCount, state.size(), "more, for level {}", level);
     const at::Tensor factor = matrix(next, result.width_);
     const at::Tensor& exponent = state[next + 1];
-    check(exponent.defined() && exponent.dim() == 0 && exponent.scalar_type() == at::kDouble,
-          fmt::format("tensor {} is {}, expected Double []", next + 1, text_of(exponent)));
+    check(exponent.defined() && exponent.dim() == 0 && exponent.scalar_type() == at::kDouble, kFunction,
+          fmt::format("tensor {}", next + 1), exponent, "Double []");
     result.levels_.resize(level + 1);
     result.levels_[level] = Node{factor, exponent.detach()};
     next += 2;
   }
-  check(next == state.size(), fmt::format("{} tensors, expected {}", state.size(), next));
+  check(next == state.size(), kFunction, kCount, state.size(), "{}", next);
   const bool empty = buffer.size(0) == 0 && result.levels_.empty();
-  check(numbers[1] >= buffer.size(0) && (numbers[1] == 0) == empty,
-        fmt::format("the header tells of {} rows, which the tensors cannot hold", numbers[1]));
+  check(numbers[1] >= buffer.size(0) && (numbers[1] == 0) == empty, kFunction, "the number of rows in the header",
+        numbers[1], "one that the tensors can hold");
   return result;
 }
 

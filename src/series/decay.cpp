@@ -5,10 +5,12 @@
 #include <cmath>
 #include <dds/decay.hpp>
 #include <iterator>
+#include <numeric>
 #include <utility>
 
 #include "src/base/check.hpp"
 #include "src/series/decay_analysis.hpp"
+#include "src/series/following.hpp"
 
 namespace dds {
 namespace {
@@ -87,15 +89,65 @@ void DecayCounter::add(const Signature& signature) {
   reading.step = signature.step;
   const double offset =
       -std::log10(static_cast<double>(*signature.rows)) - (options_.relative() ? *signature.log10_trace : 0);
+  reading.log10_floor = 2 * std::log10(*signature.floor) + offset;
   for (std::size_t j = 0; j < k; ++j) {
     reading.log10_lambda.push_back(2 * std::log10(signature.spectrum[j]) + offset);
-    reading.above += signature.spectrum[j] > *signature.floor;
     reading.clear += signature.spectrum[j] > kClear * *signature.floor;
+  }
+  if (signature.axes.defined()) {
+    reading.places = series.places_of(signature.axes.narrow(0, 0, series.fixed_rank));
   }
   series.push(std::move(reading));
 }
 
+/// The places of the directions in a reading with these axes, and remembers both.
+std::vector<std::size_t> DecayCounter::Series::places_of(const at::Tensor& now) {
+  std::vector<std::size_t> result(static_cast<std::size_t>(now.size(0)));
+  if (axes.defined() && axes.sizes() == now.sizes()) {
+    const std::vector<std::size_t> place = matched(axes, now);
+    for (std::size_t d = 0; d < result.size(); ++d) result[d] = place[places[d]];
+  } else {
+    std::iota(result.begin(), result.end(), std::size_t{0});
+  }
+  axes = now;
+  places = result;
+  return result;
+}
+
+bool DecayCounter::Series::has_axes() const {
+  return std::all_of(readings.begin(), readings.end(), [](const Reading& reading) { return !reading.places.empty(); });
+}
+
+DecayCounter::Series DecayCounter::Series::followed(bool by_axes) const {
+  Series result = *this;
+  Courses courses;
+  for (const Reading& reading : readings) {
+    courses.push_back(reading.log10_lambda);
+    for (std::size_t d = 0; by_axes && d < reading.places.size(); ++d) {
+      courses.back()[d] = reading.log10_lambda[reading.places[d]];
+    }
+  }
+  if (by_axes) {
+    put_last_what_falls_most(courses);
+  } else {
+    follow_movers(courses);
+  }
+  for (std::size_t i = 0; i < courses.size(); ++i) result.readings[i].log10_lambda = std::move(courses[i]);
+  return result;
+}
+
 DecayCount DecayCounter::counted(const SeriesId& id, const Series& series) const {
+  DecayCount places = counted_late(id, series);
+  if (places.status != DecayStatus::Undecided && places.status != DecayStatus::MatrixDecays) return places;
+  for (const bool by_axes : {true, false}) {
+    if (by_axes && !series.has_axes()) continue;
+    DecayCount directions = counted_late(id, series.followed(by_axes));
+    if (directions.status == DecayStatus::Counted) return directions;
+  }
+  return places;
+}
+
+DecayCount DecayCounter::counted_late(const SeriesId& id, const Series& series) const {
   const auto count_from = [&](std::size_t begin) { return Analysis(series, begin, options_).count(id); };
   DecayCount whole = count_from(0);
   if (whole.status == DecayStatus::Counted || !whole.decades || *whole.decades < options_.least_decades()) return whole;

@@ -1,8 +1,10 @@
 #include "src/series/decay_analysis.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
+#include "src/series/trend.hpp"
 #include "src/theory/least_squares.hpp"
 
 namespace dds {
@@ -14,6 +16,19 @@ constexpr std::size_t kQuarters = 4;     // whose medians say how far a series h
 constexpr std::size_t kEnd = 3;          // readings whose median stands for an end of a series
 constexpr std::size_t kLeastInPart = 3;  // readings that the slope of part of a fall needs
 constexpr double kLeastGap = 0.1;        // between the rates of two groups
+constexpr double kClearDecades = 2;      // above the floor: ten floors of a singular value
+constexpr double kDeep = 4;              // decades
+constexpr double kHidden = 2;            // decades that noise may hide
+constexpr double kSure = 3.5;            // standard errors: there are many eigenvalues
+constexpr double kPi = 3.14159265358979323846;
+// Shares of a fall.
+constexpr double kReturn = 0.15;                     // that may come back
+constexpr double kAlong = 0.05;                      // that a line along lambda_min+ may leave
+constexpr double kInTime = 0.017;                    // that a smooth curve in time may leave
+constexpr double kInTimeSlow = 0.012, kSlow = 0.19;  // where the last quarter has less of the fall than this
+constexpr double kInTimeFew = 0.03;
+constexpr double kRise = 0.04;  // that may come before it
+constexpr std::size_t kFewReadings = 20;
 
 double median(std::span<const double> values) {
   Values sorted(values.begin(), values.end());
@@ -22,21 +37,41 @@ double median(std::span<const double> values) {
   return *middle;
 }
 
+/// The highest of the medians of kEnd neighbours.
+double highest_of(const Values& series) {
+  double highest = median(std::span(series).first(kEnd));
+  for (std::size_t i = 1; i + kEnd <= series.size(); ++i) {
+    highest = std::max(highest, median(std::span(series).subspan(i, kEnd)));
+  }
+  return highest;
+}
+
 /// Decades between the ends of a series of at least kEnd values.
 double fall(const Values& series) {
   return median(std::span(series).first(kEnd)) - median(std::span(series).last(kEnd));
 }
 
-/// The range of the two ends and of the medians of the four quarters, which one noisy reading in between does not move.
+/// How far a series moves beyond its noise: the largest distance between its two ends and the medians of its four
+/// quarters, less three standard deviations of what noise makes of it.
 double moved(const Values& series) {
   const std::span all(series);
-  Values places{all.front(), all.back()};
+  const double noise = noise_of(all);
+  struct Place {
+    double value, variance;
+  };
+  std::vector<Place> places{{all.front(), noise * noise}, {all.back(), noise * noise}};
   for (std::size_t quarter = 0; quarter < kQuarters; ++quarter) {
     const std::size_t begin = quarter * all.size() / kQuarters, end = (quarter + 1) * all.size() / kQuarters;
-    if (end > begin) places.push_back(median(all.subspan(begin, end - begin)));
+    if (end <= begin) continue;
+    const double size = static_cast<double>(end - begin);
+    // The variance of a median of normal numbers.
+    places.push_back({median(all.subspan(begin, end - begin)), noise * noise * std::min(1.0, kPi / (2 * size))});
   }
-  const auto [low, high] = std::minmax_element(places.begin(), places.end());
-  return *high - *low;
+  double most = 0;
+  for (const Place& a : places) {
+    for (const Place& b : places) most = std::max(most, a.value - b.value - 3 * std::sqrt(a.variance + b.variance));
+  }
+  return most;
 }
 
 /// The slope of y over the points whose x lies in [low, high]; empty if they are too few.
@@ -111,7 +146,7 @@ DecayCounter::Analysis::Analysis(const Series& series, std::size_t begin, const 
 Values DecayCounter::Analysis::above_floor(std::size_t j) const {
   Values values;
   for (const Reading& reading : readings_) {
-    if (reading.above > j) values.push_back(reading.log10_lambda[j]);
+    if (reading.log10_lambda[j] > reading.log10_floor) values.push_back(reading.log10_lambda[j]);
   }
   return values;
 }
@@ -127,18 +162,124 @@ Values DecayCounter::Analysis::clear_of_floor(std::size_t j) const {
 bool DecayCounter::Analysis::sinks(std::size_t j) const {
   Values y;
   for (const Reading& reading : readings_) y.push_back(reading.log10_lambda[j]);
-  return readings_.front().clear > j && fall(y) > options_.least_decades();
+  return y.front() > readings_.front().log10_floor + kClearDecades && fall(y) > options_.least_decades();
+}
+
+/// Whether a series is lower at its end by more than still_decades, beyond noise.
+bool DecayCounter::Analysis::falls(const Values& y) const {
+  Values index(y.size());
+  std::iota(index.begin(), index.end(), 0.0);
+  const LineFit line = fit_line(index, y, options_.confidence());
+  return fall(y) > options_.still_decades() + 3 * noise_of(y) || -line.high * index.back() > options_.still_decades();
+}
+
+/// Whether eigenvalue j ends as low as it ever was, up to noise and part of its fall. All readings count, those near
+/// the floor too.
+bool DecayCounter::Analysis::stays_down(std::size_t j) const {
+  Values y;
+  for (const Reading& reading : readings_) y.push_back(std::max(reading.log10_lambda[j], reading.log10_floor));
+  double lowest = y.back(), highest = y.front();
+  for (std::size_t i = 0; i + kEnd <= y.size(); ++i) {
+    const double here = median(std::span(y).subspan(i, kEnd));
+    lowest = std::min(lowest, here);
+    highest = std::max(highest, here);
+  }
+  const double end = median(std::span(y).last(kEnd));
+  return end - lowest <= kReturn * (highest - lowest) + 3 * noise_of(y);
+}
+
+/// Whether eigenvalue j falls along a smooth curve in time, over the whole series.
+bool DecayCounter::Analysis::falls_in_time(std::size_t j) const {
+  Values steps, y;
+  for (const Reading& reading : series_.readings) {
+    if (reading.clear < k_) break;
+    steps.push_back(static_cast<double>(reading.step));
+    y.push_back(reading.log10_lambda[j]);
+  }
+  if (std::ssize(y) < kMinDecayReadings) return false;
+  const double fallen = fall(y);
+  // A fall that a rise comes before is half of a wave.
+  if (!(fallen > 0) || highest_of(y) - y.front() > kRise * fallen + 3 * noise_of(y)) return false;
+  const double left = unexplained(steps, y, fallen);
+  if (y.size() < kFewReadings) return left < kInTimeFew;
+  const double last = median(std::span(y).subspan(3 * y.size() / 4 - kEnd / 2, kEnd)) - median(std::span(y).last(kEnd));
+  return left < (last < kSlow * fallen ? kInTimeSlow : kInTime);
+}
+
+/// Whether eigenvalue j stays so far below its start that no wandering takes it there: where it hovers, noise may be
+/// large.
+bool DecayCounter::Analysis::is_deep(std::size_t j) const {
+  const std::vector<Reading>& all = series_.readings;
+  const double start = all.front().log10_lambda[j];
+  return std::all_of(all.end() - std::ssize(all) / 3, all.end(),
+                     [&](const Reading& reading) { return reading.log10_lambda[j] < start - kDeep; });
+}
+
+/// Whether eigenvalue j falls on a line along lambda_min+: two directions that share a scale confirm one another.
+bool DecayCounter::Analysis::falls_along_x(std::size_t j, const LineFit& rate) const {
+  return j + 1 < k_ && rate.residual < kAlong * fall(clear_of_floor(j));
+}
+
+/// Whether an eigenvalue that hardly moves falls all the same, as slow ones do: surely, and to the end.
+bool DecayCounter::Analysis::creeps(std::size_t j) const {
+  Values x, y;
+  for (const Reading& reading : series_.readings) {
+    if (reading.clear < k_) break;
+    x.push_back(reading.log10_lambda.back());
+    y.push_back(reading.log10_lambda[j]);
+  }
+  const LineFit whole = fit_line(x, y, options_.confidence());
+  if (!(whole.slope > kSure * whole.standard_error) || whole.slope * fall(x) < options_.still_decades() / 2)
+    return false;
+  const std::size_t half = x.size() / 2;
+  if (half < static_cast<std::size_t>(kMinDecayReadings)) return keeps_falling(x, y, whole.slope / 2);
+  const LineFit later = fit_line(std::span(x).subspan(half), std::span(y).subspan(half), options_.confidence());
+  return later.slope + kSure * later.standard_error > whole.slope;
+}
+
+/// Whether what stands still does so together. One that falls through the others moves each place by a
+/// gap only, but the sum of all by its whole fall.
+bool DecayCounter::Analysis::volume_is_told(const std::vector<Fate>& fates) const {
+  Values index, volume;
+  for (const Reading& reading : clear_) {
+    double sum = 0;
+    for (std::size_t j = 0; j < k_; ++j) {
+      if (fates[j].level) sum += reading.log10_lambda[j];
+    }
+    index.push_back(static_cast<double>(index.size()));
+    volume.push_back(sum);
+  }
+  if (std::ssize(volume) < kMinDecayReadings) return true;
+  const LineFit line = fit_line(index, volume, options_.confidence());
+  const double span = index.back(), surely = -line.high * span, likely = -line.slope * span, at_most = -line.low * span;
+  return at_most < kHidden && (surely < 0 || likely < options_.least_decades());
+}
+
+/// Takes the rate from what may only wander: one series is a line along itself, whatever it does. A fall counts if it
+/// is smooth in time, or if it shares its course with another.
+void DecayCounter::Analysis::drop_what_wanders(std::vector<Fate>& fates) const {
+  if (!fitted_) return;
+  bool x_falls = falls_in_time(k_ - 1);
+  for (std::size_t j = 0; j + 1 < k_ && !x_falls; ++j) x_falls = fates[j].rate && falls_along_x(j, *fates[j].rate);
+  for (std::size_t j = 0; j < k_; ++j) {
+    Fate& fate = fates[j];
+    if (!fate.rate) continue;
+    const bool steady = j + 1 == k_ ? x_falls : (x_falls && falls_along_x(j, *fate.rate)) || falls_in_time(j);
+    if ((steady && stays_down(j)) || is_deep(j)) continue;
+    fate.rate.reset();
+    fate.falls = true;
+  }
 }
 
 DecayCounter::Analysis::Fate DecayCounter::Analysis::fate_of(std::size_t j) const {
   Fate fate;
-  const bool afloat = j < readings_.back().above;
+  const bool afloat = readings_.back().log10_lambda[j] > readings_.back().log10_floor;
   if (!afloat) fate.sunk = sinks(j);
   bool no_rate = !fitted_;  // rho_j is surely below least_rate, or there is nothing to fit it to
   if (fitted_) {
     const Values y = clear_of_floor(j);
     const LineFit rate = fit_line(x_, y, options_.confidence());
-    no_rate = rate.high < options_.least_rate();
+    no_rate = rate.high < options_.least_rate() && !creeps(j);
     // A drift of less than still_decades has no rate, however straight it is.
     if (rate.low > options_.least_rate() && fall(y) > options_.still_decades() &&
         keeps_falling(x_, y, options_.least_rate())) {
@@ -147,7 +288,7 @@ DecayCounter::Analysis::Fate DecayCounter::Analysis::fate_of(std::size_t j) cons
   }
   if (fate.dies() || !afloat) return fate;
   const Values y = above_floor(j);
-  fate.falls = std::ssize(y) >= kMinDecayReadings && fall(y) > options_.still_decades();
+  fate.falls = std::ssize(y) >= kMinDecayReadings && falls(y);
   if (no_rate && moved(y) < options_.still_decades()) fate.level = median(y);
   return fate;
 }
@@ -166,7 +307,7 @@ void DecayCounter::Analysis::set_volume_ratio(DecayCount& count) const {
 
 DecayStatus DecayCounter::Analysis::status(const DecayCount& count, const std::vector<Fate>& fates) const {
   const bool any_falls = std::any_of(fates.begin(), fates.end(), [](const Fate& fate) { return fate.falls; });
-  if (decades_ && *decades_ < options_.still_decades() && count.low == 0 && !any_falls) return DecayStatus::NoDecay;
+  if (decades_ && !falls(x_) && count.low == 0 && !any_falls) return DecayStatus::NoDecay;
   if (fates.empty() || fates.front().dies()) return DecayStatus::MatrixDecays;
   if (count.low < count.high) return DecayStatus::Undecided;
   if (!fitted_ && count.sunk == 0) return DecayStatus::Undecided;
@@ -176,7 +317,10 @@ DecayStatus DecayCounter::Analysis::status(const DecayCount& count, const std::v
     for (const Fate& fate : fates) {
       if (fate.level) standing.push_back(*fate.level);
     }
-    if (!interlaces(standing, series_.readings.front().log10_lambda, options_.still_decades())) {
+    Values first = series_.readings.front().log10_lambda;
+    std::sort(first.rbegin(), first.rend());
+    std::sort(standing.rbegin(), standing.rend());
+    if (!interlaces(standing, first, options_.still_decades())) {
       return DecayStatus::Undecided;
     }
   }
@@ -199,16 +343,20 @@ DecayCount DecayCounter::Analysis::count(const SeriesId& id) const {
   std::vector<Fate> fates;
   std::vector<LineFit> rates;
   result.high = 0;
-  for (std::size_t j = 0; j < k_; ++j) {
-    const Fate& fate = fates.emplace_back(fate_of(j));
+  for (std::size_t j = 0; j < k_; ++j) fates.push_back(fate_of(j));
+  drop_what_wanders(fates);
+  for (const Fate& fate : fates) {
     result.sunk += fate.sunk;
     result.low += fate.dies();
     result.high += fate.dies() || !fate.told();
     if (fate.rate) rates.push_back(*fate.rate);
   }
+  const bool told = volume_is_told(fates);
+  if (!told) result.high = result.fixed_rank;
   result.groups = grouped(std::move(rates));
   if (fitted_) set_volume_ratio(result);
   result.status = status(result, fates);
+  if (!told && result.status == DecayStatus::NoDecay) result.status = DecayStatus::Undecided;
   if (result.status == DecayStatus::Counted) result.count = result.low;
   return result;
 }

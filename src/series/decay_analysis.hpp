@@ -35,6 +35,14 @@ class DecayCounter::Analysis {
   Values above_floor(std::size_t j) const;
   Values clear_of_floor(std::size_t j) const;
   bool sinks(std::size_t j) const;
+  bool falls(const Values& y) const;
+  bool stays_down(std::size_t j) const;
+  bool is_deep(std::size_t j) const;
+  bool falls_in_time(std::size_t j) const;
+  bool falls_along_x(std::size_t j, const LineFit& rate) const;
+  bool creeps(std::size_t j) const;
+  bool volume_is_told(const std::vector<Fate>& fates) const;
+  void drop_what_wanders(std::vector<Fate>& fates) const;
   Fate fate_of(std::size_t j) const;
   void set_volume_ratio(DecayCount& count) const;
   DecayStatus status(const DecayCount& count, const std::vector<Fate>& fates) const;

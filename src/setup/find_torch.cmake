@@ -1,11 +1,12 @@
 # Which LibTorch to build with; the first of
 #   1. DDS_TORCH_ROOT (CMake variable or environment): a folder with include/ and lib/, such as the `torch` folder of a wheel;
 #   2. Torch_DIR or CMAKE_PREFIX_PATH (CMake variables or environment), where a TorchConfig.cmake is found there;
-#   3. the `torch` package of the python3 on the PATH, if it is 1.13 or later and has the C++11 ABI;
-#   4. what src/setup/setup.sh installed into the clone: .deps/libtorch.
+#   3. in an installed package: the one that the library was built with, DDS_BUILT_WITH_TORCH, if it is still there;
+#   4. the `torch` package of the python3 on the PATH, if it is 1.13 or later and has the C++11 ABI;
+#   5. what src/setup/setup.sh installed into the clone: .deps/libtorch.
 #
 # dds_find_torch() sets DDS_TORCH_ROOT, or Torch_DIR where the libraries do not lie beside the configuration (Debian's
-# libtorch-dev), in its caller; or neither. As a script, `cmake -P find_torch.cmake` prints 1 to 3 as an argument for cmake.
+# libtorch-dev), in its caller; or neither. As a script, `cmake -P find_torch.cmake` prints 1, 2 and 4 as an argument for cmake.
 
 # In libc10.so with the C++ ABI from before C++11: torchCheckFail(..., std::string const&). (Names of std::string in the
 # newer ABI tell nothing: wheels carry some of libstdc++ in either.)
@@ -41,6 +42,9 @@ function(dds_find_torch)
         return()
       endif()
     endif()
+  endif()
+  if(NOT root AND EXISTS "${DDS_BUILT_WITH_TORCH}/lib/libtorch_cpu.so")
+    set(root "${DDS_BUILT_WITH_TORCH}")
   endif()
   if(NOT root)
     execute_process(COMMAND python3 -c "${DDS_FIND_TORCH_PYTHON}" ${DDS_OLD_ABI}

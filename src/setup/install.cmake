@@ -8,6 +8,11 @@ get_target_property(torch_libraries dds::torch INTERFACE_LINK_LIBRARIES)
 list(GET torch_libraries 0 torch_folder)
 cmake_path(GET torch_folder PARENT_PATH torch_folder)
 
+set(DDS_BUILT_WITH_TORCH "")  # the folder that has it, if it is one
+if(torch_folder MATCHES "/lib$" AND EXISTS ${torch_folder}/libtorch_cpu.so)
+  cmake_path(GET torch_folder PARENT_PATH DDS_BUILT_WITH_TORCH)
+endif()
+
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/dds)
 install(TARGETS dds EXPORT dds
   LIBRARY COMPONENT runtime NAMELINK_COMPONENT development

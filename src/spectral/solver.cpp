@@ -8,11 +8,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 #include <tuple>
 #include <utility>
 #include <vector>
+
+#include "src/base/dtype.hpp"
 
 namespace dds {
 namespace {
@@ -48,7 +49,7 @@ Decomposition jacobi_svd(const at::Tensor& matrix, bool vectors) {
   const at::Tensor rows = matrix.clone(at::MemoryFormat::Contiguous);
   double* const data = rows.data_ptr<double>();
   const auto row = [&](std::int64_t i) { return data + i * d; };
-  const double tolerance = std::numeric_limits<double>::epsilon() * std::sqrt(static_cast<double>(d));
+  const double tolerance = machine_epsilon(at::kDouble, "jacobi_svd") * std::sqrt(static_cast<double>(d));
   constexpr int kMostSweeps = 60;  // about ten are the rule
   bool rotated = true;
   for (int sweep = 0; rotated && sweep < kMostSweeps; ++sweep) {

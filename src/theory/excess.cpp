@@ -14,6 +14,8 @@
 namespace dds {
 namespace {
 
+constexpr const char* kFunction = "a function of the weights";
+
 class ExcessLandscape final : public Landscape {
  public:
   explicit ExcessLandscape(const Excess& excess) : excess_(excess) {}
@@ -52,6 +54,7 @@ class ExcessLandscape final : public Landscape {
 }  // namespace
 
 Excess gaussian_excess(std::function<at::Tensor(const at::Tensor&)> output, const at::Tensor& point, double sigma) {
+  check_given("gaussian_excess", "output", output, kFunction);
   check_positive("gaussian_excess", "sigma", sigma);
   const at::NoGradGuard no_grad;
   const at::Tensor frozen = output(point).detach().clone();
@@ -62,6 +65,7 @@ Excess gaussian_excess(std::function<at::Tensor(const at::Tensor&)> output, cons
 }
 
 Excess categorical_excess(std::function<at::Tensor(const at::Tensor&)> output, const at::Tensor& point) {
+  check_given("categorical_excess", "output", output, kFunction);
   const at::NoGradGuard no_grad;
   const at::Tensor frozen = at::log_softmax(output(point), -1).detach().clone();
   return [output = std::move(output), frozen](const at::Tensor& weights) {
@@ -72,6 +76,7 @@ Excess categorical_excess(std::function<at::Tensor(const at::Tensor&)> output, c
 
 DirectionOrder direction_order(const Excess& excess, const at::Tensor& point, const at::Tensor& direction,
                                const OrderOptions& options) {
+  check_given("direction_order", "K", excess, kFunction);
   ExcessLandscape landscape(excess);
   return direction_order(landscape, point, direction, options);
 }

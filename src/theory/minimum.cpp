@@ -15,6 +15,8 @@ namespace {
 constexpr double kRounding = 1e-12;
 /// From kFew + 1 to kExact weights a Newton step takes the whole Hessian.
 constexpr std::int64_t kFew = 16, kExact = 512;
+/// Of the largest curvature: a curvature below is rounding.
+constexpr double kFlat = 1e-13;
 
 double scalar_product(const at::Tensor& a, const at::Tensor& b) { return a.dot(b).item<double>(); }
 
@@ -36,7 +38,6 @@ at::Tensor hessian_of(const Complement& complement, const at::Tensor& gradient) 
 /// It takes as many products with the Hessian as conjugate gradients do where the Hessian is as badly conditioned as a
 /// network's, and is more exact.
 at::Tensor exact_step(const Complement& complement, const at::Tensor& gradient, double radius) {
-  constexpr double kFlat = 1e-13;  // of the largest curvature: below, curvature is rounding
   const auto [curvatures, basis] = at::linalg_eigh(hessian_of(complement, gradient));
   const at::Tensor size = curvatures.abs(), slope = basis.t().mv(gradient), zero = at::zeros_like(slope);
   const at::Tensor bends = size.gt(size.max().mul(kFlat));
@@ -55,7 +56,7 @@ at::Tensor exact_step(const Complement& complement, const at::Tensor& gradient, 
 /// The same by Steihaug's conjugate gradients, which need no whole Hessian.
 at::Tensor steihaug_step(const Complement& complement, const at::Tensor& gradient, double radius) {
   at::Tensor step = at::zeros_like(gradient), residual = gradient.neg(), search = residual;
-  double rr = scalar_product(residual, residual);
+  double rr = scalar_product(residual, residual), largest = 0;
   const double tolerance = 1e-24 * rr;
   const std::int64_t most = std::min<std::int64_t>(2 * gradient.numel(), 200);
   // The positive root x of |step + x search| = radius.
@@ -66,9 +67,10 @@ at::Tensor steihaug_step(const Complement& complement, const at::Tensor& gradien
   };
   for (std::int64_t i = 0; i < most && rr > tolerance; ++i) {
     const at::Tensor curved = complement.curvature(search);
-    const double bend = scalar_product(search, curved);
-    // After the first step, a bend that is not positive is rounding in a flat direction: nothing is to be gained there.
-    if (!(bend > 0)) return i == 0 ? to_boundary() : step;
+    const double bend = scalar_product(search, curved), squared = scalar_product(search, search);
+    largest = std::max(largest, std::abs(bend) / squared);
+    // After the first step, a bend that is zero up to rounding is a flat direction: nothing is to be gained there.
+    if (!(bend > 0)) return i == 0 || bend < -kFlat * largest * squared ? to_boundary() : step;
     const double alpha = rr / bend;
     const at::Tensor next = step.add(search.mul(alpha));
     if (scalar_product(next, next) > radius * radius) return to_boundary();
@@ -86,19 +88,9 @@ at::Tensor newton_step(const Complement& complement, const at::Tensor& gradient,
   return whole_hessian ? exact_step(complement, gradient, radius) : steihaug_step(complement, gradient, radius);
 }
 
-}  // namespace
-
-at::Tensor Complement::projected(const at::Tensor& v) const {
-  const at::Tensor once = v.sub(direction_.mul(scalar_product(v, direction_)));
-  return once.sub(direction_.mul(scalar_product(once, direction_)));  // again, for what rounding left
-}
-
-Minimum lowest_beside(const Complement& complement, const at::Tensor& base, const at::Tensor& start,
-                      const MinimumOptions& options) {
-  Minimum best{complement.value(base.add(start)), start};
-  const double straight = complement.value(base);
-  if (!(best.value <= straight)) best = {straight, at::zeros_like(start)};
-  double radius = options.radius;
+/// Descends from `best`, with first steps of at most `radius`.
+Minimum descended(const Complement& complement, const at::Tensor& base, Minimum best, double radius,
+                  const MinimumOptions& options) {
   for (std::int64_t i = 0; i < options.steps && best.value > options.floor && radius > 1e-14 * options.radius; ++i) {
     const at::Tensor whole_gradient = complement.whole_gradient(base.add(best.v));
     const at::Tensor gradient = complement.projected(whole_gradient);
@@ -121,6 +113,27 @@ Minimum lowest_beside(const Complement& complement, const at::Tensor& base, cons
     if (stalled) break;
   }
   return best;
+}
+
+}  // namespace
+
+at::Tensor Complement::projected(const at::Tensor& v) const {
+  const at::Tensor once = v.sub(direction_.mul(scalar_product(v, direction_)));
+  return once.sub(direction_.mul(scalar_product(once, direction_)));  // again, for what rounding left
+}
+
+Minimum lowest_beside(const Complement& complement, const at::Tensor& base, const at::Tensor& start,
+                      const MinimumOptions& options) {
+  Minimum best{complement.value(base.add(start)), start};
+  const double straight = complement.value(base);
+  if (!(best.value <= straight)) best = {straight, at::zeros_like(start)};
+  return descended(complement, base, std::move(best), options.radius, options);
+}
+
+Minimum lowest_from(const Complement& complement, const at::Tensor& base, const at::Tensor& start,
+                    const MinimumOptions& options) {
+  const double radius = std::min(options.radius, 4 * start.norm().item<double>());
+  return descended(complement, base, {complement.value(base.add(start)), start}, radius, options);
 }
 
 }  // namespace dds

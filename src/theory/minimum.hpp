@@ -44,4 +44,9 @@ struct Minimum {
 Minimum lowest_beside(const Complement& complement, const at::Tensor& base, const at::Tensor& start,
                       const MinimumOptions& options);
 
+/// The minimum that a descent from v = start leads to, whether or not it lies below K(base): one of those nearest to
+/// the start. For where v = 0 is stationary by symmetry, so that nothing leads away from it.
+Minimum lowest_from(const Complement& complement, const at::Tensor& base, const at::Tensor& start,
+                    const MinimumOptions& options);
+
 }  // namespace dds

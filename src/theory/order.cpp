@@ -13,7 +13,7 @@
 #include "src/base/check.hpp"
 #include "src/theory/landscape.hpp"
 #include "src/theory/least_squares.hpp"
-#include "src/theory/minimum.hpp"
+#include "src/theory/valley.hpp"
 
 namespace dds {
 namespace {
@@ -45,12 +45,6 @@ void check_arguments(const at::Tensor& point, const at::Tensor& direction, const
 
 // ---- where K is looked at ----
 
-/// w* + t u, u of length 1.
-struct Line {
-  at::Tensor point, direction;
-  at::Tensor at(double t) const { return point.add(direction.mul(t)); }
-};
-
 /// t_min .. t_max, log-spaced.
 std::vector<double> distances(const OrderOptions& options) {
   std::vector<double> result;
@@ -72,42 +66,6 @@ std::vector<OrderPoint> points_on(const Line& line, Landscape& landscape, const 
   }
   return points;
 }
-
-/// K on one side of the line and at the lowest points beside it, to be asked from the smallest |t| outwards: the
-/// minimiser at the last t, scaled as a parabola is, starts the search at the next.
-class Valley {
- public:
-  Valley(const Line& line, Landscape& landscape, const OrderOptions& options, double floor)
-      : line_(line),
-        landscape_(landscape),
-        options_(options),
-        floor_(floor),
-        complement_(landscape, line.direction),
-        v_(at::zeros_like(line.direction)),
-        last_(options.t_min()) {}
-
-  OrderPoint at(double t) {
-    const at::Tensor base = line_.at(t);
-    const double distance = std::abs(t), ratio = distance / last_;
-    OrderPoint point{t, landscape_.value(base), 0, 0};
-    const Minimum lowest = lowest_beside(complement_, base, v_.mul(ratio * ratio),
-                                         {options_.cone() * distance, options_.newton_steps(), floor_});
-    point.followed = lowest.value;
-    point.departure = lowest.v.norm().item<double>();
-    v_ = lowest.v;
-    last_ = distance;
-    return point;
-  }
-
- private:
-  const Line& line_;
-  Landscape& landscape_;
-  const OrderOptions& options_;
-  double floor_;
-  Complement complement_;
-  at::Tensor v_;
-  double last_;
-};
 
 /// 100 p times what K makes of weights that are off by one rounding, since K is quadratic in most directions:
 ///   100 p max_z K(w* + t z)/t^2 (u |w*|)^2,   u = 2^-53, |w*| at least 1
@@ -233,16 +191,64 @@ std::optional<double> not_a_divergence(const OrderPoint& point, double floor) {
   return lowest < -kGauge * floor ? std::optional(lowest) : std::nullopt;
 }
 
+/// The lowest points beside the line, t ascending. With Start::Beside, nothing if no point beside the line is lower, or
+/// if those that are go off at an angle.
+std::vector<OrderPoint> points_beside(const Line& line, Landscape& landscape, const OrderOptions& options, double floor,
+                                      Start start) {
+  constexpr std::size_t kEnough = 3;  // points that tell an angle
+  std::vector<OrderPoint> points;
+  std::vector<double> order = distances(options);
+  // From the outermost point inwards where the start is beside the line: K is clearest of rounding there.
+  if (start == Start::Beside) std::reverse(order.begin(), order.end());
+  for (const double sign : {-1.0, 1.0}) {
+    Valley valley(line, landscape, options, floor, start, order.front());
+    std::vector<OrderPoint> side;
+    for (const double distance : order) {
+      side.push_back(valley.at(sign * distance));
+      if (start != Start::Beside || side.size() > kEnough) continue;
+      if (side.back().departure == 0) return {};
+      const double bend = std::log(side.back().departure / side.front().departure) / std::log(distance / order.front());
+      if (side.size() == kEnough && bend < kTangent) return {};
+    }
+    points.insert(points.end(), side.begin(), side.end());
+  }
+  sort_by_t(points);
+  return points;
+}
+
+/// Whether the minimisers leave the line along a curve that is tangent to it.
+bool is_tangent(const std::vector<OrderPoint>& points) { return departure_exponent(points).value_or(0) > kTangent; }
+
+bool all_zero(const std::vector<OrderPoint>& points, Branch branch, double floor) {
+  return std::all_of(points.begin(), points.end(),
+                     [&](const OrderPoint& point) { return point.*branch <= kGauge * floor; });
+}
+
+/// Fills in the points, and says which start found them. From the line outwards first: that is enough where the
+/// gradient leads to the curve. Where it does not lead to zeros of K, starts beside the line may.
+Start search_beside(DirectionOrder& result, const Line& line, Landscape& landscape, const OrderOptions& options) {
+  result.points = points_beside(line, landscape, options, result.floor, Start::Line);
+  const bool tangent = is_tangent(result.points);
+  if (all_zero(result.points, tangent ? &OrderPoint::followed : &OrderPoint::straight, result.floor)) {
+    return Start::Line;
+  }
+  const std::vector<OrderPoint> beside = points_beside(line, landscape, options, result.floor, Start::Beside);
+  if (!is_tangent(beside)) return Start::Line;
+  for (std::size_t i = 0; i < beside.size(); ++i) {
+    OrderPoint& point = result.points[i];
+    if (!tangent || beside[i].followed < point.followed) point = beside[i];
+  }
+  return Start::Beside;
+}
+
 /// Gauge, order or neither, from the points on either side.
 void decide(DirectionOrder& result, const OrderOptions& options) {
-  const std::optional<double> exponent = departure_exponent(result.points);
-  result.followed = exponent && *exponent > kTangent;
+  result.followed = is_tangent(result.points);
   const Branch branch = result.followed ? &OrderPoint::followed : &OrderPoint::straight;
   if (const auto straight = fit_power(usable(result.points, &OrderPoint::straight, result.floor))) {
     result.straight_order = straight->order;
   }
-  if (std::all_of(result.points.begin(), result.points.end(),
-                  [&](const OrderPoint& point) { return point.*branch <= kGauge * result.floor; })) {
+  if (all_zero(result.points, branch, result.floor)) {
     result.kind = DirectionKind::Gauge;
     return;
   }
@@ -260,6 +266,34 @@ void decide(DirectionOrder& result, const OrderOptions& options) {
     return;
   }
   result.kind = integer == 1 ? DirectionKind::Regular : DirectionKind::Dead;
+}
+
+/// An order counts if it holds below the window too, down to where K is rounding. Otherwise the window is too far out:
+/// w^4 + 1e-6 w^2 has order 2 from 3e-3 on, and order 1 at w = 0.
+void check_window(DirectionOrder& result, const Line& line, Landscape& landscape, const OrderOptions& options,
+                  Start start) {
+  if (result.kind != DirectionKind::Regular && result.kind != DirectionKind::Dead) return;
+  constexpr int kSteps = 8;
+  const double step = std::sqrt(0.1);
+  for (const double sign : {-1.0, 1.0}) {
+    Valley valley(line, landscape, options, result.floor, start, options.t_min());
+    double outer = 0;
+    for (int i = 0; i <= kSteps; ++i) {
+      const double t = sign * options.t_min() * std::pow(step, i);
+      const double k = result.followed ? valley.at(t).followed : landscape.value(line.at(t));
+      if (!(k > kUsable * result.floor)) break;
+      const double local = i == 0 ? *result.order : std::log(k / outer) / (2 * std::log(step));
+      if (std::abs(local - *result.order) > kWidest) {
+        result.kind = DirectionKind::Undecided;
+        result.reason = fmt::format(
+            "the order depends on the window: {:.2f} from |t| = {:.3g} to {:.3g}, but {:.2f} near {:.2g}: take a "
+            "smaller t_min and t_max",
+            *result.order, options.t_min(), options.t_max(), local, std::abs(t));
+        return;
+      }
+      outer = k;
+    }
+  }
 }
 
 }  // namespace
@@ -298,6 +332,11 @@ DirectionOrder direction_order(Landscape& landscape, const at::Tensor& point, co
         fmt::format("K is {:.3g} at the point, expected 0 up to its rounding floor {:.3g}", at_point, result.floor));
   }
 
+  const double least = -kGauge * result.floor;
+  if (const auto k = descent_beside(line, landscape, options.cone() * options.t_max(), least)) {
+    return not_a_minimum(fmt::format("K is {:.3g} beside the point, expected a number of at least 0", *k));
+  }
+
   const std::vector<OrderPoint> straight = points_on(line, landscape, options);
   const auto straight_order = fit_order(straight, &OrderPoint::straight, result.floor, options);
   if (straight_order && is_regular(*straight_order)) {
@@ -306,21 +345,18 @@ DirectionOrder direction_order(Landscape& landscape, const at::Tensor& point, co
     set_order(result, *straight_order);
     result.straight_order = result.order;
     result.kind = DirectionKind::Regular;
+    check_window(result, line, landscape, options, Start::Line);
     return result;
   }
 
-  for (const double sign : {-1.0, 1.0}) {
-    Valley valley(line, landscape, options, result.floor);
-    for (const double distance : distances(options)) {
-      const OrderPoint found = valley.at(sign * distance);
-      if (const auto k = not_a_divergence(found, result.floor)) {
-        return not_a_minimum(fmt::format("K is {:.3g} at t = {:.3g}, expected a number of at least 0", *k, found.t));
-      }
-      result.points.push_back(found);
+  const Start start = search_beside(result, line, landscape, options);
+  for (const OrderPoint& point : result.points) {
+    if (const auto k = not_a_divergence(point, result.floor)) {
+      return not_a_minimum(fmt::format("K is {:.3g} at t = {:.3g}, expected a number of at least 0", *k, point.t));
     }
   }
-  sort_by_t(result.points);
   decide(result, options);
+  check_window(result, line, landscape, options, start);
   return result;
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "src/base/check.hpp"
+#include "src/base/dtype.hpp"
 #include "src/model/guard.hpp"
 #include "src/model/problem.hpp"
 #include "src/model/replica.hpp"
@@ -27,7 +28,8 @@ at::Tensor flattened(const torch::nn::Module& model, const std::vector<std::stri
   const std::vector<at::Tensor> order = distinct_parameters(model, names);
   std::vector<at::Tensor> parts;
   parts.reserve(order.size());
-  for (const at::Tensor& parameter : order) parts.push_back(at::zeros({parameter.numel()}, at::kDouble));
+  for (const at::Tensor& parameter : order)
+    parts.push_back(at::zeros({as_reals(parameter.detach()).numel()}, at::kDouble));
   for (const auto& [name, part] : direction) {
     const at::Tensor* const parameter = parameters.find(name);
     const auto place = std::find_if(order.begin(), order.end(),
@@ -36,9 +38,12 @@ at::Tensor flattened(const torch::nn::Module& model, const std::vector<std::stri
       throw_invalid("direction_order", "a parameter of the direction", fmt::format("'{}'", name),
                     fmt::format("one of {}", fmt::join(names, ", ")));
     }
-    check(part.defined() && part.sizes() == parameter->sizes() && part.is_floating_point(), "direction_order",
-          fmt::format("the direction of '{}'", name), part, "floating {}", text_of(parameter->sizes()));
-    parts[place - order.begin()].add_(part.detach().to(at::kCPU, at::kDouble).reshape({-1}));
+    const bool complex = parameter->is_complex();
+    check(part.defined() && part.sizes() == parameter->sizes() &&
+              (part.is_floating_point() || (complex && part.is_complex())),
+          "direction_order", fmt::format("the direction of '{}'", name), part, "{} {}",
+          complex ? "complex" : "floating", text_of(parameter->sizes()));
+    parts[place - order.begin()].add_(as_reals(part.detach().to(at::kCPU, complex ? at::kComplexDouble : at::kDouble)));
   }
   return at::cat(parts);
 }
@@ -97,7 +102,7 @@ DirectionOrder direction_order(const Problem& problem, const WeightDirection& di
   const at::Tensor flat = flattened(model, names, direction);
   std::vector<at::Tensor> inputs = problem.data.inputs;
   for (at::Tensor& input : inputs) {
-    if (input.is_floating_point()) input = input.to(at::kDouble);
+    input = input.to(at_precision(input.scalar_type(), at::kDouble));
   }
 
   GuardOptions guard_options;

@@ -22,6 +22,8 @@
 #include "src/tool/command.hpp"
 #include "src/tool/executable.hpp"
 #include "src/tool/plugin.hpp"
+#include "src/tool/runs.hpp"
+#include "src/tool/streams.hpp"
 
 namespace dds::tool {
 namespace {
@@ -35,18 +37,12 @@ struct AttachArguments {
   bool list = false;
 };
 
-void check_out(const fs::path& out) {
-  if (!fs::exists(out)) return;
-  check(fs::is_directory(out), "attach", "--out", out.string(), "a directory");
-  check(fs::is_empty(out), "attach", "--out", out.string(), "an empty directory, or one that is not there yet");
-}
-
 /// `list`: file for the layers; empty: they are read.
 void set_environment(const AttachArguments& options, const fs::path& list) {
   attach::Settings settings = options.settings;
   const Torch torch = options.torch.empty() ? torch_of(options.command) : torch_at(options.torch);
   if (settings.out.empty()) settings.out = fmt::format("dds-attach.{}", ::getpid());
-  check_out(settings.out);
+  check_new_run("attach", settings.out);
   settings.out = fs::absolute(settings.out);
   settings.torch = torch.library;
   settings.plugin = plugin_for(torch);
@@ -84,7 +80,7 @@ int status_of(const std::vector<std::string>& command) {
     try {
       execute(command);
     } catch (const std::exception& error) {
-      fmt::print(stderr, "dds: error: {}\n", error.what());
+      complain(fmt::format("dds: error: {}\n", error.what()));
       std::_Exit(1);
     }
   }
@@ -105,7 +101,7 @@ void print_layers(const std::string& lines) {
     if (const std::string layer = line.substr(0, tab); layer != last) fmt::print("{}\n", last = layer);
     fmt::print("    {}\n", line.substr(tab + 1));
   }
-  std::fflush(stdout);
+  flush_output();
 }
 
 /// Runs the command as a child and ends as it does, with the layers printed before.
@@ -122,7 +118,12 @@ void print_layers(const std::string& lines) {
   const int status = status_of(options.command);
   const std::string lines = log::read_file(file);
   fs::remove(file);
-  print_layers(lines);
+  try {
+    print_layers(lines);
+  } catch (const std::exception& error) {
+    if (status == 0) throw;
+    complain(fmt::format("dds: error: {}\n", error.what()));  // the exit code is that of the command, which failed too
+  }
   end_as(status);
 }
 

@@ -25,11 +25,11 @@ _dds() {
           words='--model --data --likelihood --input --targets --kind --steps --every --parameters --max-seconds --max-gradients
             --seed --out --read'
           ;;
-        report) words='--out --figures --format' ;;
+        report) words='--out --figures --format --overwrite' ;;
         compare) words='--step' ;;
         watch) words='--interval --once' ;;
         lambda) words='regular crossing reduced-rank linear --density --rank' ;;
-        export) words='--to --out' ;;
+        export) words='--to --out --overwrite' ;;
         *) words='attach read llc report compare watch lambda export --version' ;;
       esac
       words+=' --help'

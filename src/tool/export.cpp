@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "src/base/check.hpp"
@@ -27,6 +28,7 @@ struct ExportArguments {
   std::vector<std::string> runs;
   std::string to;
   std::string out;
+  bool overwrite = false;
 };
 
 template <class Row>
@@ -36,13 +38,8 @@ const std::vector<Row>& rows_of(const log::Run& run) {
   if constexpr (std::is_same_v<Row, Metric>) return run.metrics;
 }
 
-void write(const fs::path& path, const std::string& content) {
-  log::replace_file(path, content);
-  fmt::print("{}\n", path.string());
-}
-
 template <class Row>
-void write_csv(const std::vector<log::Run>& runs, const fs::path& path) {
+std::string csv_of(const std::vector<log::Run>& runs) {
   std::vector<std::string> fields = {"run"};
   for (const auto& column : schema::columns_of<Row>()) fields.emplace_back(column.name);
   std::string content = log::csv::line(fields);
@@ -53,11 +50,11 @@ void write_csv(const std::vector<log::Run>& runs, const fs::path& path) {
       content += log::csv::line(fields);
     }
   }
-  write(path, content);
+  return content;
 }
 
 template <class Row>
-void write_jsonl(const std::vector<log::Run>& runs, const fs::path& path) {
+std::string jsonl_of(const std::vector<log::Run>& runs) {
   std::string content;
   for (const log::Run& run : runs) {
     for (const Row& row : rows_of<Row>(run)) {
@@ -69,7 +66,26 @@ void write_jsonl(const std::vector<log::Run>& runs, const fs::path& path) {
       content += log::json_text(object) + "\n";
     }
   }
-  write(path, content);
+  return content;
+}
+
+/// Nothing is written where one of the files is in the way.
+void write_tables(const std::vector<log::Run>& runs, const ExportArguments& options) {
+  std::vector<std::pair<std::string, std::string>> files;
+  if (options.to == "csv") {
+    files = {
+        {"signatures", csv_of<Signature>(runs)}, {"llc", csv_of<LlcEstimate>(runs)}, {"metrics", csv_of<Metric>(runs)}};
+  } else {
+    files = {{"signatures", jsonl_of<Signature>(runs)},
+             {"llc", jsonl_of<LlcEstimate>(runs)},
+             {"metrics", jsonl_of<Metric>(runs)}};
+  }
+  const auto path_of = [&](const std::string& name) { return fs::path(options.out) / (name + "." + options.to); };
+  for (const auto& [name, text] : files) check_free("export", path_of(name), options.overwrite);
+  for (const auto& [name, text] : files) {
+    log::replace_file(path_of(name), text);
+    fmt::print("{}\n", path_of(name).string());
+  }
 }
 
 /// The log does not say when its rows came: all get the time at which the last was written.
@@ -78,9 +94,15 @@ double wall_time_of(const log::Run& run) {
   return std::chrono::duration<double>(written.time_since_epoch()).count();
 }
 
-void write_tensorboard(const std::vector<log::Run>& runs, const fs::path& out) {
+/// TensorBoard shows all event files of a folder as one run: a second export would draw every curve twice.
+void write_tensorboard(const std::vector<log::Run>& runs, const ExportArguments& options) {
+  const auto folder_of = [&](const log::Run& run) { return fs::path(options.out) / run.name; };
   for (const log::Run& run : runs) {
-    const fs::path folder = out / run.name;
+    const bool is_free = !log::is_there(folder_of(run)) || log::first_entry(folder_of(run)).empty();
+    check(is_free, "export", "the folder to write", folder_of(run).string(), "one that is empty or not there yet");
+  }
+  for (const log::Run& run : runs) {
+    const fs::path folder = folder_of(run);
     const log::SinkPtr events = log::tensorboard(folder, {.wall_time = [time = wall_time_of(run)] { return time; }});
     for (const Signature& row : run.signatures) events->write(row);
     for (const LlcEstimate& row : run.estimates) events->write(row);
@@ -95,16 +117,10 @@ void export_runs(const ExportArguments& options) {
   check(!fs::exists(out / log::kRunJson), "export", "--out", options.out,
         "a folder that is no run, whose own files have these names");
   log::make_folder(out);
-  if (options.to == "csv") {
-    write_csv<Signature>(runs, out / "signatures.csv");
-    write_csv<LlcEstimate>(runs, out / "llc.csv");
-    write_csv<Metric>(runs, out / "metrics.csv");
-  } else if (options.to == "jsonl") {
-    write_jsonl<Signature>(runs, out / "signatures.jsonl");
-    write_jsonl<LlcEstimate>(runs, out / "llc.jsonl");
-    write_jsonl<Metric>(runs, out / "metrics.jsonl");
+  if (options.to == "tensorboard") {
+    write_tensorboard(runs, options);
   } else {
-    write_tensorboard(runs, out);
+    write_tables(runs, options);
   }
 }
 
@@ -127,6 +143,7 @@ void add_export(CLI::App& program) {
       ->required()
       ->check(CLI::IsMember({"csv", "jsonl", "tensorboard"}));
   command->add_option("--out", options->out, "folder to write into")->required();
+  command->add_flag("--overwrite", options->overwrite, "replace tables that are there");
   command->callback([options] { export_runs(*options); });
 }
 

@@ -75,7 +75,10 @@ class Script {
   Script(const std::vector<log::Run>& runs, fs::path directory, std::string format)
       : runs_(runs), directory_(std::move(directory)), format_(std::move(format)) {
     for (const log::Run& run : runs_) collect(run);
-    text_ = fmt::format("set encoding utf8\nset style line 100 lc rgb '#aab2c0'\n{}", kFrame);
+    text_ = fmt::format(
+        "# dds report replaces this file: keep one that you change under another name.\n"
+        "set encoding utf8\nset style line 100 lc rgb '#aab2c0'\n{}",
+        kFrame);
     for (const Observable& observable : kObservables) {
       draw_layers(observable);
       if (observable.palette) draw_heat(observable);
@@ -336,6 +339,11 @@ std::vector<fs::path> write_figures(const std::vector<log::Run>& runs, const fs:
   const fs::path file = directory / "figures.gp";
   log::replace_file(file, script.text());
   run_gnuplot(file);
+  for (const fs::path& picture : script.pictures()) {
+    std::error_code missing;
+    if (const auto size = fs::file_size(picture, missing); missing || size == 0)
+      throw IoError(fmt::format("gnuplot did not write {}", picture.string()));
+  }
   return script.pictures();
 }
 

@@ -16,6 +16,7 @@
 #include <dds/log.hpp>
 #include <dds/read.hpp>
 #include <dds/script.hpp>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -27,7 +28,9 @@
 #include "src/log/json.hpp"
 #include "src/log/run_files.hpp"
 #include "src/tool/command.hpp"
+#include "src/tool/runs.hpp"
 #include "src/tool/samples.hpp"
+#include "src/tool/streams.hpp"
 #include "src/tool/table.hpp"
 #include "src/tool/tensors.hpp"
 
@@ -162,9 +165,9 @@ std::string prefix_of(const Targets& model, const NamedTensors& snapshot, const 
     }
   }
   if (fit.size() == 1) return fit.front();
-  if (fit.empty()) throw InvalidArgument(fmt::format("{} does not fit the model: {}", file.string(), why));
-  throw InvalidArgument(
-      fmt::format("{} fits the model more than once, under {}", file.string(), fmt::join(fit, " and ")));
+  throw_invalid("llc", "the snapshot", value_text(file.string()),
+                fit.empty() ? "one that fits the model: " + why
+                            : fmt::format("one that fits the model once, not under {}", fmt::join(fit, " and ")));
 }
 
 /// Gives the model the parameters and buffers of a snapshot.
@@ -180,14 +183,14 @@ class Progress {
  public:
   explicit Progress(std::int64_t step) : step_(step) {}
   ~Progress() {
-    if (shown_) fmt::print(stderr, "\r{:40}\r", "");
+    if (shown_) complain(fmt::format("\r{:40}\r", ""));
   }
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   void operator()(double share) {
     static const bool terminal = isatty(STDERR_FILENO) != 0;
     if (!terminal) return;
-    fmt::print(stderr, "\rstep {}: {:.0f} %", step_, 100 * share);
+    complain(fmt::format("\rstep {}: {:.0f} %", step_, 100 * share));
     shown_ = true;
   }
 
@@ -234,19 +237,7 @@ std::optional<T> limit(T value) {
   return value > 0 ? std::optional(value) : std::nullopt;
 }
 
-void estimate(const LlcArguments& given) {
-  const LlcArguments options = with_defaults(given);
-  const std::vector<Snapshot> snapshots =
-      options.run.empty() ? std::vector<Snapshot>{Snapshot()} : snapshots_of(options);
-  const ScriptModel model = load_script(options.model);
-  const Data data = data_of(options.samples);
-  const LikelihoodPtr likelihood = likelihood_of(options.samples, data);
-  if (!likelihood) throw InvalidArgument(fmt::format("{} has no targets, which an LLC needs", options.samples.data));
-  const Targets tensors = tensors_of(*model.module);
-  if (!snapshots.front().file.empty()) restore(tensors, snapshots.front());  // what does not fit writes no log
-  const log::SinkPtr sink = sink_of(options, *likelihood);
-
-  const CatchInterrupts catching;
+LlcOptions llc_options(const LlcArguments& options) {
   auto llc = LlcOptions()
                  .kind(llc_kind_from_string(options.kind))
                  .max_seconds(limit(options.max_seconds))
@@ -254,33 +245,81 @@ void estimate(const LlcArguments& given) {
                  .seed(options.seed)
                  .cancelled(interrupted);
   if (!options.parameters.empty()) llc.parameters(options.parameters);
-  Table table({"step", "lambda", "<95 % interval", "gamma", "gradients", "<verdict"});
+  return llc;
+}
+
+/// What was found so far.
+struct Outcome {
+  Table table{{"step", "lambda", "<95 % interval", "gamma", "gradients", "<verdict"}};
   std::size_t refused = 0, done = 0;
-  for (const Snapshot& snapshot : snapshots) {
-    if (interrupted()) break;
-    if (done > 0) restore(tensors, snapshot);
-    if (options.read) {
-      for (Signature& signature : read({*model.module, likelihood, data, model.forward})) {
-        signature.step = snapshot.step;
-        sink->write(signature);
-      }
-    }
-    Progress progress(snapshot.step);
-    LlcEstimate estimate = estimate_llc({*model.module, likelihood, data, model.forward},
-                                        llc.progress([&](double share) { progress(share); }));
-    estimate.step = snapshot.step;
-    if (sink) sink->write(estimate);
+
+  void add(const LlcEstimate& estimate) {
     table.add(row_of(estimate));
     refused += estimate.converged() ? 0 : 1;
     ++done;
   }
-  fmt::print("{} samples, likelihood {}, {} estimator{}\n\n{}", data.size(), likelihood->name(), options.kind,
-             llc.kind() == LlcKind::Tilted ? " (ours, not the published LLC)" : "", table.text());
-  if (refused > 0) {
-    fmt::print("\n{} of {} refused: what stands in brackets is no LLC, for the reason that the verdict names\n",
-               refused, done);
+};
+
+/// Estimates at the model's present weights.
+void estimate_at(const Snapshot& snapshot, const Problem& problem, const LlcArguments& options, log::Sink* sink,
+                 Outcome& outcome) {
+  if (options.read) {
+    for (Signature& signature : read(problem)) {
+      signature.step = snapshot.step;
+      sink->write(signature);
+    }
   }
-  if (done < snapshots.size()) fmt::print("\nInterrupted after {} of {} snapshots\n", done, snapshots.size());
+  Progress progress(snapshot.step);
+  LlcEstimate estimate = estimate_llc(problem, llc_options(options).progress([&](double share) { progress(share); }));
+  estimate.step = snapshot.step;
+  outcome.add(estimate);
+  if (sink) sink->write(estimate);
+}
+
+void print(const Outcome& outcome, const Samples& samples, const LlcArguments& options, std::size_t snapshots) {
+  fmt::print("{} samples, likelihood {}, {} estimator{}\n{}\n\n{}", samples.data.size(), samples.likelihood->name(),
+             options.kind,
+             llc_kind_from_string(options.kind) == LlcKind::Tilted ? " (ours, not the published LLC)" : "",
+             printable(samples.taken), outcome.table.text());
+  if (outcome.refused > 0) {
+    fmt::print("\n{} of {} refused: what stands in brackets is no LLC, for the reason that the verdict names\n",
+               outcome.refused, outcome.done);
+  }
+  if (interrupted() && outcome.done < snapshots)
+    fmt::print("\nInterrupted after {} of {} snapshots\n", outcome.done, snapshots);
+}
+
+void estimate(const LlcArguments& given) {
+  const LlcArguments options = with_defaults(given);
+  const std::vector<Snapshot> snapshots =
+      options.run.empty() ? std::vector<Snapshot>{Snapshot()} : snapshots_of(options);
+  if (!options.out.empty()) check_new_run("llc", options.out);
+  const ScriptModel model = load_script(options.model);
+  const Samples samples = samples_of(options.samples);
+  check(samples.data.targets.defined(), "llc", "--data", options.samples.data,
+        "a file that has targets, which an LLC needs ({})", samples.taken);
+  const Targets tensors = tensors_of(*model.module);
+  if (!snapshots.front().file.empty()) restore(tensors, snapshots.front());  // what does not fit writes no log
+  const log::SinkPtr sink = sink_of(options, *samples.likelihood);
+  const Problem problem(*model.module, samples.likelihood, samples.data, model.forward);
+
+  const CatchInterrupts catching;
+  Outcome outcome;
+  std::exception_ptr failed;  // what was found before is shown all the same
+  try {
+    for (const Snapshot& snapshot : snapshots) {
+      if (interrupted()) break;
+      if (outcome.done > 0) restore(tensors, snapshot);
+      over(samples, [&] { estimate_at(snapshot, problem, options, sink.get(), outcome); });
+    }
+  } catch (...) {
+    failed = std::current_exception();
+  }
+  if (outcome.done > 0) print(outcome, samples, options, snapshots.size());
+  if (failed) std::rethrow_exception(failed);
+  if (outcome.done == 0) throw Error("llc: interrupted before the first estimate");
+  if (outcome.refused == outcome.done)
+    throw Error(fmt::format("llc: no LLC was found: {} of {} estimates are refused", outcome.refused, outcome.done));
 }
 
 }  // namespace
@@ -294,8 +333,9 @@ void add_llc(CLI::App& program) {
       "calibration. A row a snapshot is appended to the log of RUN, or with --out to one of its own, for 'dds report' "
       "and\n"
       "'dds compare'. Without RUN the model is taken as it is.\n\n"
-      "No number is an LLC unless its verdict is 'converged': what was refused stands in "
-      "brackets.\n\n" DDS_STRANGERS_FILES
+      "No number is an LLC unless its verdict is 'converged': what was refused stands in brackets. The exit code is 1 "
+      "if\n"
+      "nothing converged.\n\n" DDS_STRANGERS_FILES
       "Examples:\n"
       "  dds llc runs/a\n"
       "  dds llc runs/a --every 10 --kind tilted --max-seconds 60 --read\n"
@@ -306,8 +346,7 @@ void add_llc(CLI::App& program) {
   command->add_option("--model", options->model, "TorchScript archive (default: the one recorded in RUN)");
   command->add_option("--data", options->samples.data, "file of tensors (default: the probe batch recorded in RUN)");
   add_sample_options(*command, options->samples,
-                     "that of the recorded loss; of other data,\n"
-                     "categorical where the targets are int64, and gaussian where they are anything else");
+                     std::string("that of the recorded loss; of other data,\n") + kDefaultLikelihood);
   command->add_option("--kind", options->kind, "plain, or tilted: for points that are no minimum")
       ->check(CLI::IsMember({std::string(to_string(LlcKind::Plain)), std::string(to_string(LlcKind::Tilted))}))
       ->capture_default_str();

@@ -4,8 +4,10 @@
 
 #include <cstdio>
 #include <string>
+#include <system_error>
 
 #include "src/tool/command.hpp"
+#include "src/tool/streams.hpp"
 #include "src/tool/table.hpp"
 
 namespace dds::tool {
@@ -13,18 +15,21 @@ namespace {
 
 enum ExitCode { kDone = 0, kFailed = 1, kUsage = 2 };
 
-/// LibTorch's messages go over many lines: of those of the TorchScript interpreter the last says what is wrong, of the
-/// others the first.
-std::string one_line(std::string text) {
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  const std::size_t last = text.rfind('\n') + 1;
-  if (text.substr(last).starts_with("RuntimeError: ")) return text.substr(last);
-  return text.substr(0, text.find('\n'));
+int fail(const std::string& message, ExitCode code) {
+  complain(fmt::format("dds: error: {}\n", printable(one_line(message))));
+  return code;
 }
 
-int fail(const std::string& message, ExitCode code) {
-  fmt::print(stderr, "dds: error: {}\n", printable(one_line(message)));
-  return code;
+/// Throws what went wrong.
+ExitCode obey(CLI::App& program, int argc, char** argv) {
+  try {
+    program.parse(argc, argv);
+    if (program.get_subcommands().empty()) throw CLI::ParseError("a command is missing", kUsage);
+  } catch (const CLI::Success& asked_for_help) {
+    program.exit(asked_for_help);
+  }
+  flush_output();
+  return kDone;
 }
 
 int run(int argc, char** argv) {
@@ -45,14 +50,14 @@ int run(int argc, char** argv) {
   add_lambda(program);
   add_export(program);
   try {
-    program.parse(argc, argv);
-    return program.get_subcommands().empty() ? fail("a command is missing (see dds --help)", kUsage) : kDone;
-  } catch (const CLI::Success& asked_for_help) {
-    return program.exit(asked_for_help);
+    return obey(program, argc, argv);
   } catch (const CLI::ParseError& error) {
     return fail(fmt::format("{} (see dds --help)", error.what()), kUsage);
   } catch (const c10::Error& error) {
     return fail(error.what_without_backtrace(), kFailed);
+  } catch (const std::system_error& error) {
+    const bool of_output = std::ferror(stdout) != 0;
+    return fail(of_output ? "cannot write to the standard output: " + error.code().message() : error.what(), kFailed);
   } catch (const std::exception& error) {
     return fail(error.what(), kFailed);
   }
@@ -61,4 +66,7 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace dds::tool
 
-int main(int argc, char** argv) { return dds::tool::run(argc, argv); }
+int main(int argc, char** argv) {
+  dds::tool::hold_standard_streams();
+  return dds::tool::run(argc, argv);
+}

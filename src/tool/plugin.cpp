@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <torch/version.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <dds/error.hpp>
 #include <functional>
@@ -11,6 +10,7 @@
 
 #include "src/attach/names.hpp"
 #include "src/log/file.hpp"
+#include "src/tool/streams.hpp"
 
 namespace dds::tool {
 namespace {
@@ -78,8 +78,8 @@ fs::path plugin_for(const Torch& torch) {
   fs::create_directories(folder);
   const log::Lock lock(folder, log::Lock::WhenHeld::Wait);  // held by another that builds the same
   if (fs::exists(plugin) && !outdated(plugin, sources)) return plugin;
-  fmt::print(stderr, "dds: attach: building the plugin for LibTorch {}, once, into {}\n", torch.version,
-             folder.string());
+  complain(
+      fmt::format("dds: attach: building the plugin for LibTorch {}, once, into {}\n", torch.version, folder.string()));
   const Output configured =
       output_of({"cmake", "-S", sources.string(), "-B", folder.string(), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
                  "-DDDS_BUILD_TESTS=OFF", "-DDDS_BUILD_EXPERIMENTS=OFF", "-DDDS_CUDA=OFF", location_of(torch),

@@ -16,6 +16,7 @@
 #include "src/base/check.hpp"
 #include "src/log/json.hpp"
 #include "src/tool/command.hpp"
+#include "src/tool/runs.hpp"
 #include "src/tool/samples.hpp"
 #include "src/tool/table.hpp"
 
@@ -68,9 +69,10 @@ std::string text_of(const std::vector<Signature>& signatures) {
 }
 
 void read_model(const ReadArguments& options) {
+  if (!options.out.empty()) check_new_run("read", options.out);
   const ScriptModel model = load_script(options.model);
-  const Data data = data_of(options.samples);
-  const LikelihoodPtr likelihood = likelihood_of(options.samples, data);
+  const Samples samples = samples_of(options.samples);
+  const LikelihoodPtr likelihood = samples.likelihood;
   auto reading = SignatureOptions()
                      .sides(sides_of(options, likelihood != nullptr))
                      .spectra(options.spectra)
@@ -83,8 +85,8 @@ void read_model(const ReadArguments& options) {
                                 .draws(options.draws)
                                 .batch_size(options.batch_size)
                                 .fp64(!options.own_dtype);
-  std::vector<Signature> signatures =
-      read({*model.module, likelihood ? likelihood : no_likelihood(), data, model.forward}, read_options);
+  const Problem problem(*model.module, likelihood ? likelihood : no_likelihood(), samples.data, model.forward);
+  std::vector<Signature> signatures = over(samples, [&] { return read(problem, read_options); });
   for (Signature& signature : signatures) signature.step = options.step;
   if (!options.out.empty()) {
     const log::SinkPtr run = log::directory(options.out);
@@ -96,9 +98,9 @@ void read_model(const ReadArguments& options) {
     describe("likelihood", likelihood ? likelihood->name() : "none");
     for (const Signature& signature : signatures) run->write(signature);
   }
-  fmt::print("{} samples, likelihood {}\n\n{}", data.size(),
+  fmt::print("{} samples, likelihood {}\n{}\n\n{}", samples.data.size(),
              likelihood ? likelihood->name() : "none (only the forward pass is read; see --likelihood)",
-             text_of(signatures));
+             printable(samples.taken), text_of(signatures));
   if (std::any_of(signatures.begin(), signatures.end(), [](const Signature& s) { return s.at_floor == true; }))
     fmt::print("\n* sigma_min is at or below the floor: rounding noise\n");
 }
@@ -116,7 +118,9 @@ void add_read(CLI::App& program) {
       "of\n"
       "       tensors by name) wrote them. Unless --input and --targets say otherwise, the tensor named 'targets', or "
       "the\n"
-      "       second of a list, is the targets, and all others are inputs in the order of the file.\n\n"
+      "       second of a list, is the targets, and all others are inputs in the order of the file: the second line of "
+      "the\n"
+      "       output says what was taken for what.\n\n"
       "The read is in fp64, with the true Fisher: labels from the model's own predictive distribution. With --out the\n"
       "signatures are a run, as a training program logs one, for 'dds report' and the rest.\n\n" DDS_STRANGERS_FILES
       "Examples:\n"
@@ -127,8 +131,7 @@ void add_read(CLI::App& program) {
   command->add_option("MODEL", options->model, "TorchScript archive")->required();
   command->add_option("DATA", options->samples.data, "file of tensors")->required();
   add_sample_options(*command, options->samples,
-                     "categorical where the targets are int64,\n"
-                     "gaussian where they are anything else, and no Fisher side where there are none");
+                     std::string(kDefaultLikelihood) + ", and no Fisher side where there are none");
   command->add_option("--layers", options->layers, "glob pattern on the names of layers; several times (default: all)")
       ->allow_extra_args(false);
   command

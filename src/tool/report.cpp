@@ -4,12 +4,14 @@
 #include <cstdio>
 #include <dds/report.hpp>
 #include <dds/run.hpp>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "src/tool/command.hpp"
 #include "src/tool/figures.hpp"
+#include "src/tool/runs.hpp"
 
 namespace dds::tool {
 namespace {
@@ -18,7 +20,16 @@ struct ReportArguments {
   std::vector<std::string> runs;
   std::string out, figures;
   std::string format = "svg";
+  bool overwrite = false;
 };
+
+/// Whether the file is a page of ours, which a new one may replace.
+bool is_page(const std::filesystem::path& file) {
+  constexpr std::size_t kHead = 512;
+  std::string head(kHead, '\0');
+  std::ifstream(file, std::ios::binary).read(head.data(), kHead);
+  return head.starts_with("<!DOCTYPE html>") && head.find("<title>DDS</title>") != std::string::npos;
+}
 
 void report(const ReportArguments& options) {
   if (!options.figures.empty()) {
@@ -32,6 +43,7 @@ void report(const ReportArguments& options) {
     return;
   }
   const std::filesystem::path page = options.out.empty() ? "report.html" : options.out;
+  check_free("report", page, options.overwrite || is_page(page));
   fmt::print("{}\n", write_report({options.runs.begin(), options.runs.end()}, page).string());
 }
 
@@ -56,6 +68,7 @@ void add_report(CLI::App& program) {
   command->add_option("--format", options->format, "svg or png")
       ->check(CLI::IsMember({"svg", "png"}))
       ->capture_default_str();
+  command->add_flag("--overwrite", options->overwrite, "replace a file that is no such page");
   command->callback([options] { report(*options); });
 }
 

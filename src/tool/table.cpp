@@ -27,6 +27,13 @@ std::string printable(std::string_view text) {
   return out;
 }
 
+std::string one_line(std::string text) {
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  const std::size_t last = text.rfind('\n') + 1;
+  if (text.substr(last).starts_with("RuntimeError: ")) return text.substr(last);
+  return text.substr(0, text.find('\n'));
+}
+
 Table::Table(std::vector<std::string> titles) {
   for (std::string& title : titles) {
     left_.push_back(title.starts_with('<'));

@@ -13,6 +13,9 @@ namespace dds::tool {
 /// Text out of a file for the terminal, which control characters could command: each becomes '?'.
 std::string printable(std::string_view text);
 
+/// The line that says what is wrong: of a message of the TorchScript interpreter the last, of all others the first.
+std::string one_line(std::string text);
+
 class Table {
  public:
   /// Titles of the columns; one that begins with '<' is of text and set to the left, without that sign.

@@ -8,13 +8,16 @@
 #include <dds/interrupt.hpp>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <tuple>
 
+#include "src/base/stopwatch.hpp"
 #include "src/log/run_files.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/runs.hpp"
+#include "src/tool/streams.hpp"
 #include "src/tool/table.hpp"
 
 namespace dds::tool {
@@ -77,14 +80,14 @@ class Screen {
  public:
   Screen() { fmt::print("\x1b[?1049h\x1b[?25l"); }
   ~Screen() {
-    fmt::print("\x1b[?25h\x1b[?1049l");
+    std::fputs("\x1b[?25h\x1b[?1049l", stdout);  // does not throw where the terminal is gone
     std::fflush(stdout);
   }
   Screen(const Screen&) = delete;
   Screen& operator=(const Screen&) = delete;
   void draw(const std::string& text) {
     fmt::print("\x1b[H\x1b[2J{}", text);
-    std::fflush(stdout);
+    flush_output();
   }
 };
 
@@ -98,11 +101,10 @@ void watch(const WatchArguments& options) {
   Sizes drawn;
   {
     Screen screen;
-    auto due = std::chrono::steady_clock::now();
+    std::optional<Stopwatch> since_last_look;
     while (!interrupted()) {
-      if (const auto now = std::chrono::steady_clock::now(); now >= due) {
-        due = now +
-              std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::duration<double>(options.interval));
+      if (!since_last_look || since_last_look->seconds() >= options.interval) {
+        since_last_look.emplace();
         if (Sizes sizes = sizes_of(options.run); sizes != drawn) {
           drawn = std::move(sizes);
           text = screen_of(log::read_run(options.run));

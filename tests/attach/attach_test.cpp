@@ -242,6 +242,42 @@ TEST_F(AttachTest, ListShowsLayersAfterTheCommandsOwnOutput) {
   EXPECT_FALSE(fs::exists(path("run")));
 }
 
+TEST_F(AttachTest, ListThatCannotBePrintedIsAnError) {
+  const Result failed = shell("sh -c " + quoted("\"" + std::string(test::kTool) + "\" attach --list -- \"" +
+                                                test::kPrograms + "/endings\" return >/dev/full"));
+  EXPECT_EQ(failed.status, 7) << "the command failed by itself";
+  EXPECT_THAT(failed.error, HasSubstr("cannot write to the standard output"));
+}
+
+TEST_F(AttachTest, PathsMayHaveColons) {
+  const fs::path work = path("12:30"), temporary = path("tmp:dir");
+  for (const fs::path& folder : {work, temporary}) fs::create_directory(folder);
+  const auto attached = [&](const std::string& options) {
+    return shell("sh -c " + quoted("cd 12:30 && exec env TMPDIR=\"" + temporary.string() + "\" \"" + test::kTool +
+                                   "\" attach " + options + " -- \"" + test::kPrograms + "/endings\" return"));
+  };
+  EXPECT_EQ(attached("--every 3 --out 2024-01-01T12:00").status, 7);
+  EXPECT_EQ(run("12:30/2024-01-01T12:00").signatures.size(), 2U * 2 * 2);
+  const Result listed = attached("--list");
+  EXPECT_EQ(listed.error, "");
+  EXPECT_THAT(listed.out, HasSubstr("first\n    aten::"));
+}
+
+TEST_F(AttachTest, APatternThatSelectsNothingIsNoted) {
+  const std::string command = program("endings") + " return";
+  ASSERT_EQ(attach("--every 1 --layers 'nothing*' --layers 'sec*' --out both", command).status, 7);
+  const auto notes = [&](const std::string& name) {
+    return nlohmann::json::parse(run(name).description.at("attach"))["notes"].dump();
+  };
+  const std::string says = "the pattern 'nothing*' selects none of the layers first, second";
+  EXPECT_THAT(notes("both"), HasSubstr(says));
+  EXPECT_FALSE(run("both").signatures.empty());
+  ASSERT_EQ(attach("--layers 'nothing*' --out none", command).status, 7);
+  EXPECT_THAT(notes("none"), HasSubstr(says));
+  const Result listed = attach("--list --layers 'nothing*'", command);
+  EXPECT_THAT(listed.out, HasSubstr("nothing*\n    selects none of the layers first, second\n"));
+}
+
 TEST_F(AttachTest, ByHand) {
   const std::string objects = std::string(test::kAttach) + "/libdds_preload.so";
   const std::string command = program("endings") + " return";
@@ -281,21 +317,21 @@ TEST_P(AttachRefuses, InOneLine) {
   EXPECT_THAT(result.error, HasSubstr(GetParam().says));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Commands, AttachRefuses,
-    Values(
-        Refused{"missing", "", "no_such_command", "there is no command no_such_command"},
-        Refused{"directory", "", "./full", "is no program that could be run"},
-        Refused{"no_torch", "", "ls", "loads no LibTorch"}, Refused{"shell", "", "./script", "loads no LibTorch"},
-        Refused{"text", "", "./text", "is neither a program nor a script"},
-        Refused{"torn", "", "./torn", "ends before its last segment"},
-        Refused{"set_uid", "", "/usr/bin/passwd", "runs with other rights than yours"},
-        Refused{"no_package", "", "/usr/bin/python3 -c 1", "has no package torch"},
-        Refused{"no_folder", "--torch /nowhere", "ls", "LibTorch is '/nowhere', expected the torch folder of a wheel"},
-        Refused{"old_abi", "--torch old", "ls", "has the C++ ABI from before C++11"},
-        Refused{"full", "--out full", std::string(test::kPrograms) + "/endings", "'full', expected an empty directory"},
-        Refused{"colon", "--out a:b", std::string(test::kPrograms) + "/endings", "expected no colon"}),
-    [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Commands, AttachRefuses,
+                         Values(Refused{"missing", "", "no_such_command", "there is no command no_such_command"},
+                                Refused{"directory", "", "./full", "is no program that could be run"},
+                                Refused{"no_torch", "", "ls", "loads no LibTorch"},
+                                Refused{"shell", "", "./script", "loads no LibTorch"},
+                                Refused{"text", "", "./text", "is neither a program nor a script"},
+                                Refused{"torn", "", "./torn", "ends before its last segment"},
+                                Refused{"set_uid", "", "/usr/bin/passwd", "runs with other rights than yours"},
+                                Refused{"no_package", "", "/usr/bin/python3 -c 1", "has no package torch"},
+                                Refused{"no_folder", "--torch /nowhere", "ls",
+                                        "LibTorch is '/nowhere', expected the torch folder of a wheel"},
+                                Refused{"old_abi", "--torch old", "ls", "has the C++ ABI from before C++11"},
+                                Refused{"full", "--out full", std::string(test::kPrograms) + "/endings",
+                                        "'full', expected an empty folder"}),
+                         [](const auto& info) { return info.param.name; });
 
 // ---- Python ----
 
@@ -342,7 +378,8 @@ TEST_P(AttachPython, IsReadAsByHooksInPython) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Scripts, AttachPython, Values("classifier", "transformer", "hugging_face"),
+INSTANTIATE_TEST_SUITE_P(Scripts, AttachPython,
+                         Values("classifier", "transformer", "hugging_face", "transforms", "checkpoints"),
                          [](const auto& info) { return std::string(info.param); });
 
 // ---- without a process ----
@@ -370,8 +407,10 @@ TEST(AttachSettings, AreWrittenAsTheyAreRead) {
       "plugin=p.so:torch=t.so:out=runs/a:every=10:max_rows=9:layers=fc*:layers=conv1:stop_after=0:snapshots=1:list=l";
   EXPECT_EQ(attach::Settings::parse(all).text(), all);
   attach::Settings settings;
-  settings.layers = {"a:b"};
-  EXPECT_THAT(test::message_of([&] { settings.text(); }), HasSubstr("layers is 'a:b', expected no colon"));
+  settings.out = "runs/12:30:00";
+  settings.layers = {"a:b", "\\", "c\\:d"};
+  EXPECT_EQ(attach::Settings::parse(settings.text()).out, settings.out);
+  EXPECT_EQ(attach::Settings::parse(settings.text()).layers, settings.layers);
 }
 
 }  // namespace

@@ -3,17 +3,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <random>
 #include <vector>
+
+#include "src/base/stopwatch.hpp"
 
 namespace dds::benchmarks {
 namespace {
 
 double seconds_of(const std::function<void()>& work, std::int64_t times) {
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   for (std::int64_t i = 0; i < times; ++i) work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / static_cast<double>(times);
+  return watch.seconds() / static_cast<double>(times);
 }
 
 double median(std::vector<double> values) {

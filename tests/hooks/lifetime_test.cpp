@@ -54,6 +54,31 @@ std::vector<HookHandle> hooks_on(torch::nn::Sequential& net) {
   return handles;
 }
 
+TEST(Lifetime, AHandleMayOutliveItsModule) {
+  torch::nn::Linear other(64, 8);
+  int calls = 0;
+  auto gone = std::make_shared<torch::nn::LinearImpl>(64, 8);
+  HookHandle handle =
+      register_forward_hook(*gone, [&](const Module&, const std::string&, const Tensors&, const Tensors&) { ++calls; });
+  gone->forward(torch::ones({2, 64}));
+  EXPECT_EQ(calls, 1);
+  const void* const address = gone.get();
+  gone.reset();
+  other->forward(torch::ones({2, 64}));
+  EXPECT_EQ(calls, 1);
+  // A module at the same place is another one, with hooks of its own.
+  for (int i = 0; i < 100 && gone.get() != address; ++i) gone = std::make_shared<torch::nn::LinearImpl>(64, 8);
+  int others = 0;
+  HookHandle second = register_forward_hook(
+      *gone, [&](const Module&, const std::string&, const Tensors&, const Tensors&) { ++others; });
+  gone->forward(torch::ones({2, 64}));
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(others, 1);
+  handle.remove();
+  gone->forward(torch::ones({2, 64}));
+  EXPECT_EQ(others, 2);
+}
+
 // 256 rows of 64 and 64 and 8 numbers a cycle: what is kept of one in a thousand would show.
 TEST(Lifetime, AThousandTimesAttachedAndDetachedLeavesNothing) {
   torch::manual_seed(0);

@@ -51,7 +51,7 @@ class BrowserTest : public test::BrowserTest {
 void expect_drawn(const Opened& opened) {
   EXPECT_EQ(opened.errors, "");
   const auto charts = count(opened.page, "class=\"chart[ \"]");
-  EXPECT_EQ(charts, 12) << "training, two heat maps, six observables, LLC, DDS against LLC, spectra";
+  EXPECT_EQ(charts, 13) << "training, two heat maps, profile, six observables, LLC, DDS against LLC, spectra";
   EXPECT_EQ(count(opened.page, "class=\"chart js-plotly-plot\""), charts) << "every chart was drawn";
   EXPECT_NE(opened.page.find("data-opened="), std::string::npos) << "the script came to its end";
 }
@@ -112,6 +112,47 @@ TEST_F(BrowserTest, AZoomOfOneChartIsOneOfAllChartsOverSteps) {
   EXPECT_GT(number("axes"), 10);
   EXPECT_EQ(number("zoomed"), number("axes"));
   EXPECT_EQ(number("reset"), number("axes"));
+}
+
+TEST_F(BrowserTest, TheWorstLayersStandFirstAndTheTableSortsAndSearches) {
+  write_run("run", 12, 12);
+  write_report(path("run"));
+  put(path("page.html"), content(path("run") / "report.html") + R"(<script>
+    const rows = () => [...body('health').querySelectorAll('tbody tr')].map(row => row.textContent);
+    document.body.dataset.worst = rows()[0].slice(0, 7);
+    body('health').querySelector('th button').click();
+    document.body.dataset.first = rows()[0].slice(0, 7);
+    body('health').querySelector('th button').click();
+    document.body.dataset.last = rows()[0].slice(0, 7);
+    const field = body('health').querySelector('input');
+    field.value = 'BLOCK7';
+    field.oninput();
+    document.body.dataset.found = rows().length;
+  </script>)");
+  const Opened opened = open(path("page.html"));
+  EXPECT_EQ(opened.errors, "");
+  for (const char* expected : {"worst=\"block11", "first=\"block0", "last=\"block11", "found=\"2\""}) {
+    EXPECT_NE(opened.page.find(std::string("data-") + expected), std::string::npos) << expected;
+  }
+}
+
+TEST_F(BrowserTest, OneStepIsShownLayerByLayer) {
+  write_run("run", 3, 1);
+  write_report(path("run"));
+  put(path("page.html"), content(path("run") / "report.html") + R"(<script>
+    document.body.dataset.hidden = document.getElementById('layers').hidden;
+    document.body.dataset.axis = stepLayout().range.join(' ');
+    document.body.dataset.profile = document.querySelectorAll('#profile .js-plotly-plot').length;
+    const names = ['transformer.h.0.attn.c_attn', 'transformer.h.1.attn.c_attn', 'fc1', 'head.fc1'];
+    document.body.dataset.labels = [...labelsOf(names, 16).values()].join(' ');
+    document.body.dataset.ticks = roundTicks(2.31, 2.58).filter(tick => tick > 2.31 && tick < 2.58).join(' ');
+  </script>)");
+  const Opened opened = open(path("page.html"));
+  EXPECT_EQ(opened.errors, "");
+  for (const char* expected : {"hidden=\"true", "axis=\"-1 1\"", "profile=\"1",
+                               "labels=\"…h.0.attn.c_attn …h.1.attn.c_attn fc1 head.fc1\"", "ticks=\"2.4 2.5\""}) {
+    EXPECT_NE(opened.page.find(std::string("data-") + expected), std::string::npos) << expected;
+  }
 }
 
 TEST_F(BrowserTest, ARunWithoutRowsIsAPageToo) {

@@ -89,8 +89,8 @@ TEST_F(SpectraTest, WhatIsMalformedIsNamedWithItsLine) {
     put(path("lines"), good + line + "\n");
     return message_of<IoError>([&] { log::take_spectra(path("lines"), read); });
   };
-  EXPECT_NE(said_of("{]").find("lines:2: not a JSON object"), std::string::npos);
-  EXPECT_NE(said_of(R"({"step":1})").find("lines:2: column layer is missing"), std::string::npos);
+  EXPECT_NE(said_of("{]").find("lines:2: a spectrum: the line is no JSON object"), std::string::npos);
+  EXPECT_NE(said_of(R"({"step":1})").find("lines:2: a spectrum: column layer is missing"), std::string::npos);
   EXPECT_NE(said_of(good.substr(0, good.find("[")) + "[\"x\"]}").find("lines:2: spectrum is [\"x\"]"),
             std::string::npos);
 }

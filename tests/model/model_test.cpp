@@ -249,6 +249,46 @@ TEST(ModelGuard, ALiveGraphOfTheCallersStillAccumulatesThroughItsOwnNode) {
   EXPECT_TRUE(model->weight.grad().equal(torch::ones({1, 2})));
 }
 
+// What a forward writes: an Embedding with max_norm its weight, which is tied here, others a weight or a buffer.
+TEST(ModelGuard, PutsBackWhatAForwardWritesInPlace) {
+  for (const bool converts : {false, true}) {
+    torch::nn::Embedding model(torch::nn::EmbeddingOptions(5, 3).max_norm(1));
+    model->weight.set_data(torch::randn({5, 3}) * 10);
+    const auto tied = model->register_parameter("tied", model->weight.detach());
+    const auto scale = model->register_parameter("scale", torch::ones({3}, torch::kComplexFloat));
+    const auto count = model->register_parameter("count", torch::zeros({2}, torch::kLong), false);
+    const auto mean = model->register_buffer("mean", torch::ones({3}));
+    mean[1] = std::nan("");
+    const auto loss = (model->weight.square().sum() + torch::abs(scale).sum()) * mean[0];
+    std::vector<at::Tensor> before;
+    const std::vector<at::Tensor> all{model->weight, tied, scale, count, mean};
+    for (const auto& tensor : all) before.push_back(tensor.detach().clone());
+    const void* address = model->weight.data_ptr();
+    const auto version = model->weight._version();
+    {
+      GuardOptions options;
+      if (converts) options.dtype = torch::kDouble;
+      const ModelGuard guard(*model, options);
+      EXPECT_EQ(scale.scalar_type(), converts ? torch::kComplexDouble : torch::kComplexFloat);
+      model->forward(torch::arange(5));
+      EXPECT_LE(model->weight.norm(2, 1).max().item<double>(), 1.001);
+      const torch::NoGradGuard no_grad;
+      scale.mul_(3);
+      count.add_(1);
+      mean.zero_();
+    }
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      EXPECT_EQ(all[i].scalar_type(), before[i].scalar_type());
+      EXPECT_TRUE(torch::allclose(all[i], before[i], 0, 0, /*equal_nan=*/true)) << i;
+    }
+    EXPECT_EQ(model->weight.data_ptr(), address);
+    EXPECT_EQ(tied.data_ptr(), address);
+    EXPECT_EQ(model->weight._version(), version);
+    loss.backward();  // does not find its tensors written to
+    EXPECT_TRUE(torch::equal(model->weight.grad(), 2 * before[0]));
+  }
+}
+
 TEST(ModelGuard, PutsEverythingBackWhenAnExceptionPasses) {
   torch::nn::Linear model(2, 1);
   const auto before = model->weight.detach().clone();

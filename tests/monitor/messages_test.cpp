@@ -103,6 +103,41 @@ TEST_F(MessagesTest, AnErrorThatNoCallCanThrowAnyMoreIsTold) {
   }
 }
 
+TEST_F(MessagesTest, AMonitorWithoutAStepIsTold) {
+  torch::nn::Linear model(3, 2);
+  Monitor(*model, MonitorOptions(), std::make_shared<log::Memory>());
+  EXPECT_EQ(heard_,
+            std::vector<std::string>{"warning: Monitor: the monitor ended without a step, so nothing was read: a "
+                                     "training loop calls Monitor::step()"});
+}
+
+TEST_F(MessagesTest, ADueStepThatIsDroppedIsTold) {
+  torch::nn::Linear model(3, 2);
+  Monitor monitor(*model, MonitorOptions().every(2), std::make_shared<log::Memory>());
+  monitor.step().abandon();
+  try {
+    auto step = monitor.step();
+    throw std::runtime_error("a batch that cannot be read");
+  } catch (const std::runtime_error&) {
+  }
+  EXPECT_EQ(heard_, (std::vector<std::string>{"info: Monitor: step 0 is due and not read: it was abandoned",
+                                              "warning: Monitor: step 0 is due and not read: an exception left it"}));
+  train(monitor, model);
+  heard_.clear();
+  monitor.step().abandon();  // not due
+  EXPECT_TRUE(heard_.empty());
+}
+
+TEST_F(MessagesTest, ATapThatDoesNotRunIsTold) {
+  torch::nn::Linear model(3, 2);
+  const auto options = SignatureOptions().layers({"tap:typo"}).sides({Side::Activation});
+  read({*model, gaussian(), torch::randn({8, 3})}, ReadOptions().signatures(options));
+  Monitor monitor(*model, MonitorOptions().every(1).reduction(Reduction::Sum).signatures(options),
+                  std::make_shared<log::Memory>());
+  for (int i = 0; i < 2; ++i) train(monitor, model);
+  EXPECT_EQ(heard_, std::vector<std::string>{"warning: tap:typo, activation side (step), step 0: not_run"});
+}
+
 /// Builds an fp32 tensor of its own, which no fp64 weight can be multiplied with.
 struct FixedDtype : torch::nn::Module {
   FixedDtype() { weight = register_parameter("weight", torch::randn({3, 2})); }

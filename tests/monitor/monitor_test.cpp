@@ -7,6 +7,8 @@
 #include <dds/error.hpp>
 #include <dds/monitor.hpp>
 #include <dds/recorder.hpp>
+#include <filesystem>
+#include <functional>
 #include <future>
 #include <map>
 
@@ -197,7 +199,7 @@ TEST(Monitor, OneStepAtATime) {
   torch::nn::Sequential net = small_net();
   Monitor monitor(*net, MonitorOptions(), memory());
   auto step = monitor.step();
-  EXPECT_THAT(message_of([&] { monitor.step().finish(); }), HasSubstr("step 0 has not ended"));
+  EXPECT_THAT(message_of([&] { monitor.step().finish(); }), HasSubstr("step 0 is under way"));
   step.finish();
   step.finish();  // harmless
   EXPECT_EQ(monitor.steps(), 1);
@@ -588,11 +590,162 @@ TEST(Monitor, LoadingAStateBeginsWindowsAndTrackersAnew) {
   EXPECT_FALSE(sink->signatures[2].born.has_value());
   EXPECT_EQ(sink->signatures[2].step, 2);
   auto step = monitor.step();
-  EXPECT_THAT(message_of([&] { monitor.load_state(state); }), HasSubstr("step 3 has not ended"));
+  EXPECT_THAT(message_of([&] { monitor.load_state(state); }), HasSubstr("step 3 is under way"));
   step.finish();
   EXPECT_THAT(
       message_of([&] { monitor.load_state(R"({"steps": 2, "fixed_ranks": [["0", "input", "step", "", -4]]})"); }),
       HasSubstr("the fixed rank of 0, input side (step) is -4"));
+}
+
+// ---- what would go unnoticed ----
+
+TEST(Monitor, AStateIsOfItsModel) {
+  torch::nn::Sequential net = small_net();
+  Monitor monitor(*net, MonitorOptions(), memory());
+  monitor.step().finish();
+  const std::string state = monitor.state();
+  torch::nn::Sequential wider(torch::nn::Linear(6, 7), torch::nn::Tanh(), torch::nn::Linear(7, 4)),
+      renamed({{"in", torch::nn::AnyModule(torch::nn::Linear(6, 5))},
+               {"act", torch::nn::AnyModule(torch::nn::Tanh())},
+               {"out", torch::nn::AnyModule(torch::nn::Linear(5, 4))}});
+  for (torch::nn::Sequential& other : {std::ref(wider), std::ref(renamed)}) {
+    Monitor another(*other, MonitorOptions(), memory());
+    EXPECT_THAT(message_of([&] { another.load_state(state); }),
+                testing::AllOf(HasSubstr("the state's model is '4 parameters, 59 numbers, hash "),
+                               HasSubstr(other.ptr() == wider.ptr() ? "4 parameters, 81 numbers" : "59 numbers")));
+    EXPECT_EQ(another.steps(), 0);
+  }
+  // The same shapes, other values, a part of the layers, another type: the same model.
+  torch::nn::Sequential same = small_net();
+  same->to(torch::kDouble);
+  Monitor resumed(*same, MonitorOptions().signatures(SignatureOptions().layers({"2"})), memory());
+  resumed.load_state(state);
+  EXPECT_EQ(resumed.steps(), 1);
+  resumed.load_state(R"({"steps": 5, "fixed_ranks": []})");  // of before models were kept
+  EXPECT_EQ(resumed.steps(), 5);
+}
+
+TEST(Monitor, AResumedLogIsOfItsModels) {
+  const auto folder = std::filesystem::path(testing::TempDir()) / "dds_resumed_models";
+  std::filesystem::remove_all(folder);
+  torch::nn::Sequential net = small_net(), critic(torch::nn::Linear(4, 1)), other(torch::nn::Linear(3, 1));
+  const auto log_of = [&](torch::nn::Sequential& model, const log::SinkPtr& sink) {
+    Monitor monitor(*model, MonitorOptions().every(1), sink);
+    auto step = monitor.step();
+    model->forward(torch::randn({5, model[0]->as<torch::nn::Linear>()->options.in_features()})).sum().backward();
+    step.finish();
+  };
+  {  // one training of two networks
+    const log::SinkPtr sink = log::directory(folder);
+    log_of(net, sink);
+    log_of(critic, sink);
+  }
+  const log::SinkPtr resumed = log::directory(folder, {.resume = true});
+  log_of(net, resumed);
+  log_of(critic, resumed);
+  EXPECT_THAT(message_of([&] { log_of(other, resumed); }),
+              testing::AllOf(HasSubstr("log::directory: the model is '2 parameters, 4 numbers, hash "),
+                             HasSubstr("2 parameters, 5 numbers"), HasSubstr("choose another directory")));
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Monitor, SaysThatNothingWasRead) {
+  torch::nn::Sequential net = small_net();
+  const auto notes = [&](MonitorOptions options, const auto& use) {
+    const auto sink = memory();
+    {
+      Monitor monitor(*net, std::move(options), sink);
+      use(monitor);
+    }
+    return sink->description["notes"];
+  };
+  const auto nothing = [](Monitor&) {};
+  for (const Worker worker : {Worker::Off, Worker::Wait}) {
+    EXPECT_THAT(notes(MonitorOptions().worker(worker), nothing), HasSubstr("the monitor ended without a step"));
+    EXPECT_THAT(
+        notes(MonitorOptions().every(1).worker(worker),
+              [](Monitor& monitor) {
+                for (int i = 0; i < 3; ++i) static_cast<void>(monitor.step());
+              }),
+        testing::Eq(R"(["no layer ran within step 0: what Monitor::step() returns has to live until the update"])"))
+        << "once";
+  }
+  EXPECT_EQ(notes(MonitorOptions().every(std::nullopt), nothing), "") << "no step would have been read";
+  EXPECT_EQ(notes(MonitorOptions(),
+                  [&](Monitor& monitor) {
+                    monitor.read({*net, gaussian(), torch::randn({4, 6})});
+                  }),
+            "");
+  EXPECT_EQ(notes(MonitorOptions().every(1),
+                  [&](Monitor& monitor) {
+                    auto step = monitor.step();
+                    net->forward(torch::randn({3, 6})).sum().backward();
+                  }),
+            "");
+}
+
+TEST(Monitor, AStepMayOutliveIt) {
+  torch::nn::Sequential net = small_net();
+  const auto sink = memory();
+  for (const Worker worker : {Worker::Off, Worker::Wait}) {
+    std::optional<Monitor> monitor(std::in_place, *net, MonitorOptions().every(1).worker(worker), sink);
+    auto step = monitor->step(), abandoned = std::move(step);
+    EXPECT_FALSE(step.due()) << "moved from";
+    EXPECT_TRUE(abandoned.due());
+    monitor.reset();
+    EXPECT_THAT(sink->description["notes"], HasSubstr("the monitor ended within step 0, which is not read"));
+    EXPECT_FALSE(abandoned.due());
+    EXPECT_THAT(message_of([&] { abandoned.finish(); }), HasSubstr("the monitor is gone, expected one that outlives"));
+    abandoned.abandon();
+    std::optional<Monitor::Step> last;
+    {
+      Monitor brief(*net, MonitorOptions().every(1), sink);
+      last.emplace(brief.step());
+    }
+  }
+  EXPECT_TRUE(sink->signatures.empty());
+  Recorder recorder(*net);
+  recorder.start();  // nothing of those steps is left installed
+  net->forward(torch::randn({3, 6}));
+  EXPECT_EQ(recorder.take().layers.size(), 2u);
+}
+
+TEST(Monitor, NoticesThatItsModelIsGone) {
+  const auto sink = memory();
+  auto net = std::make_shared<torch::nn::LinearImpl>(6, 5);
+  Monitor monitor(*net, MonitorOptions().every(2), sink);
+  Recorder recorder(*net);
+  {
+    auto step = monitor.step();
+    net->forward(torch::randn({3, 6})).sum().backward();
+  }
+  const std::size_t rows = sink->signatures.size();
+  net.reset();
+  monitor.step().finish();  // not due
+  EXPECT_THAT(message_of([&] { monitor.step().finish(); }), HasSubstr("the model is gone, expected one that outlives"));
+  EXPECT_THAT(message_of([&] { recorder.start(); }), HasSubstr("the model is gone"));
+  EXPECT_THAT(monitor.state(), HasSubstr("\"steps\":2"));
+  EXPECT_EQ(sink->signatures.size(), rows);
+  monitor.log("loss", 1);  // the log goes on
+  EXPECT_EQ(sink->metrics.back().name, "loss");
+}
+
+TEST(Monitor, ATapPatternThatMatchesNothingHasARow) {
+  torch::nn::Sequential net = small_net();
+  const auto sink = memory();
+  const SignatureOptions reading = SignatureOptions().layers({"2", "tap:stream*", "tap:straem"});
+  Monitor monitor(*net, MonitorOptions().every(1).signatures(reading), sink);
+  for (int i = 0; i < 2; ++i) {
+    auto step = monitor.step();
+    net->forward(tap("stream.0", torch::randn({3, 6}))).sum().backward();
+    step.finish();
+  }
+  std::vector<std::string> statuses;
+  for (const Signature& s : sink->signatures) {
+    if (s.layer == "tap:straem" && s.side == Side::Activation) statuses.push_back(to_string(s.status));
+    EXPECT_NE(s.layer, "tap:stream*");
+  }
+  EXPECT_THAT(statuses, ElementsAre("not_run")) << "once";
 }
 
 // ---- rows that are no ordinary ones ----
@@ -804,7 +957,7 @@ TEST(Monitor, LogsReadsEstimatesAndMetricsAtItsStep) {
   EXPECT_THAT(message_of([&] {
                 monitor.read({*other, categorical(), torch::randn({20, 6})});
               }),
-              HasSubstr("another model"));
+              HasSubstr("the problem's model is another one, expected the one that is monitored"));
   ASSERT_EQ(sink->signatures.size(), signatures.size());
   EXPECT_EQ(sink->signatures[0].step, 3);
   EXPECT_EQ(sink->signatures[0].source, Source::Read);

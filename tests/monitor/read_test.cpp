@@ -3,8 +3,12 @@
 
 #include <cmath>
 #include <dds/error.hpp>
+#include <dds/llc.hpp>
+#include <dds/monitor.hpp>
+#include <dds/per_sample.hpp>
 #include <dds/read.hpp>
 #include <dds/recorder.hpp>
+#include <dds/weight_direction.hpp>
 #include <map>
 
 #include "tests/seed.hpp"
@@ -81,6 +85,79 @@ TEST(Read, TheExactTrueFisherIsItsExpectation) {
   EXPECT_EQ(of(signatures, "second", Side::Fisher).rank, 2);
   EXPECT_EQ(of(signatures, "second", Side::Fisher).structural_bound, 2);
   EXPECT_EQ(of(signatures, "second", Side::Fisher).dead_directions, 0);
+}
+
+TEST(Read, ANaNOfTheProbeIsNotTheNetworksFault) {
+  torch::manual_seed(test::seed(0));
+  Mlp net(5, 4, 3);
+  const at::Tensor x = torch::randn({20, 5}), y = torch::randn({20, 3});
+  const auto options = ReadOptions().batch_size(8);
+  for (const bool fp64 : {true, false}) {
+    at::Tensor wrong = x.clone();
+    wrong[11][2] = NAN;
+    EXPECT_THAT(message_of([&] {
+                  read({net, gaussian(), wrong}, ReadOptions(options).fp64(fp64));
+                }),
+                HasSubstr("read: inputs[0][11, 2] is nan, expected a finite number"));
+    wrong[11][2] = INFINITY;
+    EXPECT_THAT(message_of([&] {
+                  read({net, gaussian(), wrong}, ReadOptions(options).fp64(fp64));
+                }),
+                HasSubstr("read: inputs[0][11, 2] is inf, expected a finite number"));
+  }
+  at::Tensor targets = y.clone();
+  targets[3][1] = NAN;
+  const auto empirical = ReadOptions(options).fisher(Fisher::Empirical);
+  EXPECT_THAT(message_of([&] {
+                read({net, gaussian(), Data(x, targets)}, empirical);
+              }),
+              HasSubstr("read: targets[3, 1] is nan"));
+  EXPECT_EQ(to_string(of(read({net, gaussian(), Data(x, targets)}, options), "first", Side::Fisher).status), "ok")
+      << "the true Fisher does not use them";
+  // What the network or its likelihood drops does no harm.
+  const Forward masked = [](torch::nn::Module& model, const std::vector<at::Tensor>& inputs) {
+    return dynamic_cast<Mlp&>(model).forward(inputs[0].nan_to_num(0.0));
+  };
+  at::Tensor marked = x.clone();
+  marked[11][2] = NAN;
+  EXPECT_EQ(to_string(of(read({net, gaussian(), marked, masked}, options), "first", Side::Fisher).status), "ok");
+  // A broken network is called so, whatever the probe.
+  {
+    const torch::NoGradGuard no_grad;
+    net.first->weight[0][0] = NAN;
+  }
+  for (const at::Tensor& probe : {x, marked})
+    EXPECT_TRUE(of(read({net, gaussian(), probe}, options), "second", Side::Activation).status.has(Status::NonFinite));
+}
+
+TEST(Read, LabelsOutOfRangeAreNamedThoughTheTrueFisherDoesNotUseThem) {
+  Mlp net(5, 4, 3);
+  const at::Tensor x = torch::randn({20, 5});
+  at::Tensor y = torch::zeros({20}, torch::kLong), p = torch::rand({20, 3});
+  y[17] = 3;  // counted from 1
+  p[4][1] = 255;
+  EXPECT_THAT(message_of([&] {
+                read({net, categorical(), Data(x, y)}, ReadOptions().batch_size(8));
+              }),
+              HasSubstr("categorical: a target is 3, expected 0 to 2"));
+  EXPECT_THAT(message_of([&] { read({net, bernoulli(), Data(x, p)}); }), HasSubstr("bernoulli: a target is 255"));
+  y[17] = -100;
+  EXPECT_EQ(read({net, categorical(), Data(x, y)}).size(), 4u) << "an ignored one";
+  EXPECT_EQ(read({net, categorical(), Data(x, p)}).size(), 4u) << "targets of another form are not looked at";
+  EXPECT_EQ(read({net, gaussian(), Data(x, y)}).size(), 4u);
+}
+
+TEST(Read, AnEmptyForwardIsNamed) {
+  Mlp net(5, 4, 3);
+  const Problem problem(net, gaussian(), Data(torch::randn({20, 5}), torch::randn({20, 3})), Forward());
+  const char* const says = "forward is null, expected a function of the model and its inputs";
+  EXPECT_THAT(message_of([&] { read(problem); }), HasSubstr(says));
+  EXPECT_THAT(message_of([&] { estimate_llc(problem); }), HasSubstr(says));
+  EXPECT_THAT(message_of([&] { per_sample_gradients(problem); }), HasSubstr(says));
+  EXPECT_THAT(message_of([&] { direction_order(problem, {{"first.weight", torch::ones({4, 5})}}); }), HasSubstr(says));
+  EXPECT_THAT(message_of([&] { Monitor(net, MonitorOptions(), std::make_shared<log::Memory>()).read(problem); }),
+              HasSubstr(says));
+  EXPECT_THAT(message_of([&] { attribute(net, {}); }), HasSubstr("attribute: step is null"));
 }
 
 TEST(Read, TheGaussianFisherIsThatOfTheJacobian) {
@@ -269,6 +346,52 @@ TEST(Read, RowsBeyondTheBudgetAreASeededSubset) {
   ASSERT_EQ(narrow.size(), 4u);
   for (const Signature& s : narrow) {
     EXPECT_EQ(s.status.has(Status::TooWide), s.layer == "first") << s.layer;
+  }
+}
+
+// Two kinds of samples, p = (1/2, 1/2, 0) and (1/2, 0, 1/2), the last two logits far apart. Of each, the classes add
+// 1/4 and 1/4 to the trace, so that any rows have the trace of all, if the classes are of the same rows.
+TEST(Read, AllClassesOfAnExactFisherAreOfTheSameRows) {
+  struct Logits : torch::nn::Module {
+    torch::nn::Linear layer{register_module("layer", torch::nn::Linear(torch::nn::LinearOptions(3, 3).bias(false)))};
+    at::Tensor forward(const at::Tensor& x) { return layer(x); }
+  } net;
+  net.layer->weight.set_data(torch::eye(3));
+  const at::Tensor kinds = torch::tensor({{0.F, 0.F, -200.F}, {0.F, -200.F, 0.F}});
+  const Data probe(kinds.index_select(0, torch::randint(0, 2, {600}, torch::kLong)));
+  const auto with = [&](std::int64_t rows) {
+    return read({net, categorical(), probe},
+                ReadOptions().signatures(SignatureOptions().max_rows(rows)).batch_size(250));
+  };
+  const Signature part = of(with(90), "layer", Side::Fisher), whole = of(with(100000), "layer", Side::Fisher);
+  EXPECT_TRUE(part.status.has(Status::Subsampled));
+  ASSERT_TRUE(part.fisher_kind && part.log10_trace && whole.log10_trace);
+  EXPECT_EQ(to_string(*part.fisher_kind), "exact");
+  EXPECT_NEAR(*part.log10_trace, *whole.log10_trace, 1e-9);
+}
+
+// A forward may write into its weights and its inputs.
+TEST(Read, PutsBackWhatTheForwardWrites) {
+  struct Writing : torch::nn::Module {
+    torch::nn::Embedding table{
+        register_module("table", torch::nn::Embedding(torch::nn::EmbeddingOptions(5, 4).max_norm(1)))};
+    torch::nn::Linear head{register_module("head", torch::nn::Linear(4, 3))};
+    at::Tensor forward(const at::Tensor& tokens, at::Tensor x) { return head(table(tokens) + x.relu_()); }
+  } net;
+  torch::manual_seed(0);
+  net.table->weight.set_data(torch::randn({5, 4}) * 10);
+  for (const at::ScalarType type : {torch::kFloat, torch::kDouble}) {
+    net.to(type);
+    const at::Tensor before = net.table->weight.detach().clone(), x = torch::randn({20, 4}).to(type);
+    const Data probe({torch::randint(0, 5, {20}, torch::kLong), x}, torch::zeros({20}, torch::kLong));
+    const at::Tensor input = x.clone();
+    const Problem problem(net, categorical(), probe, [](torch::nn::Module& model, const std::vector<at::Tensor>& in) {
+      return dynamic_cast<Writing&>(model).forward(in[0], in[1]);
+    });
+    for (const bool fp64 : {true, false}) read(problem, ReadOptions().fp64(fp64));
+    per_sample_gradients(problem);
+    EXPECT_TRUE(torch::equal(net.table->weight, before));
+    EXPECT_TRUE(torch::equal(x, input));
   }
 }
 

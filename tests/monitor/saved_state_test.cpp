@@ -24,10 +24,12 @@ std::string with_rank(const std::string& number) {
 
 TEST(SavedState, ComesBackWhateverTheNames) {
   SavedState state;
+  state.parameters = "4 parameters";
   state.steps = std::int64_t{1} << 53;
   state.fixed_ranks[{"a \"b\"\n", Side::Fisher, Source::Read, FisherKind(FisherKind::Sampled, 2)}] = 1;
   state.fixed_ranks[{"", Side::Activation, Source::Step, std::nullopt}] = 4096;
   const SavedState back = saved_state(text_of(state));
+  EXPECT_EQ(back.parameters, state.parameters);
   EXPECT_EQ(back.steps, state.steps);
   EXPECT_EQ(back.fixed_ranks, state.fixed_ranks);
 }
@@ -49,7 +51,8 @@ TEST(SavedState, NumbersThatAreNoCountsAreNamed) {
 TEST(SavedState, OtherTextsAreNone) {
   for (const char* text :
        {"", "not json", "null", "[]", "{}", R"({"steps": 1})", R"({"steps": 1, "fixed_ranks": [[]]})",
-        R"({"steps": 1, "fixed_ranks": [["fc", 1, "step", "", 1]]})"}) {
+        R"({"steps": 1, "fixed_ranks": [["fc", 1, "step", "", 1]]})",
+        R"({"steps": 1, "fixed_ranks": [], "parameters": 7})"}) {
     EXPECT_THAT(message_of([&] { saved_state(text); }), HasSubstr("load_state")) << text;
   }
   EXPECT_THAT(message_of([] { saved_state(R"({"steps": 1, "fixed_ranks": [["fc", "top", "step", "", 1]]})"); }),

@@ -33,6 +33,11 @@ const std::vector<LayerKind>& layer_kinds() {
        [] {
          return torch::randn({12, 4});
        }},
+      {"OutProjection", [] { return torch::nn::AnyModule(torch::nn::Linear(4, 3)); },
+       "linear.NonDynamicallyQuantizableLinear", "return torch.linear(x, self.weight, self.bias)",
+       [] {
+         return torch::randn({12, 4});
+       }},
       {"Conv2d", [] { return torch::nn::AnyModule(torch::nn::Conv2d(2, 3, 3)); }, "conv.Conv2d",
        "return torch.conv2d(x, self.weight, self.bias)",
        [] {
@@ -133,6 +138,28 @@ TEST(Script, OperandsThatWaitOnTheInterpretersStackAreNotTakenForArguments) {
     for (std::int64_t i = 0; i < 3; ++i)
       EXPECT_NEAR(s.spectrum[static_cast<std::size_t>(i)], sigma[i].item<double>(), 1e-12) << s.layer;
   }
+}
+
+TEST(Script, AClassOfTheUsersOwnWithASingleWeightIsALayer) {
+  torch::manual_seed(2);
+  torch::jit::Module own("__torch__.own.Conv1D");
+  own.register_parameter("weight", torch::randn({4, 3}, torch::requires_grad()), false);
+  own.register_parameter("bias", torch::randn({3}, torch::requires_grad()), false);
+  own.register_attribute("training", torch::jit::BoolType::get(), true);
+  own.define("def forward(self, x):\n    return torch.addmm(self.bias, x, self.weight)\n");
+  torch::jit::Module net("__torch__.own.Net");
+  net.register_module("c_fc", own);
+  net.register_attribute("training", torch::jit::BoolType::get(), true);
+  net.define("def forward(self, x):\n    return self.c_fc.forward(x)\n");
+  const ScriptModel model = script_model(net);
+  const at::Tensor x = torch::randn({10, 4});
+  const auto found = read({*model.module, gaussian(), Data(x), model.forward},
+                          ReadOptions().signatures(SignatureOptions().sides({Side::Activation})));
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].layer, "c_fc");
+  EXPECT_EQ(found[0].kind, "Conv1D");
+  const at::Tensor rows = model.forward(*model.module, {x}).to(torch::kDouble);
+  EXPECT_NEAR(*found[0].sigma_max, torch::linalg_svdvals(rows)[0].item<double>(), 1e-5);
 }
 
 TEST(Script, ALeftModelIsAsItWas) {

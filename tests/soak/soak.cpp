@@ -7,13 +7,14 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <dds/dds.hpp>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <vector>
+
+#include "src/base/stopwatch.hpp"
 
 namespace {
 
@@ -69,10 +70,6 @@ at::Tensor train(std::int64_t steps, torch::nn::Sequential model, dds::Monitor* 
   return torch::nn::utils::parameters_to_vector(model->parameters()).detach();
 }
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 /// The middle one of those within [begin, end) tenths of the run.
 double median_resident(const std::vector<Look>& looks, std::int64_t begin, std::int64_t end) {
   std::vector<double> values;
@@ -86,15 +83,15 @@ double median_resident(const std::vector<Look>& looks, std::int64_t begin, std::
 
 int soak(std::int64_t steps) {
   torch::set_num_threads(1);
-  auto start = std::chrono::steady_clock::now();
+  dds::Stopwatch watch;
   const at::Tensor bare = train(steps, network(), nullptr, [](std::int64_t) {});
-  const double bare_seconds = seconds_since(start);
+  const double bare_seconds = watch.seconds();
 
   const fs::path folder = fs::temp_directory_path() / fmt::format("dds-soak-{}", getpid());
   std::vector<Look> looks;
   std::int64_t errors = 0;
   at::Tensor attached;
-  start = std::chrono::steady_clock::now();
+  watch = {};
   {
     torch::nn::Sequential model = network();
     dds::Monitor monitor(*model,
@@ -112,7 +109,7 @@ int soak(std::int64_t steps) {
     monitor.flush();
     if (monitor.decay_counts().empty()) ++errors;
   }
-  const double attached_seconds = seconds_since(start);
+  const double attached_seconds = watch.seconds();
   std::uintmax_t bytes = 0;
   for (const fs::directory_entry& file : fs::directory_iterator(folder)) bytes += file.file_size();
   std::error_code ignored;

@@ -84,6 +84,21 @@ std::vector<Known> known_orders() {
       std::vector<double>{1, -1}, 0.0, 2.0);
   add("circle", Excess([](const at::Tensor& z) { return ((1 + z[0]).pow(2) + z[1].pow(2) - 1).pow(2); }), 2L,
       std::vector<double>{0, 1}, 0.0, 2.0);
+  // Zero is stationary by symmetry: nothing leads from the line to the curve, a = b = c^2 and its like. For `Cubic`
+  // the Hessian beside the line vanishes as well.
+  const auto bent = [&](const std::string& name, Excess excess, std::vector<double> direction) {
+    const long own = std::ssize(direction);
+    add("bent" + name, std::move(excess), own, std::move(direction), 0.0, 0.0);
+  };
+  bent("Product", [](const at::Tensor& z) { return (z[0] * z[1] - z[2].pow(4)).pow(2); }, {0, 0, 1});
+  bent("Pitchfork", [](const at::Tensor& z) { return (z[0].pow(2) - z[1].pow(4)).pow(2); }, {0, 1});
+  bent("Negative", [](const at::Tensor& z) { return (z[0] * z[1] + z[2].pow(4)).pow(2); }, {0, 0, 1});
+  bent("Cubic", [](const at::Tensor& z) { return (z[0] * z[1] * z[2] - z[3].pow(6)).pow(2); }, {0, 0, 0, 1});
+  // A sum of two such squares that cannot both vanish.
+  add("symmetricDead", Excess([](const at::Tensor& z) {
+        return (z[0] * z[1] - z[2].pow(4)).pow(2) + (z[0] * z[1] + z[2].pow(4)).pow(2);
+      }),
+      3L, std::vector<double>{0, 0, 1}, 4.0, 4.0, 0.3);
   return all;
 }
 
@@ -218,12 +233,62 @@ TEST(DirectionOrder, SaysWhyNot) {
   EXPECT_THAT(off.reason, HasSubstr("K is 2 at the point"));
   const Excess saddle = [](const at::Tensor& w) { return w[0].pow(2) - w[1].pow(2); };
   EXPECT_EQ(to_string(direction_order(saddle, zero, vector({1, 2})).kind), "not_a_minimum");
+  for (const int powers : {2, 4}) {
+    const Excess along = [=](const at::Tensor& w) { return w[0].pow(powers) - w[1].pow(2); };
+    EXPECT_EQ(to_string(direction_order(along, zero, vector({1, 0})).kind), "not_a_minimum") << powers;
+    const Excess flat = [=](const at::Tensor& w) { return w[0].pow(powers) - w[1].pow(4); };
+    EXPECT_EQ(to_string(direction_order(flat, zero, vector({1, 0})).kind), "not_a_minimum") << powers;
+    for (const std::int64_t d : {8, 40}) {
+      torch::manual_seed(test::seed(5));
+      const Hidden hidden(d, 2, [=](const at::Tensor& z) { return z[0].pow(powers) - 1e-3 * z[1].pow(2); });
+      EXPECT_EQ(to_string(hidden.order({1}, 0.1).kind), "not_a_minimum") << powers << " among " << d;
+    }
+  }
   const Excess between = [](const at::Tensor& w) { return w[0].abs().pow(5) + w[1].pow(2); };
   const DirectionOrder half = direction_order(between, zero, vector({1, 0}));
   EXPECT_EQ(to_string(half.kind), "undecided");
   EXPECT_THAT(half.reason, HasSubstr("tells no integer"));
   const Excess tiny = [](const at::Tensor& w) { return w[0].pow(16) + w[1].pow(2); };
   EXPECT_THAT(direction_order(tiny, zero, vector({1, 0})).reason, HasSubstr("take a larger t_max"));
+}
+
+// Curves that are found at some distances only, since K is rounding at the others: no order.
+TEST(DirectionOrder, OfACurveThatIsHardToFindIsNotDecided) {
+  const Excess quartic = [](const at::Tensor& z) { return ((16 * z[0] * z[1]).pow(2) - z[2].pow(6)).pow(2); };
+  const Excess steep = [](const at::Tensor& z) { return (z[0] * z[1] - z[2].pow(6)).pow(2); };
+  for (const Excess& k : {quartic, steep}) {
+    torch::manual_seed(test::seed(1));
+    const Hidden hidden(8, 3, k);
+    EXPECT_NE(to_string(hidden.order({0, 0, 1}, 0.1).kind), "dead");
+  }
+}
+
+// What holds in the window need not hold at w*. The order at w* is that of the term of lowest degree.
+TEST(DirectionOrder, SaysThatAnOrderDependsOnTheWindow) {
+  const at::Tensor zero = torch::zeros({2}, torch::kDouble), first = vector({1, 0});
+  const auto in = [&](const Function& k, double t_min, double t_max) {
+    return direction_order(k, zero, first, OrderOptions().t_min(t_min).t_max(t_max));
+  };
+  struct Case {
+    Function k;
+    double window, limit;  ///< orders
+    double t_min, t_max;   ///< where the limit is seen
+  };
+  const std::vector<Case> cases{
+      {[](const at::Tensor& w) { return w[0].pow(4) + 1e-6 * w[0].pow(2) + w[1].pow(2); }, 2, 1, 1e-6, 1e-5},
+      {[](const at::Tensor& w) { return w[0].pow(6) + 1e-6 * w[0].pow(4) + w[1].pow(2); }, 3, 2, 3e-5, 2e-4},
+      {[](const at::Tensor& w) { return w[0].pow(4) / (w[0].pow(2) + 1e-6) + w[1].pow(2); }, 1, 2, 3e-6, 3e-5},
+      {[](const at::Tensor& w) { return (w[1] - w[0].pow(2)).pow(2) + w[0].pow(6) + 1e-6 * w[0].pow(4); }, 3, 2, 3e-5,
+       2e-4}};
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const DirectionOrder wide = in(cases[i].k, 3e-3, 0.1);
+    EXPECT_EQ(to_string(wide.kind), "undecided") << i;
+    EXPECT_THAT(wide.reason, HasSubstr("depends on the window")) << i;
+    EXPECT_NEAR(wide.order.value_or(0), cases[i].window, 0.2) << i;
+    const DirectionOrder near = in(cases[i].k, cases[i].t_min, cases[i].t_max);
+    EXPECT_EQ(to_string(near.kind), cases[i].limit == 1 ? "regular" : "dead") << i << ": " << near.reason;
+    EXPECT_NEAR(near.order.value_or(0), cases[i].limit, 0.05) << i;
+  }
 }
 
 TEST(DirectionOrder, NamesWhatIsWrong) {

@@ -11,8 +11,12 @@ const stepAxis = (() => {
   return {steps, first, last, zero, hasZero: steps[0] === 0};
 })();
 
+/** One step alone has no scale. */
+function onlyStep() { return stepAxis.steps.length <= 1; }
+function logSteps() { return view.logSteps && !onlyStep(); }
+
 function stepPosition(step) {
-  if (!view.logSteps) return step;
+  if (!logSteps()) return step;
   return step > 0 ? Math.log10(step) : stepAxis.zero;
 }
 
@@ -36,13 +40,17 @@ function logTicks() {
 
 /** The step at a position on the axis. */
 function stepAt(position) {
-  if (!view.logSteps) return position;
+  if (!logSteps()) return position;
   return position < (stepAxis.zero + stepAxis.first) / 2 && stepAxis.hasZero ? 0 : 10 ** position;
 }
 
 /** The layout of an axis of steps, zoomed to what the reader has chosen. */
 function stepLayout() {
   const {steps, first, last, zero, hasZero} = stepAxis;
+  if (onlyStep()) {
+    const step = steps[0] ?? 0;
+    return {range: [step - 1, step + 1], tickmode: 'array', tickvals: [step], ticktext: [stepText(step)]};
+  }
   const low = view.logSteps ? (hasZero ? zero : first) : steps[0] ?? 0;
   const high = view.logSteps ? last : steps[steps.length - 1] ?? 1;
   const pad = 0.05 * Math.max(high - low, 0.1);
@@ -52,7 +60,7 @@ function stepLayout() {
 
 /** The line that parts step 0 from the logarithmic axis, for panel number `panel`. */
 function zeroMark(panel) {
-  if (!view.logSteps || !stepAxis.hasZero) return [];
+  if (!logSteps() || !stepAxis.hasZero) return [];
   const x = (stepAxis.zero + stepAxis.first) / 2;
   const n = panel ? panel + 1 : '';
   return [{
@@ -83,8 +91,20 @@ function llcLayout(values) {
     const sizes = [0, 1, 2, 3, 4, 5, 6].flatMap(decade => multiples.map(m => m * 10 ** decade)).filter(v => v <= reach);
     return [...sizes.map(v => -v).reverse(), 0, ...sizes].filter(v => v >= 1.3 * low && v <= 1.3 * high);
   };
-  const ticks = [[1, 2, 5], [1, 3], [1]].map(ticksAt).find(list => list.length <= 9) ?? ticksAt([1]);
+  const decades = [[1, 2, 5], [1, 3], [1]].map(ticksAt).find(list => list.length <= 9) ?? ticksAt([1]);
+  const inside = list => list.filter(v => v >= Math.min(...known) && v <= Math.max(...known)).length;
+  const ticks = known.length && inside(decades) < 2 ? roundTicks(Math.min(...known), Math.max(...known)) : decades;
   return {tickmode: 'array', tickvals: ticks.map(llcPosition), ticktext: ticks.map(v => show(v))};
+}
+
+/** Some five round numbers from below `low` to above `high`. */
+function roundTicks(low, high) {
+  const span = high - low || Math.abs(high) || 1;
+  const size = 10 ** Math.floor(Math.log10(span / 4));
+  const step = size * [1, 2, 5, 10].find(multiple => span / (multiple * size) <= 5);
+  const ticks = [];
+  for (let i = Math.floor(low / step) - 1; i <= Math.ceil(high / step) + 1; ++i) ticks.push(Number((i * step).toPrecision(12)));
+  return ticks;
 }
 
 /** The error bar of an estimate on that axis: +-1.96 standard errors. */

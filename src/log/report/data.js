@@ -45,6 +45,7 @@ const allSignatures = data.runs.flatMap((run, number) => {
 });
 
 const layerNames = unique(allSignatures.map(row => row.layer ?? ''));
+const layerLabels = labelsOf(layerNames, 28);
 const signatures = lastOfEach(allSignatures, r => [r.run, r.step, r.layer, r.side, r.source, r.fisher_kind].join('\n'));
 const estimates = lastOfEach(rowsOfRuns('llc'), r => [r.run, r.step, r.kind].join('\n'));
 const metrics = lastOfEach(rowsOfRuns('metrics'), r => [r.run, r.step, r.name].join('\n'));
@@ -59,8 +60,9 @@ const view = {
   symlogLlc: true,
   layers: new Set(layerNames.slice(0, 12)),
   runs: new Set(data.runs.keys()),
-  sides: new Set(unique(signatures.map(r => r.side)).filter((side, i) => side !== 'input' && (!several || i === 0))),
+  sides: new Set(unique(signatures.map(r => r.side)).filter(side => side !== 'input')),
   sources: new Set(['step', 'read']),
+  profileStep: null,  // the step of the profile over the layers
   measure: data.measures[0].key,
   llcKind: null,
   spectrumSide: null,

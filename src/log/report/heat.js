@@ -1,6 +1,8 @@
 'use strict';
 // Layer by step at a glance, of all layers: how small the smallest singular value is, and how many directions are dead.
 
+const kMostLabels = 110;  // of rows
+
 const heatMaps = [
   {
     title: 'Smallest singular value, layer by step',
@@ -24,17 +26,14 @@ const heatMaps = [
 
 function log10(value) { return value > 0 ? Math.log10(value) : null; }
 
-/** Checkpoint reads where there are any; two kinds of reading never share a map. */
-function heatRows(run, side) {
-  const rows = signatures.filter(r => r.run === run && r.side === side);
-  const reads = rows.filter(r => r.source === 'read');
-  const shown = reads.length ? reads : rows;
-  const kind = shown[0]?.fisher_kind;
-  return shown.filter(r => r.fisher_kind === kind);
+/** What a map is of, a list of rows each: two kinds of reading never share one. */
+function heatRows() {
+  const rows = signatures.filter(r => view.runs.has(r.run) && view.sides.has(r.side) && view.sources.has(r.source));
+  return [...groups(rows, r => [r.run, r.source, r.side, r.fisher_kind].join('\n')).values()];
 }
 
-function heatPanel(map, run, side) {
-  const rows = heatRows(run, side);
+function heatPanel(map, rows) {
+  const {run, side} = rows[0];
   const steps = unique(rows.map(r => r.step)).sort((a, b) => a - b);
   const layers = layerNames.filter(layer => rows.some(r => r.layer === layer));
   const at = new Map(rows.map(r => [`${r.layer}\n${r.step}`, r]));
@@ -43,7 +42,9 @@ function heatPanel(map, run, side) {
     return row ? of(row) : null;
   }));
   const crossed = rows.filter(map.cross);
-  const labels = layers.map(layer => shortened(layer, 16));
+  const labels = labelsOf(layers, 18);
+  const each = Math.ceil(layers.length / kMostLabels);
+  const labelled = layers.map((_, i) => i).filter(i => i % each === 0);
   return {
     title: several ? `${runName(run)} · ${side}` : side,
     note: escapeHtml([rows[0]?.source, rows[0]?.fisher_kind].filter(Boolean).join(', ')),
@@ -71,7 +72,9 @@ function heatPanel(map, run, side) {
     y: {
       range: [layers.length - 0.5, -0.5],
       showgrid: false,
-      ...(layers.length <= 40 ? {tickmode: 'array', tickvals: layers.map((_, i) => i), ticktext: labels} : {nticks: 8})
+      tickmode: 'array',
+      tickvals: labelled,
+      ticktext: labelled.map(i => labels.get(layers[i]))
     }
   };
 }
@@ -97,17 +100,16 @@ function drawHeat(parent) {
   for (const map of heatMaps) {
     heading(parent, `${map.title} <small>[${map.unit}] · ${map.note}</small>`);
     addChart(parent, `${map.title}: heat map`, () => {
-      const panels = [...view.runs].flatMap(
-          run => [...view.sides].filter(side => heatRows(run, side).length).map(side => heatPanel(map, run, side)));
+      const panels = heatRows().map(rows => heatPanel(map, rows));
       for (const panel of panels) panel.colors = heatColors(map, panels.filter(other => other.side === panel.side));
       const most = Math.max(1, ...panels.map(panel => panel.traces[0].y.length));
       return grid(panels, {
         xTitle: 'training step',
         yTitle: '',
-        left: 130,
+        left: 150,
         right: 84,
         widest: 2,
-        height: Math.min(640, Math.max(90, 24 * most))
+        height: Math.max(90, Math.min(24 * most, Math.max(640, 13 * Math.min(most, kMostLabels))))
       });
     });
   }

@@ -145,19 +145,23 @@ function countAxis(counts) {
   return {range: [-0.04 * most, 1.08 * most], tick0: 0, dtick: tick ?? 10 ** Math.ceil(Math.log10(most / 6))};
 }
 
+function observableAxis(observable, rows) {
+  if (observable.log) return {type: 'log', exponentformat: 'power', nticks: 6};
+  if (!observable.whole) return {nticks: 6};
+  return countAxis(rows.flatMap(r => [observable.value(r), observable.floor?.(r)]));
+}
+
 function layerPanel(layer, observable) {
   const rows = chosenSignatures(layer);
   const series = [...groups(rows, r => [r.run, r.source, r.side, r.fisher_kind].join('\n')).values()].sort(
       (a, b) => (a[0].source === 'read') - (b[0].source === 'read'));
-  const y = observable.log ? {type: 'log', exponentformat: 'power', nticks: 6} :
-      observable.whole     ? countAxis(rows.flatMap(r => [observable.value(r), observable.floor?.(r)])) :
-                             {nticks: 6};
   return {
     title: layer,
+    html: escapeHtml(layerLabels.get(layer)),
     note: escapeHtml(rows[0]?.kind),
     traces: series.flatMap(r => seriesTraces(r, observable)),
     x: stepLayout(),
-    y,
+    y: observableAxis(observable, rows),
     mark: zeroMark
   };
 }

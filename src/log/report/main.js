@@ -58,7 +58,7 @@ function drawToolbar() {
       switches('sides', sides.map(side => [side, side]), view.sides),
       switches('source', sources.map(source => [source, source]), view.sources));
   const chips =
-      switches(`layers (${layerNames.length})`, layerNames.map(layer => [shortened(layer, 28), layer]), view.layers);
+      switches(`layers (${layerNames.length})`, layerNames.map(layer => [layerLabels.get(layer) || '(root)', layer]), view.layers);
   chips.id = 'layer-chips';
   bar.append(chips);
   const zoom = document.createElement('button');
@@ -71,7 +71,7 @@ function drawToolbar() {
 }
 
 onRecolor.push(() => {
-  if (signatures.length) drawSeriesLegend(document.getElementById('series-legend'));
+  if (signatures.length) for (const legend of document.querySelectorAll('.series-legend')) drawSeriesLegend(legend);
   redrawSpectrumLegend();
   for (const [i, mark] of document.querySelectorAll('h2 > i').entries())
     mark.style.background = seriesColor(i % data.runs.length);
@@ -83,11 +83,15 @@ drawHead();
 drawToolbar();
 drawTraining(body('training'));
 if (signatures.length) {
-  drawSeriesLegend(document.getElementById('series-legend'));
+  for (const legend of document.querySelectorAll('.series-legend')) drawSeriesLegend(legend);
+  drawHealth(body('health'));
   drawHeat(body('heat'));
+  drawProfile(body('profile'));
   drawLayers(body('layers'));
+  // Charts over the steps say nothing of one step.
+  document.getElementById('layers').hidden = onlyStep();
 } else {
-  document.getElementById('heat').hidden = true;
+  for (const id of ['health', 'heat', 'profile']) document.getElementById(id).hidden = true;
   quiet(body('layers'), 'No signature was logged.');
 }
 drawLlc(body('llc'));

@@ -30,6 +30,12 @@ def keep(name, kind, side, tensor):
         rows.setdefault((name, side), []).append(as_rows(tensor, kind))
 
 
+def transforming():
+    """True within torch.func, whose tensors stand for others."""
+    peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+    return peek is not None and peek() is not None
+
+
 def watch(model, kinds=("Linear", "Conv2d", "Embedding", "LayerNorm", "Conv1D")):
     if not FILE:
         return
@@ -39,7 +45,7 @@ def watch(model, kinds=("Linear", "Conv2d", "Embedding", "LayerNorm", "Conv1D"))
             continue
 
         def hook(module, inputs, output, name=name, kind=kind):
-            if output.requires_grad:
+            if output.requires_grad and not transforming():
                 keep(name, kind, "activation", output)
                 output.register_hook(lambda gradient: keep(name, kind, "fisher", gradient * terms))
 
