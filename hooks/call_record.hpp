@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <dds/recorder.hpp>
-#include <functional>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -47,8 +46,7 @@ class CallRecord {
 
   /// Hands over the sites with their calls. Where a backward pass came through some calls, those that wanted a gradient
   /// and got none are dropped.
-  /// `finish` is told of each site, with the calls that are left.
-  std::vector<CapturedLayer> take(const std::function<void(CapturedLayer&, const std::vector<CallId>&)>& finish);
+  std::vector<CapturedLayer> take();
 
  private:
   struct Site {

@@ -27,7 +27,6 @@ class RowWindows {
   struct Window {
     TriangularWindow rows;
     std::optional<c10::ScalarType> dtype;
-    std::deque<RankBound> bounds;
     std::deque<Cancellation> cancellations;
   };
 
