@@ -39,7 +39,8 @@ GammaSearch::Remaining by_slope(const Change& slope, const std::optional<Change>
 }  // namespace
 
 double gamma_rule(double n_beta, double typical_curvature) {
-  return 0.03 * std::min(n_beta, std::sqrt(n_beta)) * typical_curvature;
+  const double curvature = typical_curvature > 0 && std::isfinite(typical_curvature) ? typical_curvature : 1;
+  return 0.03 * std::min(n_beta, std::sqrt(n_beta)) * curvature;
 }
 
 bool depends_little_on_gamma(const Stage& stage) {

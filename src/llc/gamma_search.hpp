@@ -12,7 +12,8 @@
 namespace dds {
 
 /// The middle of the search, 0.03 sqrt(n beta) mu: right for tens of weights (src/docs/the_method.md). mu is the
-/// typical curvature of L_n, by which gamma has the units of 1/w^2.
+/// typical curvature of L_n, by which gamma has the units of 1/w^2. Where no curvature is seen, it counts as 1: nothing
+/// says what a small weight is.
 double gamma_rule(double n_beta, double typical_curvature);
 
 /// True if smaller gammas would add at most LlcBounds::kGammaBias of lambda, by the response of the draws to gamma.
@@ -46,7 +47,9 @@ class GammaSearch {
   /// standard_error / lambda at which chains at this gamma are long enough.
   double target(double gamma) const;
   /// The typical curvature where chains stand. It takes the place of the one that the pilot found.
-  void set_typical_curvature(double mu) { rule_ = gamma_rule(scale_.n_beta, mu); }
+  void set_typical_curvature(double mu) {
+    if (mu > 0) rule_ = gamma_rule(scale_.n_beta, mu);
+  }
 
   struct Decision {
     bool take = true;                 ///< the chains at this gamma become the estimate
