@@ -22,8 +22,8 @@ bool depends_little_on_gamma(const Stage& stage);
 /// Decides after the chains at each gamma what comes next. Each gamma is a fourth of the one before.
 ///
 /// The search settles where the bias that gamma still causes is small against lambda. Two measurements tell: the move
-/// of lambda from the last gamma, and the response of the draws to gamma. The first is better for many weights that the
-/// loss does not hold, the second for a small lambda. Either is enough.
+/// of lambda from the last gamma, and the response of the draws to gamma. The first has less noise where the loss
+/// leaves many weights free, the second where lambda is small.
 ///
 /// The search is limited by gamma where the moves of lambda do not get smaller: at a multiplicity m > 1, where they
 /// fall like 1/log^2 gamma, or where chains reach ever more of a landscape. Then the estimate is the one with the
@@ -46,9 +46,10 @@ class GammaSearch {
   double next() const { return last_->gamma / kFactor; }
   /// standard_error / lambda at which chains at this gamma are long enough.
   double target(double gamma) const;
-  /// The typical curvature where chains stand. It takes the place of the one that the pilot found.
+  /// The typical curvature where chains stand. At the first gamma it takes the place of the one that the pilot found.
+  /// At lower ones chains are further out, where the curvature may be another.
   void set_typical_curvature(double mu) {
-    if (mu > 0) rule_ = gamma_rule(scale_.n_beta, mu);
+    if (!last_ && mu > 0) rule_ = gamma_rule(scale_.n_beta, mu);
   }
 
   struct Decision {
