@@ -74,10 +74,10 @@ class CapturedCall {
   std::vector<std::int64_t> output_features;
   /// The same for inputs[0]. Empty if the input has no features (token indices).
   std::vector<std::int64_t> input_features;
-  bool expanded = false;            ///< true: a row is a position of a sample; false: a row is a sample
-  bool coupled = false;             ///< the operator mixes samples: batch norm in training
-  bool wants_gradient = false;      ///< the output is part of the autograd graph
-  std::int64_t order = 0;           ///< position in the sequence of all calls and losses of the recording
+  bool expanded = false;        ///< true: a row is a position of a sample; false: a row is a sample
+  bool coupled = false;         ///< the operator mixes samples: batch norm in training
+  bool wants_gradient = false;  ///< the output is part of the autograd graph
+  std::int64_t order = 0;       ///< position in the sequence of all calls and losses of the recording
 
   /// The losses that were computed from `output`, as places in Captured::losses. The autograd graph tells them. It does
   /// not show what a checkpoint recomputes in the backward pass: such a run has all losses before it, and what ran

@@ -91,7 +91,7 @@ enum class Status : std::uint32_t {
   Empty = 1u << 17,        ///< the layer ran on no samples, or has no features: no numbers
   SamplesUnknown = 1u << 18,  ///< it is not known which rows belong to which sample: no per-sample gradients
   NotReplayable = 1u << 19,   ///< the captured tensors do not suffice to run the layer again: dropout in a recurrence
-  BoundUnknown = 1u << 20,    ///< an operator of unknown effect may bound the rank: no structural_bound (bound_ended_by)
+  BoundUnknown = 1u << 20,  ///< an operator of unknown effect may bound the rank: no structural_bound (bound_ended_by)
 };
 
 /// A set of Status.

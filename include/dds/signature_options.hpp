@@ -29,8 +29,8 @@ class SignatureOptions {
   /// Signature::dead_directions = structural_bound - rank can be smaller: it leaves out the axes that are dead by the
   /// shapes of the network alone.
   /// A Monitor then also follows the axes over the training (DeadAxesTracker), and fills in Signature::born and
-  /// Signature::revived. All right singular vectors are in Signature::axes: with `spectra`, Monitor::decay_counts follows
-  /// directions by them. For layers of more than a few hundred columns use a Worker.
+  /// Signature::revived. All right singular vectors are in Signature::axes: with `spectra`, Monitor::decay_counts
+  /// follows directions by them. For layers of more than a few hundred columns use a Worker.
   TORCH_ARG(bool, dead_axes) = false;
 
   /// The most rows of one layer and side in one reading. At least 1. If there are more, a seeded random subset is read

@@ -56,7 +56,7 @@ std::vector<Side> sides_of(const ReadArguments& options, bool with_likelihood) {
   return sides;
 }
 
-std::string text_of(const std::vector<Signature>& signatures) {
+std::string counts_of(const std::vector<Signature>& signatures) {
   Table table({"<layer", "<kind", "<side", "<fisher", "rows", "width", "sigma_max", "sigma_min", "floor",
                "log10 lambda_min+", "log det+", "rank", "bound", "dead", "<status"});
   for (const Signature& s : signatures) {
@@ -100,7 +100,7 @@ void read_model(const ReadArguments& options) {
   }
   fmt::print("{} samples, likelihood {}\n{}\n\n{}", samples.data.size(),
              likelihood ? likelihood->name() : "none (only the forward pass is read; see --likelihood)",
-             printable(samples.taken), text_of(signatures));
+             printable(samples.taken), counts_of(signatures));
   if (std::any_of(signatures.begin(), signatures.end(), [](const Signature& s) { return s.at_floor == true; }))
     fmt::print("\n* sigma_min is at or below the floor: rounding noise\n");
 }

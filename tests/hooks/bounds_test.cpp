@@ -562,8 +562,9 @@ TEST(BoundsOfTheUnknown, ACustomFunctionMayReadWhatALayerReads) {
     const Captured captured = captured_of(architecture, model);
     const CapturedLayer& a = layer_of(captured, "a");
     EXPECT_EQ(rank_of({a.calls[0].gradient()}), 10);
-    if (!last) EXPECT_EQ(a.gradient_bound.rank, 10);
-    if (!last) EXPECT_THAT(a.gradient_bound.unknown, testing::HasSubstr("Copy"));
+    if (last) continue;
+    EXPECT_EQ(a.gradient_bound.rank, 10);
+    EXPECT_THAT(a.gradient_bound.unknown, testing::HasSubstr("Copy"));
   }
 }
 

@@ -26,14 +26,14 @@ using test::one_by_one;
 using test::some_likelihood;
 using Named = std::map<std::string, at::Tensor>;
 
-struct Use {
+struct ComputedUse {
   std::string name;
   Named parameters;
   std::function<at::Tensor(const Named& p, const at::Tensor& x)> run;  ///< (n, 6) -> (n, ...)
 };
-void PrintTo(const Use& use, std::ostream* os) { *os << use.name; }
+void PrintTo(const ComputedUse& use, std::ostream* os) { *os << use.name; }
 
-std::vector<Use> uses() {
+std::vector<ComputedUse> computed_uses() {
   torch::manual_seed(1);
   const auto random = [](at::IntArrayRef shape) { return torch::randn(shape, torch::kDouble); };
   const at::Tensor v = random({4, 6}), b = random({4}), g = random({4, 1});
@@ -76,7 +76,7 @@ std::vector<Use> uses() {
   };
 }
 
-class ComputedOperand : public testing::TestWithParam<Use> {};
+class ComputedOperand : public testing::TestWithParam<ComputedUse> {};
 
 TEST_P(ComputedOperand, IsFollowedToItsParameters) {
   const auto net = std::make_shared<Net>([](Net& net) -> Net::Run {
@@ -99,7 +99,7 @@ TEST_P(ComputedOperand, IsFollowedToItsParameters) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Uses, ComputedOperand, testing::ValuesIn(uses()),
+INSTANTIATE_TEST_SUITE_P(Uses, ComputedOperand, testing::ValuesIn(computed_uses()),
                          [](const auto& info) { return info.param.name; });
 
 // ---- initial states that are learned ----

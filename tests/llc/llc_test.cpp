@@ -413,8 +413,8 @@ TEST(LlcVerdict, AGammaThatLetsChainsGoFarIsCaughtWhereLambdaDependsOnIt) {
     model->w1.fill_(0.1);
   }
   for (std::uint64_t seed = 0; seed < 4; ++seed) {
-    const auto estimate = estimate_llc(
-        {*model, gaussian(), ones()}, quick().seed(test::seed(seed)).n_beta(100).gamma(1).burn_in(1000).draws(3000));
+    const auto estimate = estimate_llc({*model, gaussian(), ones()},
+                                       quick().seed(test::seed(seed)).n_beta(100).gamma(1).burn_in(1000).draws(3000));
     expect_failure(estimate, "neighbourhood");
   }
 }

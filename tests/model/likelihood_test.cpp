@@ -15,8 +15,6 @@ namespace {
 
 using Real = long double;
 
-at::Generator generator(std::uint64_t seed) { return at::detail::createCPUGenerator(test::seed(seed)); }
-
 double epsilon(at::ScalarType type) {
   return type == at::kFloat ? std::numeric_limits<float>::epsilon() : std::numeric_limits<double>::epsilon();
 }
@@ -212,7 +210,7 @@ TEST(BernoulliRange, RareLabelsAreDrawnAlikeOnBothSides) {
   // In bfloat16 1 - p is rounded to 0 or 2^-8 where it is 0.0025.
   const std::int64_t n = 400000;
   const auto z = torch::tensor({6.0, -6.0}).to(torch::kBFloat16).expand({n, 2});
-  const auto drawn = bernoulli()->sample(z, generator(1));
+  const auto drawn = bernoulli()->sample(z, at::detail::createCPUGenerator(test::seed(1)));
   EXPECT_EQ(drawn.scalar_type(), torch::kBFloat16);
   const double p = 1 / (1 + std::exp(6.0)), spread = std::sqrt(p / double(n));
   const auto rare = torch::stack({1 - drawn.select(1, 0).to(torch::kDouble), drawn.select(1, 1).to(torch::kDouble)});

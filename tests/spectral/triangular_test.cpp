@@ -246,10 +246,12 @@ TEST(TriangularAccumulator, RefusesAStateThatItDidNotMake) {
     bad[place] = tensor;
     return test::message_of([&] { TriangularAccumulator::from_state(bad); });
   };
-  EXPECT_THAT(test::message_of([] { TriangularAccumulator::from_state({}); }), testing::HasSubstr("tensors is 0, expected at least 2"));
+  EXPECT_THAT(test::message_of([] { TriangularAccumulator::from_state({}); }),
+              testing::HasSubstr("tensors is 0, expected at least 2"));
   EXPECT_THAT(message(0, torch::ones({3})), testing::HasSubstr("tensor 0 is Float [3]"));
   EXPECT_THAT(message(0, torch::tensor({5, 5000, 3}, torch::kLong)), testing::HasSubstr("expected Double [up to"));
-  EXPECT_THAT(message(0, torch::tensor({4, 0, 1}, torch::kLong)), testing::HasSubstr("the number of rows in the header is 0"));
+  EXPECT_THAT(message(0, torch::tensor({4, 0, 1}, torch::kLong)),
+              testing::HasSubstr("the number of rows in the header is 0"));
   EXPECT_THAT(message(0, torch::tensor({4, 5000, 0}, torch::kLong)), testing::HasSubstr("expected 2"));
   EXPECT_THAT(message(1, {}), testing::HasSubstr("undefined"));
   EXPECT_THAT(message(2, torch::ones({9, 4}, torch::kDouble)), testing::HasSubstr("Double [9, 4]"));
