@@ -39,7 +39,8 @@ GammaSearch::Remaining by_slope(const Change& slope, const std::optional<Change>
 }  // namespace
 
 double gamma_rule(double n_beta, double typical_curvature) {
-  return 0.03 * std::min(n_beta, std::sqrt(n_beta)) * typical_curvature;
+  const double curvature = typical_curvature > 0 && std::isfinite(typical_curvature) ? typical_curvature : 1;
+  return 0.03 * std::min(n_beta, std::sqrt(n_beta)) * curvature;
 }
 
 bool depends_little_on_gamma(const Stage& stage) {
@@ -115,12 +116,15 @@ std::string GammaSearch::what_limits() const {
   return fmt::format("gamma_unsettled: {}; the draws are too few to tell what smaller ones would change", taken_);
 }
 
-/// By the move or by the slope: by the one with less noise.
+/// By the slope, where it is seen above a noise that is less than the move's, or where it shows by itself that little
+/// is left; otherwise by the move.
 GammaSearch::Remaining GammaSearch::remaining(const Stage& stage) const {
   const auto slope = slope_of(stage);
   const auto move = last_ ? change(*last_, stage) : std::nullopt;
-  if (slope && (!move || 2 * slope->error <= move->error)) {
-    return by_slope(*slope, last_ ? slope_of(*last_) : std::nullopt);
+  if (slope) {
+    const Remaining left = by_slope(*slope, last_ ? slope_of(*last_) : std::nullopt);
+    const bool decides = left.beyond_noise > 0 && move && 2 * slope->error <= move->error;
+    if (!move || decides || left.is_small(*stage.lambda)) return left;
   }
   if (!move || kSeen * move->error > kLoudestNoise * std::abs(*stage.lambda)) return {kInfinity, 0};
   return by_move(*move, stage.gamma);

@@ -12,7 +12,8 @@
 namespace dds {
 
 /// The middle of the search, 0.03 sqrt(n beta) mu: right for tens of weights (src/docs/the_method.md). mu is the
-/// typical curvature of L_n, by which gamma has the units of 1/w^2.
+/// typical curvature of L_n, by which gamma has the units of 1/w^2. Where no curvature is seen, it counts as 1: nothing
+/// says what a small weight is.
 double gamma_rule(double n_beta, double typical_curvature);
 
 /// True if smaller gammas would add at most LlcBounds::kGammaBias of lambda, by the response of the draws to gamma.
@@ -21,8 +22,8 @@ bool depends_little_on_gamma(const Stage& stage);
 /// Decides after the chains at each gamma what comes next. Each gamma is a fourth of the one before.
 ///
 /// The search settles where the bias that gamma still causes is small against lambda. Two measurements tell: the move
-/// of lambda from the last gamma, and the response of the draws to gamma. The first is better for many weights that the
-/// loss does not hold, the second for a small lambda. Either is enough.
+/// of lambda from the last gamma, and the response of the draws to gamma. The first has less noise where the loss
+/// leaves many weights free, the second where lambda is small.
 ///
 /// The search is limited by gamma where the moves of lambda do not get smaller: at a multiplicity m > 1, where they
 /// fall like 1/log^2 gamma, or where chains reach ever more of a landscape. Then the estimate is the one with the
@@ -45,8 +46,11 @@ class GammaSearch {
   double next() const { return last_->gamma / kFactor; }
   /// standard_error / lambda at which chains at this gamma are long enough.
   double target(double gamma) const;
-  /// The typical curvature where chains stand. It takes the place of the one that the pilot found.
-  void set_typical_curvature(double mu) { rule_ = gamma_rule(scale_.n_beta, mu); }
+  /// The typical curvature where chains stand. At the first gamma it takes the place of the one that the pilot found.
+  /// At lower ones chains are further out, where the curvature may be another.
+  void set_typical_curvature(double mu) {
+    if (!last_ && mu > 0) rule_ = gamma_rule(scale_.n_beta, mu);
+  }
 
   struct Decision {
     bool take = true;                 ///< the chains at this gamma become the estimate

@@ -77,14 +77,12 @@ Sampling::Sampling(const LlcOptions& options, const Objective& objective, const 
 
 void Sampling::calibrate(std::optional<double> gamma) {
   look();
-  const double typical = typical_curvature();
-  // Where the Hessian is zero at w*, nothing there says what a small weight is.
-  dynamics_.gamma = gamma.value_or(gamma_rule(dynamics_.n_beta, typical > 0 ? typical : 1));
+  dynamics_.gamma = gamma.value_or(gamma_rule(dynamics_.n_beta, typical_curvature()));
   run_pilot();
   for (int i = 1; i < kPilotGammas && !gamma; ++i) {
     // A pilot that gamma kept near w* has not seen what there is.
     const double less = gamma_rule(dynamics_.n_beta, typical_curvature());
-    if (!(less > 0 && less < dynamics_.gamma / 4)) break;
+    if (!(less < dynamics_.gamma / 4)) break;
     dynamics_.gamma = less;
     run_pilot();
   }

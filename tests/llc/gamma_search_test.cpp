@@ -193,6 +193,7 @@ TEST(GammaSearchAlone, GammaHasTheUnitOfTheCurvature) {
   EXPECT_DOUBLE_EQ(search_of().first(), 4 * 0.3);
   EXPECT_DOUBLE_EQ(search_of(1e-8).first(), 4 * 0.3e-8);
   EXPECT_DOUBLE_EQ(gamma_rule(0.01, 1), 0.03 * 0.01);
+  EXPECT_DOUBLE_EQ(search_of(0).first(), 4 * 0.3);
 }
 
 TEST(GammaSearchAlone, APreciseSlopeSettlesWhateverTheNoiseOfLambda) {
