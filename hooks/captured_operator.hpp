@@ -18,7 +18,7 @@ namespace dds::hooks {
 /// One run of an operator; kept with its CapturedCall on request (RecorderOptions::operators). Its inputs stand there,
 /// where they are saved from what overwrites them.
 struct CapturedOperator {
-  const Operator* entry = nullptr;     ///< in the table of operators
+  const Operator* entry = nullptr;  ///< in the table of operators
   /// Tensors detached, but for parameters and what was computed from them with RecorderOptions::graph.
   std::vector<c10::IValue> arguments;
   /// Of operands that come as a list (einsum): the place of each among the inputs of the call, -1 for the weight.

@@ -16,7 +16,7 @@
 #include "tests/seed.hpp"
 #include "tests/support.hpp"
 
-namespace dds {
+namespace dds::scenarios {
 namespace {
 
 constexpr double kPi = 3.14159265358979323846;
@@ -349,4 +349,4 @@ TEST(Trend, SmoothFallsAreExplainedAndWavesAreNot) {
 }
 
 }  // namespace
-}  // namespace dds
+}  // namespace dds::scenarios
