@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "src/base/check.hpp"
+#include "src/base/glob.hpp"
 #include "src/llc/samplers.hpp"
 #include "src/model/problem.hpp"
 #include "src/model/replica.hpp"
@@ -70,8 +71,12 @@ std::vector<std::string> selected_parameters(const torch::nn::Module& model, con
   std::vector<std::string> selected;
   std::copy_if(all.begin(), all.end(), std::back_inserter(selected),
                [&](const std::string& name) { return patterns.select(name); });
-  check(!selected.empty() || all.empty(), kFunction, "parameters", fmt::format("{}", fmt::join(patterns.list(), ", ")),
-        fmt::format("patterns that match some of {}", fmt::join(all, ", ")));
+  for (const std::string& pattern : patterns.list()) {
+    const bool matches =
+        std::any_of(all.begin(), all.end(), [&](const std::string& name) { return glob_match(pattern, name); });
+    check(matches || all.empty(), kFunction, "parameters", pattern,
+          fmt::format("patterns that match some of {}", fmt::join(all, ", ")));
+  }
   return selected;
 }
 

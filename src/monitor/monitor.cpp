@@ -269,6 +269,16 @@ class Monitor::State {
 
 // ---- the public face ----
 
+namespace {
+
+template <class State>
+State& held(const std::shared_ptr<State>& state, const char* function) {
+  check_given(function, "the monitor", state, "one that was not moved from");
+  return *state;
+}
+
+}  // namespace
+
 Monitor::Monitor(torch::nn::Module& model, MonitorOptions options, log::SinkPtr sink)
     : state_(std::make_shared<State>(&model, hooks::parameters_of(model), std::move(options), std::move(sink))) {}
 Monitor::Monitor(std::shared_ptr<State> state) : state_(std::move(state)) {}
@@ -280,7 +290,7 @@ Monitor monitor_of(std::shared_ptr<hooks::ParameterSource> parameters, MonitorOp
 }
 
 Monitor::Step Monitor::step() {
-  state_->begin_step();
+  held(state_, "Monitor::step").begin_step();
   return Step(state_);
 }
 
@@ -317,25 +327,27 @@ void Monitor::Step::abandon() {
   if (std::exchange(open_, false) && state) state->abandon_step(Level::Info, "it was abandoned");
 }
 
-std::int64_t Monitor::steps() const { return state_->steps(); }
+std::int64_t Monitor::steps() const { return held(state_, "Monitor::steps").steps(); }
 
-const std::vector<std::string>& Monitor::layers() const { return state_->layers(); }
-const std::vector<Attribution>& Monitor::attribution() const { return state_->attribution(); }
-
-std::vector<Signature> Monitor::read(const Problem& problem, ReadOptions options) {
-  return state_->read(problem, std::move(options));
+const std::vector<std::string>& Monitor::layers() const { return held(state_, "Monitor::layers").layers(); }
+const std::vector<Attribution>& Monitor::attribution() const {
+  return held(state_, "Monitor::attribution").attribution();
 }
 
-void Monitor::log(LlcEstimate estimate) { state_->log(std::move(estimate)); }
-void Monitor::log(std::string_view name, double value) { state_->log(name, value); }
+std::vector<Signature> Monitor::read(const Problem& problem, ReadOptions options) {
+  return held(state_, "Monitor::read").read(problem, std::move(options));
+}
 
-void Monitor::flush() { state_->flush(); }
-std::int64_t Monitor::skipped() const { return state_->skipped(); }
-std::int64_t Monitor::errors() const { return state_->errors(); }
+void Monitor::log(LlcEstimate estimate) { held(state_, "Monitor::log").log(std::move(estimate)); }
+void Monitor::log(std::string_view name, double value) { held(state_, "Monitor::log").log(name, value); }
 
-std::vector<DecayCount> Monitor::decay_counts() const { return state_->decay_counts(); }
+void Monitor::flush() { held(state_, "Monitor::flush").flush(); }
+std::int64_t Monitor::skipped() const { return held(state_, "Monitor::skipped").skipped(); }
+std::int64_t Monitor::errors() const { return held(state_, "Monitor::errors").errors(); }
 
-std::string Monitor::state() const { return state_->state(); }
-void Monitor::load_state(const std::string& text) { state_->load_state(text); }
+std::vector<DecayCount> Monitor::decay_counts() const { return held(state_, "Monitor::decay_counts").decay_counts(); }
+
+std::string Monitor::state() const { return held(state_, "Monitor::state").state(); }
+void Monitor::load_state(const std::string& text) { held(state_, "Monitor::load_state").load_state(text); }
 
 }  // namespace dds

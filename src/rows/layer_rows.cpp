@@ -129,11 +129,16 @@ void LayerRows::reduce() {
   const at::NoGradGuard no_grad;
   for (SideRows& side : sides_) {
     const Stopwatch watch;
-    for (const SideRows::Pending& pending : std::exchange(side.pending, {})) {
-      if (!side.factor) side.factor.emplace(side.width);
-      const auto& [factor, certain] = pending.scale;
-      if (certain.defined() && !certain.item<bool>()) side.status |= Status::ReductionUnknown;
-      side.factor->update(factor.defined() ? pending.rows.to(at::kDouble).mul(factor) : pending.rows);
+    try {
+      for (const SideRows::Pending& pending : std::exchange(side.pending, {})) {
+        if (!side.factor) side.factor.emplace(side.width);
+        const auto& [factor, certain] = pending.scale;
+        if (certain.defined() && !certain.item<bool>()) side.status |= Status::ReductionUnknown;
+        side.factor->update(factor.defined() ? pending.rows.to(at::kDouble).mul(factor) : pending.rows);
+      }
+    } catch (...) {
+      side.factor.reset();  // a part of the rows is no reading
+      throw;
     }
     side.seconds += watch.seconds();
   }

@@ -811,6 +811,15 @@ TEST(Monitor, TheFloorIsThatOfTheCoarsestRows) {
   EXPECT_EQ(floor_of({torch::kFloat, torch::kFloat}).dtype, torch::kFloat);
 }
 
+TEST(Monitor, ThatWasMovedFromSaysSo) {
+  torch::nn::Sequential net = small_net();
+  Monitor first(*net, MonitorOptions(), memory());
+  const Monitor second = std::move(first);
+  EXPECT_THAT(message_of([&] { static_cast<void>(first.step()); }),  // NOLINT(bugprone-use-after-move)
+              HasSubstr("Monitor::step: the monitor is null, expected one that was not moved from"));
+  EXPECT_EQ(second.steps(), 0);
+}
+
 TEST(Monitor, RefusesOptionsOutOfRange) {
   torch::nn::Sequential net = small_net();
   EXPECT_THAT(message_of([&] { Monitor(*net, MonitorOptions().every(-1), memory()); }), HasSubstr("every is -1"));

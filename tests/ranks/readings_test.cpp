@@ -600,7 +600,7 @@ TEST(RanksFail, SkippingIsRefused) {
     Monitor(*network(), MonitorOptions().worker(Worker::Skip).signatures(SignatureOptions().ranks(ranks)),
             std::make_shared<log::Memory>());
   });
-  EXPECT_THAT(thrown, Each(HasSubstr("Worker::Skip with several ranks")));
+  EXPECT_THAT(thrown, Each(HasSubstr("Worker::Wait or Worker::Off with several ranks")));
 }
 
 /// What estimate_llc throws on each of three ranks, all of which can go on to speak with one another.
