@@ -184,11 +184,10 @@ TEST(LossScale, ClassWeightsDivideByTheirSum) {
   check([&](auto options) { return F::cross_entropy(out["a"], y, options.label_smoothing(0.1)); });
   check([&](auto options) { return F::cross_entropy(out["a"], p, options); });
   check([&](auto options) {
-    return F::nll_loss(
-        torch::log_softmax(out["a"], 1), y,
-        F::NLLLossFuncOptions().weight(w).reduction(std::holds_alternative<torch::enumtype::kNone>(options.reduction())
-                                                        ? F::NLLLossFuncOptions::reduction_t(torch::kNone)
-                                                        : F::NLLLossFuncOptions::reduction_t(torch::kMean)));
+    const bool none = torch::enumtype::reduction_get_enum(options.reduction()) == torch::Reduction::None;
+    auto of_nll = F::NLLLossFuncOptions().weight(w);
+    if (none) of_nll.reduction(torch::kNone);
+    return F::nll_loss(torch::log_softmax(out["a"], 1), y, of_nll);
   });
 }
 
