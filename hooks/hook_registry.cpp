@@ -103,7 +103,8 @@ void for_each_module(torch::nn::Module& module, const std::string& path,
 }
 
 HookedModule without_hooks(torch::nn::Module& module, std::uint64_t number) {
-  HookedModule hooked{&module, number, hooks::layer_kind(module.name()), {}, nullptr, nullptr, {}};
+  HookedModule hooked{&module, number, hooks::layer_kind(module.name()), {}, nullptr,
+                      nullptr, {},     hooks::ModuleLife(module)};
   for (const auto& parameter : module.named_parameters(/*recurse=*/false))
     hooked.parameters.push_back(parameter.value());
   if (const auto* linear = module.as<torch::nn::LinearImpl>()) {
@@ -112,8 +113,6 @@ HookedModule without_hooks(torch::nn::Module& module, std::uint64_t number) {
   } else if (const auto* embedding = module.as<torch::nn::EmbeddingImpl>()) {
     hooked.weight = &embedding->weight;
   }
-  hooked.owner = module.weak_from_this();
-  hooked.owned = !hooked.owner.expired();
   return hooked;
 }
 

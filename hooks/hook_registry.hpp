@@ -19,6 +19,7 @@
 
 #include "hooks/gradient_watch.hpp"
 #include "hooks/layer_run.hpp"
+#include "hooks/module_life.hpp"
 #include "hooks/observer.hpp"
 
 namespace dds {
@@ -65,11 +66,10 @@ struct HookedModule {
   const at::Tensor* weight = nullptr;  ///< the member of a Linear or Embedding, which may be set to another layer's
   const at::Tensor* bias = nullptr;    ///< the member of a Linear
   std::vector<NamedHook> hooks;        ///< in the order of registration
-  std::weak_ptr<torch::nn::Module> owner = {};  ///< if the module is held by a shared_ptr
-  bool owned = false;
+  hooks::ModuleLife life;              ///< its handles may outlive the module
 
-  /// True if the module is known to be destroyed: its handles may outlive it.
-  bool gone() const { return owned && owner.expired(); }
+  /// True if the module is known to be destroyed.
+  bool gone() const { return life.over(); }
 
   /// True if `tensor` is one of its parameters or a view of one.
   bool owns(const at::Tensor& tensor) const;

@@ -37,8 +37,7 @@ void LayerIndex::check_selection() const {
   }
   const auto& patterns = selection_.patterns.list();
   for (const std::string& pattern : patterns) {
-    const auto matches = [&](const std::string& layer) { return glob_match(pattern, layer); };
-    if (is_tap(pattern) || std::any_of(all.begin(), all.end(), matches)) continue;
+    if (is_tap(pattern) || glob_match_any(pattern, all)) continue;
     throw_invalid("Recorder", "the layer pattern", fmt::format("'{}'", pattern),
                   fmt::format("one that matches a layer of {}", fmt::join(all, ", ")));
   }

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "hooks/module_life.hpp"
 #include "src/base/check.hpp"
 
 namespace dds::hooks {
@@ -26,25 +27,22 @@ void walk(const torch::nn::Module& module, const std::string& path, bool sequenc
 
 class ModelParameters final : public ParameterSource {
  public:
-  explicit ModelParameters(torch::nn::Module& model)
-      : model_(model), owner_(model.weak_from_this()), owned_(!owner_.expired()) {}
+  explicit ModelParameters(torch::nn::Module& model) : model_(model), life_(model) {}
   std::string name() const override { return present().name(); }
   void for_each(const std::function<void(const FoundParameter&)>& visit) const override {
     for_each_parameter(present(), visit);
   }
 
  private:
-  /// A model that no shared_ptr holds cannot be noticed to be gone.
   torch::nn::Module& present() const {
-    if (owned_ && owner_.expired()) {
+    if (life_.over()) {
       throw_invalid("Recorder", "the model", "gone", "one that outlives the recordings of its recorder or monitor");
     }
     return model_;
   }
 
   torch::nn::Module& model_;
-  std::weak_ptr<torch::nn::Module> owner_;
-  bool owned_;
+  ModuleLife life_;
 };
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "src/base/glob.hpp"
 
+#include <algorithm>
+
 namespace dds {
 
 bool glob_match(std::string_view pattern, std::string_view text) {
@@ -19,6 +21,10 @@ bool glob_match(std::string_view pattern, std::string_view text) {
   }
   while (p < pattern.size() && pattern[p] == '*') ++p;
   return p == pattern.size();
+}
+
+bool glob_match_any(std::string_view pattern, std::span<const std::string> names) {
+  return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return glob_match(pattern, name); });
 }
 
 }  // namespace dds

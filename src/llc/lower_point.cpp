@@ -1,7 +1,6 @@
 #include "src/llc/lower_point.hpp"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/dot.h>
 #include <ATen/ops/empty_like.h>
 
 #include <algorithm>
@@ -18,8 +17,6 @@ namespace {
 constexpr int kSteps = 60, kMemory = 10, kHalvings = 12;
 constexpr double kEnough = 1e-4;   // of the slope, for a step to count (Armijo)
 constexpr double kStalled = 1e-3;  // a step of L-BFGS that lowers U by less, against 1 + |U|, is one of the last
-
-double inner_product(const at::Tensor& a, const at::Tensor& b) { return at::dot(a, b).item<double>(); }
 
 struct Place {
   at::Tensor w, gradient;  ///< of U

@@ -72,9 +72,7 @@ std::vector<std::string> selected_parameters(const torch::nn::Module& model, con
   std::copy_if(all.begin(), all.end(), std::back_inserter(selected),
                [&](const std::string& name) { return patterns.select(name); });
   for (const std::string& pattern : patterns.list()) {
-    const bool matches =
-        std::any_of(all.begin(), all.end(), [&](const std::string& name) { return glob_match(pattern, name); });
-    check(matches || all.empty(), kFunction, "parameters", pattern,
+    check(glob_match_any(pattern, all) || all.empty(), kFunction, "parameters", pattern,
           fmt::format("patterns that match some of {}", fmt::join(all, ", ")));
   }
   return selected;

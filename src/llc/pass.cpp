@@ -101,4 +101,6 @@ at::Tensor carried_noise_like(const at::Tensor& weights, const kernels::RandomKe
   return is_fused(weights) ? noise.to(at::kFloat) : noise;
 }
 
+double inner_product(const at::Tensor& a, const at::Tensor& b) { return at::dot(a, b).item<double>(); }
+
 }  // namespace dds

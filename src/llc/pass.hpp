@@ -36,6 +36,9 @@ struct WeightPass {
 /// As kernels::run.
 kernels::Sums run(const WeightPass& pass);
 
+/// a . b, in the dtype of the vectors.
+double inner_product(const at::Tensor& a, const at::Tensor& b);
+
 /// What `WeightPass::carried` needs before the first step: the noise of `key`.
 at::Tensor carried_noise_like(const at::Tensor& weights, const kernels::RandomKey& key);
 

@@ -1,7 +1,6 @@
 #include "src/llc/samplers.hpp"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/dot.h>
 #include <ATen/ops/empty_like.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 
 #include "src/base/check.hpp"
 #include "src/llc/chain.hpp"
+#include "src/llc/pass.hpp"
 
 namespace dds {
 namespace {
@@ -85,8 +85,6 @@ void look_at(Point& point, Chain& chain, const Walk& walk) {
   point.sums = run(pass);
 }
 
-double product(const at::Tensor& a, const at::Tensor& b) { return at::dot(a, b).item<double>(); }
-
 bool within(const at::Tensor& w, const at::Tensor& start, double box) {
   return box <= 0 || w.sub(start).abs_().max().item<double>() <= box;
 }
@@ -98,7 +96,7 @@ double acceptance_probability(const Chain& chain, const Walk& walk, const Point&
   const Dynamics& dynamics = walk.dynamics;
   const double energy = dynamics.n_beta * (from.value.excess - to.value.excess) +
                         dynamics.gamma / 2 * (from.sums.distance - to.sums.distance);
-  const double along = product(step, from.drift) + product(step, to.drift);
+  const double along = inner_product(step, from.drift) + inner_product(step, to.drift);
   const double log_ratio = energy + along / 2 - dynamics.eps / 8 * (to.sums.drift - from.sums.drift);
   if (!std::isfinite(log_ratio) || !within(walk.replica.weights(), chain.objective().start(), dynamics.box)) return 0;
   return std::exp(std::min(0.0, log_ratio));

@@ -14,6 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include "src/base/bytes.hpp"
+
 namespace dds {
 namespace {
 
@@ -45,15 +47,6 @@ constexpr auto kMembers = std::to_array<std::pair<std::string_view, std::string_
     {"extern_modules", "a torch.package"},
     {"constants.pkl", kTorchScriptArchive},
 });
-
-std::string bytes_of(std::ifstream& file, std::uint64_t begin, std::size_t size) {
-  std::string bytes(size, '\0');
-  file.clear();
-  file.seekg(static_cast<std::streamoff>(begin));
-  file.read(bytes.data(), static_cast<std::streamsize>(size));
-  bytes.resize(static_cast<std::size_t>(file.gcount()));
-  return bytes;
-}
 
 /// The classes that a pickle names, "collections.OrderedDict", in order: after the letter c, on two lines.
 std::vector<std::string> classes_in(std::string_view pickle) {
@@ -100,7 +93,7 @@ std::string kind_of_pickle(std::string_view pickle) {
 std::string kind_of_archive(const std::filesystem::path& path, std::ifstream& file, std::uint64_t size) {
   constexpr std::uint64_t kDirectory = std::uint64_t{1} << 22;
   const std::uint64_t begin = size > kDirectory ? size - kDirectory : 0;
-  const std::string end = bytes_of(file, begin, static_cast<std::size_t>(size - begin));
+  const std::string end = read_bytes(file, begin, static_cast<std::size_t>(size - begin));
   if (end.find("PK\5\6") == std::string::npos) return "a ZIP archive that is cut short";
   for (const auto& [member, kind] : kMembers) {
     if (end.find(member) != std::string::npos) return std::string(kind);
@@ -114,7 +107,7 @@ std::string kind_of(const std::filesystem::path& path) {
   constexpr std::size_t kHead = 64, kLength = 8;
   std::ifstream file(path, std::ios::binary);
   if (!file.is_open()) return "";
-  const std::string head = bytes_of(file, 0, kHead);
+  const std::string head = read_bytes(file, 0, kHead);
   if (head.empty()) return "an empty file";
   const std::uint64_t size = std::filesystem::file_size(path);
   if (head.starts_with("PK\3\4")) return kind_of_archive(path, file, size);

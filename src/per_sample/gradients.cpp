@@ -54,16 +54,15 @@ PerSampleGradients::Impl::Impl(const torch::nn::Module& model, std::int64_t samp
         "a finite number other than 0");
   hooks::for_each_parameter(model, [this](const hooks::FoundParameter& found) { add_parameter(found); });
   for (const at::Tensor& buffer : model.buffers()) buffers_.add(buffer);
+  const std::vector<std::string> names = names_of(layers_);
   for (const std::string& pattern : options_.layers().list()) {
-    const auto matches = [&](const PerSampleLayer& layer) { return glob_match(pattern, layer.name); };
-    check(std::any_of(layers_.begin(), layers_.end(), matches), kPerSampleGradients, "a pattern of layers()", pattern,
+    check(glob_match_any(pattern, names), kPerSampleGradients, "a pattern of layers()", pattern,
           "one that matches a layer");
   }
   for (const auto& rule : options_.samples()) {
-    const auto matches = [&](const PerSampleLayer& layer) { return glob_match(rule.first, layer.name); };
-    if (std::any_of(layers_.begin(), layers_.end(), matches)) continue;
+    if (glob_match_any(rule.first, names)) continue;
     throw_invalid(kPerSampleGradients, "samples()", fmt::format("for the pattern '{}'", rule.first),
-                  fmt::format("a pattern that matches one of {}", fmt::join(names_of(layers_), ", ")));
+                  fmt::format("a pattern that matches one of {}", fmt::join(names, ", ")));
   }
 }
 

@@ -9,23 +9,15 @@
 #include <fstream>
 #include <sstream>
 
+#include "src/base/bytes.hpp"
+
 namespace dds::tool {
 namespace {
-
-/// At most `size` bytes from `offset` on.
-std::string bytes_at(std::ifstream& stream, std::uint64_t offset, std::size_t size) {
-  std::string bytes(size, '\0');
-  stream.clear();
-  stream.seekg(static_cast<std::streamoff>(offset));
-  stream.read(bytes.data(), static_cast<std::streamsize>(size));
-  bytes.resize(static_cast<std::size_t>(stream.gcount()));
-  return bytes;
-}
 
 /// Whether a whole T is there.
 template <typename T>
 bool read_at(std::ifstream& stream, std::uint64_t offset, T& value) {
-  const std::string bytes = bytes_at(stream, offset, sizeof value);
+  const std::string bytes = read_bytes(stream, offset, sizeof value);
   std::memcpy(&value, bytes.data(), bytes.size());
   return bytes.size() == sizeof value;
 }
@@ -35,7 +27,7 @@ bool read_at(std::ifstream& stream, std::uint64_t offset, T& value) {
 std::vector<std::string> interpreter_of(const std::filesystem::path& file) {
   constexpr std::size_t kNoticed = 256;
   std::ifstream stream(file, std::ios::binary);
-  const std::string start = bytes_at(stream, 0, kNoticed);
+  const std::string start = read_bytes(stream, 0, kNoticed);
   if (!start.starts_with("#!")) return {};
   std::istringstream text(start.substr(2, start.find('\n') - 2));
   std::vector<std::string> words;
@@ -57,7 +49,7 @@ std::string loader_of(const std::filesystem::path& program) {
     if (!read_at(stream, header.e_phoff + i * header.e_phentsize, segment)) refuse("ends before its last segment");
     if (segment.p_type != PT_INTERP) continue;
     if (segment.p_filesz > PATH_MAX) refuse(fmt::format("asks for a loader by a path of {} bytes", segment.p_filesz));
-    std::string loader = bytes_at(stream, segment.p_offset, segment.p_filesz);
+    std::string loader = read_bytes(stream, segment.p_offset, segment.p_filesz);
     loader = loader.substr(0, loader.find('\0'));
     if (loader.empty()) refuse("asks for a loader without a name");
     return loader;

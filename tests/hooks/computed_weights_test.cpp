@@ -176,17 +176,7 @@ std::vector<Learned> learned_states() {
   };
 }
 
-class LearnedState : public testing::TestWithParam<Learned> {
- protected:
-  LearnedState() {
-    torch::manual_seed(2);
-    net = std::make_shared<Net>(GetParam().build);
-    net->to(torch::kDouble);
-    x = torch::randn({5, 6, 3}, torch::kDouble);
-  }
-  std::shared_ptr<Net> net;
-  at::Tensor x;
-};
+class LearnedState : public test::OnSequences<Learned> {};
 
 TEST_P(LearnedState, LeavesTheLayerItsWeights) {
   const auto reference = one_by_one(*net, losses_of(net->forward(x)));

@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <dds/per_sample.hpp>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "tests/hooks/layer_kinds.hpp"
 #include "tests/support.hpp"
 
 namespace dds::test {
@@ -82,5 +84,19 @@ inline void expect_agrees(const PerSampleGradients& gradients, const std::map<st
     }
   }
 }
+
+/// A network that its parameter builds, in fp64, and five sequences of six rows for it.
+template <class Case>
+class OnSequences : public testing::TestWithParam<Case> {
+ protected:
+  OnSequences() {
+    torch::manual_seed(2);
+    net = std::make_shared<Net>(this->GetParam().build);
+    net->to(torch::kDouble);
+    x = torch::randn({5, 6, 3}, torch::kDouble);
+  }
+  std::shared_ptr<Net> net;
+  at::Tensor x;
+};
 
 }  // namespace dds::test

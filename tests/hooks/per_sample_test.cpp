@@ -198,17 +198,7 @@ std::vector<Recurrent> recurrents() {
   };
 }
 
-class RecurrentLayer : public testing::TestWithParam<Recurrent> {
- protected:
-  RecurrentLayer() {
-    torch::manual_seed(2);
-    net = std::make_shared<Net>(GetParam().build);
-    net->to(torch::kDouble);
-    x = torch::randn({5, 6, 3}, torch::kDouble);
-  }
-  std::shared_ptr<Net> net;
-  at::Tensor x;
-};
+class RecurrentLayer : public test::OnSequences<Recurrent> {};
 
 TEST_P(RecurrentLayer, GatesAreRecoveredWhateverIsUsedOfTheOutput) {
   const auto gradients = per_sample_gradients({*net, some_likelihood(), data_of(x)});
