@@ -20,6 +20,7 @@ struct OperatorNote {
 /// How deep a thread is in operators that one listener does not want to hear the inside of.
 struct Nesting {
   int inside = 0;  ///< number of such operators that have started and not ended
+  int known = 0;   ///< those of which the graph of the pass knows what they give
 };
 
 /// An object that is told of operators, from listen() to stop_listening(), while its listening() is true.

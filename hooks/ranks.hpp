@@ -1,0 +1,94 @@
+// The ranks that a pass allows, by its graph. The rank of a tensor along one of its dimensions is that of the matrix
+// whose columns this dimension counts.
+//
+// The weights and the data are taken for generic: an operator that is not linear gives whatever its shape allows. Of
+// parameters only whether a bias is zero counts.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "hooks/pass_graph.hpp"
+#include "hooks/rank_flow.hpp"
+
+namespace dds::hooks {
+
+/// Who takes a tensor, and by which link.
+struct Consumer {
+  NodeId node;
+  std::size_t link;
+};
+
+class Ranks {
+ public:
+  /// `any_samples`: as if there were any number of samples.
+  Ranks(const PassGraph& graph, const std::vector<std::vector<Consumer>>& consumers, bool any_samples)
+      : graph_(graph), consumers_(consumers), any_samples_(any_samples) {}
+
+  /// Several tensors whose rows are put together: runs of one layer.
+  using Stack = std::vector<NodeId>;
+
+  Rank of_values(const Stack& stack, const std::vector<int>& dims);
+  Rank of_gradients(const Stack& stack, const std::vector<int>& dims);
+  std::int64_t rows(const Stack& stack, const std::vector<int>& dims, bool gradients);
+
+ private:
+  using Vertex = RankFlow::Vertex;
+  struct Space {
+    Vertex vertex;
+    bool sums_to_zero;
+  };
+
+  const Node& node(NodeId id) const { return graph_[id]; }
+  std::int64_t size(NodeId id, int dim) const;
+  std::int64_t distinct(NodeId id, int dim);
+  std::int64_t gradient_slices(NodeId id, int dim, bool distinct);
+  std::int64_t slices_of(const Consumer& consumer, NodeId id, int dim, bool distinct);
+  bool is_vector_along(NodeId id, int dim);
+
+  // ---- of values ----
+  Space values(Stack stack, int dim);
+  Rank lookup(const Stack& stack, const Rank& full, bool& every_row) const;
+  bool given(const Stack& stack, int dim, Vertex into);
+  void through(const Stack& stack, std::size_t link, int dim, Vertex into, const Rank& full, bool& sums_to_zero);
+  void mapped(const Stack& operands, int from, const Link& link, bool in_step, std::int64_t width, Vertex into);
+  void within_rows(NodeId id, int dim, Vertex vertex, const Rank& full);
+  void gradients_within_rows(NodeId id, int dim, Vertex vertex, const Rank& full);
+  bool product(const Stack& stack, int dim, Vertex into, const Rank& full);
+  bool contraction(const Stack& stack, int dim, Vertex into);
+  bool steps(const Link& link, int dim, NodeId result, bool of_gradients) const;
+
+  // ---- of gradients ----
+  Space gradients(Stack stack, int dim);
+  bool back(const Stack& stack, const Stack& results, const Consumer& by, int dim, Vertex into, const Rank& full);
+  bool back_through_factor(const Stack& stack, const Stack& results, const Consumer& by, int dim, Vertex into,
+                           const Rank& full);
+
+  Stack operands(const Stack& stack, std::size_t link) const;
+  bool alike(const Stack& stack) const;
+  bool are_one(const Stack& stack) const;
+  bool alike(const Link& a, const Link& b) const;
+  Rank separate(const Stack& stack, int dim, bool gradients);
+
+  const PassGraph& graph_;
+  const std::vector<std::vector<Consumer>>& consumers_;
+  bool any_samples_;
+  RankFlow flow_;
+  std::map<std::tuple<Stack, int, bool>, Space> spaces_;
+  std::map<std::pair<NodeId, int>, std::int64_t> distinct_;
+  std::map<std::tuple<NodeId, int, bool>, std::int64_t> slices_;
+};
+
+/// The dimensions of a result that come from one of an operand.
+std::vector<int> results_of(const Link& link, int dim);
+/// What `groups` maps of equal size, each the sum of `taps`, leave of a rank.
+Rank mapped_rank(const Rank& rank, const Link& link, std::int64_t in, std::int64_t out);
+/// True if an operand of a matrix product is one matrix, the same for all rows of the other.
+bool is_one_matrix(const Link& link, int dim);
+Rank unknown_rank(const Rank& full, const std::string& op);
+
+}  // namespace dds::hooks
