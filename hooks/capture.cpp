@@ -123,21 +123,23 @@ void RecorderState::bound_ranks(std::vector<CapturedLayer>& layers,
     }
   }
   hooks::RankBounds bounds(std::move(graph_), reached);
+  const auto nodes = [&](std::size_t i, const std::vector<std::optional<hooks::NodeId>>& of) {
+    std::vector<hooks::NodeId> stack;
+    for (const hooks::CallId id : calls[i]) {
+      if (of[id]) stack.push_back(*of[id]);
+    }
+    return stack.size() == calls[i].size() ? stack : std::vector<hooks::NodeId>();
+  };
+  // Values from the first layer on and gradients from the last: each finds what it follows from.
   for (std::size_t i = 0; i < calls.size(); ++i) {
-    CapturedLayer& layer = layers[i];
-    if (layer.calls.empty()) continue;
-    const CapturedCall& call = layer.calls.front();
-    const auto nodes = [&](const std::vector<std::optional<hooks::NodeId>>& of) {
-      std::vector<hooks::NodeId> stack;
-      for (const hooks::CallId id : calls[i]) {
-        if (of[id]) stack.push_back(*of[id]);
-      }
-      return stack.size() == calls[i].size() ? stack : std::vector<hooks::NodeId>();
-    };
-    const std::vector<hooks::NodeId> outputs = nodes(outputs_), inputs = nodes(inputs_);
-    layer.output_bound = bounds.of_values(outputs, call.output_features);
-    layer.gradient_bound = bounds.of_gradients(outputs, call.output_features);
-    if (!call.input_features.empty()) layer.input_bound = bounds.of_values(inputs, call.input_features);
+    if (layers[i].calls.empty()) continue;
+    const CapturedCall& call = layers[i].calls.front();
+    if (!call.input_features.empty()) layers[i].input_bound = bounds.of_values(nodes(i, inputs_), call.input_features);
+    layers[i].output_bound = bounds.of_values(nodes(i, outputs_), call.output_features);
+  }
+  for (std::size_t i = calls.size(); i-- > 0;) {
+    if (layers[i].calls.empty()) continue;
+    layers[i].gradient_bound = bounds.of_gradients(nodes(i, outputs_), layers[i].calls.front().output_features);
   }
 }
 

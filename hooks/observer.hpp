@@ -45,6 +45,8 @@ class Listener {
   virtual void operator_ends(std::string_view name, OperatorNote& note, const std::vector<c10::IValue>& outputs,
                              Nesting& nesting) = 0;
   /// dds::tap was called.
+  /// The backward pass of a custom function runs.
+  virtual void custom_function_runs(std::string_view) {}
   virtual void tapped(std::string_view name, const at::Tensor& tensor) = 0;
   /// One of the functions above threw an exception that says `what`. `where`: the operator's name.
   virtual void failed(std::string_view where, std::string_view what) = 0;

@@ -1,4 +1,6 @@
 // Rules for operators that arrange the entries of a tensor, or mix them along single dimensions.
+#include <ATen/ops/_unique.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -74,9 +76,11 @@ bool permutation(Rule& rule) {
     std::reverse(order.begin(), order.end());
   } else {
     if (rule.args().size() < 3 || !rule.args()[1].isInt()) return false;
+    if (from.dim() == 0) return false;
     std::swap(order[static_cast<std::size_t>(positive(int_at(rule.args(), 1, 0), from.dim()))],
               order[static_cast<std::size_t>(positive(int_at(rule.args(), 2, 0), from.dim()))]);
   }
+  if (std::ssize(order) != rule.output.dim()) return false;
   std::vector<Axis> axes(order.size());
   for (std::size_t dim = 0; dim < order.size(); ++dim) {
     const int own = positive(order[dim], from.dim());
@@ -107,7 +111,7 @@ bool choice(Rule& rule) {
     if (own == dim) {
       if (drops) continue;
       const std::int64_t used = rule.output.size(own);
-      axes.push_back(used == from.size(own) ? Axis{Kind::Same, {own}} : Axis{Kind::Mixed, {own}, true, used});
+      axes.push_back(used == from.size(own) ? Axis{Kind::Same, {own}} : Axis{Kind::Chosen, {own}, true, used});
     } else {
       axes.push_back(varies(from, own) ? Axis{Kind::Same, {own}} : Axis{});
     }
@@ -118,43 +122,64 @@ bool choice(Rule& rule) {
   return true;
 }
 
-/// x[i], x[:, i, j], ...: with indices one after the other.
+/// Indices: how many different ones there are.
+std::int64_t different(const at::Tensor& indices) {
+  if (indices.scalar_type() == at::kBool) return indices.sum().item<std::int64_t>();
+  return std::get<0>(at::_unique(indices)).numel();
+}
+
+/// index_select(x, dim, indices), and x[indices], x[:, indices], ...: with indices along one dimension.
 bool indexing(Rule& rule) {
   const at::Tensor from = tensor_at(rule.args(), 0);
-  if (!from.defined() || rule.args().size() < 2 || !rule.args()[1].isOptionalTensorList()) return false;
-  const auto indices = rule.args()[1].toOptionalTensorVector();
-  std::vector<int> indexed;
-  for (std::size_t i = 0; i < indices.size(); ++i) {
-    if (!indices[i] || !indices[i]->defined()) continue;
-    if (!indexed.empty() && indexed.back() + 1 != static_cast<int>(i)) return false;
-    indexed.push_back(static_cast<int>(i));
-    if (indices[i]->scalar_type() == at::kBool && indices[i]->dim() != 1) return false;
+  if (!from.defined() || rule.args().size() < 2) return false;
+  int dim = -1;
+  at::Tensor indices;
+  if (rule.args()[1].isOptionalTensorList()) {
+    const auto all = rule.args()[1].toOptionalTensorVector();
+    for (int i = 0; i < static_cast<int>(all.size()); ++i) {
+      if (!all[static_cast<std::size_t>(i)] || !all[static_cast<std::size_t>(i)]->defined()) continue;
+      if (indices.defined()) return false;
+      dim = i;
+      indices = *all[static_cast<std::size_t>(i)];
+    }
+  } else {
+    dim = positive(int_at(rule.args(), 1, 0), from.dim());
+    indices = tensor_at(rule.args(), 2);
   }
-  if (indexed.empty()) return false;
-  const auto fresh = rule.output.dim() - (from.dim() - std::ssize(indexed));
-  std::vector<Axis> axes;
-  for (int dim = 0; dim < indexed.front(); ++dim) axes.push_back(same_axes(from)[static_cast<std::size_t>(dim)]);
-  for (std::int64_t i = 0; i < fresh; ++i) axes.push_back({Kind::Mixed, indexed});
-  for (int dim = indexed.back() + 1; dim < static_cast<int>(from.dim()); ++dim) {
-    axes.push_back(same_axes(from)[static_cast<std::size_t>(dim)]);
+  if (!indices.defined() || indices.dim() != 1 || from.dim() != rule.output.dim() || dim >= from.dim()) return false;
+  std::vector<Axis> axes = same_axes(from);
+  axes[static_cast<std::size_t>(dim)] = {Kind::Chosen, {dim}, true, different(indices)};
+  rule.add(from, Link::Way::Linear, std::move(axes));
+  rule.hide(indices);
+  return true;
+}
+
+/// repeat(x, times) and repeat_interleave(x, times, dim).
+bool repetition(Rule& rule) {
+  const at::Tensor from = tensor_at(rule.args(), 0);
+  if (!from.defined() || from.dim() != rule.output.dim()) return false;
+  std::vector<Axis> axes = same_axes(from);
+  for (int dim = 0; dim < static_cast<int>(from.dim()); ++dim) {
+    const bool same = from.size(dim) == rule.output.size(dim);
+    if (!same && from.size(dim) == 0) return false;
+    if (!same) axes[static_cast<std::size_t>(dim)] = {Kind::Copied, {dim}};
   }
-  if (static_cast<std::int64_t>(axes.size()) != rule.output.dim()) return false;
   rule.add(from, Link::Way::Linear, std::move(axes));
   return true;
 }
 
 bool concatenation(Rule& rule) {
   const auto parts = tensors_at(rule.args(), 0);
-  if (parts.empty()) return false;
   const bool stacks = rule.run.name == "stack";
   const int dim = positive(int_at(rule.args(), 1, 0), rule.output.dim());
+  if (parts.empty() || dim < 0 || dim >= rule.output.dim()) return false;
   for (const at::Tensor& part : parts) {
     if (!part.defined() || (!stacks && part.dim() != rule.output.dim())) continue;
     std::vector<Axis> axes = same_axes(part);
     if (stacks) {
-      axes.insert(axes.begin() + dim, Axis{Kind::Mixed, {}});
+      axes.insert(axes.begin() + dim, Axis{});
     } else {
-      axes[static_cast<std::size_t>(dim)] = {Kind::Mixed, {dim}};
+      axes[static_cast<std::size_t>(dim)] = {Kind::Joined, {dim}};
     }
     rule.add(part, Link::Way::Linear, std::move(axes)).keeps_constants = false;
   }
@@ -215,9 +240,10 @@ void add_arrangements(Rules& rules) {
                       "squeeze", "view_as", "reshape_as", "ravel"});
   rules.add(permutation, {"permute", "transpose", "t", "swapaxes", "swapdims"});
   rules.add(expansion, {"expand", "expand_as", "broadcast_to"});
-  rules.add(choice, {"select", "narrow", "slice", "index_select", "split", "split_with_sizes", "chunk", "unbind",
+  rules.add(choice, {"select", "narrow", "slice", "split", "split_with_sizes", "chunk", "unbind",
                      "tensor_split", "unsafe_split", "unsafe_chunk"});
-  rules.add(indexing, {"index"});
+  rules.add(indexing, {"index", "index_select"});
+  rules.add(repetition, {"repeat", "repeat_interleave"});
   rules.add(concatenation, {"cat", "concat", "concatenate", "stack"});
   rules.add(reduction, {"sum", "mean"});
   rules.add(mixture, {"flip",
@@ -241,8 +267,7 @@ void add_arrangements(Rules& rules) {
                       "upsample_linear1d",
                       "upsample_bilinear2d",
                       "upsample_bicubic2d",
-                      "upsample_trilinear3d",
-                      "repeat_interleave"});
+                      "upsample_trilinear3d"});
 }
 
 }  // namespace dds::hooks

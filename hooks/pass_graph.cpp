@@ -1,16 +1,20 @@
 #include "hooks/pass_graph.hpp"
 
 #include <ATen/ops/any.h>
+#include <ATen/ops/eq.h>
 #include <ATen/ops/ne.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
-#include <set>
 
 #include "hooks/memory.hpp"
 #include "hooks/operators.hpp"
 
 namespace dds::hooks {
 namespace {
+
+/// A pass with more operators is not looked at.
+constexpr std::size_t kMostNodes = 50'000;
 
 std::string_view bare(std::string_view name) {
   if (const auto colons = name.rfind("::"); colons != std::string_view::npos) name.remove_prefix(colons + 2);
@@ -46,10 +50,10 @@ int same_in(const Link& link, std::size_t dim) {
 
 }  // namespace
 
-NodeId PassGraph::Run::node(const at::Tensor& tensor) const {
+std::optional<NodeId> PassGraph::Run::node(const at::Tensor& tensor) const {
   const auto found = std::find_if(operands.begin(), operands.end(),
                                   [&](const auto& operand) { return operand.first.is_same(tensor); });
-  return found->second;
+  return found == operands.end() ? std::nullopt : std::optional(found->second);
 }
 
 // ---- labels ----
@@ -141,16 +145,20 @@ void PassGraph::label_result(Node& node) {
 std::optional<NodeId> PassGraph::find(const at::Tensor& tensor) const {
   const auto known = known_.find(tensor.unsafeGetTensorImpl());
   if (known == known_.end() || known->second.tensor.expired()) return std::nullopt;
-  return known->second.node;
+  const Node& node = nodes_[known->second.node];
+  const bool same = known->second.version == version_of(tensor) || node.parameter;
+  return same && std::ssize(node.sizes) == tensor.dim() ? std::optional(known->second.node) : std::nullopt;
 }
 
 void PassGraph::give(const at::Tensor& tensor, NodeId node) {
   known_.insert_or_assign(tensor.unsafeGetTensorImpl(),
-                          Known{Weak(tensor.getIntrusivePtr()), node, storage_of(tensor), ++records_});
+                                          Known{Weak(tensor.getIntrusivePtr()), node, version_of(tensor), ++records_});
 }
 
 NodeId PassGraph::node_of(const at::Tensor& tensor, const IsParameter& is_parameter) {
   if (const auto known = find(tensor)) return *known;
+  const auto before = known_.find(tensor.unsafeGetTensorImpl());
+  if (before != known_.end() && !before->second.tensor.expired()) return add_written(tensor, before->second.node);
   Node node = leaf(tensor);
   node.op = "an input";
   node.parameter = node.weight = is_parameter(tensor);
@@ -177,6 +185,7 @@ void PassGraph::look_at_history(const at::Tensor& tensor, NodeId id) {
     const auto next = open.back();
     open.pop_back();
     if (!next || !seen.insert(next.get()).second) continue;
+    seen_functions_.insert(next->name());
     const auto known = graded_.find(next.get());
     if (known != graded_.end() && known->second.function.lock().get() == next.get()) {
       nodes_[known->second.node].unseen = function->name();
@@ -186,29 +195,38 @@ void PassGraph::look_at_history(const at::Tensor& tensor, NodeId id) {
   }
 }
 
-/// A write into one tensor changes all that share its memory.
-void PassGraph::spoil_others(const Run& run, const at::Tensor& written) {
-  const void* storage = storage_of(written);
-  if (!storage) return;
-  for (auto& [impl, known] : known_) {
-    if (known.storage != storage || impl == written.unsafeGetTensorImpl() || known.tensor.expired()) continue;
-    Node node;
-    node.kind = Node::Kind::Sum;
-    node.op = run.full_name;
-    node.sizes = nodes_[known.node].sizes;
-    node.labels = nodes_[known.node].labels;
-    node.graded = nodes_[known.node].graded;
-    for (const NodeId operand : {known.node, run.node(written)}) {
-      Link link;
-      link.way = Link::Way::Unknown;
-      link.operand = operand;
-      link.axes.resize(node.sizes.size());
-      link.gradient = run.grad_mode;
-      node.links.push_back(std::move(link));
-    }
-    nodes_.push_back(std::move(node));
-    known.node = nodes_.size() - 1;
-  }
+/// What a tensor is after a write into its memory through another one.
+NodeId PassGraph::add_written(const at::Tensor& tensor, NodeId before) {
+  Node node = leaf(tensor);
+  node.kind = Node::Kind::Sum;
+  node.op = "a write into memory that tensors share";
+  for (std::size_t dim = 0; dim < node.sizes.size(); ++dim) node.labels.push_back(label(dim == 0));
+  node.data = nodes_[before].data;
+  Link link;
+  link.way = Link::Way::Unknown;
+  link.operand = before;
+  link.axes.resize(node.sizes.size());
+  link.gradient = tensor.requires_grad();
+  node.links.push_back(std::move(link));
+  nodes_.push_back(std::move(node));
+  give(tensor, nodes_.size() - 1);
+  return nodes_.size() - 1;
+}
+
+/// True if every dimension that a node speaks of is there.
+bool PassGraph::holds(const Node& node) const {
+  const auto size = std::ssize(node.sizes);
+  const bool factors = node.kind == Node::Kind::Product || node.kind == Node::Kind::Contraction;
+  return (!factors || node.links.size() > 1) && std::all_of(node.links.begin(), node.links.end(), [&](const Link& link) {
+    const auto in = std::ssize(nodes_[link.operand].sizes);
+    const auto holds_axis = [&](const Axis& axis) {
+      const bool one = axis.kind == Axis::Kind::Same || axis.kind == Axis::Kind::Copied || axis.kind == Axis::Kind::Part;
+      return (!one || axis.from.size() == 1) && (axis.kind != Axis::Kind::Absent || axis.from.empty()) &&
+             std::all_of(axis.from.begin(), axis.from.end(), [&](int from) { return 0 <= from && from < in; });
+    };
+    return std::ssize(link.axes) == size && std::all_of(link.axes.begin(), link.axes.end(), holds_axis) &&
+           link.lacking_along < std::min(size, in) && link.chosen < in && link.sums_to_zero < in;
+  });
 }
 
 void PassGraph::give_tokens(NodeId lookup, const std::vector<at::Tensor>& inputs) {
@@ -223,6 +241,20 @@ void PassGraph::give_data(NodeId data, const at::Tensor& tensor, std::int64_t fe
   node.features = static_cast<int>(features);
 }
 
+void PassGraph::custom_function_ran(std::string_view name) { custom_functions_.emplace(name); }
+
+std::string PassGraph::not_known() const {
+  if (!failed_.empty()) return failed_;
+  return nodes_.size() < kMostNodes ? std::string() : "a pass of too many operators";
+}
+
+std::string PassGraph::unseen_function() const {
+  for (const std::string& name : custom_functions_) {
+    if (seen_functions_.count(name) == 0) return name;
+  }
+  return {};
+}
+
 void PassGraph::forget_tensors() {
   known_.clear();
   graded_.clear();
@@ -232,6 +264,8 @@ void PassGraph::forget_tensors() {
 
 std::unique_ptr<PassGraph::Run> PassGraph::starts(std::string_view name, Arguments args, bool grad_mode,
                                                   const IsParameter& is_parameter) {
+  // Inside a kernel with a derivative of its own: what it makes of buffers is not all told.
+  if (c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradOther) || nodes_.size() >= kMostNodes) return {};
   bool wanted = grad_mode;
   for_each_tensor(args, [&](const at::Tensor& tensor) { wanted = wanted || find(tensor).has_value(); });
   const bool in_place = is_in_place(name);
@@ -252,7 +286,7 @@ std::unique_ptr<PassGraph::Run> PassGraph::starts(std::string_view name, Argumen
   run->arguments.assign(args.begin(), args.end());
   run->begun = records_;
   if (run->name == "ones_like" && first.defined() && first.numel() == 1 && first.requires_grad()) {
-    nodes_[run->node(first)].root = true;  // what a backward pass from a scalar begins with
+    nodes_[*run->node(first)].root = true;  // what a backward pass from a scalar begins with
   }
   return run;
 }
@@ -273,19 +307,21 @@ void PassGraph::ends(const Run& run, const std::vector<c10::IValue>& outputs) {
                             [&](const auto& each) { return nodes_[each.second].data; });
     node.weight = !run.operands.empty() && std::all_of(run.operands.begin(), run.operands.end(),
                                                        [&](const auto& each) { return nodes_[each.second].weight; });
-    if (!describe(*this, run, output, own, node) && !run.operands.empty()) depend_unknown(run, output, node);
+    const bool described = describe(*this, run, output, own, node);
+    if (!described || !holds(node)) {
+      node.links.clear();
+      if (!run.operands.empty()) depend_unknown(run, output, node);
+    }
     for (Link& link : node.links) {
       const auto from = std::find_if(run.operands.begin(), run.operands.end(),
                                      [&](const auto& each) { return each.second == link.operand; });
       const bool wants = from == run.operands.end() || from->first.requires_grad();
       link.gradient = run.grad_mode && output.requires_grad() && wants && run.name != "detach";
-      link.axes.resize(node.sizes.size());
     }
     label_result(node);
     node.graded = run.grad_mode && output.requires_grad();
     nodes_.push_back(std::move(node));
     const NodeId id = nodes_.size() - 1;
-    if (run.in_place && operand) spoil_others(run, output);
     give(output, id);
     if (nodes_[id].graded) {
       if (const auto function = output.grad_fn())

@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -31,12 +32,18 @@ struct Axis {
     Absent,  ///< the operand does not vary along it
     Same,    ///< entry i comes of the operand's entry i alone
     Mixed,   ///< entries are linear mixtures of the operand's: a contraction, a pooling, a choice
+    Chosen,  ///< some of the operand's entries
+    Copied,  ///< each of the operand's entries, several times
+    Joined,  ///< the operand's entries, next to those of other operands
     Merged,  ///< several dimensions of the operand in one
     Part,    ///< one of several into which a dimension of the operand was split
   } kind = Kind::Absent;
   std::vector<int> from = {};  ///< dimensions of the operand; several for Merged, or for a contraction over several
   bool aligned = true;         ///< Same: it runs in step with that dimension of the first operand
-  std::int64_t used = -1;      ///< Mixed: how many entries of the operand have a part in it; -1: all
+  std::int64_t used = -1;      ///< Chosen: how many different entries
+
+  /// True where entries are linear in the operand's along one dimension, but not each in its own.
+  bool mixes() const { return kind == Kind::Mixed || kind == Kind::Chosen || kind == Kind::Copied || kind == Kind::Joined; }
 };
 
 /// How a result depends on one operand.
@@ -45,6 +52,7 @@ struct Link {
     Linear,    ///< along every dimension
     Rescaled,  ///< linear, then by a factor for each row (layer norm)
     Entries,   ///< entry by entry, not linear
+    Clips,     ///< entry by entry, but all of them may stay as they are, or vanish: any rank, none of them for certain
     Other,     ///< in a way that may give any rank
     Unknown,   ///< not known
     Hidden,    ///< only the operand's sizes and gradients matter
@@ -61,6 +69,11 @@ struct Link {
   int lacking_along = -1;
   std::int64_t lacking = 0;
   int chosen = -1;        ///< dimension of the operand of which one entry was chosen; -1: none
+  bool finer = false;     ///< a type of more digits, in which the rounding of the operand fills every direction
+  bool coarser = false;   ///< a type of fewer digits: so it is with the gradient
+  bool masked = false;    ///< Hidden: no gradient may come back
+  bool scaled = false;    ///< each entry along a dimension has a factor of its own
+  at::Tensor counted = {};  ///< 0-d: in so many rows along `sums_to_zero` there is a gradient; undefined: in all
   int sums_to_zero = -1;  ///< dimension of the operand over which the gradient sums to zero; -1: none
 };
 
@@ -80,6 +93,7 @@ struct Node {
   bool data = false;        ///< neither a parameter nor made of parameters and constants alone
   bool weight = false;      ///< a parameter, or made of parameters alone
   at::Tensor nonzero = {};  ///< 0-d: whether a vector is not zero; undefined: it is not
+  at::Tensor zeros = {};    ///< Product, 0-d: whether a factor without a gradient, such as a mask, has zeros
   at::Tensor tokens = {};   ///< of a lookup: indices, whose number bounds the rank; `table`: rows of it
   std::int64_t table = 0;
   std::int64_t padding = -1;  ///< token whose row `nonzero` tells of; -1: none
@@ -108,7 +122,7 @@ class PassGraph {
     std::vector<std::pair<at::Tensor, NodeId>> operands;
 
     Arguments args() const { return Arguments(arguments.data(), arguments.size()); }
-    NodeId node(const at::Tensor& tensor) const;
+    std::optional<NodeId> node(const at::Tensor& tensor) const;
   };
 
   std::unique_ptr<Run> starts(std::string_view name, Arguments args, bool grad_mode, const IsParameter& is_parameter);
@@ -116,7 +130,7 @@ class PassGraph {
 
   /// The node of a tensor as it is now; one is made if there is none.
   NodeId node_of(const at::Tensor& tensor, const IsParameter& is_parameter);
-  /// The node of a tensor, if it is known.
+  /// The node of a tensor, if it is known and was not written to since.
   std::optional<NodeId> find(const at::Tensor& tensor) const;
   Node& operator[](NodeId id) { return nodes_[id]; }
   const Node& operator[](NodeId id) const { return nodes_[id]; }
@@ -126,15 +140,23 @@ class PassGraph {
   /// The indices of a lookup, and data with the dimension that counts features, for what their values allow.
   void give_tokens(NodeId lookup, const std::vector<at::Tensor>& inputs);
   void give_data(NodeId data, const at::Tensor& tensor, std::int64_t features);
+  /// A custom function's backward pass ran.
+  void custom_function_ran(std::string_view name);
   /// No tensor is asked for any more.
   void forget_tensors();
+  /// An operator could not be recorded.
+  void fail(std::string_view name) { failed_ = name; }
+  /// Why no rank is known: an operator that could not be recorded, or too many. Empty if none.
+  std::string not_known() const;
+  /// A custom function of whose forward pass nothing was seen. Empty if there is none.
+  std::string unseen_function() const;
 
  private:
   using Weak = c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>;
   struct Known {
     Weak tensor;
     NodeId node;
-    const void* storage;
+    std::uint32_t version;  ///< of its memory: another one tells of a write that was not recorded as one into it
     std::size_t record;
   };
   using Function = decltype(torch::autograd::Edge::function);  // LibTorch 2.15 has a pointer of its own
@@ -157,7 +179,8 @@ class PassGraph {
   void label_result(Node& node);
   void give(const at::Tensor& tensor, NodeId node);
   void look_at_history(const at::Tensor& tensor, NodeId node);
-  void spoil_others(const Run& run, const at::Tensor& written);
+  NodeId add_written(const at::Tensor& tensor, NodeId before);
+  bool holds(const Node& node) const;
 
   std::vector<Node> nodes_;
   std::vector<bool> sample_labels_;
@@ -166,6 +189,8 @@ class PassGraph {
   std::map<std::pair<int, std::vector<std::int64_t>>, std::vector<int>> split_;
   std::unordered_map<const at::TensorImpl*, Known> known_;
   std::unordered_map<const torch::autograd::Node*, Graded> graded_;
+  std::set<std::string> custom_functions_, seen_functions_;
+  std::string failed_;
   std::size_t records_ = 0;
 };
 

@@ -1,6 +1,7 @@
 // Rules for norms.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/any.h>
+#include <ATen/ops/le.h>
 #include <ATen/ops/ne.h>
 #include <ATen/ops/rsqrt.h>
 
@@ -11,16 +12,15 @@ namespace {
 
 using Way = Link::Way;
 
-/// Whether beta / gamma has a component that the centred rows lack: beta^T (1 / gamma) is not zero.
-at::Tensor fills(const at::Tensor& beta, const at::Tensor& gamma) {
-  if (!beta.defined()) return {};
-  const at::Tensor along = gamma.defined() ? beta.detach() / gamma.detach() : beta.detach();
-  return along.sum().abs() > along.abs().sum() * 1e-6;
+/// Whether beta / gamma has a component that the centred rows lack: in a group, beta^T (1 / gamma) is not zero.
+at::Tensor fills(const at::Tensor& beta, const at::Tensor& gamma, std::int64_t groups) {
+  const at::Tensor along = (gamma.defined() ? beta.detach() / gamma.detach() : beta.detach()).reshape({groups, -1});
+  return at::any(at::le(along.sum(1).abs(), along.abs().sum(1) * 1e-6).logical_not());  // where gamma is 0 too
 }
 
 bool layer_norm(Rule& rule) {
   const at::Tensor input = tensor_at(rule.args(), 0);
-  if (rule.place > 0 || !input.defined()) return false;
+  if (rule.place > 0 || !input.defined() || input.dim() == 0) return false;
   const bool one = rule.args().size() > 1 && rule.args()[1].isIntList() && rule.args()[1].toIntVector().size() == 1;
   const bool centred = rule.run.name != "rms_norm";
   const at::Tensor gamma = tensor_at(rule.args(), 2), beta = centred ? tensor_at(rule.args(), 3) : at::Tensor();
@@ -33,7 +33,7 @@ bool layer_norm(Rule& rule) {
   rule.hide(gamma);
   if (beta.defined()) {
     rule.add_vector(beta, last);
-    rule.node.nonzero = one ? fills(beta, gamma) : at::any(at::ne(beta.detach(), 0));
+    rule.node.nonzero = one ? fills(beta, gamma, 1) : at::any(at::ne(beta.detach(), 0));
   }
   return true;
 }
@@ -55,7 +55,7 @@ bool batch_norm(Rule& rule) {
     }
     return true;
   }
-  rule.add(input);  // a scale and a shift of each channel
+  rule.add(input).scaled = true;  // and shifted, channel by channel
   rule.hide(gamma);
   if (mean.defined() && variance.defined()) {
     const at::Tensor scale = gamma.defined() ? gamma.detach() : at::Tensor();
@@ -75,6 +75,7 @@ bool group_norm(Rule& rule) {
   std::int64_t places = 1;
   for (std::int64_t dim = 2; dim < input.dim(); ++dim) places *= input.size(dim);
   const std::int64_t groups = int_at(rule.args(), 1, 1);
+  if (groups < 1 || input.size(1) % groups != 0) return false;
   Link& link = rule.add(input, Way::Other);
   if (places == 1) {
     link.lacking = groups;
@@ -84,7 +85,7 @@ bool group_norm(Rule& rule) {
   rule.hide(gamma);
   if (beta.defined()) {
     rule.add_vector(beta, 1);
-    rule.node.nonzero = places == 1 ? fills(beta, gamma) : at::any(at::ne(beta.detach(), 0));
+    rule.node.nonzero = places == 1 ? fills(beta, gamma, groups) : at::any(at::ne(beta.detach(), 0));
   }
   return true;
 }

@@ -43,7 +43,7 @@ bool contraction(Rule& rule, const at::Tensor& left, at::Tensor right, bool tran
   by_left.keeps_constants = false;
   rule.node.links = {std::move(by_left), std::move(by_right)};
   // Weights that sum to one leave constants alone.
-  const std::string& op = (*rule.graph)[rule.run.node(left)].op;
+  const std::string& op = (*rule.graph)[rule.node.links[0].operand].op;
   rule.node.links[1].keeps_constants = op == "aten::softmax" || op == "aten::_softmax";
   return true;
 }
@@ -147,15 +147,20 @@ bool bilinear(Rule& rule) {
 bool attention(Rule& rule) {
   const at::Tensor query = tensor_at(rule.args(), 0), key = tensor_at(rule.args(), 1),
                    value = tensor_at(rule.args(), 2);
-  if (rule.place > 0 || !query.defined() || !key.defined() || !value.defined()) return false;
+  if (rule.place > 0 || !query.defined() || !key.defined() || !value.defined() || value.dim() < 2 ||
+      query.dim() != rule.output.dim() || key.dim() != query.dim()) {
+    return false;
+  }
   const auto last = static_cast<std::size_t>(rule.output.dim() - 1);
-  for (const at::Tensor& tensor : {value, query, key}) {
-    const bool weighted = tensor.is_same(value);
+  for (const std::size_t place : {2, 0, 1}) {
+    const at::Tensor tensor = tensor_at(rule.args(), place);
+    const bool weighted = place == 2;
     auto axes = rule.leading_axes();
     axes.resize(last + 1);
     axes[last - 1] = {weighted ? Kind::Mixed : Kind::Same, {static_cast<int>(tensor.dim() - 2)}};
     if (weighted) axes[last] = {Kind::Same, {static_cast<int>(tensor.dim() - 1)}};
-    rule.add(tensor, weighted ? Way::Linear : Way::Hidden, axes);
+    rule.add(tensor, weighted ? Way::Linear : Way::Hidden, axes).masked =
+        tensor_at(rule.args(), 3).defined() || bool_at(rule.args(), 5, false);
   }
   return true;
 }
@@ -177,7 +182,7 @@ bool lookup(Rule& rule) {
   axes[last] = {Kind::Same, {1}};
   rule.add(table, Way::Hidden, axes);
   rule.node.table = table.size(0);
-  const Node& tokens = (*rule.graph)[rule.run.node(indices)];
+  const Node& tokens = (*rule.graph)[rule.node.links.front().operand];
   rule.node.data_tokens = tokens.data;
   rule.node.tokens = rule.node.data_tokens ? at::Tensor() : indices.detach();  // data is given where a layer ran
   rule.node.padding = bag ? -1 : int_at(rule.args(), 2, -1);

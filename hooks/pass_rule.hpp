@@ -27,19 +27,24 @@ struct Rule {
   const at::Tensor& output;
   std::size_t place;  ///< among the results
   Node& node;
+  bool lost = false;  ///< an operand is not among the arguments
 
   Arguments args() const { return run.args(); }
-  Link link(const at::Tensor& operand, Link::Way way) const {
+  Link link(const at::Tensor& operand, Link::Way way) {
+    const auto known = run.node(operand);
+    lost = lost || !known;
     Link link;
     link.way = way;
-    link.operand = run.node(operand);
+    link.operand = known.value_or(0);
     return link;
   }
   /// Adds a link to an operand that is broadcast to the result.
   Link& add(const at::Tensor& operand, Link::Way way = Link::Way::Linear) {
     return add(operand, way, broadcast(operand));
   }
+  /// `axes`: one for each dimension of the result; none: it varies along none.
   Link& add(const at::Tensor& operand, Link::Way way, std::vector<Axis> axes) {
+    if (axes.empty()) axes = broadcast_none();
     node.links.push_back(link(operand, way));
     node.links.back().axes = std::move(axes);
     return node.links.back();
@@ -47,7 +52,7 @@ struct Rule {
   /// Adds a vector along one dimension of the result.
   Link& add_vector(const at::Tensor& vector, std::size_t dim) {
     std::vector<Axis> axes(static_cast<std::size_t>(output.dim()));
-    axes[dim] = {Axis::Kind::Same, {0}};
+    if (dim < axes.size() && vector.dim() == 1) axes[dim] = {Axis::Kind::Same, {0}};
     return add(vector, Link::Way::Linear, std::move(axes));
   }
 
@@ -57,6 +62,7 @@ struct Rule {
   }
   std::vector<Axis> broadcast_none() const { return std::vector<Axis>(static_cast<std::size_t>(output.dim())); }
   std::vector<Axis> broadcast(const at::Tensor& operand) const {
+    if (!operand.defined()) return {};
     std::vector<Axis> axes(static_cast<std::size_t>(output.dim()));
     const auto shift = output.dim() - operand.dim();
     for (std::int64_t dim = std::max<std::int64_t>(0, shift); dim < output.dim(); ++dim) {

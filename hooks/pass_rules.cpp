@@ -1,6 +1,10 @@
 // The rules of hooks/pass_graph.hpp: what each operator that is known makes of its operands. Operators that only
 // arrange entries, or mix them along a dimension, stand in hooks/pass_arrangements.cpp.
 
+#include <ATen/ops/any.h>
+#include <ATen/ops/eq.h>
+#include <ATen/ops/ne.h>
+
 #include "hooks/pass_rule.hpp"
 
 namespace dds::hooks {
@@ -22,13 +26,31 @@ bool entries_of_all(Rule& rule) {
   return true;
 }
 
+/// Such as a clamp, which may leave all entries as they are.
+bool clips(Rule& rule) {
+  for_each_tensor(rule.args(), [&](const at::Tensor& tensor) { rule.add(tensor, Way::Clips); });
+  return true;
+}
+
 bool homogeneous_entries(Rule& rule) {
   rule.add(tensor_at(rule.args(), 0), Way::Entries).homogeneous = true;
   return true;
 }
 
+/// Digits of a floating type, in an order.
+int digits(at::ScalarType type) {
+  if (!at::isFloatingType(type) && !at::isComplexType(type)) return 3;
+  const auto real = c10::toRealValueType(type);
+  return real == at::kDouble ? 3 : real == at::kFloat ? 2 : 1;
+}
+
 bool same_entries(Rule& rule) {
-  rule.add(tensor_at(rule.args(), 0));
+  const at::Tensor input = tensor_at(rule.args(), 0);
+  if (!input.defined()) return false;
+  const int from = digits(input.scalar_type()), to = digits(rule.output.scalar_type());
+  Link& link = rule.add(input);
+  link.finer = to > from && !(*rule.graph)[link.operand].links.empty();
+  link.coarser = to < from;
   return true;
 }
 
@@ -41,7 +63,8 @@ bool dropout(Rule& rule) {
 /// x - mean(x) over a dimension: its entries along it sum to zero.
 bool centres(Rule& rule, const at::Tensor& whole, const at::Tensor& mean) {
   const auto id = rule.run.node(mean);
-  const Node& of_mean = (*rule.graph)[id];
+  if (!id) return false;
+  const Node& of_mean = (*rule.graph)[*id];
   if (of_mean.op.find("mean") == std::string::npos || of_mean.links.size() != 1 ||
       of_mean.links[0].operand != rule.run.node(whole)) {
     return false;
@@ -72,17 +95,20 @@ bool sum(Rule& rule) {
 bool product(Rule& rule) {
   const at::Tensor left = tensor_at(rule.args(), 0), right = tensor_at(rule.args(), 1);
   if (!left.defined()) return false;
-  if (!right.defined() || right.dim() == 0) return same_entries(rule);
-  if (rule.run.name == "div" || rule.run.name == "true_divide") {
-    if (rule.args().size() > 2) return entries_of_all(rule);  // rounds
-    rule.node.kind = Node::Kind::Product;
-    rule.add(left);
-    rule.add(right, Way::Entries);
+  if (!right.defined() || (right.dim() == 0 && !right.requires_grad())) {
+    const bool none = right.defined() ? right.is_cpu() && at::eq(right, 0).item<bool>()
+                                      : number_at(rule.args(), 1, 1) == 0;
+    rule.add(left, none ? Way::Clips : Way::Linear);
     return true;
   }
+  const bool divides = rule.run.name == "div" || rule.run.name == "divide" || rule.run.name == "true_divide";
+  if (divides && rule.args().size() > 2) return entries_of_all(rule);  // rounds
   rule.node.kind = Node::Kind::Product;
   rule.add(left);
-  rule.add(right);
+  rule.add(right, divides ? Way::Entries : Way::Linear);
+  for (const at::Tensor& factor : {left, right}) {
+    if (!factor.requires_grad() && !rule.node.zeros.defined()) rule.node.zeros = at::any(at::eq(factor, 0));
+  }
   return true;
 }
 
@@ -96,17 +122,13 @@ bool power(Rule& rule) {
   return true;
 }
 
-/// where(mask, a, b) and masked_fill(x, mask, value): a mask that does not vary along the features chooses rows.
+/// where(mask, a, b) and masked_fill(x, mask, value).
 bool masked(Rule& rule) {
   const bool fills = rule.run.name == "masked_fill";
   const at::Tensor mask = tensor_at(rule.args(), fills ? 1 : 0);
   if (!mask.defined()) return false;
   for (const std::size_t place : fills ? std::vector<std::size_t>{0} : std::vector<std::size_t>{1, 2}) {
-    const at::Tensor tensor = tensor_at(rule.args(), place);
-    if (!tensor.defined()) continue;
-    const bool varies = mask.dim() > 0 && mask.size(-1) > 1;
-    Link& link = rule.add(tensor, varies ? Way::Entries : Way::Rescaled);
-    link.keeps_constants = false;
+    if (const at::Tensor tensor = tensor_at(rule.args(), place); tensor.defined()) rule.add(tensor, Way::Clips);
   }
   rule.add(mask, Way::Hidden);
   return true;
@@ -129,7 +151,12 @@ bool loss(Rule& rule) {
     const at::Tensor tensor = tensor_at(rule.args(), i);
     if (!tensor.defined()) continue;
     Link& link = rule.add(tensor, Way::Other, {});
-    if (i == 0 && rule.run.name == "cross_entropy_loss") link.sums_to_zero = input.dim() > 1 ? 1 : 0;
+    if (i > 0 || rule.run.name != "cross_entropy_loss") continue;
+    link.sums_to_zero = input.dim() > 1 ? 1 : 0;
+    const at::Tensor classes = tensor_at(rule.args(), 1);
+    if (at::isIntegralType(classes.scalar_type(), false)) {
+      link.counted = at::ne(classes, int_at(rule.args(), 4, -100)).sum();
+    }
   }
   return true;
 }
@@ -189,16 +216,17 @@ void add_entries(Rules& rules) {
                       "softplus", "mish", "hardtanh", "hardswish", "hardsigmoid", "log_sigmoid", "exp",   "exp2",
                       "log",      "log2", "log10",    "log1p",     "expm1",       "sqrt",        "rsqrt", "sin"});
   rules.add(entries, {"cos",   "tan",        "asin",  "acos",      "atan",       "sinh",       "cosh",      "erf",
-                      "erfc",  "reciprocal", "clamp", "clamp_min", "clamp_max",  "clip",       "floor",     "ceil",
-                      "round", "trunc",      "frac",  "sign",      "softshrink", "hardshrink", "threshold", "logit"});
-  rules.add(entries, {"nan_to_num", "alpha_dropout", "feature_alpha_dropout", "rrelu", "rrelu_with_noise",
+                      "erfc",  "reciprocal", "logit"});
+  rules.add(clips, {"clamp", "clamp_min", "clamp_max", "clip", "floor", "ceil", "round", "trunc", "frac", "sign",
+                    "softshrink", "hardshrink", "threshold", "nan_to_num", "maximum", "minimum", "fmod", "remainder",
+                    "lerp", "addcmul", "addcdiv", "xlogy"});
+  rules.add(entries, {"alpha_dropout", "feature_alpha_dropout", "rrelu", "rrelu_with_noise",
                       "native_dropout", "bernoulli"});
-  rules.add(entries_of_all, {"maximum",     "minimum",    "lerp",        "addcmul",      "addcdiv", "atan2", "fmod",
-                             "remainder",   "eq",         "ne",          "lt",           "le",      "gt",    "ge",
-                             "logical_and", "logical_or", "logical_not", "floor_divide", "hypot",   "xlogy"});
+  rules.add(entries_of_all, {"atan2", "eq",         "ne",          "lt",           "le",      "gt",    "ge",
+                             "logical_and", "logical_or", "logical_not", "floor_divide", "hypot"});
   rules.add(homogeneous_entries, {"relu", "leaky_relu", "abs", "prelu", "_prelu_kernel"});
   rules.add(same_entries, {"neg", "clone", "contiguous", "to", "_to_copy", "type_as", "alias", "detach", "positive",
-                           "float", "double", "half", "lift_fresh", "view_as_real", "pin_memory"});
+                           "float", "double", "half", "lift_fresh", "pin_memory"});
   rules.add(dropout, {"dropout", "feature_dropout"});
   rules.add(sum, {"add", "sub", "rsub", "subtract"});
   rules.add(product, {"mul", "multiply", "div", "divide", "true_divide"});
@@ -213,9 +241,9 @@ void add_others(Rules& rules) {
                    "soft_margin_loss", "poisson_nll_loss", "multi_margin_loss", "multilabel_margin_loss",
                    "hinge_embedding_loss", "margin_ranking_loss"});
   rules.add(anything, {"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
-                       "adaptive_max_pool3d", "max", "min", "amax", "amin", "median", "topk", "sort"});
-  rules.add(anything, {"norm", "linalg_vector_norm", "prod", "cumprod", "cummax", "gather", "scatter", "scatter_add"});
-  rules.add(anything, {"glu", "argsort", "one_hot", "masked_select", "nonzero", "cdist"});
+                       "adaptive_max_pool3d", "max", "min", "amax", "amin", "median", "topk",
+                       "sort"});
+  rules.add(anything, {"norm", "linalg_vector_norm", "glu", "argsort", "one_hot"});
   rules.add(anything,
             {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"});
   rules.add(anything, {"_weight_norm", "_weight_norm_interface"});
@@ -250,7 +278,7 @@ bool describe(const PassGraph& graph, const PassGraph::Run& run, const at::Tenso
   const Describe describe_it = rules().find(run.name);
   node.kind = Node::Kind::Sum;
   Rule rule{&graph, run, output, place, node};
-  const bool described = describe_it && describe_it(rule);
+  const bool described = describe_it && describe_it(rule) && !rule.lost;
   if (!described) node.links.clear();
   if (node.links.empty()) node.kind = Node::Kind::Leaf;
   return described;

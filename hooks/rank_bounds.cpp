@@ -64,8 +64,17 @@ RankBounds::RankBounds(PassGraph graph, const std::vector<NodeId>& reached)
 
 RankBound RankBounds::bound(const std::vector<NodeId>& stack, const std::vector<std::int64_t>& features,
                             bool gradients) {
+  const auto not_known = [](const std::string& why) { return RankBound{.rank = kMany, .shape = kMany, .unknown = why}; };
+  const auto has_features = [&](NodeId id) {
+    return std::all_of(features.begin(), features.end(),
+                       [&](std::int64_t dim) { return 0 <= dim && dim < std::ssize(graph_[id].sizes); });
+  };
+  if (stack.empty() || !std::all_of(stack.begin(), stack.end(), has_features)) {
+    return not_known("an operator that was not recorded");
+  }
+  if (const std::string reason = graph_.not_known(); !reason.empty()) return not_known(reason);
+  if (const std::string name = graph_.unseen_function(); gradients && !name.empty()) return not_known(name);
   const std::vector<int> dims(features.begin(), features.end());
-  if (stack.empty()) return {.rank = kMany, .shape = kMany, .unknown = "an operator within another one"};
   const auto rank = [&](Ranks& ranks) {
     return gradients ? ranks.of_gradients(stack, dims) : ranks.of_values(stack, dims);
   };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 namespace dds::hooks {
@@ -90,15 +91,28 @@ RankFlow::Vertex RankFlow::add_source(Rank rank) {
   return vertices_.size() - 1;
 }
 
-std::int64_t RankFlow::flow(Vertex to, bool least, bool constant) const {
-  std::unordered_map<Vertex, std::size_t> place;
-  std::vector<Vertex> upstream{to};
-  place.emplace(to, 0);
-  for (std::size_t i = 0; i < upstream.size(); ++i) {
-    for (const Vertex from : vertices_[upstream[i]].within) {
-      if (place.emplace(from, upstream.size()).second) upstream.push_back(from);
+/// A vertex and all that it lies within.
+std::vector<RankFlow::Vertex> RankFlow::upstream(Vertex of) const {
+  std::vector<Vertex> all{of};
+  std::unordered_set<Vertex> seen{of};
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    for (const Vertex from : vertices_[all[i]].within) {
+      if (seen.insert(from).second) all.push_back(from);
     }
   }
+  return all;
+}
+
+bool RankFlow::meet(Vertex a, Vertex b) const {
+  const std::vector<Vertex> one = upstream(a), other = upstream(b);
+  const std::unordered_set<Vertex> known(one.begin(), one.end());
+  return std::any_of(other.begin(), other.end(), [&](Vertex v) { return v != kConstant && known.count(v) > 0; });
+}
+
+std::int64_t RankFlow::flow(Vertex to, bool least, bool constant) const {
+  const std::vector<Vertex> upstream = this->upstream(to);
+  std::unordered_map<Vertex, std::size_t> place;
+  for (std::size_t i = 0; i < upstream.size(); ++i) place.emplace(upstream[i], i);
   Network network(upstream.size() + 1);
   const std::size_t beginning = 2 * upstream.size();
   for (std::size_t i = 0; i < upstream.size(); ++i) {
@@ -114,16 +128,9 @@ std::int64_t RankFlow::flow(Vertex to, bool least, bool constant) const {
 Rank RankFlow::rank(Vertex vertex, bool constant) const {
   const std::int64_t most = flow(vertex, /*least=*/false, constant), least = flow(vertex, /*least=*/true, constant);
   if (most == least) return Rank::exactly(most);
-  std::vector<bool> seen(vertices_.size());
-  std::vector<Vertex> open{vertex};
   std::string unknown;
-  while (!open.empty() && unknown.empty()) {
-    const Vertex next = open.back();
-    open.pop_back();
-    if (seen[next]) continue;
-    seen[next] = true;
-    unknown = vertices_[next].limit.unknown;
-    open.insert(open.end(), vertices_[next].within.begin(), vertices_[next].within.end());
+  for (const Vertex within : upstream(vertex)) {
+    if (unknown.empty()) unknown = vertices_[within].limit.unknown;
   }
   return {most, least, unknown};
 }

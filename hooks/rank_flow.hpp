@@ -45,6 +45,8 @@ class RankFlow {
 
   /// The rank of a vertex, with the direction of the constant rows or without.
   Rank rank(Vertex vertex, bool constant = true) const;
+  /// True if the two lie, in part, within the same vertex, that of the constant rows apart.
+  bool meet(Vertex a, Vertex b) const;
 
  private:
   struct Of {
@@ -52,6 +54,7 @@ class RankFlow {
     bool source = false;
     std::vector<Vertex> within;
   };
+  std::vector<Vertex> upstream(Vertex of) const;
   std::int64_t flow(Vertex to, bool least, bool constant) const;
 
   std::vector<Of> vertices_;

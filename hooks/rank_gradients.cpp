@@ -15,6 +15,11 @@ Ranks::Space Ranks::gradients(Stack stack, int dim) {
   if (const auto known = spaces_.find(key); known != spaces_.end()) return known->second;
   const Rank full = Rank::exactly(std::min(size(stack.front(), dim), rows(stack, {dim}, true)));
   const Vertex into = flow_.add(full);
+  const Deeper deeper(depth_);
+  if (deeper.too_deep()) {
+    flow_.connect(flow_.add_source(unknown_rank(full, kLongChain)), into);
+    return spaces_[key] = {into, false};
+  }
   const auto& first = consumers_[stack.front()];
   const bool together = std::all_of(stack.begin(), stack.end(), [&](NodeId id) {
     const auto& own = consumers_[id];
@@ -39,7 +44,8 @@ Ranks::Space Ranks::gradients(Stack stack, int dim) {
       if (!node(id).unseen.empty()) sums_to_zero = false;
     }
     if (first.empty()) flow_.connect(flow_.add_source(full), into);
-    const Rank limit = sums_to_zero ? full.within(std::max<std::int64_t>(0, size(stack.front(), dim) - 1)) : full;
+    Rank limit = sums_to_zero ? full.within(std::max<std::int64_t>(0, size(stack.front(), dim) - 1)) : full;
+    if (gradients_may_cancel(stack.front(), dim)) limit = unknown_rank(limit, node(stack.front()).op);
     flow_.limit(into, limit);
     if (stack.size() == 1) gradients_within_rows(stack.front(), dim, into, limit);
   }
@@ -58,17 +64,18 @@ void Ranks::gradients_within_rows(NodeId id, int dim, Vertex vertex, const Rank&
       const Link& link = result.links[by.link];
       const std::vector<int> to = results_of(link, at);
       const bool factor = result.kind != Node::Kind::Sum && by.link < 2;
-      if (factor || link.way != Way::Linear || to.size() != 1 || link.taps != 1 ||
+      if (factor || link.way != Way::Linear || to.size() != 1 || link.taps != 1 || link.scaled || link.coarser ||
           link.axes[static_cast<std::size_t>(to[0])].kind != Kind::Same) {
         return;
       }
       at = to[0];
-      if (consumers_[by.node].size() != 1 || result.links.size() != 1) break;
+      if (consumers_[by.node].size() != 1 || result.links.size() != 1 || !result.unseen.empty()) break;
       const Consumer next = consumers_[by.node][0];
       const Link& further = node(next.node).links[next.link];
       const std::vector<int> there = results_of(further, at);
       const bool plain = node(next.node).kind == Node::Kind::Sum && further.way == Way::Linear && there.size() == 1 &&
-                         further.axes[static_cast<std::size_t>(there[0])].kind == Kind::Same && further.taps == 1;
+                         further.axes[static_cast<std::size_t>(there[0])].kind == Kind::Same && further.taps == 1 &&
+                         !further.scaled && !further.coarser;
       if (!plain) break;
       by = next;
     }
@@ -86,7 +93,9 @@ bool Ranks::back(const Stack& stack, const Stack& results, const Consumer& by, i
   const Node& result = node(by.node);
   const Link& link = result.links[by.link];
   const auto source = [&](const Rank& rank) { flow_.connect(flow_.add_source(rank.within(full.most)), into); };
-  if (link.way == Way::Unknown) return source(unknown_rank(full, result.op)), false;
+  if (link.way == Way::Unknown || link.way == Way::Clips || link.coarser || link.masked) {
+    return source(unknown_rank(full, result.op)), false;
+  }
   const bool zero = link.sums_to_zero == dim;
   const std::int64_t wide =
       size(stack.front(), dim) - std::max<std::int64_t>(zero ? 1 : 0, link.lacking_along == dim ? link.lacking : 0);
@@ -97,14 +106,21 @@ bool Ranks::back(const Stack& stack, const Stack& results, const Consumer& by, i
     if (!meets) return source(full), false;
     return source(flow_.rank(values(operands(results, 3 - by.link), dim).vertex, by.link == 2)), false;
   }
-  if (link.way == Way::Other) return source(full.within(wide)), zero;
+  if (link.way == Way::Other) {
+    const bool some = zero && link.counted.defined();
+    return source(full.within(some ? std::min(wide, link.counted.item<std::int64_t>()) : wide)), zero;
+  }
   if (result.kind != Node::Kind::Sum && by.link < 2) return back_through_factor(stack, results, by, dim, into, full);
-  if (to.empty()) return source(Rank::exactly(1)), false;
+  if (to.empty()) {
+    const bool one = link.way == Way::Linear && consumers_[stack.front()].size() == 1;
+    return source(one ? Rank::exactly(1) : unknown_rank(Rank::exactly(1), result.op)), false;
+  }
   const Axis& axis = link.axes[static_cast<std::size_t>(to[0])];
   const Space incoming = gradients(results, to[0]);
   if (link.way == Way::Entries) {
+    if (axis.kind != Kind::Same) return source(unknown_rank(full, result.op)), false;
     const bool narrow = link.homogeneous && flow_.rank(values(stack, dim).vertex).most <= 1;
-    return source(narrow ? flow_.rank(incoming.vertex).scaled(2) : full), false;
+    return source(narrow ? between(0, flow_.rank(incoming.vertex).scaled(2), result.op) : full), false;
   }
   if (link.way == Way::Rescaled) {
     const Rank own = flow_.rank(values(stack, dim).vertex, /*constant=*/!link.drops_constants);
@@ -113,18 +129,23 @@ bool Ranks::back(const Stack& stack, const Stack& results, const Consumer& by, i
   }
   if (axis.kind == Kind::Part || axis.kind == Kind::Merged || axis.from.size() > 1) {
     Rank all = Rank::exactly(1);
-    for (const int each : to) all = all * flow_.rank(gradients(results, each).vertex);
+    std::int64_t least = 0;
+    for (const int each : to) {
+      const Rank one = flow_.rank(gradients(results, each).vertex);
+      all = all * one;
+      least = std::max(least, one.least);
+    }
     for (const int other : axis.from) {
       if (other != dim) all = all.scaled(size(stack.front(), other));
     }
-    return source(all), false;
+    return source(between(std::min(least, full.most), all.within(full.most), result.op)), false;
   }
   if (steps(link, to[0], by.node, true) && link.taps == 1 && link.groups == 1) {
     flow_.connect(incoming.vertex, into);
   } else {
     source(mapped_rank(flow_.rank(incoming.vertex), link, size(by.node, to[0]), size(stack.front(), dim)));
   }
-  return axis.kind == Kind::Same && incoming.sums_to_zero;
+  return axis.kind == Kind::Same && !link.scaled && incoming.sums_to_zero;
 }
 
 /// Through the first two operands of a product.
@@ -136,6 +157,7 @@ bool Ranks::back_through_factor(const Stack& stack, const Stack& results, const 
   const auto source = [&](const Rank& rank) { flow_.connect(flow_.add_source(rank.within(full.most)), into); };
   const std::vector<int> to = results_of(own, dim);
   if (result.kind == Node::Kind::Product && own.operand == other.operand && by.link == 1) return true;  // of a square
+  if (result.zeros.defined() && result.zeros.item<bool>()) return source(unknown_rank(full, result.op)), false;
   if (to.size() != 1 || own.way != Way::Linear) return source(full), false;
   const auto at = static_cast<std::size_t>(to[0]);
   const Space incoming = gradients(results, to[0]);
@@ -161,13 +183,16 @@ bool Ranks::back_through_factor(const Stack& stack, const Stack& results, const 
   if (own.axes[at].from.size() > 1) return source(full), false;
   int contracted = -1;
   for (const Axis& axis : other.axes) {
-    if (axis.kind == Kind::Mixed && axis.from.size() == 1) contracted = axis.from[0];
+    if (axis.mixes() && axis.from.size() == 1) contracted = axis.from[0];
   }
   const Rank height = contracted < 0 ? full
                                      : flow_.rank(values(others, contracted).vertex,
                                                   /*constant=*/is_one_matrix(other, to[0]) || !incoming.sums_to_zero);
   if (!one && is_one_matrix(other, to[0])) return source(separate(stack, dim, true)), false;
-  if (!is_one_matrix(other, to[0])) return source(height), false;
+  if (!is_one_matrix(other, to[0])) {  // nothing comes back where an attention is masked
+    const bool certain = flow_.rank(incoming.vertex).unknown.empty();
+    return source(certain ? height : unknown_rank(height, result.op)), false;
+  }
   const Vertex through_matrix = flow_.add(height);
   flow_.connect(through_matrix, into);
   if (steps(own, to[0], by.node, true)) {

@@ -16,6 +16,7 @@ using Way = Link::Way;
 namespace {
 
 bool false_for_certain(const at::Tensor& flag) { return flag.defined() && !flag.item<bool>(); }
+bool true_for_certain(const at::Tensor& flag) { return flag.defined() && flag.item<bool>(); }
 
 }  // namespace
 
@@ -25,10 +26,13 @@ Ranks::Space Ranks::values(Stack stack, int dim) {
   const std::tuple key{stack, dim, false};
   if (const auto known = spaces_.find(key); known != spaces_.end()) return known->second;
   const Node& first = node(stack.front());
-  Rank full = Rank::exactly(std::min(size(stack.front(), dim), rows(stack, {dim}, false)));
+  Rank full = Rank::exactly(std::min(distinct(stack.front(), dim), rows(stack, {dim}, false)));
   const Vertex into = flow_.add(full);
   bool sums_to_zero = false;
-  if (!alike(stack)) {
+  const Deeper deeper(depth_);
+  if (deeper.too_deep()) {
+    flow_.connect(flow_.add_source(unknown_rank(full, kLongChain)), into);
+  } else if (!alike(stack)) {
     flow_.connect(flow_.add_source(separate(stack, dim, false)), into);
   } else if (first.table > 0) {
     bool every_row = false;  // then the constant rows are a sum of those of the tokens
@@ -38,7 +42,7 @@ Ranks::Space Ranks::values(Stack stack, int dim) {
       flow_.connect(RankFlow::kConstant, into);
     }
     flow_.connect(flow_.add_source(tokens), into);
-  } else if (!given(stack, dim, into)) {
+  } else if (!given(stack, dim, into) && !joined_rows(stack, dim, into)) {
     std::size_t next = 0;
     const bool factors = first.kind == Node::Kind::Product || first.kind == Node::Kind::Contraction;
     if (factors) {
@@ -50,10 +54,46 @@ Ranks::Space Ranks::values(Stack stack, int dim) {
     sums_to_zero = !factors;
     for (; next < first.links.size(); ++next) through(stack, next, dim, into, full, sums_to_zero);
     if (sums_to_zero) full = full.within(std::max<std::int64_t>(0, size(stack.front(), dim) - 1));
+    if (terms_may_cancel(stack.front(), dim)) full = unknown_rank(full, first.op);
     flow_.limit(into, full);
     if (stack.size() == 1) within_rows(stack.front(), dim, into, full);
   }
   return spaces_[key] = {into, sums_to_zero};
+}
+
+/// Rows of several tensors, one below the other. False if it is no such thing.
+bool Ranks::joined_rows(const Stack& stack, int dim, Vertex into) {
+  const Node& first = node(stack.front());
+  Stack parts;
+  int along = -1;
+  bool joins = false;
+  for (std::size_t i = 0; i < first.links.size(); ++i) {
+    const std::vector<Axis>& axes = first.links[i].axes;
+    const Axis& own = axes[static_cast<std::size_t>(dim)];
+    if (own.kind != Kind::Same || (along >= 0 && own.from[0] != along)) return false;
+    along = own.from[0];
+    joins = joins || std::any_of(axes.begin(), axes.end(), [](const Axis& axis) { return axis.kind == Kind::Joined; });
+    for (const NodeId id : operands(stack, i)) parts.push_back(id);
+  }
+  if (!joins) return false;
+  std::sort(parts.begin(), parts.end());
+  parts.erase(std::unique(parts.begin(), parts.end()), parts.end());
+  Rank all = Rank::exactly(0);
+  if (alike(parts)) {
+    all = flow_.rank(values(parts, along).vertex);
+  } else {
+    std::int64_t least = 0;
+    bool related = false;
+    for (const NodeId part : parts) {
+      const Vertex vertex = values({part}, along).vertex;
+      for (const NodeId other : parts) related = related || (other < part && flow_.meet(vertex, values({other}, along).vertex));
+      least = std::max(least, flow_.rank(vertex).least);
+    }
+    all = separate(parts, along, false);
+    if (related) all = between(least, all, first.op);
+  }
+  flow_.connect(flow_.add_source(all), into);
+  return true;
 }
 
 /// The rows of a sum lie in the space of its operands' rows, whatever was done to the order of these.
@@ -62,12 +102,15 @@ void Ranks::within_rows(NodeId id, int dim, Vertex vertex, const Rank& full) {
   if (sum.kind != Node::Kind::Sum || sum.links.size() < 2) return;
   Stack bases;
   int along = -1;
+  bool direct = true;
   for (const Link& first : sum.links) {
     const Link* link = &first;
     int at = dim;
     while (true) {
       const Axis& axis = link->axes[static_cast<std::size_t>(at)];
-      if (link->way != Way::Linear || axis.kind != Kind::Same || link->taps != 1) return;
+      if (link->way != Way::Linear || axis.kind != Kind::Same || link->taps != 1 || link->scaled || link->finer) {
+        return;
+      }
       at = axis.from[0];
       const Node& operand = node(link->operand);
       if (operand.kind != Node::Kind::Sum || operand.links.size() != 1 || operand.links[0].way != Way::Linear ||
@@ -75,13 +118,14 @@ void Ranks::within_rows(NodeId id, int dim, Vertex vertex, const Rank& full) {
         break;
       }
       link = &operand.links[0];
+      direct = false;  // it may have been scaled
     }
     if (along >= 0 && along != at) return;
     along = at;
     bases.push_back(link->operand);
   }
   std::sort(bases.begin(), bases.end());
-  const bool cancels = sum.difference && (bases[0] == bases[1] || alike(bases));
+  const bool cancels = direct && sum.difference && (bases[0] == bases[1] || alike(bases));
   bases.erase(std::unique(bases.begin(), bases.end()), bases.end());
   if (bases.size() > 1 && !alike(bases)) return;
   flow_.limit(vertex, smaller(full, flow_.rank(values(bases, along).vertex, /*constant=*/!cancels)));
@@ -140,7 +184,7 @@ bool Ranks::steps(const Link& link, int dim, NodeId result, bool of_gradients) c
     const Axis& axis = link.axes[static_cast<std::size_t>(to)];
     used.insert(axis.from.begin(), axis.from.end());
     if (to == dim) continue;
-    if (axis.kind == Kind::Mixed || (axis.kind == Kind::Same && !axis.aligned)) return false;
+    if (axis.mixes() || (axis.kind == Kind::Same && !axis.aligned)) return false;
     if (of_gradients && axis.kind == Kind::Absent && size(result, to) > 1) return false;  // it is summed over
   }
   const auto& sizes = node(link.operand).sizes;
@@ -175,7 +219,7 @@ void Ranks::through(const Stack& stack, std::size_t number, int dim, Vertex into
       from.size() == 1 && (axis.kind == Kind::Absent ? rows(from, {}, false) == 1
                                                      : axis.from.size() == 1 && is_vector_along(from[0], axis.from[0]));
   const bool linear = link.way == Way::Linear || link.way == Way::Rescaled;
-  if (link.way == Way::Unknown) {
+  if (link.way == Way::Unknown || link.way == Way::Clips || link.finer) {
     sums_to_zero = false;
     return source(unknown_rank(full, first.op));
   }
@@ -188,41 +232,53 @@ void Ranks::through(const Stack& stack, std::size_t number, int dim, Vertex into
     return;
   }
   if (linear && link.way == Way::Linear && axis.kind == Kind::Same) {
-    sums_to_zero = sums_to_zero && values(from, axis.from[0]).sums_to_zero;
+    sums_to_zero = sums_to_zero && !link.scaled && values(from, axis.from[0]).sums_to_zero;
     return mapped(from, axis.from[0], link, steps(link, dim, stack.front(), false), full.most, into);
   }
   const bool centred = link.way == Way::Rescaled && link.lacking_along == dim && number == 0 && first.links.size() == 1;
   sums_to_zero = sums_to_zero && centred && first.op == "aten::sub";
   const std::int64_t wide = size(stack.front(), dim) - (link.lacking_along == dim ? link.lacking : 0);
   if (!linear && link.way != Way::Entries) return source(full.within(wide));
-  if (axis.kind == Kind::Absent) return source(Rank::exactly(1));
-  if (link.way == Way::Entries) {
-    const bool narrow = link.homogeneous && flow_.rank(values(from, axis.from[0]).vertex).most <= 1;
-    return source(narrow ? full.within(2) : full);
+  if (axis.kind == Kind::Absent) {
+    const Node& operand = node(from[0]);  // a mean over the features may lie within what it is added to
+    const bool made = operand.kind == Node::Kind::Sum && first.links.size() > 1;
+    return source(made ? unknown_rank(Rank::exactly(1), first.op) : Rank::exactly(1));
   }
+  if (link.way == Way::Entries) {
+    if (axis.from.size() != 1) return source(unknown_rank(full, first.op));
+    const bool narrow = link.homogeneous && flow_.rank(values(from, axis.from[0]).vertex).most <= 1;
+    return source(narrow ? between(1, full.within(2), first.op) : full);
+  }
+  if (axis.kind != Kind::Same && link.way == Way::Rescaled) return source(unknown_rank(full, first.op));
   if (link.way == Way::Rescaled) {
     return source(flow_.rank(values(from, axis.from[0]).vertex, !link.drops_constants).within(wide));
   }
-  if (axis.kind == Kind::Mixed && axis.from.size() == 1) {
+  if (axis.kind != Kind::Same && axis.kind != Kind::Part && axis.from.size() == 1) {
     return mapped(from, axis.from[0], link, steps(link, dim, stack.front(), false), full.most, into);
   }
-  if (axis.from.empty()) return source(full);
-  Rank all = Rank::exactly(1);
-  for (const int each : axis.from) all = all * flow_.rank(values(from, each).vertex);
-  if (axis.kind == Kind::Part) {
-    for (std::size_t other = 0; other < link.axes.size(); ++other) {
-      if (static_cast<int>(other) == dim || link.axes[other].from != axis.from) continue;
-      all = all.scaled(size(stack.front(), static_cast<int>(other)));
-    }
+  Rank all = Rank::exactly(1), least = Rank::exactly(0);
+  for (const int each : axis.from) {
+    const Rank one = flow_.rank(values(from, each).vertex);
+    all = all * one;
+    least.least = std::max(least.least, one.least);
   }
-  source(all.within(full.most));
+  for (std::size_t other = 0; axis.kind == Kind::Part && other < link.axes.size(); ++other) {
+    if (static_cast<int>(other) == dim || link.axes[other].from != axis.from) continue;
+    all = all.scaled(size(stack.front(), static_cast<int>(other)));
+  }
+  source(between(least.least, all, first.op).within(full.most));
 }
 
 /// Entry by entry, of the first two operands. A vector along the dimension is a scale for each column.
 bool Ranks::product(const Stack& stack, int dim, Vertex into, const Rank& full) {
   const Node& first = node(stack.front());
+  if (true_for_certain(first.zeros)) {
+    flow_.connect(flow_.add_source(unknown_rank(full, first.op)), into);
+    return true;
+  }
   Rank all = Rank::exactly(1);
   int constants = 0;  // factors with constant rows, whose product is one too
+  std::vector<Vertex> factors;
   for (std::size_t i = 0; i < 2; ++i) {
     const Link& other = first.links[1 - i];
     const Axis& axis = other.axes[static_cast<std::size_t>(dim)];
@@ -242,8 +298,12 @@ bool Ranks::product(const Stack& stack, int dim, Vertex into, const Rank& full) 
       continue;
     }
     const Vertex factor = values(scales, axis.from[0]).vertex;
+    factors.push_back(factor);
     all = all * flow_.rank(factor);
     constants += flow_.rank(factor).most > flow_.rank(factor, /*constant=*/false).most ? 1 : 0;
+  }
+  if (factors.size() == 2 && first.links[0].operand != first.links[1].operand && flow_.meet(factors[0], factors[1])) {
+    all = between(1, all, first.op);  // of linear functions of the same
   }
   if (first.links[0].operand == first.links[1].operand &&
       first.links[0].axes[static_cast<std::size_t>(dim)].kind == Kind::Same) {  // a square: of rank r (r + 1) / 2
@@ -267,7 +327,7 @@ bool Ranks::contraction(const Stack& stack, int dim, Vertex into) {
   const auto at = static_cast<std::size_t>(dim);
   for (std::size_t i = 0; i < 2; ++i) {
     const Link &own = first.links[i], &other = first.links[1 - i];
-    if (own.axes[at].kind != Kind::Same || other.axes[at].kind != Kind::Mixed) continue;
+    if (own.axes[at].kind != Kind::Same || !other.axes[at].mixes()) continue;
     const Stack from = operands(stack, i), contracted = operands(stack, 1 - i);
     const Rank width = flow_.rank(values(from, own.axes[at].from[0]).vertex);
     if (!is_one_matrix(own, dim)) {

@@ -23,18 +23,31 @@ struct Consumer {
   std::size_t link;
 };
 
+/// Counts how deep a function calls itself.
+class Deeper {
+ public:
+  explicit Deeper(int& depth) : depth_(depth) { ++depth_; }
+  Deeper(const Deeper&) = delete;
+  Deeper& operator=(const Deeper&) = delete;
+  ~Deeper() { --depth_; }
+  bool too_deep() const { return depth_ > 400; }
+
+ private:
+  int& depth_;
+};
+inline constexpr const char* kLongChain = "a long chain of operators between two layers";
+
 class Ranks {
  public:
   /// `any_samples`: as if there were any number of samples.
-  Ranks(const PassGraph& graph, const std::vector<std::vector<Consumer>>& consumers, bool any_samples)
-      : graph_(graph), consumers_(consumers), any_samples_(any_samples) {}
+  Ranks(const PassGraph& graph, const std::vector<std::vector<Consumer>>& consumers, bool any_samples);
 
   /// Several tensors whose rows are put together: runs of one layer.
   using Stack = std::vector<NodeId>;
 
   Rank of_values(const Stack& stack, const std::vector<int>& dims);
   Rank of_gradients(const Stack& stack, const std::vector<int>& dims);
-  std::int64_t rows(const Stack& stack, const std::vector<int>& dims, bool gradients);
+  std::int64_t rows(const Stack& stack, const std::vector<int>& dims, bool gradients) const;
 
  private:
   using Vertex = RankFlow::Vertex;
@@ -45,15 +58,21 @@ class Ranks {
 
   const Node& node(NodeId id) const { return graph_[id]; }
   std::int64_t size(NodeId id, int dim) const;
-  std::int64_t distinct(NodeId id, int dim);
-  std::int64_t gradient_slices(NodeId id, int dim, bool distinct);
-  std::int64_t slices_of(const Consumer& consumer, NodeId id, int dim, bool distinct);
-  bool is_vector_along(NodeId id, int dim);
+  std::int64_t distinct(NodeId id, int dim) const { return distinct_[id][static_cast<std::size_t>(dim)]; }
+  std::int64_t count_distinct(NodeId id, int dim) const;
+  /// Along a dimension: how many slices of a gradient are not zero or, of these, differ.
+  std::int64_t gradient_slices(NodeId id, int dim, bool distinct) const {
+    return slices_[id][2 * static_cast<std::size_t>(dim) + (distinct ? 1 : 0)];
+  }
+  std::int64_t count_gradient_slices(NodeId id, int dim, bool distinct) const;
+  std::int64_t slices_of(const Consumer& consumer, NodeId id, int dim, bool distinct) const;
+  bool is_vector_along(NodeId id, int dim) const;
 
   // ---- of values ----
   Space values(Stack stack, int dim);
   Rank lookup(const Stack& stack, const Rank& full, bool& every_row) const;
   bool given(const Stack& stack, int dim, Vertex into);
+  bool joined_rows(const Stack& stack, int dim, Vertex into);
   void through(const Stack& stack, std::size_t link, int dim, Vertex into, const Rank& full, bool& sums_to_zero);
   void mapped(const Stack& operands, int from, const Link& link, bool in_step, std::int64_t width, Vertex into);
   void within_rows(NodeId id, int dim, Vertex vertex, const Rank& full);
@@ -74,13 +93,16 @@ class Ranks {
   bool alike(const Link& a, const Link& b) const;
   Rank separate(const Stack& stack, int dim, bool gradients);
 
+  bool terms_may_cancel(NodeId id, int dim) const;
+  bool gradients_may_cancel(NodeId id, int dim) const;
+
   const PassGraph& graph_;
   const std::vector<std::vector<Consumer>>& consumers_;
   bool any_samples_;
   RankFlow flow_;
   std::map<std::tuple<Stack, int, bool>, Space> spaces_;
-  std::map<std::pair<NodeId, int>, std::int64_t> distinct_;
-  std::map<std::tuple<NodeId, int, bool>, std::int64_t> slices_;
+  std::vector<std::vector<std::int64_t>> distinct_, slices_;  // by node and dimension
+  int depth_ = 0;                                             // of what calls itself
 };
 
 /// The dimensions of a result that come from one of an operand.
@@ -89,6 +111,9 @@ std::vector<int> results_of(const Link& link, int dim);
 Rank mapped_rank(const Rank& rank, const Link& link, std::int64_t in, std::int64_t out);
 /// True if an operand of a matrix product is one matrix, the same for all rows of the other.
 bool is_one_matrix(const Link& link, int dim);
+/// Anything up to a limit, none of it for certain, because of an operator.
 Rank unknown_rank(const Rank& full, const std::string& op);
+/// Up to `most`, of which `least` is certain.
+Rank between(std::int64_t least, const Rank& most, const std::string& op);
 
 }  // namespace dds::hooks

@@ -111,6 +111,11 @@ void RecorderState::failed(std::string_view where, std::string_view what) {
   errors_.push_back(fmt::format("{}: {}", where, what));
 }
 
+void RecorderState::custom_function_runs(std::string_view name) {
+  const std::lock_guard lock(mutex_);
+  graph_.custom_function_ran(name);
+}
+
 // ---- when an operator starts ----
 
 std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_view name, Arguments args,
@@ -133,9 +138,7 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
   } else {
     without_grad_mode(name, args, note);
   }
-  if (nesting.known == 0) {
-    note.pass = graph_.starts(name, args, grad_mode, [this](const at::Tensor& t) { return weights_.is_parameter(t); });
-  }
+  if (nesting.known == 0) note.pass = enters_graph(name, args, grad_mode);
   if (note.as<std::monostate>() && !note.outermost && !note.pass) return nullptr;
   if (note.outermost) ++nesting.inside;
   if (note.pass && note.pass->known) ++nesting.known;
@@ -251,9 +254,29 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
   if (const auto* run = note.as<Run>(); run && output.defined() && options_.on_call) options_.on_call(run->name);
   const std::lock_guard lock(mutex_);
   if (!listening_ || note.recording != number_) return;
-  if (note.pass) graph_.ends(*note.pass, outputs);
+  if (note.pass) leaves_graph(*note.pass, outputs);
   if (!output.defined()) return;  // a list, or the operator threw
   std::visit([&](auto& role) { ended(role, name, output, outputs); }, note.role);
+}
+
+// What goes wrong in the graph costs the bounds, but no rows.
+
+std::unique_ptr<hooks::PassGraph::Run> RecorderState::enters_graph(std::string_view name, Arguments args,
+                                                                   bool grad_mode) {
+  try {
+    return graph_.starts(name, args, grad_mode, [this](const at::Tensor& t) { return weights_.is_parameter(t); });
+  } catch (const std::exception&) {
+    graph_.fail(name);
+    return nullptr;
+  }
+}
+
+void RecorderState::leaves_graph(const hooks::PassGraph::Run& run, const Outputs& outputs) {
+  try {
+    graph_.ends(run, outputs);
+  } catch (const std::exception&) {
+    graph_.fail(run.full_name);
+  }
 }
 
 void RecorderState::ended(Run& run, std::string_view name, const at::Tensor& output, const Outputs& outputs) {

@@ -44,6 +44,7 @@ class RecorderState : public hooks::Listener {
                                                        hooks::Nesting& nesting) override;
   void operator_ends(std::string_view name, hooks::OperatorNote& note, const std::vector<c10::IValue>& outputs,
                      hooks::Nesting& nesting) override;
+  void custom_function_runs(std::string_view name) override;
   void tapped(std::string_view name, const at::Tensor& tensor) override;
   void failed(std::string_view where, std::string_view what) override;
 
@@ -92,6 +93,8 @@ class RecorderState : public hooks::Listener {
 
   // ---- when it ends: `output` is the first of `outputs` ----
   using Outputs = std::vector<c10::IValue>;
+  std::unique_ptr<hooks::PassGraph::Run> enters_graph(std::string_view name, hooks::Arguments args, bool grad_mode);
+  void leaves_graph(const hooks::PassGraph::Run& run, const Outputs& outputs);
   void ended(std::monostate&, std::string_view, const at::Tensor&, const Outputs&) {}
   void ended(Run& run, std::string_view name, const at::Tensor& output, const Outputs& outputs);
   void ended(Bias& bias, std::string_view name, const at::Tensor& output, const Outputs& outputs);

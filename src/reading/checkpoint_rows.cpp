@@ -1,8 +1,9 @@
 #include "src/reading/checkpoint_rows.hpp"
 
 #include <ATen/ops/ones_like.h>
-#include <ATen/ops/square.h>
+#include <ATen/ops/mse_loss.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
@@ -127,9 +128,9 @@ class CheckpointReading {
     // The first term, and where its backward pass begins, are recorded: they decide the bounds on the gradients' ranks.
     const at::Tensor terms = term(output, data.targets, 0);
     at::Tensor first = terms.sum();
-    // One term of a value each: squares, which take all values, stand for them together.
+    // One term of a value each: a loss that takes them all stands for them.
     const bool by_value = labels_->kind.labels == FisherKind::Exact && likelihood_.name() != "categorical";
-    seed_ = at::ones_like(by_value ? output.square().sum() : first);
+    seed_ = at::ones_like(by_value ? at::mse_loss(output, at::zeros_like(output)) : first);
     Captured captured = recorder_.take();
     if (!captured.errors.empty()) throw CaptureError(fmt::format("read: rows were lost: {}", captured.errors.front()));
     check_finite_inputs(data, begin, captured, output, parameters_);

@@ -231,8 +231,9 @@ void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& si
   signature.floor = unscaled(floor);
   signature.at_floor = sigma.back() <= floor;
   signature.rank = static_cast<std::int64_t>(rank);
-  if (signature.bound_ended_by.empty() || *signature.rank >= bound) {
-    signature.dead_directions = std::max<std::int64_t>(0, bound - *signature.rank);
+  if (*signature.rank > bound) signature.bound_ended_by = "rows of a larger rank";
+  if (signature.bound_ended_by.empty() || *signature.rank == bound) {
+    signature.dead_directions = bound - *signature.rank;
     signature.bound_ended_by.clear();
   } else {
     signature.structural_bound.reset();
