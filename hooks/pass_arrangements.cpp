@@ -97,6 +97,13 @@ bool expansion(Rule& rule) {
 
 // ---- choices ----
 
+/// The entry of a dimension with which a view begins. -1 if it is no such view.
+std::int64_t begin_of(const at::Tensor& view, const at::Tensor& whole, int dim) {
+  const std::int64_t stride = whole.stride(dim), offset = view.storage_offset() - whole.storage_offset();
+  const bool steps = view.dim() == whole.dim() && view.size(dim) > 1 && view.stride(dim) != stride;
+  return stride <= 0 || offset < 0 || offset % stride != 0 || steps ? -1 : offset / stride;
+}
+
 /// Entries of one dimension.
 bool choice(Rule& rule) {
   const at::Tensor from = tensor_at(rule.args(), 0);
@@ -106,19 +113,21 @@ bool choice(Rule& rule) {
   const std::size_t place = splits ? 2 : 1;
   const int dim = positive(int_at(rule.args(), place, 0), from.dim());
   const bool drops = rule.run.name == "select" || rule.run.name == "unbind";
+  if (dim < 0 || dim >= from.dim() || from.layout() != at::kStrided) return false;
+  const std::int64_t begin = begin_of(rule.output, from, dim);
   std::vector<Axis> axes;
   for (int own = 0; own < static_cast<int>(from.dim()); ++own) {
     if (own == dim) {
       if (drops) continue;
       const std::int64_t used = rule.output.size(own);
-      axes.push_back(used == from.size(own) ? Axis{Kind::Same, {own}} : Axis{Kind::Chosen, {own}, true, used});
+      axes.push_back(used == from.size(own) ? Axis{Kind::Same, {own}} : Axis{Kind::Chosen, {own}, true, used, begin});
     } else {
       axes.push_back(varies(from, own) ? Axis{Kind::Same, {own}} : Axis{});
     }
   }
   if (static_cast<std::int64_t>(axes.size()) != rule.output.dim()) return false;
   Link& link = rule.add(from, Link::Way::Linear, std::move(axes));
-  if (drops) link.chosen = dim;
+  if (drops) link.chosen = dim, link.chosen_at = begin;
   return true;
 }
 

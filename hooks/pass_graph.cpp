@@ -313,6 +313,11 @@ void PassGraph::ends(const Run& run, const std::vector<c10::IValue>& outputs) {
       if (!run.operands.empty()) depend_unknown(run, output, node);
     }
     for (Link& link : node.links) {
+      for (std::size_t dim = 0; dim < link.axes.size(); ++dim) {  // one that is the same all along a dimension
+        Axis& axis = link.axes[dim];
+        const bool same = axis.kind == Axis::Kind::Same;
+        if (same && nodes_[link.operand].sizes[static_cast<std::size_t>(axis.from[0])] < node.sizes[dim]) axis = {};
+      }
       const auto from = std::find_if(run.operands.begin(), run.operands.end(),
                                      [&](const auto& each) { return each.second == link.operand; });
       const bool wants = from == run.operands.end() || from->first.requires_grad();

@@ -41,6 +41,7 @@ struct Axis {
   std::vector<int> from = {};  ///< dimensions of the operand; several for Merged, or for a contraction over several
   bool aligned = true;         ///< Same: it runs in step with that dimension of the first operand
   std::int64_t used = -1;      ///< Chosen: how many different entries
+  std::int64_t begin = -1;     ///< Chosen: from this one on, one after the other; -1: any
 
   /// True where entries are linear in the operand's along one dimension, but not each in its own.
   bool mixes() const { return kind == Kind::Mixed || kind == Kind::Chosen || kind == Kind::Copied || kind == Kind::Joined; }
@@ -69,6 +70,7 @@ struct Link {
   int lacking_along = -1;
   std::int64_t lacking = 0;
   int chosen = -1;        ///< dimension of the operand of which one entry was chosen; -1: none
+  std::int64_t chosen_at = -1;  ///< which one
   bool finer = false;     ///< a type of more digits, in which the rounding of the operand fills every direction
   bool coarser = false;   ///< a type of fewer digits: so it is with the gradient
   bool masked = false;    ///< Hidden: no gradient may come back
@@ -89,6 +91,7 @@ struct Node {
   std::vector<int> labels = {};          ///< of dimensions that run in step
   std::vector<Link> links = {};
   bool difference = false;  ///< Sum: the first operand less the second
+  bool shifted = false;     ///< Sum: by a number
   bool parameter = false;
   bool data = false;        ///< neither a parameter nor made of parameters and constants alone
   bool weight = false;      ///< a parameter, or made of parameters alone

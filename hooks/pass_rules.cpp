@@ -4,6 +4,7 @@
 #include <ATen/ops/any.h>
 #include <ATen/ops/eq.h>
 #include <ATen/ops/ne.h>
+#include <ATen/ops/zeros.h>
 
 #include "hooks/pass_rule.hpp"
 
@@ -88,6 +89,7 @@ bool sum(Rule& rule) {
   if (right.defined() && rule.run.name == "sub" && centres(rule, left, right)) return true;
   rule.add(left);
   if (right.defined()) rule.add(right);
+  rule.node.shifted = !right.defined() && number_at(rule.args(), 1, 1) != 0;
   rule.node.difference = rule.run.name == "sub" && number_at(rule.args(), 2, 1) == 1;
   return true;
 }
@@ -107,7 +109,9 @@ bool product(Rule& rule) {
   rule.add(left);
   rule.add(right, divides ? Way::Entries : Way::Linear);
   for (const at::Tensor& factor : {left, right}) {
-    if (!factor.requires_grad() && !rule.node.zeros.defined()) rule.node.zeros = at::any(at::eq(factor, 0));
+    if (factor.requires_grad()) continue;
+    const at::Tensor zeros = at::any(at::eq(factor, 0));
+    rule.node.zeros = rule.node.zeros.defined() ? rule.node.zeros.logical_or(zeros) : zeros;
   }
   return true;
 }
@@ -203,6 +207,7 @@ bool fresh(Rule&) { return true; }
 /// Every entry is the same.
 bool filled(Rule& rule) {
   std::fill(rule.node.sizes.begin(), rule.node.sizes.end(), 1);
+  if (rule.run.name.find("zero") != std::string_view::npos) rule.node.nonzero = at::zeros({}, at::kBool);
   return true;
 }
 

@@ -13,7 +13,14 @@ Ranks::Space Ranks::gradients(Stack stack, int dim) {
   stack.erase(std::unique(stack.begin(), stack.end()), stack.end());
   const std::tuple key{stack, dim, true};
   if (const auto known = spaces_.find(key); known != spaces_.end()) return known->second;
-  const Rank full = Rank::exactly(std::min(size(stack.front(), dim), rows(stack, {dim}, true)));
+  std::int64_t columns = 0;  // that are not zero
+  bool known = true;
+  for (const NodeId id : stack) {
+    columns += slices(id, dim).count();
+    known = known && !slices(id, dim).gap;
+  }
+  Rank full = Rank::exactly(std::min({size(stack.front(), dim), columns, rows(stack, {dim}, true)}));
+  if (!known) full = unknown_rank(full, node(stack.front()).op);
   const Vertex into = flow_.add(full);
   const Deeper deeper(depth_);
   if (deeper.too_deep()) {
@@ -118,26 +125,32 @@ bool Ranks::back(const Stack& stack, const Stack& results, const Consumer& by, i
   const Axis& axis = link.axes[static_cast<std::size_t>(to[0])];
   const Space incoming = gradients(results, to[0]);
   if (link.way == Way::Entries) {
-    if (axis.kind != Kind::Same) return source(unknown_rank(full, result.op)), false;
+    const bool known =
+        std::all_of(results.begin(), results.end(), [&](NodeId id) { return slices(id, to[0]).known; });
+    if (axis.kind != Kind::Same || !known) return source(unknown_rank(full, result.op)), false;
     const bool narrow = link.homogeneous && flow_.rank(values(stack, dim).vertex).most <= 1;
     return source(narrow ? between(0, flow_.rank(incoming.vertex).scaled(2), result.op) : full), false;
   }
   if (link.way == Way::Rescaled) {
     const Rank own = flow_.rank(values(stack, dim).vertex, /*constant=*/!link.drops_constants);
     const bool mask = !link.keeps_constants || result.op == "aten::sub";
-    return source((mask ? flow_.rank(incoming.vertex) : flow_.rank(incoming.vertex) + own).within(wide)), zero;
+    const Rank both = mask ? flow_.rank(incoming.vertex) : flow_.rank(incoming.vertex) + own;
+    const std::int64_t rows_left = rows(stack, {dim}, true) - (link.drops_constants ? 1 : 0);
+    return source(both.within(std::min(wide, rows_left))), zero;
   }
   if (axis.kind == Kind::Part || axis.kind == Kind::Merged || axis.from.size() > 1) {
-    Rank all = Rank::exactly(1);
-    std::int64_t least = 0;
+    if (axis.kind == Kind::Mixed) return source(unknown_rank(full, result.op)), false;
+    std::int64_t others = 1, least = 0;
+    for (const int other : axis.from) others = other == dim ? others : times(others, size(stack.front(), other));
+    Rank all = Rank::exactly(others);
+    for (const int each : to) all = all * flow_.rank(gradients(results, each).vertex);
     for (const int each : to) {
+      std::int64_t beside = others;
+      for (const int other : to) beside = other == each ? beside : times(beside, size(by.node, other));
       const Rank one = flow_.rank(gradients(results, each).vertex);
-      all = all * one;
-      least = std::max(least, one.least);
+      least = std::max(least, (one.least + beside - 1) / std::max<std::int64_t>(1, beside));
     }
-    for (const int other : axis.from) {
-      if (other != dim) all = all.scaled(size(stack.front(), other));
-    }
+    if (axis.kind == Kind::Part && !splits_what_is_merged(by.node)) least = std::max(least, all.least);
     return source(between(std::min(least, full.most), all.within(full.most), result.op)), false;
   }
   if (steps(link, to[0], by.node, true) && link.taps == 1 && link.groups == 1) {

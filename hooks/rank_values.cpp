@@ -20,13 +20,21 @@ bool true_for_certain(const at::Tensor& flag) { return flag.defined() && flag.it
 
 }  // namespace
 
+/// As many as there are different columns, or rows.
+Rank Ranks::all_columns(const Stack& stack, int dim) const {
+  std::int64_t columns = 0;
+  for (const NodeId id : stack) columns = std::max(columns, distinct(id, dim));
+  const Rank all = Rank::exactly(size(stack.front(), dim)).within(rows(stack, {dim}, false));
+  return stack.size() == 1 ? all.within(columns) : between(columns, all, node(stack.front()).op);
+}
+
 Ranks::Space Ranks::values(Stack stack, int dim) {
   std::sort(stack.begin(), stack.end());
   stack.erase(std::unique(stack.begin(), stack.end()), stack.end());
   const std::tuple key{stack, dim, false};
   if (const auto known = spaces_.find(key); known != spaces_.end()) return known->second;
   const Node& first = node(stack.front());
-  Rank full = Rank::exactly(std::min(distinct(stack.front(), dim), rows(stack, {dim}, false)));
+  Rank full = all_columns(stack, dim);
   const Vertex into = flow_.add(full);
   bool sums_to_zero = false;
   const Deeper deeper(depth_);
@@ -53,6 +61,8 @@ Ranks::Space Ranks::values(Stack stack, int dim) {
     }
     sums_to_zero = !factors;
     for (; next < first.links.size(); ++next) through(stack, next, dim, into, full, sums_to_zero);
+    if (first.shifted) flow_.connect(RankFlow::kConstant, into);
+    sums_to_zero = sums_to_zero && !first.shifted;
     if (sums_to_zero) full = full.within(std::max<std::int64_t>(0, size(stack.front(), dim) - 1));
     if (terms_may_cancel(stack.front(), dim)) full = unknown_rank(full, first.op);
     flow_.limit(into, full);
@@ -86,7 +96,7 @@ bool Ranks::joined_rows(const Stack& stack, int dim, Vertex into) {
     bool related = false;
     for (const NodeId part : parts) {
       const Vertex vertex = values({part}, along).vertex;
-      for (const NodeId other : parts) related = related || (other < part && flow_.meet(vertex, values({other}, along).vertex));
+      for (const NodeId other : parts) related = related || (other < part && !independent(vertex, values({other}, along).vertex));
       least = std::max(least, flow_.rank(vertex).least);
     }
     all = separate(parts, along, false);
@@ -238,6 +248,11 @@ void Ranks::through(const Stack& stack, std::size_t number, int dim, Vertex into
   const bool centred = link.way == Way::Rescaled && link.lacking_along == dim && number == 0 && first.links.size() == 1;
   sums_to_zero = sums_to_zero && centred && first.op == "aten::sub";
   const std::int64_t wide = size(stack.front(), dim) - (link.lacking_along == dim ? link.lacking : 0);
+  if (link.way == Way::Other && link.sums_to_zero == dim && first.op.ends_with("softmax") &&
+      first.op.find("log") == std::string::npos) {  // its entries sum to one
+    flow_.connect(RankFlow::kConstant, into);
+    return source(full.within(std::max<std::int64_t>(0, wide - 1)));
+  }
   if (!linear && link.way != Way::Entries) return source(full.within(wide));
   if (axis.kind == Kind::Absent) {
     const Node& operand = node(from[0]);  // a mean over the features may lie within what it is added to
@@ -245,28 +260,49 @@ void Ranks::through(const Stack& stack, std::size_t number, int dim, Vertex into
     return source(made ? unknown_rank(Rank::exactly(1), first.op) : Rank::exactly(1));
   }
   if (link.way == Way::Entries) {
-    if (axis.from.size() != 1) return source(unknown_rank(full, first.op));
+    const bool sure = std::all_of(from.begin(), from.end(), [&](NodeId id) { return columns_known(id, axis.from[0]); });
+    if (axis.from.size() != 1 || !sure) return source(unknown_rank(full, first.op));
     const bool narrow = link.homogeneous && flow_.rank(values(from, axis.from[0]).vertex).most <= 1;
     return source(narrow ? between(1, full.within(2), first.op) : full);
   }
   if (axis.kind != Kind::Same && link.way == Way::Rescaled) return source(unknown_rank(full, first.op));
   if (link.way == Way::Rescaled) {
-    return source(flow_.rank(values(from, axis.from[0]).vertex, !link.drops_constants).within(wide));
+    // Over all rows a norm leaves columns that sum to zero.
+    const std::int64_t rows_left = rows(stack, {dim}, false) - (link.drops_constants ? 1 : 0);
+    return source(flow_.rank(values(from, axis.from[0]).vertex, !link.drops_constants).within(std::min(wide, rows_left)));
   }
   if (axis.kind != Kind::Same && axis.kind != Kind::Part && axis.from.size() == 1) {
     return mapped(from, axis.from[0], link, steps(link, dim, stack.front(), false), full.most, into);
   }
-  Rank all = Rank::exactly(1), least = Rank::exactly(0);
+  if (axis.kind == Kind::Mixed) return source(unknown_rank(full, first.op));
+  std::int64_t others = 1, least = 0;  // dimensions that are merged with one, or split off, multiply or divide its rank
+  for (std::size_t other = 0; axis.kind == Kind::Part && other < link.axes.size(); ++other) {
+    const bool beside = static_cast<int>(other) != dim && link.axes[other].from == axis.from;
+    if (beside) others = times(others, size(stack.front(), static_cast<int>(other)));
+  }
+  Rank all = Rank::exactly(others);
+  for (const int each : axis.from) all = all * flow_.rank(values(from, each).vertex);
   for (const int each : axis.from) {
     const Rank one = flow_.rank(values(from, each).vertex);
-    all = all * one;
-    least.least = std::max(least.least, one.least);
+    std::int64_t beside = others;
+    for (const int other : axis.from) beside = other == each ? beside : times(beside, size(from.front(), other));
+    least = std::max(least, (one.least + beside - 1) / std::max<std::int64_t>(1, beside));
   }
-  for (std::size_t other = 0; axis.kind == Kind::Part && other < link.axes.size(); ++other) {
-    if (static_cast<int>(other) == dim || link.axes[other].from != axis.from) continue;
-    all = all.scaled(size(stack.front(), static_cast<int>(other)));
+  if (axis.kind == Kind::Merged && !merges_what_was_split(from.front())) {
+    Rank generic = Rank::exactly(1);  // rows that are constant stay one
+    for (const int each : axis.from) generic = generic * flow_.rank(values(from, each).vertex, /*constant=*/false);
+    least = std::max(least, generic.least);
   }
-  source(between(least.least, all, first.op).within(full.most));
+  source(between(std::min(least, full.most), all.within(full.most), first.op));
+}
+
+/// True if two spaces have no direction in common but that of the constant rows.
+bool Ranks::independent(Vertex a, Vertex b) {
+  if (!flow_.meet(a, b)) return true;
+  const Vertex both = flow_.add(Rank::exactly(kMany));
+  flow_.connect(a, both);
+  flow_.connect(b, both);
+  return flow_.rank(both, false).most == flow_.rank(a, false).most + flow_.rank(b, false).most;
 }
 
 /// Entry by entry, of the first two operands. A vector along the dimension is a scale for each column.
@@ -302,7 +338,7 @@ bool Ranks::product(const Stack& stack, int dim, Vertex into, const Rank& full) 
     all = all * flow_.rank(factor);
     constants += flow_.rank(factor).most > flow_.rank(factor, /*constant=*/false).most ? 1 : 0;
   }
-  if (factors.size() == 2 && first.links[0].operand != first.links[1].operand && flow_.meet(factors[0], factors[1])) {
+  if (factors.size() == 2 && first.links[0].operand != first.links[1].operand && !independent(factors[0], factors[1])) {
     all = between(1, all, first.op);  // of linear functions of the same
   }
   if (first.links[0].operand == first.links[1].operand &&

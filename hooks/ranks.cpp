@@ -1,5 +1,7 @@
 #include "hooks/ranks.hpp"
 
+#include <ATen/ops/_unique.h>
+
 #include <algorithm>
 #include <set>
 
@@ -48,15 +50,23 @@ std::int64_t Ranks::size(NodeId id, int dim) const {
 
 // Operands stand before their results, and consumers behind: each count finds those that it needs.
 Ranks::Ranks(const PassGraph& graph, const std::vector<std::vector<Consumer>>& consumers, bool any_samples)
-    : graph_(graph), consumers_(consumers), any_samples_(any_samples), distinct_(graph.size()), slices_(graph.size()) {
+    : graph_(graph),
+      consumers_(consumers),
+      any_samples_(any_samples),
+      lookup_(graph.size()),
+      distinct_(graph.size()),
+      columns_known_(graph.size()),
+      slices_(graph.size()) {
   for (NodeId id = 0; id < graph.size(); ++id) {
+    lookup_[id] = lookup_of(id);
     for (int dim = 0; dim < static_cast<int>(node(id).sizes.size()); ++dim) {
       distinct_[id].push_back(count_distinct(id, dim));
+      columns_known_[id].push_back(tell_columns(id, dim));
     }
   }
   for (NodeId id = graph.size(); id-- > 0;) {
     for (int dim = 0; dim < static_cast<int>(node(id).sizes.size()); ++dim) {
-      for (const bool distinct : {false, true}) slices_[id].push_back(count_gradient_slices(id, dim, distinct));
+      slices_[id].push_back(gradient_slices(id, dim));
     }
   }
 }
@@ -81,53 +91,145 @@ std::int64_t Ranks::count_distinct(NodeId id, int dim) const {
   return std::min(all, parts.empty() ? count : times(count, joined));
 }
 
+namespace {
+
+/// An operator that may leave columns out, or make several alike, in a way that is not followed.
+bool loses_columns(const Node& result, const Link& link, const Axis& axis) {
+  const bool factor = result.kind != Node::Kind::Sum;
+  return link.way == Way::Unknown || link.way == Way::Clips || (factor && result.zeros.defined()) ||
+         (!factor && axis.kind == Kind::Mixed && link.taps == 1 && link.way == Way::Linear &&
+          result.op.find("conv") == std::string::npos);
+}
+
+}  // namespace
+
+bool Ranks::tell_columns(NodeId id, int dim) const {
+  const Node& result = node(id);
+  return std::all_of(result.links.begin(), result.links.end(), [&](const Link& link) {
+    const Axis& axis = link.axes[static_cast<std::size_t>(dim)];
+    if (link.way == Way::Hidden || link.way == Way::Other) return true;
+    if (loses_columns(result, link, axis)) return false;
+    if (result.kind == Node::Kind::Contraction && axis.kind != Kind::Same) return true;
+    return std::all_of(axis.from.begin(), axis.from.end(), [&](int from) { return columns_known(link.operand, from); });
+  });
+}
+
+/// The lookup that each row of a tensor is a function of, whatever its position. -1 if there is none.
+std::int64_t Ranks::lookup_of(NodeId id) const {
+  const Node& result = node(id);
+  if (result.table > 0) return static_cast<std::int64_t>(id);
+  if (result.sizes.empty() || result.op.find("dropout") != std::string::npos) return -1;
+  const auto rows_are = [&](const Link& link, const auto& allowed) {
+    for (std::size_t dim = 0; dim + 1 < link.axes.size(); ++dim) {
+      if (!allowed(link.axes[dim], static_cast<int>(dim))) return false;
+    }
+    return true;
+  };
+  std::int64_t found = -1;
+  for (const Link& link : result.links) {
+    if (link.way == Way::Hidden) continue;
+    const bool weight = node(link.operand).weight && rows_are(link, [](const Axis& axis, int) {
+                          return axis.kind == Kind::Absent || axis.kind == Kind::Mixed;
+                        });
+    if (weight) continue;
+    const bool plain = link.way == Way::Linear || link.way == Way::Rescaled || link.way == Way::Entries;
+    const bool same = plain && node(link.operand).sizes.size() == result.sizes.size() &&
+                      rows_are(link, [](const Axis& axis, int dim) {
+                        return axis.kind == Kind::Absent || (axis.kind == Kind::Same && axis.from[0] == dim);
+                      });
+    const std::int64_t lookup = lookup_[link.operand];
+    if (!same || lookup < 0 || (found >= 0 && found != lookup)) return -1;
+    found = lookup;
+  }
+  return found;
+}
+
+/// How many different rows the lookup can give.
+std::int64_t Ranks::different_tokens(NodeId lookup) const {
+  const auto [place, fresh] = tokens_.try_emplace(lookup, kMany);
+  const Node& table = node(lookup);
+  if (!fresh) return place->second;
+  if (any_samples_ && table.data_tokens) return place->second = table.table;
+  if (!table.tokens.defined()) return kMany;
+  return place->second = std::get<0>(at::_unique(table.tokens.detach().reshape({-1}))).numel();
+}
+
 std::int64_t Ranks::rows(const Stack& stack, const std::vector<int>& dims, bool gradients) const {
   std::int64_t sum = 0;
   for (const NodeId id : stack) {
     std::int64_t count = 1;
     for (int dim = 0; dim < static_cast<int>(node(id).sizes.size()); ++dim) {
       if (std::find(dims.begin(), dims.end(), dim) != dims.end()) continue;
-      count = times(count, gradients ? gradient_slices(id, dim, true) : distinct(id, dim));
+      count = times(count, gradients ? slices(id, dim).different : distinct(id, dim));
+    }
+    const bool last = dims.size() == 1 && dims[0] + 1 == std::ssize(node(id).sizes);
+    if (!gradients && last && lookup_[id] >= 0) {
+      count = std::min(count, different_tokens(static_cast<NodeId>(lookup_[id])));
     }
     sum = std::min(kMany, sum + count);
   }
   return sum;
 }
 
-std::int64_t Ranks::count_gradient_slices(NodeId id, int dim, bool distinct) const {
+Ranks::Slices Ranks::gradient_slices(NodeId id, int dim) const {
   const std::int64_t all = size(id, dim);
-  if (consumers_[id].empty() || !node(id).unseen.empty()) return all;
-  std::int64_t filled = 0, different = 1;
-  for (const Consumer& consumer : consumers_[id]) {
-    filled = std::min(all, filled + slices_of(consumer, id, dim, false));
-    if (distinct) different = std::min(all, times(different, slices_of(consumer, id, dim, true)));
+  if (consumers_[id].empty() || !node(id).unseen.empty()) return {0, all, all, node(id).unseen.empty()};
+  std::vector<Slices> parts;
+  for (const Consumer& consumer : consumers_[id]) parts.push_back(slices_of(consumer, id, dim));
+  std::sort(parts.begin(), parts.end(), [](const Slices& a, const Slices& b) { return a.begin < b.begin; });
+  Slices sum = parts.front();
+  std::int64_t different = 1;
+  for (const Slices& part : parts) {
+    different = times(different, part.different + (part.count() < all ? 1 : 0));  // or zero
+    sum.gap = sum.gap || part.gap || part.begin > sum.end;
+    sum.end = std::max(sum.end, part.end);
+    sum.known = sum.known && part.known;
   }
-  return distinct ? std::min(filled, different) : filled;
+  sum.different = std::min(different, sum.count());
+  sum.known = sum.known && !sum.gap;
+  return sum;
 }
 
-std::int64_t Ranks::slices_of(const Consumer& consumer, NodeId id, int dim, bool distinct) const {
+/// What one consumer sends back.
+Ranks::Slices Ranks::slices_of(const Consumer& consumer, NodeId id, int dim) const {
   const Node& result = node(consumer.node);
   const Link& link = result.links[consumer.link];
   const std::int64_t all = size(id, dim);
-  if (link.chosen == dim) return 1;
-  if (link.way == Way::Unknown || link.way == Way::Other || link.way == Way::Hidden || link.way == Way::Clips ||
-      link.drops_constants || link.coarser) {
-    return all;
-  }
+  const auto every = [&](bool known) { return Slices{0, all, all, known}; };
+  const auto part = [&](std::int64_t begin, std::int64_t count) {
+    return begin < 0 ? every(count == all) : Slices{begin, std::min(all, begin + count), count, true};
+  };
+  if (link.chosen == dim) return part(link.chosen_at, 1);
+  if (link.way == Way::Other || link.way == Way::Hidden || link.drops_constants) return every(!link.masked);
+  if (link.way == Way::Unknown || link.way == Way::Clips) return every(false);
   const std::vector<int> results = results_of(link, dim);
-  if (results.empty()) return link.way == Way::Linear && distinct && result.kind == Node::Kind::Sum ? 1 : all;
-  const auto first = static_cast<std::size_t>(results.front());
-  const Axis& axis = link.axes[first];
-  if (axis.kind == Kind::Chosen) return std::min(all, axis.used);
-  if (axis.kind == Kind::Joined) return std::min(all, gradient_slices(consumer.node, results.front(), distinct));
-  if (axis.mixes()) return all;
-  if (link.lacking_along == results.front()) return all;
+  if (results.empty()) {
+    Slices one = every(true);
+    if (link.way == Way::Linear && result.kind == Node::Kind::Sum && !link.coarser) one.different = 1;
+    return one;
+  }
+  const int to = results.front();
+  const Axis& axis = link.axes[static_cast<std::size_t>(to)];
+  if (axis.kind == Kind::Chosen) return part(axis.begin, axis.used);
+  const bool normed = link.way == Way::Rescaled && to + 1 == std::ssize(result.sizes);
+  const bool whole = slices(consumer.node, to).count() == size(consumer.node, to);
+  const bool lost = loses_columns(result, link, axis) ||
+                    (!whole && (axis.kind == Kind::Joined || axis.kind == Kind::Copied));
+  if (normed || axis.mixes() || results.size() > 1 || axis.from.size() > 1 || link.lacking_along == to || lost) {
+    std::int64_t filled = 1;  // of a dimension that was split: all parts that are filled
+    for (const int each : results) filled = times(filled, slices(consumer.node, each).count());
+    const bool split = axis.kind == Kind::Part && axis.from.size() == 1;
+    Slices parts = every(!lost);
+    if (split) parts.different = std::min(all, filled);
+    parts.gap = (split && filled < all) || (lost && !whole);
+    parts.known = parts.known && !parts.gap;
+    return parts;
+  }
+  Slices same = slices(consumer.node, to);
   const bool factor = result.kind != Node::Kind::Sum && consumer.link < 2 &&
-                      result.links[1 - consumer.link].axes[first].kind != Kind::Absent;
-  const bool scaled = distinct && (link.way == Way::Entries || factor);
-  std::int64_t count = 1;
-  for (const int to : results) count = times(count, gradient_slices(consumer.node, to, distinct && !scaled));
-  return std::min(all, count);
+                      result.links[1 - consumer.link].axes[static_cast<std::size_t>(to)].kind != Kind::Absent;
+  if (link.way == Way::Entries || link.coarser || factor) same.different = same.count();
+  return same;
 }
 
 /// True if a tensor varies along this dimension alone.
@@ -144,7 +246,8 @@ Ranks::Stack Ranks::operands(const Stack& stack, std::size_t link) const {
 bool Ranks::alike(const Link& a, const Link& b) const {
   const auto same_axis = [](const Axis& x, const Axis& y) { return x.kind == y.kind && x.from == y.from; };
   const bool weights = node(a.operand).weight || node(b.operand).weight;
-  return a.way == b.way && a.finer == b.finer && a.taps == b.taps && a.groups == b.groups && (!weights || are_one({a.operand, b.operand})) &&
+  return a.way == b.way && a.finer == b.finer && a.taps == b.taps && a.groups == b.groups &&
+         (!weights || are_one({a.operand, b.operand})) &&
          std::equal(a.axes.begin(), a.axes.end(), b.axes.begin(), b.axes.end(), same_axis);
 }
 
@@ -171,11 +274,17 @@ bool Ranks::alike(const Stack& stack) const {
 
 namespace {
 
-/// A tensor on a path of maps with fixed coefficients. `mixed`: its entries along `dim` were mixed with each other.
+/// A tensor on a path of maps with fixed coefficients: what was done to its entries along `dim`.
 struct Step {
   NodeId node;
   int dim;
-  bool mixed;
+  bool mixed = false;  ///< with each other
+  bool moved = false;  ///< chosen, or put beside others
+
+  Step on(NodeId next, int to, const Axis& axis) const {
+    const bool mixes = axis.kind == Kind::Mixed || axis.kind == Kind::Merged || axis.kind == Kind::Part;
+    return {next, to, mixed || mixes, moved || (!mixes && axis.kind != Kind::Same)};
+  }
 };
 
 bool is_fixed(const Node& result, const Link& link) {
@@ -183,12 +292,8 @@ bool is_fixed(const Node& result, const Link& link) {
          result.op.find("conv") == std::string::npos;
 }
 
-bool mixes(const Axis& axis) {
-  return axis.kind == Kind::Mixed || axis.kind == Kind::Merged || axis.kind == Kind::Part;
-}
-
-/// True if paths that begin at different places lead to one node, and entries were mixed on one of them, or `harmful`
-/// is true of that node. `onward(step, go)` calls go() for the steps behind one; a step is nearer the larger its key.
+/// True if paths that begin at different places lead to one node, and entries were mixed on one of them, or stayed
+/// where they are and `harmful` is true of that node. `onward(step, go)` calls go() for the steps behind one; a step is nearer the larger its key.
 template <class Key, class Onward, class Harmful>
 bool paths_meet(const std::vector<Step>& beginnings, const Key& key, const Onward& onward, const Harmful& harmful) {
   std::vector<std::map<NodeId, Step>> paths;
@@ -200,7 +305,7 @@ bool paths_meet(const std::vector<Step>& beginnings, const Key& key, const Onwar
     NodeId nearest = 0;
     for (const auto& path : paths) nearest = std::max(nearest, path.rbegin()->first);
     std::size_t met = 0;
-    bool mixed = false;
+    bool mixed = false, moved = false;
     NodeId at = 0;
     for (auto& path : paths) {
       const auto here = path.find(nearest);
@@ -208,15 +313,17 @@ bool paths_meet(const std::vector<Step>& beginnings, const Key& key, const Onwar
       const Step step = here->second;
       ++met;
       mixed = mixed || step.mixed;
+      moved = moved || step.moved;
       at = step.node;
       path.erase(here);
       onward(step, [&](const Step& next) {
         const auto [known, fresh] = path.try_emplace(key(next.node), next);
-        if (!fresh) known->second.mixed = known->second.mixed || next.mixed;
+        if (fresh) return;
+        known->second.mixed = known->second.mixed || next.mixed;
+        known->second.moved = known->second.moved || next.moved;
       });
     }
-    if (met > 1 && (mixed || harmful(at))) return true;
-    if (met > 1) return false;
+    if (met > 1) return mixed || (!moved && harmful(at));
   }
   return true;
 }
@@ -230,14 +337,14 @@ bool Ranks::terms_may_cancel(NodeId id, int dim) const {
     for (const Link& link : node(step.node).links) {
       const Axis& axis = link.axes[static_cast<std::size_t>(step.dim)];
       if (!is_fixed(node(step.node), link) || axis.from.size() != 1) continue;
-      go(Step{link.operand, axis.from[0], step.mixed || mixes(axis)});
+      go(step.on(link.operand, axis.from[0], axis));
     }
   };
   std::vector<Step> terms;
   for (const Link& link : node(id).links) {
     const Axis& axis = link.axes[static_cast<std::size_t>(dim)];
     if (link.way != Way::Linear || axis.from.size() != 1 || axis.kind == Kind::Joined) continue;
-    terms.push_back({link.operand, axis.from[0], mixes(axis)});
+    terms.push_back(Step{id, dim}.on(link.operand, axis.from[0], axis));
   }
   return paths_meet(terms, [](NodeId node) { return node; }, onward, [&](NodeId) { return node(id).difference; });
 }
@@ -248,17 +355,73 @@ bool Ranks::gradients_may_cancel(NodeId id, int dim) const {
     const Link& link = node(by.node).links[by.link];
     const std::vector<int> to = results_of(link, step.dim);
     if (!is_fixed(node(by.node), link) || to.size() != 1) return;
-    go(Step{by.node, to[0], step.mixed || mixes(link.axes[static_cast<std::size_t>(to[0])])});
+    go(step.on(by.node, to[0], link.axes[static_cast<std::size_t>(to[0])]));
   };
   std::vector<Step> terms;
   for (const Consumer& by : consumers_[id]) {
-    go_by(by, {id, dim, false}, [&](const Step& step) { terms.push_back(step); });
+    go_by(by, Step{id, dim}, [&](const Step& step) { terms.push_back(step); });
   }
   const auto onward = [&](const Step& step, const auto& go) {
     for (const Consumer& by : consumers_[step.node]) go_by(by, step, go);
   };
   return paths_meet(
       terms, [&](NodeId node) { return graph_.size() - node; }, onward, [&](NodeId at) { return node(at).difference; });
+}
+
+/// True if two operands come of one tensor by fixed maps, as in x x^T.
+bool Ranks::have_one_origin(NodeId a, NodeId b) const {
+  std::set<NodeId> seen[2];
+  for (const auto& [side, start] : {std::pair{0, a}, {1, b}}) {
+    std::vector<NodeId> open{start};
+    while (!open.empty() && seen[side].size() < 64) {
+      const NodeId id = open.back();
+      open.pop_back();
+      if (!seen[side].insert(id).second) continue;
+      for (const Link& link : node(id).links) {
+        if (is_fixed(node(id), link)) open.push_back(link.operand);
+      }
+    }
+  }
+  return std::any_of(seen[0].begin(), seen[0].end(), [&](NodeId id) { return seen[1].count(id) > 0; });
+}
+
+/// True if dimensions that are merged were one before, and no weights and no function that is not linear came between.
+bool Ranks::merges_what_was_split(NodeId operand) const {
+  std::vector<NodeId> open{operand};
+  std::set<NodeId> seen;
+  while (!open.empty()) {
+    const NodeId id = open.back();
+    open.pop_back();
+    if (!seen.insert(id).second) continue;
+    if (seen.size() > 64) return true;
+    const Node& made = node(id);
+    if (made.kind == Node::Kind::Contraction && have_one_origin(made.links[0].operand, made.links[1].operand)) return true;
+    for (const Link& link : node(id).links) {
+      if (!is_fixed(node(id), link)) continue;
+      if (std::any_of(link.axes.begin(), link.axes.end(), [](const Axis& a) { return a.kind == Kind::Part; })) return true;
+      open.push_back(link.operand);
+    }
+  }
+  return false;
+}
+
+bool Ranks::splits_what_is_merged(NodeId result) const {
+  std::vector<NodeId> open{result};
+  std::set<NodeId> seen;
+  while (!open.empty()) {
+    const NodeId id = open.back();
+    open.pop_back();
+    if (!seen.insert(id).second) continue;
+    if (seen.size() > 64) return true;
+    for (const Consumer& by : consumers_[id]) {
+      const Link& link = node(by.node).links[by.link];
+      if (link.way == Way::Rescaled) return true;
+      if (!is_fixed(node(by.node), link)) continue;
+      if (std::any_of(link.axes.begin(), link.axes.end(), [](const Axis& a) { return a.kind == Kind::Merged; })) return true;
+      open.push_back(by.node);
+    }
+  }
+  return false;
 }
 
 Rank Ranks::separate(const Stack& stack, int dim, bool of_gradients) {

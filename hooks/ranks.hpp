@@ -60,12 +60,23 @@ class Ranks {
   std::int64_t size(NodeId id, int dim) const;
   std::int64_t distinct(NodeId id, int dim) const { return distinct_[id][static_cast<std::size_t>(dim)]; }
   std::int64_t count_distinct(NodeId id, int dim) const;
-  /// Along a dimension: how many slices of a gradient are not zero or, of these, differ.
-  std::int64_t gradient_slices(NodeId id, int dim, bool distinct) const {
-    return slices_[id][2 * static_cast<std::size_t>(dim) + (distinct ? 1 : 0)];
-  }
-  std::int64_t count_gradient_slices(NodeId id, int dim, bool distinct) const;
-  std::int64_t slices_of(const Consumer& consumer, NodeId id, int dim, bool distinct) const;
+  /// False if the columns along this dimension may, because of an operator, be fewer different ones than distinct().
+  bool columns_known(NodeId id, int dim) const { return columns_known_[id][static_cast<std::size_t>(dim)]; }
+  bool tell_columns(NodeId id, int dim) const;
+  Rank all_columns(const Stack& stack, int dim) const;
+  std::int64_t lookup_of(NodeId id) const;
+  std::int64_t different_tokens(NodeId lookup) const;
+  /// Slices of a gradient along a dimension, outside of which it is zero.
+  struct Slices {
+    std::int64_t begin = 0, end = 0;
+    std::int64_t different = 0;  ///< so many differ, of those that are not zero
+    bool known = true;           ///< none within is zero, but by the weights
+    bool gap = false;            ///< some within are zero
+    std::int64_t count() const { return end - begin; }
+  };
+  const Slices& slices(NodeId id, int dim) const { return slices_[id][static_cast<std::size_t>(dim)]; }
+  Slices gradient_slices(NodeId id, int dim) const;
+  Slices slices_of(const Consumer& consumer, NodeId id, int dim) const;
   bool is_vector_along(NodeId id, int dim) const;
 
   // ---- of values ----
@@ -95,13 +106,21 @@ class Ranks {
 
   bool terms_may_cancel(NodeId id, int dim) const;
   bool gradients_may_cancel(NodeId id, int dim) const;
+  bool have_one_origin(NodeId a, NodeId b) const;
+  bool merges_what_was_split(NodeId operand) const;
+  bool splits_what_is_merged(NodeId result) const;
+  bool independent(Vertex a, Vertex b);
 
   const PassGraph& graph_;
   const std::vector<std::vector<Consumer>>& consumers_;
   bool any_samples_;
   RankFlow flow_;
   std::map<std::tuple<Stack, int, bool>, Space> spaces_;
-  std::vector<std::vector<std::int64_t>> distinct_, slices_;  // by node and dimension
+  std::vector<std::int64_t> lookup_;                 // by node
+  mutable std::map<NodeId, std::int64_t> tokens_;    // by lookup
+  std::vector<std::vector<std::int64_t>> distinct_;  // by node and dimension, as the next two
+  std::vector<std::vector<bool>> columns_known_;
+  std::vector<std::vector<Slices>> slices_;
   int depth_ = 0;                                             // of what calls itself
 };
 

@@ -49,6 +49,29 @@ TEST(ReadBounds, AGaussianHasOneForEachValue) {
   EXPECT_EQ(of(read_of(60, 16, gaussian(1)), "first", Side::Fisher).structural_bound, 40);
 }
 
+class Narrow : public torch::nn::Module {
+ public:
+  torch::nn::Linear only{register_module("only", torch::nn::Linear(torch::nn::LinearOptions(3, 8).bias(false)))};
+  at::Tensor forward(const at::Tensor& x) { return only(x); }
+};
+
+TEST(ReadBounds, TheFisherSideIsNotWithinTheActivations) {
+  torch::manual_seed(test::seed(0));
+  Narrow net;
+  const at::Tensor x = torch::randn({60, 3});
+  for (const Fisher fisher : {Fisher::True, Fisher::Empirical}) {
+    const auto expect = [&](LikelihoodPtr likelihood, const at::Tensor& y, std::int64_t rank) {
+      const auto signatures = read({net, std::move(likelihood), Data(x, y)}, ReadOptions().fisher(fisher));
+      EXPECT_EQ(of(signatures, "only", Side::Activation).structural_bound, 3);
+      EXPECT_EQ(of(signatures, "only", Side::Fisher).structural_bound, rank);
+      EXPECT_EQ(of(signatures, "only", Side::Fisher).rank, rank);
+    };
+    expect(gaussian(1), torch::randn({60, 8}), 8);
+    expect(bernoulli(), torch::rand({60, 8}), 8);
+    expect(categorical(), torch::arange(60).remainder(8), 7);
+  }
+}
+
 class WithoutARule : public torch::nn::Module {
  public:
   torch::nn::Linear first{register_module("first", torch::nn::Linear(6, 8))},
