@@ -21,6 +21,7 @@ struct OperatorNote {
 struct Nesting {
   int inside = 0;  ///< number of such operators that have started and not ended
   int known = 0;   ///< those of which the graph of the pass knows what they give
+  int graphed = 0;  ///< those that the graph of the pass has at all
 };
 
 /// An object that is told of operators, from listen() to stop_listening(), while its listening() is true.

@@ -262,10 +262,11 @@ void PassGraph::forget_tensors() {
 
 // ---- operators ----
 
-std::unique_ptr<PassGraph::Run> PassGraph::starts(std::string_view name, Arguments args, bool grad_mode,
+std::unique_ptr<PassGraph::Run> PassGraph::starts(std::string_view name, Arguments args, bool grad_mode, bool inside,
                                                   const IsParameter& is_parameter) {
   // Inside a kernel with a derivative of its own: what it makes of buffers is not all told.
-  if (c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradOther) || nodes_.size() >= kMostNodes) return {};
+  const bool kernel = inside && c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradOther);
+  if (kernel || nodes_.size() >= kMostNodes) return {};
   bool wanted = grad_mode;
   for_each_tensor(args, [&](const at::Tensor& tensor) { wanted = wanted || find(tensor).has_value(); });
   const bool in_place = is_in_place(name);

@@ -128,7 +128,9 @@ class PassGraph {
     std::optional<NodeId> node(const at::Tensor& tensor) const;
   };
 
-  std::unique_ptr<Run> starts(std::string_view name, Arguments args, bool grad_mode, const IsParameter& is_parameter);
+  /// `inside`: of another operator that was recorded.
+  std::unique_ptr<Run> starts(std::string_view name, Arguments args, bool grad_mode, bool inside,
+                              const IsParameter& is_parameter);
   void ends(const Run& run, const std::vector<c10::IValue>& outputs);
 
   /// The node of a tensor as it is now; one is made if there is none.

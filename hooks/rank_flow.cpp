@@ -82,13 +82,23 @@ Rank smaller(const Rank& a, const Rank& b) {
 RankFlow::RankFlow() { add_source(Rank::exactly(1)); }
 
 RankFlow::Vertex RankFlow::add(Rank limit) {
-  vertices_.push_back({std::move(limit), false, {}});
+  vertices_.push_back({std::move(limit), false, {}, {}});
   return vertices_.size() - 1;
 }
 
 RankFlow::Vertex RankFlow::add_source(Rank rank) {
-  vertices_.push_back({std::move(rank), true, {}});
+  vertices_.push_back({std::move(rank), true, {}, {}});
   return vertices_.size() - 1;
+}
+
+void RankFlow::limit(Vertex vertex, Rank limit) {
+  vertices_[vertex].limit = std::move(limit);
+  vertices_[vertex].rank[0] = vertices_[vertex].rank[1] = std::nullopt;
+}
+
+void RankFlow::connect(Vertex from, Vertex to) {
+  vertices_[to].within.push_back(from);
+  vertices_[to].rank[0] = vertices_[to].rank[1] = std::nullopt;
 }
 
 /// A vertex and all that it lies within.
@@ -109,8 +119,8 @@ bool RankFlow::meet(Vertex a, Vertex b) const {
   return std::any_of(other.begin(), other.end(), [&](Vertex v) { return v != kConstant && known.count(v) > 0; });
 }
 
-std::int64_t RankFlow::flow(Vertex to, bool least, bool constant) const {
-  const std::vector<Vertex> upstream = this->upstream(to);
+/// To the first of `upstream`.
+std::int64_t RankFlow::flow(const std::vector<Vertex>& upstream, bool least, bool constant) const {
   std::unordered_map<Vertex, std::size_t> place;
   for (std::size_t i = 0; i < upstream.size(); ++i) place.emplace(upstream[i], i);
   Network network(upstream.size() + 1);
@@ -125,14 +135,18 @@ std::int64_t RankFlow::flow(Vertex to, bool least, bool constant) const {
   return network.flow(beginning, 1);
 }
 
-Rank RankFlow::rank(Vertex vertex, bool constant) const {
-  const std::int64_t most = flow(vertex, /*least=*/false, constant), least = flow(vertex, /*least=*/true, constant);
-  if (most == least) return Rank::exactly(most);
+Rank RankFlow::rank(Vertex vertex, bool constant) {
+  std::optional<Rank>& known = vertices_[vertex].rank[constant ? 1 : 0];
+  if (known) return *known;
+  const std::vector<Vertex> all = upstream(vertex);
   std::string unknown;
-  for (const Vertex within : upstream(vertex)) {
+  for (const Vertex within : all) {
     if (unknown.empty()) unknown = vertices_[within].limit.unknown;
   }
-  return {most, least, unknown};
+  const std::int64_t most = flow(all, /*least=*/false, constant);
+  const std::int64_t least = unknown.empty() ? most : flow(all, /*least=*/true, constant);
+  known = most == least ? Rank::exactly(most) : Rank{most, least, unknown};
+  return *known;
 }
 
 }  // namespace dds::hooks

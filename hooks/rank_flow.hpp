@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,11 +41,13 @@ class RankFlow {
   Vertex add(Rank limit);
   /// A vertex with directions of its own.
   Vertex add_source(Rank rank);
-  void limit(Vertex vertex, Rank limit) { vertices_[vertex].limit = std::move(limit); }
-  void connect(Vertex from, Vertex to) { vertices_[to].within.push_back(from); }
+  /// What lies within a vertex, and its limit, change no more once the rank of another one was asked for that lies
+  /// within it.
+  void limit(Vertex vertex, Rank limit);
+  void connect(Vertex from, Vertex to);
 
   /// The rank of a vertex, with the direction of the constant rows or without.
-  Rank rank(Vertex vertex, bool constant = true) const;
+  Rank rank(Vertex vertex, bool constant = true);
   /// True if the two lie, in part, within the same vertex, that of the constant rows apart.
   bool meet(Vertex a, Vertex b) const;
 
@@ -53,9 +56,10 @@ class RankFlow {
     Rank limit;
     bool source = false;
     std::vector<Vertex> within;
+    std::optional<Rank> rank[2];  ///< as it was asked for, without the constant rows and with them
   };
   std::vector<Vertex> upstream(Vertex of) const;
-  std::int64_t flow(Vertex to, bool least, bool constant) const;
+  std::int64_t flow(const std::vector<Vertex>& upstream, bool least, bool constant) const;
 
   std::vector<Of> vertices_;
 };

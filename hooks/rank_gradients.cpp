@@ -156,7 +156,12 @@ bool Ranks::back(const Stack& stack, const Stack& results, const Consumer& by, i
   if (steps(link, to[0], by.node, true) && link.taps == 1 && link.groups == 1) {
     flow_.connect(incoming.vertex, into);
   } else {
-    source(mapped_rank(flow_.rank(incoming.vertex), link, size(by.node, to[0]), size(stack.front(), dim)));
+    const Rank mapped = mapped_rank(flow_.rank(incoming.vertex), link, size(by.node, to[0]), size(stack.front(), dim));
+    // Where rows are summed up that sum to zero, the last of the sums follows from the others.
+    const bool normed = std::any_of(consumers_[by.node].begin(), consumers_[by.node].end(), [&](const Consumer& next) {
+      return node(next.node).links[next.link].drops_constants;
+    });
+    source(normed ? between(0, mapped, result.op) : mapped);
   }
   return axis.kind == Kind::Same && !link.scaled && incoming.sums_to_zero;
 }

@@ -197,7 +197,8 @@ Ranks::Slices Ranks::slices_of(const Consumer& consumer, NodeId id, int dim) con
   const std::int64_t all = size(id, dim);
   const auto every = [&](bool known) { return Slices{0, all, all, known}; };
   const auto part = [&](std::int64_t begin, std::int64_t count) {
-    return begin < 0 ? every(count == all) : Slices{begin, std::min(all, begin + count), count, true};
+    if (begin >= 0) return Slices{begin, std::min(all, begin + count), count};
+    return count == all ? every(true) : Slices{0, all, std::min(all, count), /*known=*/false, /*gap=*/true};
   };
   if (link.chosen == dim) return part(link.chosen_at, 1);
   if (link.way == Way::Other || link.way == Way::Hidden || link.drops_constants) return every(!link.masked);
@@ -287,8 +288,9 @@ struct Step {
   }
 };
 
+/// relu() counts: relu(x) - relu(-x) is x.
 bool is_fixed(const Node& result, const Link& link) {
-  return result.kind == Node::Kind::Sum && link.way == Way::Linear && result.table == 0 &&
+  return result.kind == Node::Kind::Sum && (link.way == Way::Linear || link.homogeneous) && result.table == 0 &&
          result.op.find("conv") == std::string::npos;
 }
 
@@ -343,7 +345,7 @@ bool Ranks::terms_may_cancel(NodeId id, int dim) const {
   std::vector<Step> terms;
   for (const Link& link : node(id).links) {
     const Axis& axis = link.axes[static_cast<std::size_t>(dim)];
-    if (link.way != Way::Linear || axis.from.size() != 1 || axis.kind == Kind::Joined) continue;
+    if (!is_fixed(node(id), link) || axis.from.size() != 1 || axis.kind == Kind::Joined) continue;
     terms.push_back(Step{id, dim}.on(link.operand, axis.from[0], axis));
   }
   return paths_meet(terms, [](NodeId node) { return node; }, onward, [&](NodeId) { return node(id).difference; });

@@ -138,9 +138,10 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
   } else {
     without_grad_mode(name, args, note);
   }
-  if (nesting.known == 0) note.pass = enters_graph(name, args, grad_mode);
+  if (nesting.known == 0) note.pass = enters_graph(name, args, grad_mode, nesting);
   if (note.as<std::monostate>() && !note.outermost && !note.pass) return nullptr;
   if (note.outermost) ++nesting.inside;
+  if (note.pass) ++nesting.graphed;
   if (note.pass && note.pass->known) ++nesting.known;
   return std::make_unique<Note>(std::move(note));
 }
@@ -249,6 +250,7 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
                                   hooks::Nesting& nesting) {
   auto& note = static_cast<Note&>(left);
   if (note.outermost) --nesting.inside;
+  if (note.pass) --nesting.graphed;
   if (note.pass && note.pass->known) --nesting.known;
   const at::Tensor output = first_tensor(outputs);
   if (const auto* run = note.as<Run>(); run && output.defined() && options_.on_call) options_.on_call(run->name);
@@ -262,9 +264,9 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
 // What goes wrong in the graph costs the bounds, but no rows.
 
 std::unique_ptr<hooks::PassGraph::Run> RecorderState::enters_graph(std::string_view name, Arguments args,
-                                                                   bool grad_mode) {
+                                                                   bool grad_mode, const hooks::Nesting& nesting) {
   try {
-    return graph_.starts(name, args, grad_mode, [this](const at::Tensor& t) { return weights_.is_parameter(t); });
+    return graph_.starts(name, args, grad_mode, nesting.graphed > 0, [this](const at::Tensor& t) { return weights_.is_parameter(t); });
   } catch (const std::exception&) {
     graph_.fail(name);
     return nullptr;
