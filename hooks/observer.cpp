@@ -124,9 +124,8 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
   Listeners& here = listeners<kEverywhere>();
   if (fn.scope() == at::RecordScope::BACKWARD_FUNCTION) {
     if (!is_custom_function(fn.name())) return counted_in(here.unheard);
-    for_each_listener(here, [&](const std::shared_ptr<Listener>& listener, Nesting&) {
-      listener->custom_function_runs(fn.name());
-    });
+    for_each_listener(
+        here, [&](const std::shared_ptr<Listener>& listener, Nesting&) { listener->custom_function_runs(fn.name()); });
     return counted_in(here.custom_functions);
   }
   if (here.unheard > 0) return nullptr;

@@ -249,8 +249,8 @@ void add_arrangements(Rules& rules) {
                       "squeeze", "view_as", "reshape_as", "ravel"});
   rules.add(permutation, {"permute", "transpose", "t", "swapaxes", "swapdims"});
   rules.add(expansion, {"expand", "expand_as", "broadcast_to"});
-  rules.add(choice, {"select", "narrow", "slice", "split", "split_with_sizes", "chunk", "unbind",
-                     "tensor_split", "unsafe_split", "unsafe_chunk"});
+  rules.add(choice, {"select", "narrow", "slice", "split", "split_with_sizes", "chunk", "unbind", "tensor_split",
+                     "unsafe_split", "unsafe_chunk"});
   rules.add(indexing, {"index", "index_select"});
   rules.add(repetition, {"repeat", "repeat_interleave"});
   rules.add(concatenation, {"cat", "concat", "concatenate", "stack"});

@@ -152,7 +152,7 @@ std::optional<NodeId> PassGraph::find(const at::Tensor& tensor) const {
 
 void PassGraph::give(const at::Tensor& tensor, NodeId node) {
   known_.insert_or_assign(tensor.unsafeGetTensorImpl(),
-                                          Known{Weak(tensor.getIntrusivePtr()), node, version_of(tensor), ++records_});
+                          Known{Weak(tensor.getIntrusivePtr()), node, version_of(tensor), ++records_});
 }
 
 NodeId PassGraph::node_of(const at::Tensor& tensor, const IsParameter& is_parameter) {
@@ -217,16 +217,18 @@ NodeId PassGraph::add_written(const at::Tensor& tensor, NodeId before) {
 bool PassGraph::holds(const Node& node) const {
   const auto size = std::ssize(node.sizes);
   const bool factors = node.kind == Node::Kind::Product || node.kind == Node::Kind::Contraction;
-  return (!factors || node.links.size() > 1) && std::all_of(node.links.begin(), node.links.end(), [&](const Link& link) {
-    const auto in = std::ssize(nodes_[link.operand].sizes);
-    const auto holds_axis = [&](const Axis& axis) {
-      const bool one = axis.kind == Axis::Kind::Same || axis.kind == Axis::Kind::Copied || axis.kind == Axis::Kind::Part;
-      return (!one || axis.from.size() == 1) && (axis.kind != Axis::Kind::Absent || axis.from.empty()) &&
-             std::all_of(axis.from.begin(), axis.from.end(), [&](int from) { return 0 <= from && from < in; });
-    };
-    return std::ssize(link.axes) == size && std::all_of(link.axes.begin(), link.axes.end(), holds_axis) &&
-           link.lacking_along < std::min(size, in) && link.chosen < in && link.sums_to_zero < in;
-  });
+  return (!factors || node.links.size() > 1) &&
+         std::all_of(node.links.begin(), node.links.end(), [&](const Link& link) {
+           const auto in = std::ssize(nodes_[link.operand].sizes);
+           const auto holds_axis = [&](const Axis& axis) {
+             const bool one =
+                 axis.kind == Axis::Kind::Same || axis.kind == Axis::Kind::Copied || axis.kind == Axis::Kind::Part;
+             return (!one || axis.from.size() == 1) && (axis.kind != Axis::Kind::Absent || axis.from.empty()) &&
+                    std::all_of(axis.from.begin(), axis.from.end(), [&](int from) { return 0 <= from && from < in; });
+           };
+           return std::ssize(link.axes) == size && std::all_of(link.axes.begin(), link.axes.end(), holds_axis) &&
+                  link.lacking_along < std::min(size, in) && link.chosen < in && link.sums_to_zero < in;
+         });
 }
 
 void PassGraph::give_tokens(NodeId lookup, const std::vector<at::Tensor>& inputs) {

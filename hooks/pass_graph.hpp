@@ -44,7 +44,9 @@ struct Axis {
   std::int64_t begin = -1;     ///< Chosen: from this one on, one after the other; -1: any
 
   /// True where entries are linear in the operand's along one dimension, but not each in its own.
-  bool mixes() const { return kind == Kind::Mixed || kind == Kind::Chosen || kind == Kind::Copied || kind == Kind::Joined; }
+  bool mixes() const {
+    return kind == Kind::Mixed || kind == Kind::Chosen || kind == Kind::Copied || kind == Kind::Joined;
+  }
 };
 
 /// How a result depends on one operand.
@@ -69,14 +71,14 @@ struct Link {
   /// Result and gradient lack so many directions along this dimension of the result and of the operand; -1: none.
   int lacking_along = -1;
   std::int64_t lacking = 0;
-  int chosen = -1;        ///< dimension of the operand of which one entry was chosen; -1: none
+  int chosen = -1;              ///< dimension of the operand of which one entry was chosen; -1: none
   std::int64_t chosen_at = -1;  ///< which one
-  bool finer = false;     ///< a type of more digits, in which the rounding of the operand fills every direction
-  bool coarser = false;   ///< a type of fewer digits: so it is with the gradient
-  bool masked = false;    ///< Hidden: no gradient may come back
-  bool scaled = false;    ///< each entry along a dimension has a factor of its own
-  at::Tensor counted = {};  ///< 0-d: in so many rows along `sums_to_zero` there is a gradient; undefined: in all
-  int sums_to_zero = -1;  ///< dimension of the operand over which the gradient sums to zero; -1: none
+  bool finer = false;           ///< a type of more digits, in which the rounding of the operand fills every direction
+  bool coarser = false;         ///< a type of fewer digits: so it is with the gradient
+  bool masked = false;          ///< Hidden: no gradient may come back
+  bool scaled = false;          ///< each entry along a dimension has a factor of its own
+  at::Tensor counted = {};      ///< 0-d: in so many rows along `sums_to_zero` there is a gradient; undefined: in all
+  int sums_to_zero = -1;        ///< dimension of the operand over which the gradient sums to zero; -1: none
 };
 
 struct Node {

@@ -98,8 +98,8 @@ bool product(Rule& rule) {
   const at::Tensor left = tensor_at(rule.args(), 0), right = tensor_at(rule.args(), 1);
   if (!left.defined()) return false;
   if (!right.defined() || (right.dim() == 0 && !right.requires_grad())) {
-    const bool none = right.defined() ? right.is_cpu() && at::eq(right, 0).item<bool>()
-                                      : number_at(rule.args(), 1, 1) == 0;
+    const bool none =
+        right.defined() ? right.is_cpu() && at::eq(right, 0).item<bool>() : number_at(rule.args(), 1, 1) == 0;
     rule.add(left, none ? Way::Clips : Way::Linear);
     return true;
   }
@@ -220,15 +220,14 @@ void add_entries(Rules& rules) {
   rules.add(entries, {"relu6",    "gelu", "tanh",     "sigmoid",   "silu",        "elu",         "selu",  "celu",
                       "softplus", "mish", "hardtanh", "hardswish", "hardsigmoid", "log_sigmoid", "exp",   "exp2",
                       "log",      "log2", "log10",    "log1p",     "expm1",       "sqrt",        "rsqrt", "sin"});
-  rules.add(entries, {"cos",   "tan",        "asin",  "acos",      "atan",       "sinh",       "cosh",      "erf",
-                      "erfc",  "reciprocal", "logit"});
-  rules.add(clips, {"clamp", "clamp_min", "clamp_max", "clip", "floor", "ceil", "round", "trunc", "frac", "sign",
-                    "softshrink", "hardshrink", "threshold", "nan_to_num", "maximum", "minimum", "fmod", "remainder",
-                    "lerp", "addcmul", "addcdiv", "xlogy"});
-  rules.add(entries, {"alpha_dropout", "feature_alpha_dropout", "rrelu", "rrelu_with_noise",
-                      "native_dropout", "bernoulli"});
-  rules.add(entries_of_all, {"atan2", "eq",         "ne",          "lt",           "le",      "gt",    "ge",
-                             "logical_and", "logical_or", "logical_not", "floor_divide", "hypot"});
+  rules.add(entries, {"cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "erf", "erfc", "reciprocal", "logit"});
+  rules.add(clips, {"clamp", "clamp_min", "clamp_max",  "clip",       "floor",     "ceil",       "round",   "trunc",
+                    "frac",  "sign",      "softshrink", "hardshrink", "threshold", "nan_to_num", "maximum", "minimum",
+                    "fmod",  "remainder", "lerp",       "addcmul",    "addcdiv",   "xlogy"});
+  rules.add(entries,
+            {"alpha_dropout", "feature_alpha_dropout", "rrelu", "rrelu_with_noise", "native_dropout", "bernoulli"});
+  rules.add(entries_of_all, {"atan2", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not",
+                             "floor_divide", "hypot"});
   rules.add(homogeneous_entries, {"relu", "leaky_relu", "abs", "prelu", "_prelu_kernel"});
   rules.add(same_entries, {"neg", "clone", "contiguous", "to", "_to_copy", "type_as", "alias", "detach", "positive",
                            "float", "double", "half", "lift_fresh", "pin_memory"});
@@ -246,8 +245,7 @@ void add_others(Rules& rules) {
                    "soft_margin_loss", "poisson_nll_loss", "multi_margin_loss", "multilabel_margin_loss",
                    "hinge_embedding_loss", "margin_ranking_loss"});
   rules.add(anything, {"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
-                       "adaptive_max_pool3d", "max", "min", "amax", "amin", "median", "topk",
-                       "sort"});
+                       "adaptive_max_pool3d", "max", "min", "amax", "amin", "median", "topk", "sort"});
   rules.add(anything, {"norm", "linalg_vector_norm", "glu", "argsort", "one_hot"});
   rules.add(anything,
             {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"});

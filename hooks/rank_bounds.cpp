@@ -64,7 +64,9 @@ RankBounds::RankBounds(PassGraph graph, const std::vector<NodeId>& reached)
 
 RankBound RankBounds::bound(const std::vector<NodeId>& stack, const std::vector<std::int64_t>& features,
                             bool gradients) {
-  const auto not_known = [](const std::string& why) { return RankBound{.rank = kMany, .shape = kMany, .unknown = why}; };
+  const auto not_known = [](const std::string& why) {
+    return RankBound{.rank = kMany, .shape = kMany, .unknown = why};
+  };
   const auto has_features = [&](NodeId id) {
     return std::all_of(features.begin(), features.end(),
                        [&](std::int64_t dim) { return 0 <= dim && dim < std::ssize(graph_[id].sizes); });

@@ -95,6 +95,28 @@ void Ranks::gradients_within_rows(NodeId id, int dim, Vertex vertex, const Rank&
   if (bases.size() == 1) flow_.limit(vertex, smaller(full, flow_.rank(gradients(bases, along).vertex)));
 }
 
+/// Of a dimension that was split, or merged with others.
+Rank Ranks::back_through_merging(const Stack& stack, const Stack& results, const Consumer& by, int dim,
+                                 const Rank& full) {
+  const Node& result = node(by.node);
+  const Link& link = result.links[by.link];
+  const std::vector<int> to = results_of(link, dim);
+  const Axis& axis = link.axes[static_cast<std::size_t>(to[0])];
+  if (axis.kind == Kind::Mixed) return unknown_rank(full, result.op);
+  std::int64_t others = 1, least = 0;
+  for (const int other : axis.from) others = other == dim ? others : times(others, size(stack.front(), other));
+  Rank all = Rank::exactly(others);
+  for (const int each : to) all = all * flow_.rank(gradients(results, each).vertex);
+  for (const int each : to) {
+    std::int64_t beside = others;
+    for (const int other : to) beside = other == each ? beside : times(beside, size(by.node, other));
+    const Rank one = flow_.rank(gradients(results, each).vertex);
+    least = std::max(least, (one.least + beside - 1) / std::max<std::int64_t>(1, beside));
+  }
+  if (axis.kind == Kind::Part && !splits_what_is_merged(by.node)) least = std::max(least, all.least);
+  return between(std::min(least, full.most), all.within(full.most), result.op);
+}
+
 /// What comes back through one consumer. True if it sums to zero along the dimension.
 bool Ranks::back(const Stack& stack, const Stack& results, const Consumer& by, int dim, Vertex into, const Rank& full) {
   const Node& result = node(by.node);
@@ -125,8 +147,7 @@ bool Ranks::back(const Stack& stack, const Stack& results, const Consumer& by, i
   const Axis& axis = link.axes[static_cast<std::size_t>(to[0])];
   const Space incoming = gradients(results, to[0]);
   if (link.way == Way::Entries) {
-    const bool known =
-        std::all_of(results.begin(), results.end(), [&](NodeId id) { return slices(id, to[0]).known; });
+    const bool known = std::all_of(results.begin(), results.end(), [&](NodeId id) { return slices(id, to[0]).known; });
     if (axis.kind != Kind::Same || !known) return source(unknown_rank(full, result.op)), false;
     const bool narrow = link.homogeneous && flow_.rank(values(stack, dim).vertex).most <= 1;
     return source(narrow ? between(0, flow_.rank(incoming.vertex).scaled(2), result.op) : full), false;
@@ -139,19 +160,7 @@ bool Ranks::back(const Stack& stack, const Stack& results, const Consumer& by, i
     return source(both.within(std::min(wide, rows_left))), zero;
   }
   if (axis.kind == Kind::Part || axis.kind == Kind::Merged || axis.from.size() > 1) {
-    if (axis.kind == Kind::Mixed) return source(unknown_rank(full, result.op)), false;
-    std::int64_t others = 1, least = 0;
-    for (const int other : axis.from) others = other == dim ? others : times(others, size(stack.front(), other));
-    Rank all = Rank::exactly(others);
-    for (const int each : to) all = all * flow_.rank(gradients(results, each).vertex);
-    for (const int each : to) {
-      std::int64_t beside = others;
-      for (const int other : to) beside = other == each ? beside : times(beside, size(by.node, other));
-      const Rank one = flow_.rank(gradients(results, each).vertex);
-      least = std::max(least, (one.least + beside - 1) / std::max<std::int64_t>(1, beside));
-    }
-    if (axis.kind == Kind::Part && !splits_what_is_merged(by.node)) least = std::max(least, all.least);
-    return source(between(std::min(least, full.most), all.within(full.most), result.op)), false;
+    return source(back_through_merging(stack, results, by, dim, full)), false;
   }
   if (steps(link, to[0], by.node, true) && link.taps == 1 && link.groups == 1) {
     flow_.connect(incoming.vertex, into);

@@ -96,7 +96,8 @@ bool Ranks::joined_rows(const Stack& stack, int dim, Vertex into) {
     bool related = false;
     for (const NodeId part : parts) {
       const Vertex vertex = values({part}, along).vertex;
-      for (const NodeId other : parts) related = related || (other < part && !independent(vertex, values({other}, along).vertex));
+      for (const NodeId other : parts)
+        related = related || (other < part && !independent(vertex, values({other}, along).vertex));
       least = std::max(least, flow_.rank(vertex).least);
     }
     all = separate(parts, along, false);
@@ -269,7 +270,8 @@ void Ranks::through(const Stack& stack, std::size_t number, int dim, Vertex into
   if (link.way == Way::Rescaled) {
     // Over all rows a norm leaves columns that sum to zero.
     const std::int64_t rows_left = rows(stack, {dim}, false) - (link.drops_constants ? 1 : 0);
-    return source(flow_.rank(values(from, axis.from[0]).vertex, !link.drops_constants).within(std::min(wide, rows_left)));
+    return source(
+        flow_.rank(values(from, axis.from[0]).vertex, !link.drops_constants).within(std::min(wide, rows_left)));
   }
   if (axis.kind != Kind::Same && axis.kind != Kind::Part && axis.from.size() == 1) {
     return mapped(from, axis.from[0], link, steps(link, dim, stack.front(), false), full.most, into);

@@ -95,6 +95,7 @@ class Ranks {
   // ---- of gradients ----
   Space gradients(Stack stack, int dim);
   bool back(const Stack& stack, const Stack& results, const Consumer& by, int dim, Vertex into, const Rank& full);
+  Rank back_through_merging(const Stack& stack, const Stack& results, const Consumer& by, int dim, const Rank& full);
   bool back_through_factor(const Stack& stack, const Stack& results, const Consumer& by, int dim, Vertex into,
                            const Rank& full);
 
@@ -121,7 +122,7 @@ class Ranks {
   std::vector<std::vector<std::int64_t>> distinct_;  // by node and dimension, as the next two
   std::vector<std::vector<bool>> columns_known_;
   std::vector<std::vector<Slices>> slices_;
-  int depth_ = 0;                                             // of what calls itself
+  int depth_ = 0;  // of what calls itself
 };
 
 /// The dimensions of a result that come from one of an operand.

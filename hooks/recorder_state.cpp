@@ -266,7 +266,8 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
 std::unique_ptr<hooks::PassGraph::Run> RecorderState::enters_graph(std::string_view name, Arguments args,
                                                                    bool grad_mode, const hooks::Nesting& nesting) {
   try {
-    return graph_.starts(name, args, grad_mode, nesting.graphed > 0, [this](const at::Tensor& t) { return weights_.is_parameter(t); });
+    return graph_.starts(name, args, grad_mode, nesting.graphed > 0,
+                         [this](const at::Tensor& t) { return weights_.is_parameter(t); });
   } catch (const std::exception&) {
     graph_.fail(name);
     return nullptr;

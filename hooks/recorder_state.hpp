@@ -94,7 +94,7 @@ class RecorderState : public hooks::Listener {
   // ---- when it ends: `output` is the first of `outputs` ----
   using Outputs = std::vector<c10::IValue>;
   std::unique_ptr<hooks::PassGraph::Run> enters_graph(std::string_view name, hooks::Arguments args, bool grad_mode,
-                                                       const hooks::Nesting& nesting);
+                                                      const hooks::Nesting& nesting);
   void leaves_graph(const hooks::PassGraph::Run& run, const Outputs& outputs);
   void ended(std::monostate&, std::string_view, const at::Tensor&, const Outputs&) {}
   void ended(Run& run, std::string_view name, const at::Tensor& output, const Outputs& outputs);

@@ -1,7 +1,7 @@
 #include "src/reading/checkpoint_rows.hpp"
 
-#include <ATen/ops/ones_like.h>
 #include <ATen/ops/mse_loss.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>

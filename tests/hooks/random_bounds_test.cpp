@@ -315,7 +315,8 @@ TEST(RandomBounds, NoRankIsAboveItsBoundAndKnownOnesAreReached) {
     }
     if (one) {
       for (const auto& [name, side] : sides) {
-        std::printf("%s: rank %ld bound %ld %s\n", name.c_str(), long(side.rank), long(side.bound), side.unknown.c_str());
+        std::printf("%s: rank %ld bound %ld %s\n", name.c_str(), long(side.rank), long(side.bound),
+                    side.unknown.c_str());
       }
     }
   }
