@@ -220,6 +220,8 @@ bool reduction(Rule& rule) {
 bool mixture(Rule& rule) {
   const at::Tensor from = tensor_at(rule.args(), 0);
   if (!from.defined() || from.dim() != rule.output.dim()) return false;
+  const bool fills = number_at(rule.args(), rule.run.name == "pad" ? 3 : 2, 0) != 0;
+  if (fills && rule.run.name.ends_with(rule.run.name == "pad" ? "pad" : "constant_pad_nd")) return false;
   const bool orders = rule.run.name == "flip" || rule.run.name == "roll" || rule.run.name == "cumsum";
   const bool pools = rule.run.name.find("pool") != std::string_view::npos;
   std::vector<std::int64_t> dims;

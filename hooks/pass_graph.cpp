@@ -222,7 +222,7 @@ bool PassGraph::holds(const Node& node) const {
            const auto in = std::ssize(nodes_[link.operand].sizes);
            const auto holds_axis = [&](const Axis& axis) {
              const bool one =
-                 axis.kind == Axis::Kind::Same || axis.kind == Axis::Kind::Copied || axis.kind == Axis::Kind::Part;
+                 axis.kind != Axis::Kind::Absent && axis.kind != Axis::Kind::Mixed && axis.kind != Axis::Kind::Merged;
              return (!one || axis.from.size() == 1) && (axis.kind != Axis::Kind::Absent || axis.from.empty()) &&
                     std::all_of(axis.from.begin(), axis.from.end(), [&](int from) { return 0 <= from && from < in; });
            };

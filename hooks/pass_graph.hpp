@@ -93,7 +93,7 @@ struct Node {
   std::vector<int> labels = {};          ///< of dimensions that run in step
   std::vector<Link> links = {};
   bool difference = false;  ///< Sum: the first operand less the second
-  bool shifted = false;     ///< Sum: by a number
+  double shift = 0;         ///< Sum: a number that is added
   bool parameter = false;
   bool data = false;        ///< neither a parameter nor made of parameters and constants alone
   bool weight = false;      ///< a parameter, or made of parameters alone

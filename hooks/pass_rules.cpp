@@ -86,10 +86,12 @@ bool centres(Rule& rule, const at::Tensor& whole, const at::Tensor& mean) {
 bool sum(Rule& rule) {
   const at::Tensor left = tensor_at(rule.args(), 0), right = tensor_at(rule.args(), 1);
   if (!left.defined()) return false;
-  if (right.defined() && rule.run.name == "sub" && centres(rule, left, right)) return true;
+  if (right.defined() && rule.run.name == "sub" && number_at(rule.args(), 2, 1) == 1 && centres(rule, left, right)) {
+    return true;
+  }
   rule.add(left);
   if (right.defined()) rule.add(right);
-  rule.node.shifted = !right.defined() && number_at(rule.args(), 1, 1) != 0;
+  if (!right.defined()) rule.node.shift = number_at(rule.args(), 1, 1) * number_at(rule.args(), 2, 1);
   rule.node.difference = rule.run.name == "sub" && number_at(rule.args(), 2, 1) == 1;
   return true;
 }
@@ -175,6 +177,19 @@ bool anything(Rule& rule) {
   return !first;
 }
 
+/// Along the dimensions of samples and of time anything may come of anything.
+bool recurrence(Rule& rule) {
+  const at::Tensor input = tensor_at(rule.args(), 0);
+  if (!input.defined()) return false;
+  std::vector<int> all;
+  for (int dim = 0; dim + 1 < static_cast<int>(input.dim()); ++dim) all.push_back(dim);
+  std::vector<Axis> axes = rule.broadcast_none();
+  for (std::size_t dim = 0; dim + 1 < axes.size(); ++dim) axes[dim] = {Kind::Mixed, all};
+  rule.add(input, Way::Other, std::move(axes));
+  for_each_tensor(rule.args(), [&](const at::Tensor& tensor) { rule.hide(tensor); });
+  return true;
+}
+
 /// A variance over one dimension does not see a shift along it. With it may come the mean.
 bool variance(Rule& rule) {
   const at::Tensor input = tensor_at(rule.args(), 0);
@@ -247,7 +262,7 @@ void add_others(Rules& rules) {
   rules.add(anything, {"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
                        "adaptive_max_pool3d", "max", "min", "amax", "amin", "median", "topk", "sort"});
   rules.add(anything, {"norm", "linalg_vector_norm", "glu", "argsort", "one_hot"});
-  rules.add(anything,
+  rules.add(recurrence,
             {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"});
   rules.add(anything, {"_weight_norm", "_weight_norm_interface"});
   rules.add(variance, {"var", "std", "var_mean", "std_mean"});

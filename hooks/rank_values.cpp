@@ -61,8 +61,8 @@ Ranks::Space Ranks::values(Stack stack, int dim) {
     }
     sums_to_zero = !factors;
     for (; next < first.links.size(); ++next) through(stack, next, dim, into, full, sums_to_zero);
-    if (first.shifted) flow_.connect(RankFlow::kConstant, into);
-    sums_to_zero = sums_to_zero && !first.shifted;
+    if (first.shift != 0) flow_.connect(RankFlow::kConstant, into);
+    sums_to_zero = sums_to_zero && first.shift == 0;
     if (sums_to_zero) full = full.within(std::max<std::int64_t>(0, size(stack.front(), dim) - 1));
     if (terms_may_cancel(stack.front(), dim)) full = unknown_rank(full, first.op);
     flow_.limit(into, full);
@@ -124,7 +124,8 @@ void Ranks::within_rows(NodeId id, int dim, Vertex vertex, const Rank& full) {
       }
       at = axis.from[0];
       const Node& operand = node(link->operand);
-      if (operand.kind != Node::Kind::Sum || operand.links.size() != 1 || operand.links[0].way != Way::Linear ||
+      if (operand.kind != Node::Kind::Sum || operand.links.size() != 1 || operand.shift != 0 ||
+          operand.links[0].way != Way::Linear ||
           operand.links[0].axes[static_cast<std::size_t>(at)].kind != Kind::Same) {
         break;
       }
@@ -273,6 +274,7 @@ void Ranks::through(const Stack& stack, std::size_t number, int dim, Vertex into
     return source(
         flow_.rank(values(from, axis.from[0]).vertex, !link.drops_constants).within(std::min(wide, rows_left)));
   }
+  if (axis.kind == Kind::Chosen && axis.begin < 0 && stack.size() > 1) return source(unknown_rank(full, first.op));
   if (axis.kind != Kind::Same && axis.kind != Kind::Part && axis.from.size() == 1) {
     return mapped(from, axis.from[0], link, steps(link, dim, stack.front(), false), full.most, into);
   }

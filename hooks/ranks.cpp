@@ -245,7 +245,9 @@ Ranks::Stack Ranks::operands(const Stack& stack, std::size_t link) const {
 }
 
 bool Ranks::alike(const Link& a, const Link& b) const {
-  const auto same_axis = [](const Axis& x, const Axis& y) { return x.kind == y.kind && x.from == y.from; };
+  const auto same_axis = [](const Axis& x, const Axis& y) {
+    return x.kind == y.kind && x.from == y.from && x.used == y.used && x.begin == y.begin;
+  };
   const bool weights = node(a.operand).weight || node(b.operand).weight;
   return a.way == b.way && a.finer == b.finer && a.taps == b.taps && a.groups == b.groups &&
          (!weights || are_one({a.operand, b.operand})) &&
@@ -265,7 +267,8 @@ bool Ranks::alike(const Stack& stack) const {
   const Node& first = node(stack.front());
   return std::all_of(stack.begin(), stack.end(), [&](NodeId id) {
     const Node& other = node(id);
-    return other.op == first.op && other.kind == first.kind && other.sizes.size() == first.sizes.size() &&
+    return other.op == first.op && other.kind == first.kind && other.shift == first.shift &&
+           other.sizes.size() == first.sizes.size() &&
            std::equal(first.links.begin(), first.links.end(), other.links.begin(), other.links.end(),
                       [&](const Link& a, const Link& b) { return alike(a, b); });
   });
