@@ -20,7 +20,7 @@ struct OperatorNote {
 /// How deep a thread is in operators that one listener does not want to hear the inside of.
 struct Nesting {
   int inside = 0;   ///< number of such operators that have started and not ended
-  int known = 0;    ///< those of which the graph of the pass knows what they give
+  int known = 0;    ///< those of which the graph of the pass knows the results
   int graphed = 0;  ///< those that the graph of the pass has at all
 };
 

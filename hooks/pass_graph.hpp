@@ -110,7 +110,7 @@ struct Node {
   bool graded = false;        ///< has a history in autograd that was looked at
 };
 
-/// Records operators. Not safe for several threads at once.
+/// Records the operators of a pass. Not safe for several threads at once.
 class PassGraph {
  public:
   using IsParameter = std::function<bool(const at::Tensor&)>;
