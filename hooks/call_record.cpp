@@ -64,16 +64,21 @@ void CallRecord::forget_outputs() {
   keep_.clear();
 }
 
-std::vector<CapturedLayer> CallRecord::take() {
+std::vector<CapturedLayer> CallRecord::take(
+    const std::function<void(CapturedLayer&, const std::vector<CallId>&)>& finish) {
   const bool backward = std::any_of(calls_.begin(), calls_.end(), [](const Call& c) { return reached(c.captured); });
-  for (Call& call : calls_) {
+  std::vector<std::vector<CallId>> left(sites_.size());
+  for (CallId id = 0; id < calls_.size(); ++id) {
+    Call& call = calls_[id];
     CapturedLayer& layer = sites_[call.site].captured;
     if (backward && call.captured.wants_gradient && !reached(call.captured)) {
       ++layer.dropped;
     } else {
       layer.calls.push_back(std::move(call.captured));
+      left[call.site].push_back(id);
     }
   }
+  for (SiteId site = 0; site < sites_.size(); ++site) finish(sites_[site].captured, left[site]);
   std::vector<CapturedLayer> layers;
   for (Site& site : sites_) {
     CapturedLayer& layer = layers.emplace_back(std::move(site.captured));

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <dds/recorder.hpp>
+#include <functional>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -46,7 +47,8 @@ class CallRecord {
 
   /// Hands over the sites with their calls. Where a backward pass came through some calls, those that wanted a gradient
   /// and got none are dropped.
-  std::vector<CapturedLayer> take();
+  /// `finish` is told of each site, with the calls that are left.
+  std::vector<CapturedLayer> take(const std::function<void(CapturedLayer&, const std::vector<CallId>&)>& finish);
 
  private:
   struct Site {

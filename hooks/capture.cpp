@@ -7,6 +7,7 @@
 #include "hooks/captured_access.hpp"
 #include "hooks/captured_operator.hpp"
 #include "hooks/features.hpp"
+#include "hooks/rank_bounds.hpp"
 #include "hooks/recorder_state.hpp"
 
 namespace dds {
@@ -64,12 +65,12 @@ hooks::CallId RecorderState::capture(hooks::SiteId site, const hooks::LayerRun& 
   call.coupled = run.coupled;
   call.wants_gradient = output.requires_grad();
   call.order = next_order_++;
-  call.gradient_bound = hooks::width_of(output, call.output_features);
-  call.output_bound = hooks::output_bound(run, call.gradient_bound, calls_);
   call.inputs.resize(run.inputs.size());
   for (std::size_t i = 0; i < run.inputs.size(); ++i) CapturedAccess::set_input(call, i, run.inputs[i].detach());
   CapturedAccess::set_gradient(call, gradient_slot(output));
 
+  outputs_.push_back(graph_.find(output));
+  inputs_.push_back(run.inputs.empty() ? std::nullopt : graph_.find(run.inputs.front()));
   const hooks::CallId id = calls_.add(site, std::move(call), output);
   ties_.call_ends(output, hooks::recomputing());
   for (const at::Tensor& input : run.inputs) copies_.hold(id, input);
@@ -103,6 +104,43 @@ std::shared_ptr<hooks::CapturedOperator> RecorderState::kept_operator(Run& run, 
     CapturedAccess::set_gradient(state, gradient_slot(output));
   }
   return op;
+}
+
+/// Every call's rows together have the bounds of the graph; those of calls that it lacks are not known.
+void RecorderState::bound_ranks(std::vector<CapturedLayer>& layers,
+                                const std::vector<std::vector<hooks::CallId>>& calls) {
+  const hooks::Unseen unseen;
+  const at::NoGradGuard no_grad;
+  std::vector<hooks::NodeId> reached;
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    for (std::size_t k = 0; k < calls[i].size(); ++k) {
+      const CapturedCall& call = layers[i].calls[k];
+      const auto output = outputs_[calls[i][k]], input = inputs_[calls[i][k]];
+      if (output && call.backwards() > 0) reached.push_back(*output);
+      if (output) graph_.give_tokens(*output, call.inputs);
+      if (input && call.input_features.size() == 1)
+        graph_.give_data(*input, call.inputs.front(), call.input_features.front());
+    }
+  }
+  hooks::RankBounds bounds(std::move(graph_), reached);
+  const auto nodes = [&](std::size_t i, const std::vector<std::optional<hooks::NodeId>>& of) {
+    std::vector<hooks::NodeId> stack;
+    for (const hooks::CallId id : calls[i]) {
+      if (of[id]) stack.push_back(*of[id]);
+    }
+    return stack.size() == calls[i].size() ? stack : std::vector<hooks::NodeId>();
+  };
+  // Values from the first layer on and gradients from the last: each finds what it follows from.
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    if (layers[i].calls.empty()) continue;
+    const CapturedCall& call = layers[i].calls.front();
+    if (!call.input_features.empty()) layers[i].input_bound = bounds.of_values(nodes(i, inputs_), call.input_features);
+    layers[i].output_bound = bounds.of_values(nodes(i, outputs_), call.output_features);
+  }
+  for (std::size_t i = calls.size(); i-- > 0;) {
+    if (layers[i].calls.empty()) continue;
+    layers[i].gradient_bound = bounds.of_gradients(nodes(i, outputs_), layers[i].calls.front().output_features);
+  }
 }
 
 }  // namespace dds

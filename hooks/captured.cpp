@@ -1,10 +1,28 @@
 // What was captured, as it is asked for afterwards.
+#include <algorithm>
 #include <dds/recorder.hpp>
 
 #include "hooks/gradient_slot.hpp"
 #include "hooks/memory.hpp"
 
 namespace dds {
+
+void RankBound::add(const RankBound& other) {
+  const std::int64_t largest = std::max(rank, other.rank);
+  shape = std::max(shape, other.shape);
+  if (unknown.empty()) unknown = other.unknown;
+  const bool both = rank > 0 && other.rank > 0;
+  adds = (rank == 0 || adds) && (other.rank == 0 || other.adds);
+  rank = std::min(shape, rank + other.rank);
+  if (both && !adds && largest < rank && unknown.empty()) unknown = "several batches";
+}
+
+RankBound RankBound::times(std::int64_t count) const {
+  RankBound all = *this;
+  all.rank = rank > shape / count ? shape : rank * count;
+  if (all.rank > rank && !adds && unknown.empty()) all.unknown = "several gradients of a sample";
+  return all;
+}
 
 at::Tensor CapturedCall::gradient() const { return slot_ ? slot_->gradient() : at::Tensor(); }
 at::Tensor CapturedCall::take_gradient() { return slot_ ? slot_->take() : at::Tensor(); }

@@ -123,7 +123,10 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
   if (suspended > 0) return nullptr;
   Listeners& here = listeners<kEverywhere>();
   if (fn.scope() == at::RecordScope::BACKWARD_FUNCTION) {
-    return counted_in(is_custom_function(fn.name()) ? here.custom_functions : here.unheard);
+    if (!is_custom_function(fn.name())) return counted_in(here.unheard);
+    for_each_listener(
+        here, [&](const std::shared_ptr<Listener>& listener, Nesting&) { listener->custom_function_runs(fn.name()); });
+    return counted_in(here.custom_functions);
   }
   if (here.unheard > 0) return nullptr;
   // What runs inside sees other tensors, and no longer that there is a transform.

@@ -19,7 +19,9 @@ struct OperatorNote {
 
 /// How deep a thread is in operators that one listener does not want to hear the inside of.
 struct Nesting {
-  int inside = 0;  ///< number of such operators that have started and not ended
+  int inside = 0;   ///< number of such operators that have started and not ended
+  int known = 0;    ///< those of which the graph of the pass knows the results
+  int graphed = 0;  ///< those that the graph of the pass has at all
 };
 
 /// An object that is told of operators, from listen() to stop_listening(), while its listening() is true.
@@ -44,6 +46,8 @@ class Listener {
   virtual void operator_ends(std::string_view name, OperatorNote& note, const std::vector<c10::IValue>& outputs,
                              Nesting& nesting) = 0;
   /// dds::tap was called.
+  /// The backward pass of a custom function runs.
+  virtual void custom_function_runs(std::string_view) {}
   virtual void tapped(std::string_view name, const at::Tensor& tensor) = 0;
   /// One of the functions above threw an exception that says `what`. `where`: the operator's name.
   virtual void failed(std::string_view where, std::string_view what) = 0;

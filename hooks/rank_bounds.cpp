@@ -1,49 +1,98 @@
 #include "hooks/rank_bounds.hpp"
 
 #include <algorithm>
-
-#include "hooks/features.hpp"
+#include <set>
+#include <utility>
 
 namespace dds::hooks {
+
 namespace {
 
-std::int64_t saturating_product(std::int64_t a, std::int64_t b) {
-  return a != 0 && b > kUnbounded / a ? kUnbounded : a * b;
+std::vector<std::vector<Consumer>> consumers_of(PassGraph& graph, const std::vector<NodeId>& reached) {
+  std::vector<std::vector<Consumer>> all(graph.size());
+  std::vector<NodeId> roots;
+  for (NodeId id = 0; id < graph.size(); ++id) {
+    if (graph[id].root) roots.push_back(id);
+    for (std::size_t link = 0; link < graph[id].links.size(); ++link) {
+      if (graph[id].links[link].gradient) all[graph[id].links[link].operand].push_back({id, link});
+    }
+  }
+  if (roots.empty()) return all;
+  std::vector<bool> live(graph.size());
+  const auto spread = [&](NodeId from) {
+    std::vector<NodeId> open{from};
+    while (!open.empty()) {
+      const NodeId id = open.back();
+      open.pop_back();
+      if (live[id]) continue;
+      live[id] = true;
+      for (const Link& link : graph[id].links) {
+        if (link.gradient) open.push_back(link.operand);
+      }
+    }
+  };
+  for (const NodeId root : roots) spread(root);
+  // A backward pass that begins with a gradient of the program's own comes from where nothing is known to read on.
+  for (const NodeId id : reached) {
+    if (live[id]) continue;
+    std::vector<NodeId> open{id};
+    std::set<NodeId> seen;
+    while (!open.empty()) {
+      const NodeId next = open.back();
+      open.pop_back();
+      if (!seen.insert(next).second) continue;
+      if (all[next].empty()) {
+        graph[next].unseen = "a gradient of the program's own";
+        spread(next);
+      }
+      for (const Consumer& consumer : all[next]) open.push_back(consumer.node);
+    }
+  }
+  for (auto& consumers : all) {
+    std::erase_if(consumers, [&](const Consumer& consumer) { return !live[consumer.node]; });
+  }
+  return all;
 }
-
-std::int64_t saturating_sum(std::int64_t a, std::int64_t b) { return b > kUnbounded - a ? kUnbounded : a + b; }
 
 }  // namespace
 
-std::int64_t output_bound(const LayerRun& run, std::int64_t width, const CallRecord& calls) {
-  std::int64_t incoming = run.fan_in;
-  if (run.patch != kUnbounded) {
-    const at::Tensor& input = run.inputs.front();
-    const auto before = calls.that_gave(input);
-    if (before && from_front(run.input_features, input.dim()) == calls[*before].output_features) {
-      incoming = std::min(incoming, saturating_product(run.patch, calls[*before].output_bound));
-    }
+RankBounds::RankBounds(PassGraph graph, const std::vector<NodeId>& reached)
+    : graph_(std::move(graph)),
+      consumers_(consumers_of(graph_, reached)),
+      here_(graph_, consumers_, false),
+      anywhere_(graph_, consumers_, true) {}
+
+RankBound RankBounds::bound(const std::vector<NodeId>& stack, const std::vector<std::int64_t>& features,
+                            bool gradients) {
+  const auto not_known = [](const std::string& why) {
+    return RankBound{.rank = kMany, .shape = kMany, .unknown = why};
+  };
+  const auto has_features = [&](NodeId id) {
+    return std::all_of(features.begin(), features.end(),
+                       [&](std::int64_t dim) { return 0 <= dim && dim < std::ssize(graph_[id].sizes); });
+  };
+  if (stack.empty() || !std::all_of(stack.begin(), stack.end(), has_features)) {
+    return not_known("an operator that was not recorded");
   }
-  return std::min(width, saturating_sum(incoming, run.bias ? 1 : 0));
+  if (const std::string reason = graph_.not_known(); !reason.empty()) return not_known(reason);
+  if (const std::string name = graph_.unseen_function(); gradients && !name.empty()) return not_known(name);
+  const std::vector<int> dims(features.begin(), features.end());
+  const auto rank = [&](Ranks& ranks) {
+    return gradients ? ranks.of_gradients(stack, dims) : ranks.of_values(stack, dims);
+  };
+  const Rank here = rank(here_), anywhere = rank(anywhere_);
+  RankBound bound{.rank = here.most, .shape = std::max(here.most, anywhere.most)};
+  bound.adds = here.most >= std::min(bound.shape, here_.rows(stack, dims, gradients));
+  bound.unknown = here.unknown.empty() ? anywhere.unknown : here.unknown;
+  return bound;
 }
 
-std::int64_t bound_with_bias(std::int64_t bound, std::int64_t width) {
-  return std::min(width, saturating_sum(bound, 1));
+RankBound RankBounds::of_values(const std::vector<NodeId>& stack, const std::vector<std::int64_t>& features) {
+  return bound(stack, features, false);
 }
 
-void Consumers::bound_gradients(CallRecord& calls) const {
-  for (CallId id = calls.size(); id-- > 0;) {
-    const auto found = by_call_.find(id);
-    if (found == by_call_.end()) continue;
-    const Of& consumers = found->second;
-    if (consumers.others || (consumers.started == 0 && !consumers.softmax)) continue;
-    CapturedCall& captured = calls[id];
-    const std::int64_t width = width_of(captured.output, captured.output_features);
-    std::int64_t bound = consumers.softmax ? width - 1 : 0;
-    for (const CallId product : consumers.products) bound = saturating_sum(bound, calls[product].gradient_bound);
-    if (consumers.products.size() < consumers.started) bound = width;  // one whose own gradient is not known
-    captured.gradient_bound = std::min(width, bound);
-  }
+RankBound RankBounds::of_gradients(const std::vector<NodeId>& stack, const std::vector<std::int64_t>& features) {
+  return bound(stack, features, true);
 }
 
 }  // namespace dds::hooks

@@ -1,48 +1,30 @@
-// Bounds on the ranks of captured rows, by the shapes of layers that are chained.
+// The bounds of a recording, from the graph of its pass.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include <cstddef>
 #include <cstdint>
-#include <unordered_map>
+#include <dds/recorder.hpp>
 #include <vector>
 
-#include "hooks/call_record.hpp"
-#include "hooks/layer_run.hpp"
+#include "hooks/pass_graph.hpp"
+#include "hooks/ranks.hpp"
 
 namespace dds::hooks {
 
-/// rank(output rows) <= min(width, patch * rank(input rows) + [bias], fan_in + [bias]), where the input's rank is
-/// bounded by the call that gave it.
-std::int64_t output_bound(const LayerRun& run, std::int64_t width, const CallRecord& calls);
-
-/// `bound` of rows to which a bias is added.
-std::int64_t bound_with_bias(std::int64_t bound, std::int64_t width);
-
-/// Who reads the output of each call. Not safe for several threads at once.
-class Consumers {
+/// The bounds of a recording, for the rows that it has and for any number of samples.
+class RankBounds {
  public:
-  /// A product over the output's features starts. It may never end as a captured call.
-  void product_starts(CallId read) { by_call_[read].started += 1; }
-  void product_ends(CallId read, CallId product) { by_call_[read].products.push_back(product); }
-  /// A softmax over the output's features.
-  void softmax(CallId read) { by_call_[read].softmax = true; }
-  void other(CallId read) { by_call_[read].others = true; }
+  /// `reached`: tensors that a backward pass came through.
+  RankBounds(PassGraph graph, const std::vector<NodeId>& reached);
 
-  /// Sets gradient_bound of every call: rank(D) <= the sum over the consumers. A product adds the rank of its own
-  /// gradient, a softmax width - 1, since the gradient at its input sums to zero. Any other consumer may give full
-  /// rank.
-  void bound_gradients(CallRecord& calls) const;
+  RankBound of_values(const std::vector<NodeId>& stack, const std::vector<std::int64_t>& dims);
+  RankBound of_gradients(const std::vector<NodeId>& stack, const std::vector<std::int64_t>& dims);
 
  private:
-  struct Of {
-    std::size_t started = 0;
-    std::vector<CallId> products;
-    bool softmax = false;
-    bool others = false;
-  };
-  std::unordered_map<CallId, Of> by_call_;
+  RankBound bound(const std::vector<NodeId>& stack, const std::vector<std::int64_t>& dims, bool gradients);
+
+  PassGraph graph_;
+  std::vector<std::vector<Consumer>> consumers_;
+  Ranks here_, anywhere_;
 };
 
 }  // namespace dds::hooks

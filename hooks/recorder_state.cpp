@@ -53,6 +53,7 @@ void RecorderState::end() {
   losses_.forget_activations();
   ties_.forget_graph();
   weights_.forget();
+  graph_.forget_tensors();
 }
 
 void RecorderState::clear() {
@@ -60,7 +61,9 @@ void RecorderState::clear() {
   weights_.forget();
   calls_ = {};
   copies_ = {};
-  consumers_ = {};
+  graph_ = {};
+  outputs_.clear();
+  inputs_.clear();
   losses_ = {};
   ties_ = {};
   uses_.clear();
@@ -71,7 +74,6 @@ void RecorderState::clear() {
 
 Captured RecorderState::take() {
   const std::lock_guard lock(mutex_);
-  consumers_.bound_gradients(calls_);
   ties_.write_into(calls_);
   Captured captured;
   std::vector<CapturedLayer> missing = taps_without_calls();
@@ -79,7 +81,9 @@ Captured RecorderState::take() {
     const hooks::Layer& layer = weights_.layers()[i];
     if (layer.selected && !calls_.has_run(i)) missing.push_back(uses_.without_calls(i, layer));
   }
-  captured.layers = calls_.take();
+  std::vector<std::vector<CallId>> calls;
+  captured.layers = calls_.take([&](CapturedLayer&, const std::vector<CallId>& left) { calls.push_back(left); });
+  bound_ranks(captured.layers, calls);
   std::move(missing.begin(), missing.end(), std::back_inserter(captured.layers));
   captured.losses = losses_.take();
   captured.errors = std::move(errors_);
@@ -107,6 +111,11 @@ void RecorderState::failed(std::string_view where, std::string_view what) {
   errors_.push_back(fmt::format("{}: {}", where, what));
 }
 
+void RecorderState::custom_function_runs(std::string_view name) {
+  const std::lock_guard lock(mutex_);
+  graph_.custom_function_ran(name);
+}
+
 // ---- when an operator starts ----
 
 std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_view name, Arguments args,
@@ -121,15 +130,19 @@ std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_
   const Arguments written = hooks::is_in_place(name) && !args.empty() ? args.slice(0, 1) : Arguments();
   const auto extended = note.as<Bias>() ? std::optional(note.as<Bias>()->call) : std::nullopt;
   hooks::for_each_tensor(written, [&](const at::Tensor& t) { copies_.before_write(t, extended, calls_); });
-  if (!grad_mode) return without_grad_mode(name, args, nesting);
-
-  if (!extended) recognise(name, entry, args, note);
-  attribute(name, args, note);
-  note_consumers(entry, args, note);
-  // A tensor that is written to goes on to live as something else than a layer's output.
-  if (!extended) hooks::for_each_tensor(written, [&](const at::Tensor& t) { calls_.forget_output(t); });
-  if (note.as<std::monostate>() && !note.outermost) return nullptr;
+  if (grad_mode) {
+    if (!extended) recognise(name, entry, args, note);
+    attribute(name, args, note);
+    // A tensor that is written to goes on to live as something else than a layer's output.
+    if (!extended) hooks::for_each_tensor(written, [&](const at::Tensor& t) { calls_.forget_output(t); });
+  } else {
+    without_grad_mode(name, args, note);
+  }
+  if (nesting.known == 0) note.pass = enters_graph(name, args, grad_mode, nesting);
+  if (note.as<std::monostate>() && !note.outermost && !note.pass) return nullptr;
   if (note.outermost) ++nesting.inside;
+  if (note.pass) ++nesting.graphed;
+  if (note.pass && note.pass->known) ++nesting.known;
   return std::make_unique<Note>(std::move(note));
 }
 
@@ -139,7 +152,7 @@ void RecorderState::recognise(std::string_view name, const Operator* entry, Argu
     note.outermost = true;
     const auto site = site_of(*run);
     if (!site) return;
-    Run recorded{std::move(*run), *site, calls_.name(*site), entry, {}, {}};
+    Run recorded{std::move(*run), *site, calls_.name(*site), entry, {}};
     if (options_.operators) recorded.arguments.assign(args.begin(), args.end());
     note.role = std::move(recorded);
   } else if (auto loss = entry ? hooks::read_loss(*entry, args) : std::nullopt) {
@@ -224,38 +237,11 @@ void RecorderState::attribute_run(std::string_view name, const Run& run, const s
   }
 }
 
-void RecorderState::note_consumers(const Operator* entry, Arguments args, Note& note) {
-  if (calls_.none_gave() || (entry && entry->as<hooks::kind::Detach>())) return;
-  auto* run = note.as<Run>();
-  const auto* bias = note.as<Bias>();
-  hooks::for_each_tensor(args, [&](const at::Tensor& tensor) {
-    const auto read = calls_.that_gave(tensor);
-    if (!read || (bias && bias->call == *read)) return;
-    const std::vector<std::int64_t>& features = calls_[*read].output_features;
-    if (run && run->layer.family == Family::Contraction && run->layer.inputs.front().is_same(tensor) &&
-        hooks::from_front(run->layer.input_features, tensor.dim()) == features) {
-      consumers_.product_starts(*read);
-      run->reads.push_back(*read);
-    } else if (entry && hooks::is_softmax_of_rows(*entry, args) &&
-               features == std::vector<std::int64_t>{tensor.dim() - 1}) {
-      consumers_.softmax(*read);
-    } else {
-      consumers_.other(*read);
-    }
-  });
-}
-
 /// Nothing is captured of it, but it is counted.
-std::unique_ptr<hooks::OperatorNote> RecorderState::without_grad_mode(std::string_view name, Arguments args,
-                                                                      hooks::Nesting& nesting) {
+void RecorderState::without_grad_mode(std::string_view name, Arguments args, Note& note) {
   const std::set<std::size_t> layers = weights_.layers_in(args, std::nullopt);
-  if (layers.empty()) return nullptr;
   for (const std::size_t layer : layers) uses_.count(layer, name, Outcome::NoGradMode);
-  auto note = std::make_unique<Note>();
-  note->outermost = true;
-  note->recording = number_;
-  ++nesting.inside;
-  return note;
+  note.outermost = !layers.empty();
 }
 
 // ---- when it ends ----
@@ -264,26 +250,48 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
                                   hooks::Nesting& nesting) {
   auto& note = static_cast<Note&>(left);
   if (note.outermost) --nesting.inside;
+  if (note.pass) --nesting.graphed;
+  if (note.pass && note.pass->known) --nesting.known;
   const at::Tensor output = first_tensor(outputs);
-  if (!output.defined()) return;  // the operator threw
-  if (const auto* run = note.as<Run>(); run && options_.on_call) options_.on_call(run->name);
+  if (const auto* run = note.as<Run>(); run && output.defined() && options_.on_call) options_.on_call(run->name);
   const std::lock_guard lock(mutex_);
   if (!listening_ || note.recording != number_) return;
+  if (note.pass) leaves_graph(*note.pass, outputs);
+  if (!output.defined()) return;  // a list, or the operator threw
   std::visit([&](auto& role) { ended(role, name, output, outputs); }, note.role);
+}
+
+// What goes wrong in the graph costs the bounds, but no rows.
+
+std::unique_ptr<hooks::PassGraph::Run> RecorderState::enters_graph(std::string_view name, Arguments args,
+                                                                   bool grad_mode, const hooks::Nesting& nesting) {
+  try {
+    return graph_.starts(name, args, grad_mode, nesting.graphed > 0,
+                         [this](const at::Tensor& t) { return weights_.is_parameter(t); });
+  } catch (const std::exception&) {
+    graph_.fail(name);
+    return nullptr;
+  }
+}
+
+void RecorderState::leaves_graph(const hooks::PassGraph::Run& run, const Outputs& outputs) {
+  try {
+    graph_.ends(run, outputs);
+  } catch (const std::exception&) {
+    graph_.fail(run.full_name);
+  }
 }
 
 void RecorderState::ended(Run& run, std::string_view name, const at::Tensor& output, const Outputs& outputs) {
   const CallId id = capture(run.site, run.layer, name, output);
-  for (const CallId read : run.reads) consumers_.product_ends(read, id);
   if (options_.operators) hooks::CapturedAccess::set_operator(calls_[id], kept_operator(run, outputs));
 }
 
 void RecorderState::ended(Bias& bias, std::string_view, const at::Tensor& output, const Outputs&) {
   calls_.extend(bias.call, output);
   copies_.hold(bias.call, output);
-  CapturedCall& biased = calls_[bias.call];
-  biased.output_bound = hooks::bound_with_bias(biased.output_bound, hooks::width_of(output, biased.output_features));
-  if (const auto& op = biased.captured_operator()) op->bias = bias.tensor.detach();
+  outputs_[bias.call] = graph_.find(output);
+  if (const auto& op = calls_[bias.call].captured_operator()) op->bias = bias.tensor.detach();
 }
 
 void RecorderState::ended(hooks::LossRun& loss, std::string_view name, const at::Tensor& output, const Outputs&) {

@@ -23,7 +23,7 @@
 #include "hooks/loss_record.hpp"
 #include "hooks/loss_ties.hpp"
 #include "hooks/observer.hpp"
-#include "hooks/rank_bounds.hpp"
+#include "hooks/pass_graph.hpp"
 #include "hooks/weights.hpp"
 
 namespace dds {
@@ -44,6 +44,7 @@ class RecorderState : public hooks::Listener {
                                                        hooks::Nesting& nesting) override;
   void operator_ends(std::string_view name, hooks::OperatorNote& note, const std::vector<c10::IValue>& outputs,
                      hooks::Nesting& nesting) override;
+  void custom_function_runs(std::string_view name) override;
   void tapped(std::string_view name, const at::Tensor& tensor) override;
   void failed(std::string_view where, std::string_view what) override;
 
@@ -55,7 +56,6 @@ class RecorderState : public hooks::Listener {
     std::string name;  ///< of the site
     const hooks::Operator* entry;
     std::vector<c10::IValue> arguments;  ///< if they are wanted
-    std::vector<hooks::CallId> reads;    ///< calls whose output is its input
   };
   /// A bias is added to a call's output.
   struct Bias {
@@ -67,9 +67,10 @@ class RecorderState : public hooks::Listener {
   /// What an operator is to the recording.
   struct Note : hooks::OperatorNote {
     Role role;
-    std::optional<hooks::Family> family;  ///< of a layer's run, recorded or not
-    bool outermost = false;               ///< what runs inside is part of it
-    std::uint64_t recording = 0;          ///< in which it started
+    std::optional<hooks::Family> family;          ///< of a layer's run, recorded or not
+    bool outermost = false;                       ///< what runs inside is part of it
+    std::uint64_t recording = 0;                  ///< in which it started
+    std::unique_ptr<hooks::PassGraph::Run> pass;  ///< what it is to the graph of the pass, if it is in it
 
     template <class Kind>
     Kind* as() {
@@ -88,12 +89,13 @@ class RecorderState : public hooks::Listener {
   std::optional<hooks::SiteId> site_of(const hooks::LayerRun& run);
   void attribute(std::string_view name, hooks::Arguments args, Note& note);
   void attribute_run(std::string_view name, const Run& run, const std::set<std::size_t>& layers);
-  void note_consumers(const hooks::Operator* entry, hooks::Arguments args, Note& note);
-  std::unique_ptr<hooks::OperatorNote> without_grad_mode(std::string_view name, hooks::Arguments args,
-                                                         hooks::Nesting& nesting);
+  void without_grad_mode(std::string_view name, hooks::Arguments args, Note& note);
 
   // ---- when it ends: `output` is the first of `outputs` ----
   using Outputs = std::vector<c10::IValue>;
+  std::unique_ptr<hooks::PassGraph::Run> enters_graph(std::string_view name, hooks::Arguments args, bool grad_mode,
+                                                      const hooks::Nesting& nesting);
+  void leaves_graph(const hooks::PassGraph::Run& run, const Outputs& outputs);
   void ended(std::monostate&, std::string_view, const at::Tensor&, const Outputs&) {}
   void ended(Run& run, std::string_view name, const at::Tensor& output, const Outputs& outputs);
   void ended(Bias& bias, std::string_view name, const at::Tensor& output, const Outputs& outputs);
@@ -104,6 +106,7 @@ class RecorderState : public hooks::Listener {
   hooks::CallId capture(hooks::SiteId site, const hooks::LayerRun& run, std::string_view op, const at::Tensor& output);
   std::shared_ptr<hooks::CapturedOperator> kept_operator(Run& run, const Outputs& outputs) const;
   std::shared_ptr<hooks::GradientSlot> gradient_slot(const at::Tensor& output) const;
+  void bound_ranks(std::vector<CapturedLayer>& layers, const std::vector<std::vector<hooks::CallId>>& calls);
   std::vector<CapturedLayer> taps_without_calls() const;
   void clear();
 
@@ -114,7 +117,8 @@ class RecorderState : public hooks::Listener {
   hooks::Weights weights_;
   hooks::CallRecord calls_;
   hooks::CopyOnWrite copies_;
-  hooks::Consumers consumers_;
+  hooks::PassGraph graph_;
+  std::vector<std::optional<hooks::NodeId>> outputs_, inputs_;  ///< of calls, in the graph
   hooks::LossRecord losses_;
   hooks::LossTies ties_;
   hooks::UseCounts uses_;

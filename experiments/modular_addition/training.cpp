@@ -41,7 +41,7 @@ std::vector<Reading> readings_of(const std::vector<dds::Signature>& signatures) 
   for (const dds::Signature& s : signatures) {
     if (s.kind != "Tap" || s.spectrum.empty()) continue;
     readings.push_back({s.layer, std::string(to_string(s.side)), s.fisher_kind ? to_string(*s.fisher_kind) : "",
-                        s.spectrum, s.floor.value_or(0), *s.rows, *s.structural_bound});
+                        s.spectrum, s.floor.value_or(0), *s.rows, s.structural_bound.value_or(0)});
   }
   return readings;
 }

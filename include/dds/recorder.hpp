@@ -47,6 +47,21 @@ class ParameterSource;
 Recorder recorder_of(std::shared_ptr<ParameterSource> parameters, RecorderOptions options);
 }  // namespace hooks
 
+/// What a rank cannot exceed, by the operators of the pass, their shapes and the probe.
+struct RankBound {
+  std::int64_t rank = 0;   ///< for the rows of this recording
+  std::int64_t shape = 0;  ///< for any number of samples
+  /// False: rows of other recordings may lie in the same directions, so that bounds of several do not add up.
+  bool adds = true;
+  /// The operator behind which a smaller bound may hold. Empty: the bound is what the shapes allow.
+  std::string unknown = {};
+
+  /// Takes in rows of another recording of the same network.
+  void add(const RankBound& other);
+  /// For `count` independent gradients of each sample instead of one.
+  RankBound times(std::int64_t count) const;
+};
+
 /// One run of a layer. Its tensors are the model's own, detached, not copied.
 class CapturedCall {
  public:
@@ -59,12 +74,10 @@ class CapturedCall {
   std::vector<std::int64_t> output_features;
   /// The same for inputs[0]. Empty if the input has no features (token indices).
   std::vector<std::int64_t> input_features;
-  bool expanded = false;            ///< true: a row is a position of a sample; false: a row is a sample
-  bool coupled = false;             ///< the operator mixes samples: batch norm in training
-  std::int64_t output_bound = 0;    ///< bound on rank(output rows), from the shapes of this layer and those before it
-  std::int64_t gradient_bound = 0;  ///< bound on rank(gradient rows), from the layers after it
-  bool wants_gradient = false;      ///< the output is part of the autograd graph
-  std::int64_t order = 0;           ///< position in the sequence of all calls and losses of the recording
+  bool expanded = false;        ///< true: a row is a position of a sample; false: a row is a sample
+  bool coupled = false;         ///< the operator mixes samples: batch norm in training
+  bool wants_gradient = false;  ///< the output is part of the autograd graph
+  std::int64_t order = 0;       ///< position in the sequence of all calls and losses of the recording
 
   /// The losses that were computed from `output`, as places in Captured::losses. The autograd graph tells them. It does
   /// not show what a checkpoint recomputes in the backward pass: such a run has all losses before it, and what ran
@@ -101,6 +114,8 @@ struct CapturedLayer {
   /// Number of calls left out: no backward pass reached them, though one reached other calls of the layer. Examples are
   /// roll-outs and validation passes.
   std::int64_t dropped = 0;
+  /// Bounds on the ranks of the rows of all `calls` together: of outputs, of inputs[0], of gradients at the outputs.
+  RankBound output_bound, input_bound, gradient_bound;
   StatusSet status;    ///< NotRun, NotObservable, NoGradient or CaptureFailed
   std::string detail;  ///< the reason of `status` in words
 };

@@ -91,6 +91,7 @@ enum class Status : std::uint32_t {
   Empty = 1u << 17,        ///< the layer ran on no samples, or has no features: no numbers
   SamplesUnknown = 1u << 18,  ///< it is not known which rows belong to which sample: no per-sample gradients
   NotReplayable = 1u << 19,   ///< the captured tensors do not suffice to run the layer again: dropout in a recurrence
+  BoundUnknown = 1u << 20,  ///< an operator of unknown effect may bound the rank: no structural_bound (bound_ended_by)
 };
 
 /// A set of Status.
@@ -146,8 +147,10 @@ struct Signature {
   std::optional<std::int64_t> rank;         ///< numerical rank: the number of singular values above the floor
   std::optional<std::int64_t> fixed_rank;   ///< number of eigenvalues in logdet_fixed_rank, independent of the floor
   std::optional<double> logdet_fixed_rank;  ///< sum of the natural logarithms of the first fixed_rank eigenvalues
-  std::optional<std::int64_t> structural_bound;  ///< bound on the rank from the shapes of the network
-  std::optional<std::int64_t> dead_directions;   ///< structural_bound - rank, at least 0
+  /// The largest rank that the network's operators and shapes and the probe allow. Empty if that is not known.
+  std::optional<std::int64_t> structural_bound;
+  std::string bound_ended_by;  ///< Status::BoundUnknown: the operator whose effect on the rank is not known
+  std::optional<std::int64_t> dead_directions;  ///< structural_bound - rank, at least 0; empty where there is no bound
   /// Dimensions of the row space that died, and that came back to life, since the last reading of the series
   /// (DeadAxesTracker). Only a Monitor with SignatureOptions::dead_axes fills them in. They count among all `width`
   /// dimensions, not only among structural_bound.

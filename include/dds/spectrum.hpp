@@ -81,7 +81,9 @@ double noise_floor(c10::ScalarType dtype, std::int64_t rows, std::int64_t width,
 /// Fills in the numbers of a signature. The floor is noise_floor times spectrum.cancellation.
 /// Input:
 ///   dtype                        of the rows as captured, which decides the floor;
-///   signature.structural_bound   bound on the rank from the shapes of the network; it is lowered to min(rows, width);
+///   signature.structural_bound   the largest rank that the network and the probe allow (empty: min(rows, width));
+///   signature.bound_ended_by     if not empty, the bound may be smaller than that, and counts only if the rank reaches
+///                                it: otherwise bound and dead_directions are empty, with Status::BoundUnknown;
 ///   signature.fixed_rank         number of eigenvalues in logdet_fixed_rank; if empty, logdet_fixed_rank stays empty.
 /// Result: all numbers from `rows` to `stable_rank` except born and revived; and Status::NonFinite, Status::Zero,
 /// Status::BelowFloor or Status::SolverRetried where they hold.

@@ -55,7 +55,7 @@ struct StatusTraits {
   bool no_numbers;
 };
 
-constexpr std::array<StatusTraits, 20> kStatuses{{
+constexpr std::array<StatusTraits, 21> kStatuses{{
     {Status::NonFinite, "non_finite", true},
     {Status::NotRun, "not_run", true},
     {Status::NotObservable, "not_observable", true},
@@ -76,6 +76,7 @@ constexpr std::array<StatusTraits, 20> kStatuses{{
     {Status::Empty, "empty", true},
     {Status::SamplesUnknown, "samples_unknown", true},
     {Status::NotReplayable, "not_replayable", true},
+    {Status::BoundUnknown, "bound_unknown", false},
 }};
 
 }  // namespace

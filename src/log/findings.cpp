@@ -45,9 +45,12 @@ void floor_and_dead(const Run& run, std::vector<std::string>& out) {
                                      [](auto* a, auto* b) { return a->dead_directions < b->dead_directions; });
   const Signature& s = **most;
   const std::int64_t dead = s.dead_directions.value_or(0);
-  out.push_back(dead <= 0 ? "No layer has a dead direction there: every rank reaches its structural bound."
-                          : fmt::format("Most dead directions there: {} of {} in {} ({} side).", dead,
-                                        s.structural_bound.value_or(0), s.layer, to_string(s.side)));
+  const auto open = std::count_if(reads.begin(), reads.end(), [](auto* s) { return !s->dead_directions; });
+  out.push_back(dead <= 0 && open > 0
+                    ? fmt::format("No layer is known to have a dead direction there; {} bounds are not known.", open)
+                : dead <= 0 ? "No layer has a dead direction there: every rank reaches its structural bound."
+                            : fmt::format("Most dead directions there: {} of {} in {} ({} side).", dead,
+                                          s.structural_bound.value_or(0), s.layer, to_string(s.side)));
 }
 
 /// How many dead directions a series had at the ends of the stretch over which most of them came.

@@ -1,6 +1,9 @@
 #include "src/reading/checkpoint_rows.hpp"
 
+#include <ATen/ops/mse_loss.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
@@ -84,6 +87,13 @@ class CheckpointReading {
     return {FisherKind(FisherKind::Sampled, options_.draws()), options_.draws()};
   }
 
+  /// How many independent gradients a sample gives at the output: a softmax's sum to zero.
+  std::int64_t independent_gradients(const at::Tensor& output) const {
+    if (labels_->passes == 1) return 1;
+    const std::int64_t values = output.numel() / output.size(0) - (likelihood_.name() == "categorical" ? 1 : 0);
+    return std::clamp<std::int64_t>(values, 1, labels_->passes);
+  }
+
   /// Per-sample scalars of backward pass k, whose gradients are the rows of the Fisher side.
   at::Tensor term(const at::Tensor& output, const at::Tensor& targets, std::int64_t k) {
     switch (labels_->kind.labels) {
@@ -111,14 +121,21 @@ class CheckpointReading {
     const at::Tensor output = problem_.forward(problem_.model, data.inputs);
     check(output.defined() && output.dim() > 0 && output.size(0) == data.size(), "read", "the output of forward",
           output, "one of {} samples, as the batch has", data.size());
-    if (!labels_) labels_ = labels_for(output);
-    // The first term is computed while recording: what reads the output decides the bound on its gradient's rank.
-    at::Tensor first = term(output, data.targets, 0);
+    if (!labels_) {
+      labels_ = labels_for(output);
+      independent_ = independent_gradients(output);
+    }
+    // The first term, and where its backward pass begins, are recorded: they decide the bounds on the gradients' ranks.
+    const at::Tensor terms = term(output, data.targets, 0);
+    at::Tensor first = terms.sum();
+    // One term of a value each: a loss that takes them all stands for them.
+    const bool by_value = labels_->kind.labels == FisherKind::Exact && likelihood_.name() != "categorical";
+    seed_ = at::ones_like(by_value ? at::mse_loss(output, at::zeros_like(output)) : first);
     Captured captured = recorder_.take();
     if (!captured.errors.empty()) throw CaptureError(fmt::format("read: rows were lost: {}", captured.errors.front()));
     check_finite_inputs(data, begin, captured, output, parameters_);
     if (labels_->kind.labels == FisherKind::Empirical) {
-      check_finite_targets(data, begin, output, first);
+      check_finite_targets(data, begin, output, terms);
     } else {
       check_labels(likelihood_, output, data.targets);
     }
@@ -136,9 +153,9 @@ class CheckpointReading {
     std::vector<at::Tensor> inputs = parameters_;
     inputs.push_back(output);
     for (std::int64_t k = 0; k < labels_->passes; ++k) {
-      const at::Tensor scalars = k == 0 ? std::exchange(first, {}) : term(output, targets, k);
+      const at::Tensor sum = k == 0 ? std::exchange(first, {}) : term(output, targets, k).sum();
       const at::Tensor at_output =
-          torch::autograd::grad({scalars.sum()}, inputs, {}, /*retain_graph=*/k + 1 < labels_->passes,
+          torch::autograd::grad({sum}, inputs, {seed_}, /*retain_graph=*/k + 1 < labels_->passes,
                                 /*create_graph=*/false, /*allow_unused=*/true)
               .back();
       if (at_output.defined()) squares.add_(norm_of(at_output).square());
@@ -165,8 +182,8 @@ class CheckpointReading {
   void add_forward(const Captured& captured, double share) {
     for (const CapturedLayer& layer : captured.layers) {
       LayerRows& into = rows_of(layer);
-      for (const CapturedCall& call : layer.calls)
-        into.add_forward(call, std::ssize(layer.calls), budget(layer, share, 1));
+      into.add_bounds(layer, independent_);
+      for (const CapturedCall& call : layer.calls) into.add_forward(call, budget(layer, share, 1));
       into.reduce();
     }
   }
@@ -177,7 +194,7 @@ class CheckpointReading {
       LayerRows& into = rows_of(layer);
       again ? into.repeat_draws() : into.remember_draws();
       for (CapturedCall& call : layer.calls) {
-        into.add_gradient(call, call.take_gradient(), /*backwards=*/1, /*scale=*/{}, std::ssize(layer.calls),
+        into.add_gradient(call, call.take_gradient(), /*backwards=*/1, /*scale=*/{},
                           budget(layer, share, labels_->passes));
       }
       into.reduce();
@@ -190,7 +207,9 @@ class CheckpointReading {
   Recorder recorder_;
   std::vector<at::Tensor> parameters_;
   at::Generator generator_;
+  at::Tensor seed_;                     ///< the gradient that a backward pass begins with: 1
   std::optional<FisherLabels> labels_;  ///< chosen by the first output
+  std::int64_t independent_ = 1;        ///< gradients of a sample over all backward passes
   Cancellation cancellation_;
   ReadingRows rows_;
 };

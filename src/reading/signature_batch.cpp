@@ -27,7 +27,8 @@ void SignatureBatch::add(const LayerRows& layer, Side side, Signature like, std:
     signature.row_mode = layer.expanded() ? RowMode::Expand : RowMode::Sample;
     signature.rows = rows.factor->rows() / terms;
     signature.width = rows.factor->width();
-    signature.structural_bound = rows.bound;
+    signature.structural_bound = rows.bound.rank;
+    signature.bound_ended_by = rows.bound.unknown;
     signature.seconds = rows.seconds;
     if (!cancellation.known() && !signature.status.no_numbers()) signature.status |= Status::LossUnknown;
   } else if (!signature.status.no_numbers()) {

@@ -4,7 +4,6 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "src/base/dtype.hpp"
@@ -13,11 +12,6 @@
 
 namespace dds {
 namespace {
-
-/// Bound on the rank of the rows of several calls together, which may lie in different subspaces.
-std::int64_t joint(std::int64_t bound, std::int64_t calls) {
-  return bound > std::numeric_limits<std::int64_t>::max() / calls ? bound : bound * calls;
-}
 
 /// The type with the larger rounding error: calls of one layer may differ in it (autocast).
 c10::ScalarType coarser(c10::ScalarType a, c10::ScalarType b) {
@@ -35,13 +29,19 @@ void LayerRows::mark(StatusSet status) {
   for (SideRows& side : sides_) side.status |= status;
 }
 
-void LayerRows::add_forward(const CapturedCall& call, std::int64_t calls, std::int64_t max_rows) {
+void LayerRows::add_bounds(const CapturedLayer& layer, std::int64_t gradients) {
+  at(Side::Activation).bound.add(layer.output_bound);
+  at(Side::Input).bound.add(layer.input_bound);
+  at(Side::Fisher).bound.add(layer.gradient_bound.times(gradients));
+}
+
+void LayerRows::add_forward(const CapturedCall& call, std::int64_t max_rows) {
   ran_ = true;
   expanded_ = expanded_ || call.expanded;
   if (wants(options_, Side::Activation)) {
     ++at(Side::Activation).calls;
     if (call.output_intact()) {
-      add(Side::Activation, as_rows(call.output, call.output_features), joint(call.output_bound, calls), {}, max_rows);
+      add(Side::Activation, as_rows(call.output, call.output_features), {}, max_rows);
     } else {
       mark(Side::Activation, Status::Overwritten);
     }
@@ -49,8 +49,7 @@ void LayerRows::add_forward(const CapturedCall& call, std::int64_t calls, std::i
   if (wants(options_, Side::Input) && !call.input_features.empty()) {
     ++at(Side::Input).calls;
     if (call.input_intact()) {
-      const at::Tensor rows = as_rows(call.inputs.front(), call.input_features);
-      add(Side::Input, rows, rows.size(1), {}, max_rows);
+      add(Side::Input, as_rows(call.inputs.front(), call.input_features), {}, max_rows);
     } else {
       mark(Side::Input, Status::Overwritten);
     }
@@ -62,10 +61,10 @@ void LayerRows::add_forward(const CapturedCall& call, std::int64_t calls, std::i
 }
 
 void LayerRows::add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards,
-                             const RowScale& scale, std::int64_t calls, std::int64_t max_rows) {
+                             const RowScale& scale, std::int64_t max_rows) {
   if (!wants(options_, Side::Fisher) || !gradient.defined()) return;
   backwards_ += backwards;
-  add(Side::Fisher, as_rows(gradient, call.output_features), joint(call.gradient_bound, calls), scale, max_rows);
+  add(Side::Fisher, as_rows(gradient, call.output_features), scale, max_rows);
 }
 
 void LayerRows::remember_draws() { remembered_ = generator_.defined() ? generator_.get_state() : at::Tensor(); }
@@ -84,8 +83,7 @@ at::Tensor LayerRows::subset(const at::Tensor& rows, std::int64_t count) {
   return rows.index_select(0, order.narrow(0, 0, count));
 }
 
-void LayerRows::add(Side side, const at::Tensor& rows, std::int64_t bound, const RowScale& scale,
-                    std::int64_t max_rows) {
+void LayerRows::add(Side side, const at::Tensor& rows, const RowScale& scale, std::int64_t max_rows) {
   const at::NoGradGuard no_grad;
   const Stopwatch watch;
   SideRows& into = at(side);
@@ -108,7 +106,6 @@ void LayerRows::add(Side side, const at::Tensor& rows, std::int64_t bound, const
   }
   into.width = width;
   into.dtype = coarser(into.dtype.value_or(rows.scalar_type()), rows.scalar_type());
-  into.bound = std::max(into.bound, std::min(bound, width));
   const bool subsampled = rows.size(0) > max_rows;
   if (subsampled) into.status |= Status::Subsampled;
   into.pending.push_back({subsampled ? subset(rows, max_rows) : rows, scale, subsampled});
@@ -156,7 +153,7 @@ void LayerRows::merge(const LayerRows& other) {
     const SideRows& others = other.sides_[i];
     if (others.dtype) own.dtype = coarser(own.dtype.value_or(*others.dtype), *others.dtype);
     own.empty = own.empty || others.empty;
-    own.bound = std::max(own.bound, others.bound);
+    own.bound.add(others.bound);
     own.calls += others.calls;
     own.status |= others.status;
     if (!others.factor) {
@@ -173,7 +170,10 @@ void LayerRows::merge(const LayerRows& other) {
   }
 }
 
-void LayerRows::replace(Side side, TriangularAccumulator factor) { at(side).factor = std::move(factor); }
+void LayerRows::replace(Side side, TriangularAccumulator factor, RankBound bound) {
+  at(side).factor = std::move(factor);
+  at(side).bound = std::move(bound);
+}
 
 std::vector<at::Tensor> LayerRows::pending() const {
   std::vector<at::Tensor> tensors;

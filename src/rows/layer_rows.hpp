@@ -36,7 +36,7 @@ struct SideRows {
   std::optional<c10::ScalarType> dtype;  ///< of the rows; of several types the one with the largest rounding error
   bool empty = false;                    ///< a call had no rows, or no columns
   std::int64_t width = 0;
-  std::int64_t bound = 0;  ///< on the rank, by the shapes of the network
+  RankBound bound;  ///< on the rank, by the network and the probe
   std::int64_t calls = 0;
   double seconds = 0;  ///< spent on the factor
   StatusSet status;
@@ -50,12 +50,15 @@ class LayerRows {
  public:
   LayerRows(const CapturedLayer& layer, const SignatureOptions& options);
 
-  /// Adds the rows of one call to the activation and input sides, at most `max_rows` of them. `calls`: runs of the
-  /// layer in this pass. The rows are kept by reference until own() or reduce().
-  void add_forward(const CapturedCall& call, std::int64_t calls, std::int64_t max_rows);
+  /// Adds the bounds on the ranks of the rows of one recording, in which each sample gives `gradients` independent
+  /// ones.
+  void add_bounds(const CapturedLayer& layer, std::int64_t gradients = 1);
+  /// Adds the rows of one call to the activation and input sides, at most `max_rows` of them. The rows are kept by
+  /// reference until own() or reduce().
+  void add_forward(const CapturedCall& call, std::int64_t max_rows);
   /// Adds the gradient at the output of `call`, the sum of `backwards` passes, times `scale`, to the Fisher side.
   void add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards, const RowScale& scale,
-                    std::int64_t calls, std::int64_t max_rows);
+                    std::int64_t max_rows);
   /// Has subsets drawn once more: remember_draws() before the first term of an expectation, repeat_draws() before each
   /// further one, so that all terms are of the same rows.
   void remember_draws();
@@ -71,7 +74,7 @@ class LayerRows {
   /// Adds the rows, calls and statuses that another process has of the same layer. Both must be reduced.
   void merge(const LayerRows& other);
   /// Puts other rows in the place of those of one side.
-  void replace(Side side, TriangularAccumulator factor);
+  void replace(Side side, TriangularAccumulator factor, RankBound bound);
 
   /// All that it has, reduced, for another process (src/rows/wire.cpp).
   void pack(Parcel& parcel) const;
@@ -94,7 +97,7 @@ class LayerRows {
   explicit LayerRows(const SignatureOptions& options) : options_(options) {}
 
   SideRows& at(Side side) { return sides_[static_cast<std::size_t>(side)]; }
-  void add(Side side, const at::Tensor& rows, std::int64_t bound, const RowScale& scale, std::int64_t max_rows);
+  void add(Side side, const at::Tensor& rows, const RowScale& scale, std::int64_t max_rows);
   at::Tensor subset(const at::Tensor& rows, std::int64_t count);
 
   std::string layer_;

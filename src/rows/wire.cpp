@@ -52,6 +52,19 @@ std::optional<c10::ScalarType> take_dtype(Parcel& parcel) {
 void put(StatusSet status, Parcel& parcel) { parcel.put(std::bit_cast<std::uint32_t>(status)); }
 StatusSet take_status(Parcel& parcel) { return std::bit_cast<StatusSet>(parcel.take<std::uint32_t>()); }
 
+void put(const RankBound& bound, Parcel& parcel) {
+  parcel.put(bound.rank);
+  parcel.put(bound.shape);
+  parcel.put(bound.adds);
+  parcel.put(bound.unknown);
+}
+
+RankBound take_bound(Parcel& parcel) {
+  RankBound bound{.rank = parcel.take_tally(), .shape = parcel.take_tally(), .adds = parcel.take<bool>()};
+  parcel.take(bound.unknown);
+  return bound;
+}
+
 }  // namespace
 
 void pack(const TriangularAccumulator& accumulator, Parcel& parcel) {
@@ -148,7 +161,7 @@ void LayerRows::pack(Parcel& parcel) const {
     put(side.dtype, parcel);
     parcel.put(side.empty);
     parcel.put(side.width);
-    parcel.put(side.bound);
+    put(side.bound, parcel);
     parcel.put(side.calls);
     parcel.put(side.seconds);
     put(side.status, parcel);
@@ -169,7 +182,7 @@ LayerRows LayerRows::unpack(Parcel& parcel, const SignatureOptions& options) {
     side.dtype = take_dtype(parcel);
     parcel.take(side.empty);
     side.width = parcel.take_tally();
-    side.bound = parcel.take_tally();
+    side.bound = take_bound(parcel);
     side.calls = parcel.take_tally();
     parcel.take(side.seconds);
     side.status = take_status(parcel);

@@ -1,5 +1,7 @@
 #include "src/series/row_windows.hpp"
 
+#include <utility>
+
 namespace dds {
 
 void RowWindows::join(ReadingRows::Layer& layer, const SignatureOptions& options) {
@@ -13,9 +15,13 @@ void RowWindows::join(ReadingRows::Layer& layer, Side side) {
   const std::pair key{layer.rows.layer(), side};
   const auto known = windows_.find(key);
   if (known != windows_.end() && known->second.dtype != rows.dtype) windows_.erase(known);
-  Window& window = windows_.try_emplace(key, Window{TriangularWindow(capacity_), rows.dtype, {}}).first->second;
+  Window& window = windows_.try_emplace(key, Window{TriangularWindow(capacity_), rows.dtype, {}, {}}).first->second;
   window.rows.push(*rows.factor);
-  layer.rows.replace(side, window.rows.all());
+  window.bounds.push_back(rows.bound);
+  while (std::ssize(window.bounds) > window.rows.size()) window.bounds.pop_front();
+  RankBound bound;
+  for (const RankBound& reading : window.bounds) bound.add(reading);
+  layer.rows.replace(side, window.rows.all(), std::move(bound));
   if (side != Side::Fisher) return;
   window.cancellations.push_back(layer.cancellation);
   while (std::ssize(window.cancellations) > window.rows.size()) window.cancellations.pop_front();

@@ -27,6 +27,7 @@ class RowWindows {
   struct Window {
     TriangularWindow rows;
     std::optional<c10::ScalarType> dtype;
+    std::deque<RankBound> bounds;
     std::deque<Cancellation> cancellations;
   };
 

@@ -216,6 +216,7 @@ void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& si
   const std::int64_t bound = std::min(signature.structural_bound.value_or(largest), largest);
   signature.structural_bound = bound;
   if (!spectrum.finite) {
+    if (!signature.bound_ended_by.empty()) signature.structural_bound.reset();
     signature.status |= Status::NonFinite;
     return;
   }
@@ -230,7 +231,14 @@ void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& si
   signature.floor = unscaled(floor);
   signature.at_floor = sigma.back() <= floor;
   signature.rank = static_cast<std::int64_t>(rank);
-  signature.dead_directions = std::max<std::int64_t>(0, bound - *signature.rank);
+  if (*signature.rank > bound) signature.bound_ended_by = "rows of a larger rank";
+  if (signature.bound_ended_by.empty() || *signature.rank == bound) {
+    signature.dead_directions = bound - *signature.rank;
+    signature.bound_ended_by.clear();
+  } else {
+    signature.structural_bound.reset();
+    signature.status |= Status::BoundUnknown;
+  }
   if (rank == 0) {
     signature.status |= sigma.front() > 0 ? Status::BelowFloor : Status::Zero;
     return;

@@ -105,10 +105,11 @@ void add_parcels() {
     CapturedCall call;
     call.output = at::ones({rows, 3}, at::kDouble).cumsum(0);
     call.output_features = {1};
-    call.output_bound = call.gradient_bound = 3;
+    layer.output_bound = layer.gradient_bound = {.rank = 3, .shape = 3};
     LayerRows collected(layer, SignatureOptions().sides({Side::Activation, Side::Fisher}));
-    collected.add_forward(call, 1, 100);
-    if (rows == 6) collected.add_gradient(call, call.output.sin(), 1, {}, 1, 100);
+    collected.add_bounds(layer);
+    collected.add_forward(call, 100);
+    if (rows == 6) collected.add_gradient(call, call.output.sin(), 1, {}, 100);
     collected.reduce();
     Parcel parcel;
     collected.pack(parcel);

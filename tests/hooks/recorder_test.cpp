@@ -72,9 +72,9 @@ TEST_P(EveryKind, RowsAreThoseThatAutogradGives) {
   EXPECT_LE(relative_difference(call.gradient(), reference), kRowTolerance);
   const at::Tensor rows = as_rows(call.output, call.output_features);
   EXPECT_EQ(rows.numel(), call.output.numel());
-  EXPECT_LE(torch::linalg_matrix_rank(rows).item<std::int64_t>(), call.output_bound);
+  EXPECT_LE(torch::linalg_matrix_rank(rows).item<std::int64_t>(), layer->output_bound.rank);
   EXPECT_LE(torch::linalg_matrix_rank(as_rows(call.gradient(), call.output_features)).item<std::int64_t>(),
-            call.gradient_bound);
+            layer->gradient_bound.rank);
 }
 
 class EveryKindThatRunsAgain : public testing::TestWithParam<test::LayerKind> {};
@@ -389,10 +389,11 @@ TEST(Recorder, DeepLinearChainsAreBoundedByTheirNarrowestLayer) {
   std::vector<std::int64_t> forward, backward;
   for (const CapturedLayer& layer : captured.layers) {
     const CapturedCall& call = layer.calls[0];
-    forward.push_back(call.output_bound);
-    backward.push_back(call.gradient_bound);
-    EXPECT_EQ(torch::linalg_matrix_rank(call.output, 1e-10).item<std::int64_t>(), call.output_bound) << layer.layer;
-    EXPECT_EQ(torch::linalg_matrix_rank(call.gradient(), 1e-10).item<std::int64_t>(), call.gradient_bound)
+    forward.push_back(layer.output_bound.rank);
+    backward.push_back(layer.gradient_bound.rank);
+    EXPECT_EQ(torch::linalg_matrix_rank(call.output, 1e-10).item<std::int64_t>(), layer.output_bound.rank)
+        << layer.layer;
+    EXPECT_EQ(torch::linalg_matrix_rank(call.gradient(), 1e-10).item<std::int64_t>(), layer.gradient_bound.rank)
         << layer.layer;
   }
   EXPECT_THAT(forward, ElementsAre(8, 3, 3, 4, 7));   // + 1 for each bias
@@ -417,12 +418,12 @@ TEST(Recorder, BoundsDoNotReachThroughWhatIsNotAProductOfTheSameRows) {
     const CapturedCall& call = layer.calls.at(0);
     const at::Tensor rows = as_rows(call.output, call.output_features),
                      delta = as_rows(call.gradient(), call.output_features);
-    EXPECT_LE(torch::linalg_matrix_rank(rows).item<std::int64_t>(), call.output_bound) << layer.layer;
-    EXPECT_LE(torch::linalg_matrix_rank(delta).item<std::int64_t>(), call.gradient_bound) << layer.layer;
+    EXPECT_LE(torch::linalg_matrix_rank(rows).item<std::int64_t>(), layer.output_bound.rank) << layer.layer;
+    EXPECT_LE(torch::linalg_matrix_rank(delta).item<std::int64_t>(), layer.gradient_bound.rank) << layer.layer;
   }
-  EXPECT_EQ(find(captured, "narrow")->calls[0].output_bound, 3);
-  EXPECT_EQ(find(captured, "wide")->calls[0].output_bound, 16);    // a ReLU lies between
-  EXPECT_EQ(find(captured, "wide")->calls[0].gradient_bound, 16);  // the product mixes positions, not features
+  EXPECT_EQ(find(captured, "narrow")->output_bound.rank, 3);
+  EXPECT_EQ(find(captured, "wide")->output_bound.rank, 16);    // a ReLU lies between
+  EXPECT_EQ(find(captured, "wide")->gradient_bound.rank, 16);  // the product mixes positions, not features
 }
 
 TEST(Recorder, StoppedOnAnotherThreadStartsAgainWithoutSeeingDouble) {

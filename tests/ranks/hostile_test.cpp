@@ -83,10 +83,11 @@ LayerRows rows_of(const SignatureOptions& options, std::int64_t rows) {
   CapturedCall call;
   call.output = torch::ones({rows, 4}, torch::kDouble).cumsum(0);
   call.output_features = {1};
-  call.output_bound = call.gradient_bound = 4;
+  layer.output_bound = layer.gradient_bound = {.rank = 4, .shape = 4};
   LayerRows collected(layer, options);
-  collected.add_forward(call, 1, 100);
-  collected.add_gradient(call, call.output.sin(), 1, {}, 1, 100);
+  collected.add_bounds(layer);
+  collected.add_forward(call, 100);
+  collected.add_gradient(call, call.output.sin(), 1, {}, 100);
   collected.reduce();
   return collected;
 }
