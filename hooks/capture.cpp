@@ -78,8 +78,12 @@ hooks::CallId RecorderState::capture(hooks::SiteId site, const hooks::LayerRun& 
   return id;
 }
 
-std::shared_ptr<hooks::CapturedOperator> RecorderState::kept_operator(Run& run, const Outputs& outputs) const {
+std::shared_ptr<hooks::CapturedOperator> RecorderState::kept_operator(Run& run, const Outputs& outputs) {
   auto op = std::make_shared<hooks::CapturedOperator>();
+  if (follows_axes() && outputs.front().isTensor()) {
+    op->axes = axes_.shared();
+    op->output_axes = axes_.axes_of(outputs.front().toTensor());
+  }
   op->entry = run.entry;
   op->weight = options_.graph
                    ? weight_with_history(run.layer, *run.entry, Arguments(run.arguments.data(), run.arguments.size()))

@@ -8,9 +8,11 @@
 
 #include <cstdint>
 #include <dds/recorder.hpp>
+#include <memory>
 #include <vector>
 
 #include "hooks/arguments.hpp"
+#include "hooks/axes.hpp"
 #include "hooks/operators.hpp"
 
 namespace dds::hooks {
@@ -32,6 +34,10 @@ struct CapturedOperator {
   /// True if the output was computed from the states (a cell that ran as several operators): their gradients then hold
   /// what came through the output.
   bool output_from_states = false;
+
+  /// Without RecorderOptions::graph: what the dimensions of the output count.
+  std::shared_ptr<const Axes> axes;
+  Axes::Ids output_axes;
 
   /// With RecorderOptions::graph: where the gradients of the output and of the states come in, and `weight` with its
   /// own history.

@@ -32,6 +32,9 @@ class ModelParameters final : public ParameterSource {
   void for_each(const std::function<void(const FoundParameter&)>& visit) const override {
     for_each_parameter(present(), visit);
   }
+  void for_each_buffer(const std::function<void(const at::Tensor&)>& visit) const override {
+    for (const at::Tensor& buffer : present().buffers()) visit(buffer);
+  }
 
  private:
   torch::nn::Module& present() const {

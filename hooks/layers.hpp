@@ -35,6 +35,8 @@ class ParameterSource {
   virtual ~ParameterSource() = default;
   virtual std::string name() const = 0;  ///< of what they are the parameters, for the log
   virtual void for_each(const std::function<void(const FoundParameter&)>& visit) const = 0;
+  /// Tensors that the model has besides its parameters.
+  virtual void for_each_buffer(const std::function<void(const at::Tensor&)>& visit) const {}
   /// True if parameters are found as they are used. None need be there at first, and a pattern may match one later.
   virtual bool grows() const { return false; }
   /// An operator in grad mode takes a leaf that wants a gradient and is none of the parameters. Returns true if the

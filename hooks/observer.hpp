@@ -17,9 +17,10 @@ struct OperatorNote {
   virtual ~OperatorNote() = default;
 };
 
-/// How deep a thread is in operators that one listener does not want to hear the inside of.
+/// How deep a thread is in operators, counted by one listener: those that have started and not ended.
 struct Nesting {
-  int inside = 0;   ///< number of such operators that have started and not ended
+  int inside = 0;   ///< which it does not want to hear the inside of
+  int depth = 0;    ///< all of which it has a note, for a listener that counts them
   int known = 0;    ///< those of which the graph of the pass knows the results
   int graphed = 0;  ///< those that the graph of the pass has at all
 };

@@ -35,7 +35,9 @@ at::Tensor first_tensor(const std::vector<c10::IValue>& values) {
 }  // namespace
 
 RecorderState::RecorderState(std::shared_ptr<hooks::ParameterSource> parameters, RecorderOptions options)
-    : options_(std::move(options)), weights_(std::move(parameters), {options_.layers, options_.select}) {}
+    : options_(std::move(options)),
+      parameters_(std::move(parameters)),
+      weights_(parameters_, {options_.layers, options_.select}) {}
 
 // ---- a recording ----
 
@@ -43,6 +45,7 @@ void RecorderState::begin() {
   const std::lock_guard lock(mutex_);
   clear();
   weights_.begin();
+  if (follows_axes()) axes_.begin(*parameters_);
   listening_ = true;
 }
 
@@ -54,6 +57,7 @@ void RecorderState::end() {
   ties_.forget_graph();
   weights_.forget();
   graph_.forget_tensors();
+  axes_.end();
 }
 
 void RecorderState::clear() {
@@ -120,6 +124,20 @@ void RecorderState::custom_function_runs(std::string_view name) {
 
 std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_view name, Arguments args,
                                                                     bool grad_mode, hooks::Nesting& nesting) {
+  auto note = note_of(name, args, grad_mode, nesting);
+  if (!follows_axes()) return note;
+  if (!note) note = std::make_unique<Note>();
+  const std::lock_guard lock(mutex_);
+  note->recording = number_;
+  note->arguments.assign(args.begin(), args.end());
+  if (nesting.depth == 0) axes_.outermost_starts(args);
+  ++nesting.depth;
+  return note;
+}
+
+/// Null if nothing is to be done when it ends.
+std::unique_ptr<RecorderState::Note> RecorderState::note_of(std::string_view name, Arguments args, bool grad_mode,
+                                                            hooks::Nesting& nesting) {
   if (nesting.inside > 0) return nullptr;
   const std::lock_guard lock(mutex_);
   weights_.follow_strange_leaves(args, grad_mode);
@@ -252,6 +270,14 @@ void RecorderState::operator_ends(std::string_view name, hooks::OperatorNote& le
   if (note.outermost) --nesting.inside;
   if (note.pass) --nesting.graphed;
   if (note.pass && note.pass->known) --nesting.known;
+  if (follows_axes()) {
+    --nesting.depth;
+    const std::lock_guard lock(mutex_);
+    if (listening_ && note.recording == number_) {
+      axes_.operator_ends(name, Arguments(note.arguments.data(), note.arguments.size()),
+                          Arguments(outputs.data(), outputs.size()), nesting.depth > 0, next_order_);
+    }
+  }
   const at::Tensor output = first_tensor(outputs);
   if (const auto* run = note.as<Run>(); run && output.defined() && options_.on_call) options_.on_call(run->name);
   const std::lock_guard lock(mutex_);

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "hooks/attribution.hpp"
+#include "hooks/axis_tracker.hpp"
 #include "hooks/call_record.hpp"
 #include "hooks/copy_on_write.hpp"
 #include "hooks/layers.hpp"
@@ -69,6 +70,7 @@ class RecorderState : public hooks::Listener {
     Role role;
     std::optional<hooks::Family> family;          ///< of a layer's run, recorded or not
     bool outermost = false;                       ///< what runs inside is part of it
+    std::vector<c10::IValue> arguments;           ///< if axes are followed
     std::uint64_t recording = 0;                  ///< in which it started
     std::unique_ptr<hooks::PassGraph::Run> pass;  ///< what it is to the graph of the pass, if it is in it
 
@@ -83,6 +85,7 @@ class RecorderState : public hooks::Listener {
   };
 
   // ---- when an operator starts ----
+  std::unique_ptr<Note> note_of(std::string_view name, hooks::Arguments args, bool grad_mode, hooks::Nesting& nesting);
   void recognise(std::string_view name, const hooks::Operator* entry, hooks::Arguments args, Note& note);
   std::optional<Bias> bias_that_follows(const hooks::Operator* entry, hooks::Arguments args) const;
   std::optional<hooks::LayerRun> layer_run(const hooks::Operator* entry, hooks::Arguments args) const;
@@ -104,13 +107,17 @@ class RecorderState : public hooks::Listener {
   void ended(hooks::Derivation& derivation, std::string_view name, const at::Tensor& output, const Outputs& outputs);
 
   hooks::CallId capture(hooks::SiteId site, const hooks::LayerRun& run, std::string_view op, const at::Tensor& output);
-  std::shared_ptr<hooks::CapturedOperator> kept_operator(Run& run, const Outputs& outputs) const;
+  std::shared_ptr<hooks::CapturedOperator> kept_operator(Run& run, const Outputs& outputs);
   std::shared_ptr<hooks::GradientSlot> gradient_slot(const at::Tensor& output) const;
   void bound_ranks(std::vector<CapturedLayer>& layers, const std::vector<std::vector<hooks::CallId>>& calls);
   std::vector<CapturedLayer> taps_without_calls() const;
   void clear();
 
+  /// Where the rows of samples lie is told by axes, unless it is measured in the graph.
+  bool follows_axes() const { return options_.operators && !options_.graph; }
+
   const RecorderOptions options_;
+  const std::shared_ptr<hooks::ParameterSource> parameters_;
   std::atomic<bool> listening_ = false;
 
   std::mutex mutex_;  // of all below: operators may run on several threads
@@ -122,6 +129,7 @@ class RecorderState : public hooks::Listener {
   hooks::LossRecord losses_;
   hooks::LossTies ties_;
   hooks::UseCounts uses_;
+  hooks::AxisTracker axes_;
   std::set<std::string> tapped_;  ///< the patterns that a tap matched
   std::vector<std::string> errors_;
   std::int64_t next_order_ = 0;  ///< counts calls and losses

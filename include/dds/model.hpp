@@ -48,6 +48,12 @@ class Likelihood {
   /// samples.
   virtual at::Tensor loss(const at::Tensor& output, const at::Tensor& target) const = 0;
 
+  /// Throws InvalidArgument for targets that cannot belong to such an output: of another shape or type, a class beyond
+  /// the last one, a probability beyond 1, a NaN. Targets that do not fit tell of a mistake even where they are not
+  /// used, so a read with the true Fisher asks too.
+  /// Default: takes all targets.
+  virtual void check_targets(const at::Tensor& output, const at::Tensor& targets) const {}
+
   /// Targets drawn from p(. | output) with `generator`, never with the default one.
   virtual at::Tensor sample(const at::Tensor& output, at::Generator generator) const = 0;
   /// False if targets cannot be drawn. Then only the empirical Fisher can be read.

@@ -86,7 +86,8 @@ struct MonitorOptions {
 /// the next due step throw InvalidArgument.
 ///
 /// A monitor that reads nothing says so, to the logger (Level::Warning) and under `notes` in run.json: if it ends
-/// without a step, if no layer runs in a due step, or if it ends within a step, which is then not read.
+/// without a step, if none of its steps was due, if all due ones were abandoned or skipped, if no layer runs in a due
+/// step, or if it ends within a step, which is then not read.
 ///
 /// A log that cannot be written (a sink's IoError: the disk is full, the folder is gone) does not end the training:
 /// step, log and read go on. errors() counts each such error. Of those with the same text, the first goes to on_error;

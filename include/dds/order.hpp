@@ -107,8 +107,8 @@ struct DirectionOrder {
 /// That w* is a minimum is tested by a few steps of descent from a point beside w*, |v| <= cone t_max.
 ///
 /// Valid input: `point` (p, fp64, CPU); `direction` of the same shape and dtype, finite and not zero; options in range.
-/// Throws InvalidArgument for any other input, and for an excess that gives no 0-d fp64 tensor or does not depend on
-/// the weights.
+/// Throws InvalidArgument for any other input, and for an excess that is empty, gives no 0-d fp64 tensor or does not
+/// depend on the weights.
 /// Cost: ten to a hundred double backward passes for each value of t.
 DirectionOrder direction_order(const Excess& excess, const at::Tensor& point, const at::Tensor& direction,
                                const OrderOptions& options = {});

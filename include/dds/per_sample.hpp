@@ -85,8 +85,11 @@ struct PerSampleLayer {
   std::string name;  ///< as in Signature::layer, but without `#k`: all uses of the layer count together
   std::string kind;
   std::vector<std::string> parameters;  ///< by their first name in named_parameters()
-  StatusSet status;                     ///< if status.no_numbers(), there are no gradients
-  std::string detail;                   ///< the reason of `status` in words
+  /// False: there are no gradients; `status` says why.
+  bool has_gradients = false;
+  /// With NonFinite there are gradients, of which some have a NaN or Inf: `detail` says which samples'.
+  StatusSet status;
+  std::string detail;  ///< the reason of `status` in words
 };
 
 /// The eigenvalues of K_l.
@@ -116,7 +119,7 @@ enum class GramRange {
 /// Names: `layer` is one of layers(), `parameter` one of named_parameters().
 /// Results: in the dtype of the captured rows, but in fp32 for fp16 and bf16.
 /// Throws InvalidArgument for a name that does not exist, and for a layer or parameter without gradients
-/// (StatusSet::no_numbers). The message gives the reason.
+/// (PerSampleLayer::has_gradients). The message gives the reason.
 class PerSampleGradients {
  public:
   /// n.
@@ -154,8 +157,8 @@ class PerSampleGradients {
 };
 
 /// The per-sample gradients of one forward and backward pass over the data of `problem`. The library runs the pass
-/// itself: in eval mode, in the model's own dtype, with the likelihood's per-sample losses. The caller's gradients,
-/// mode and generators are left as they were.
+/// itself: in eval mode, in the model's own dtype, with the likelihood's per-sample losses. The caller's data,
+/// gradients, mode and generators are left as they were.
 ///
 /// Which rows belong to which sample is *measured*, row by row: further backward passes weight the losses by powers of
 /// two, which tell the samples apart and change no rounding. Two passes do for 256 samples, three for 4,096 (in fp16
@@ -178,11 +181,16 @@ PerSampleGradients per_sample_gradients(const Problem& problem, const PerSampleO
 ///   the module: torch::nn's attention and transformers take (sequence, batch, feature);
 ///   the shape: a layer with n rows along a single dimension has one row per sample;
 ///   options.samples(), which overrides all of these.
-/// Any other layer has Status::SamplesUnknown. So has one whose n rows may be positions that all samples share: rows of
-/// a parameter, of a buffer or of a range of indices, or where another layer's output has n samples of n positions.
+/// Any other layer has Status::SamplesUnknown. The recording follows what its operators do to dimensions, from tensors
+/// that were there before it (the data, whose first dimension counts samples) to the loss. So a layer has this status
+/// too if its n rows may be others than the samples:
+///   they were made within the recording of nothing but parameters, buffers and constants (arange, eye, a tensor of
+///   numbers), and never met data row by row. Make the batch before the recording starts;
+///   they are those of another dimension of the data, which has n entries too;
+///   the loss is a sum over n others: the rows were put into another order.
 ///
-/// If the forward mixes samples (batch norm in training), g_i is made of row i of the gradient of the summed loss. That
-/// layer and all layers that ran before it have Status::Coupled.
+/// If the forward mixes samples (batch norm in training, h - h.mean(0)), g_i is made of row i of the gradient of the
+/// summed loss. That layer and all layers that ran before it have Status::Coupled.
 ///
 /// Throws as above, and InvalidArgument if the recording was made without `operators`.
 PerSampleGradients per_sample_gradients(torch::nn::Module& model, const Captured& captured, std::int64_t samples,

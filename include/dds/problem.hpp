@@ -63,8 +63,10 @@ Forward forward_of() {
 
 /// What is studied: the argument of a reading, an estimate or per-sample gradients.
 ///
-/// The model must outlive it. The tensors of the data are shared, not copied. Nothing is checked here: the functions
-/// that take a Problem throw InvalidArgument for a null likelihood, an empty forward, and data without samples.
+/// The model must outlive it. The tensors of the data are shared, not copied; a forward may write into what it is
+/// given, and the data stay as they are. Nothing is checked here: the functions that take a Problem throw
+/// InvalidArgument for a null likelihood, an empty forward, data without samples, and an output that has not one entry
+/// for each sample along its first dimension.
 struct Problem {
   torch::nn::Module& model;
   LikelihoodPtr likelihood;

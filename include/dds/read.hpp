@@ -51,9 +51,9 @@ struct ReadOptions {
 /// Signature::floor.
 /// Throws InvalidArgument for a model without parameters, a null likelihood, an empty forward, an empty probe, a
 /// pattern that matches no layer, missing targets where the empirical Fisher needs them, and options out of range.
-/// Throws it also for a NaN or infinity of the probe that reaches a network whose parameters are finite, and for labels
-/// out of range, even where the true Fisher does not use them.
-/// Throws CaptureError if rows were lost, and what `forward` throws.
+/// Throws it also for a NaN or infinity of the probe that reaches a network whose parameters are finite, and where a
+/// Fisher side is read for targets that do not fit the output (Likelihood::check_targets), even if it is the true
+/// Fisher, which does not use them. Throws CaptureError if rows were lost, and what `forward` throws.
 ///
 /// With SignatureOptions::ranks every rank calls it at once, with its own part of the probe and the same options.
 /// Result: rank 0 returns the signatures of all rows together; the others return none.

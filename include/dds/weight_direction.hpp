@@ -36,7 +36,8 @@ using WeightDirection = std::map<std::string, at::Tensor>;
 ///   a complex parameter, whose real and imaginary parts are weights;
 ///   a forward that runs in fp64 and is twice differentiable;
 ///   otherwise as direction_order in order.hpp.
-/// Throws InvalidArgument for any other input, and what `forward` throws.
+/// Throws InvalidArgument for any other input, for an output that is undefined or changes its shape, and what `forward`
+/// throws.
 DirectionOrder direction_order(const Problem& problem, const WeightDirection& direction,
                                const OrderOptions& options = {});
 

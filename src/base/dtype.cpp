@@ -19,6 +19,8 @@ double machine_epsilon(c10::ScalarType dtype, const char* function) {
   }
 }
 
+bool is_differentiable(c10::ScalarType dtype) { return c10::isFloatingType(dtype) || c10::isComplexType(dtype); }
+
 c10::ScalarType real_type(c10::ScalarType dtype) {
   switch (dtype) {
     case c10::ScalarType::ComplexDouble:

@@ -9,6 +9,9 @@ namespace dds {
 /// for BFloat16. Throws InvalidArgument, which names `function`, for any other type.
 double machine_epsilon(c10::ScalarType dtype, const char* function);
 
+/// True for floating and complex types: those that autograd differentiates.
+bool is_differentiable(c10::ScalarType dtype);
+
 /// The type of the real part of a complex type; any other type itself.
 c10::ScalarType real_type(c10::ScalarType dtype);
 

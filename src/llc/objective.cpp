@@ -11,11 +11,23 @@
 #include <algorithm>
 #include <utility>
 
+#include "hooks/memory.hpp"
 #include "src/base/check.hpp"
 #include "src/base/dtype.hpp"
 #include "src/model/guard.hpp"
+#include "src/model/problem.hpp"
 
 namespace dds {
+namespace {
+
+/// How often data were written to in place.
+std::uint64_t writes_to(const Data& data) {
+  std::uint64_t writes = hooks::version_of(data.targets);
+  for (const auto& input : data.inputs) writes += hooks::version_of(input);
+  return writes;
+}
+
+}  // namespace
 
 Data in_fp64(const Data& data) {
   const auto convert = [](const at::Tensor& t) {
@@ -42,7 +54,10 @@ void Objective::measure_start(const Replica& replica) {
   std::vector<at::Tensor> losses_at_start;
   slope_ = at::zeros_like(start_);
   for (std::int64_t begin = 0; begin < samples_; begin += piece) {
-    const auto part = losses(replica, all_.data.slice(begin, std::min(begin + piece, samples_)));
+    const Data copy = copy_of(all_.data.slice(begin, std::min(begin + piece, samples_)));
+    const auto before = writes_to(copy);
+    const auto part = losses_of(replica, copy);
+    writes_ = writes_ || writes_to(copy) != before;
     slope_.add_(replica.gradient(part), 1.0 / static_cast<double>(samples_));
     losses_at_start.push_back(part.detach().to(at::kDouble));
     ++start_passes_;
@@ -80,8 +95,21 @@ double Objective::excess_in_fp64(const Replica& replica) const {
   return excess;
 }
 
+/// The data stay as they are.
 at::Tensor Objective::losses(const Replica& replica, const Data& data) const {
+  if (writes_) return losses_of(replica, copy_of(data));
+  const auto before = writes_to(data);
+  auto losses = losses_of(replica, data);
+  if (writes_to(data) != before) {
+    throw_invalid("estimate_llc", "forward", "one that wrote into its inputs at some weights and not at the start",
+                  "one that copies what it changes");
+  }
+  return losses;
+}
+
+at::Tensor Objective::losses_of(const Replica& replica, const Data& data) const {
   const auto output = replica.output(data.inputs);
+  check_output(output, data.inputs[0].size(0), "estimate_llc");
   auto losses = likelihood_->loss(output, data.targets);
   if (losses.dim() != 1 || losses.size(0) != data.inputs[0].size(0)) {
     throw_invalid("estimate_llc", "the loss", text_of(losses),

@@ -70,6 +70,7 @@ class Objective {
 
  private:
   at::Tensor losses(const Replica& replica, const Data& data) const;
+  at::Tensor losses_of(const Replica& replica, const Data& data) const;
   void measure_start(const Replica& replica);
   /// Sum of the losses over all samples of `data`, in pieces of the batch's size, without a gradient.
   double sum_of_losses(const Replica& replica, const Data& data) const;
@@ -85,6 +86,7 @@ class Objective {
   at::Tensor slope_;
   double start_loss_ = 0;
   std::int64_t start_passes_ = 0;
+  bool writes_ = false;  ///< forward or loss write into the data: each pass has copies
 };
 
 }  // namespace dds

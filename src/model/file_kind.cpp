@@ -74,6 +74,17 @@ bool is_of_tensors(const std::string& name) {
          name.starts_with("collections.");
 }
 
+/// "torch.uint16": the type of the first tensor that is rebuilt by its type, not by a class of storages. Empty if there
+/// is none.
+std::string new_type_in(const std::vector<std::string>& classes) {
+  const auto rebuilt = std::find(classes.begin(), classes.end(), "torch._utils._rebuild_tensor_v3");
+  const auto type = std::find_if(rebuilt, classes.end(), [](const std::string& name) {
+    return name.starts_with("torch.") && name.find('.', 6) == std::string::npos && name.back() >= '0' &&
+           name.back() <= '9';
+  });
+  return type == classes.end() ? "" : *type;
+}
+
 /// Of what Python's torch.save wrote, by the pickle within.
 std::string kind_of_pickle(std::string_view pickle) {
   constexpr std::size_t kOfProtocol = 2;  // bytes before the first instruction
@@ -84,6 +95,8 @@ std::string kind_of_pickle(std::string_view pickle) {
     return fmt::format("an object of the Python class {}, as torch.save(model) writes a whole network", *foreign);
   if (foreign != classes.end())
     return fmt::format("what torch.save wrote, with objects of the Python class {}", *foreign);
+  if (const std::string type = new_type_in(classes); !type.empty())
+    return fmt::format("what torch.save wrote, with a tensor of type {}, which LibTorch does not load in C++", type);
   if (first == 'c' && !classes.empty() && classes.front() == "collections.OrderedDict")
     return "a state_dict (an OrderedDict of parameters, without the network)";
   if (first == '}') return "a dict that torch.save wrote";

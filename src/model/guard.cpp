@@ -117,8 +117,7 @@ void ModelGuard::apply(torch::nn::Module& model, const GuardOptions& options) {
   }
   if (!options.require_grad) return;
   for (auto& saved : parameters_) {
-    const auto type = saved.tensor.scalar_type();
-    if (at::isFloatingType(type) || at::isComplexType(type)) saved.tensor.set_requires_grad(true);
+    if (is_differentiable(saved.tensor.scalar_type())) saved.tensor.set_requires_grad(true);
   }
 }
 

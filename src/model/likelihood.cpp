@@ -4,6 +4,7 @@
 #include <ATen/ops/bernoulli.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gather.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/minimum.h>
@@ -24,7 +25,6 @@
 #include "src/base/check.hpp"
 #include "src/model/cancellation.hpp"
 #include "src/model/divergence.hpp"
-#include "src/model/labels.hpp"
 
 namespace dds {
 namespace {
@@ -36,6 +36,13 @@ void check_output(std::string_view function, const at::Tensor& output, std::int6
   check(output.defined() && at::isFloatingType(output.scalar_type()) && output.dim() >= least_dim && output.size(0) > 0,
         function, "the model's output", output,
         "a floating type and at least {} dimensions, the first of which counts the samples", least_dim);
+}
+
+void check_outputs(std::string_view function, const at::Tensor& frozen, const at::Tensor& output,
+                   std::int64_t least_dim) {
+  for (const at::Tensor& each : {frozen, output}) check_output(function, each, least_dim);
+  check(output.sizes() == frozen.sizes(), function, "the model's output", output, "{}, as it was before",
+        text_of(frozen));
 }
 
 /// Targets of another shape would be broadcast without a word.
@@ -83,11 +90,16 @@ class Categorical final : public Likelihood {
 
   at::Tensor loss(const at::Tensor& output, const at::Tensor& target) const override {
     check_output("categorical", output, 2);
-    const bool ignores = check_targets(output, target);
+    const bool ignores = check_classes(output, target);
     const auto log_p = at::log_softmax(output, -1);
     if (!ignores) return per_sample(negative_log(log_p, target));
     const auto ignored = target.eq(ignore_index_);
     return per_sample(negative_log(log_p, target.masked_fill(ignored, 0)).masked_fill(ignored, 0));
+  }
+
+  void check_targets(const at::Tensor& output, const at::Tensor& targets) const override {
+    check_output("categorical", output, 2);
+    check_classes(output, targets);
   }
 
   at::Tensor sample(const at::Tensor& output, at::Generator generator) const override {
@@ -116,12 +128,13 @@ class Categorical final : public Likelihood {
   }
 
   at::Tensor divergence(const at::Tensor& frozen, const at::Tensor& output) const override {
+    check_outputs("categorical", frozen, output, 2);
     return per_sample(divergence_terms(at::log_softmax(frozen, -1), at::log_softmax(output, -1)));
   }
 
  private:
   /// True if some may have to be ignored.
-  bool check_targets(const at::Tensor& output, const at::Tensor& target) const {
+  bool check_classes(const at::Tensor& output, const at::Tensor& target) const {
     check_target_shape("categorical", target, output.sizes().slice(0, output.dim() - 1));
     check(target.scalar_type() == at::kLong, "categorical", "target", target, "Long: classes");
     const auto classes = output.size(-1);
@@ -161,6 +174,11 @@ class Bernoulli final : public Likelihood {
     return per_sample(soft ? log_one_plus_exp(u) - u * t : log_one_plus_exp(u));
   }
 
+  void check_targets(const at::Tensor& output, const at::Tensor& targets) const override {
+    const c10::NoGradGuard no_grad;
+    loss(output, targets);  // which refuses them
+  }
+
   at::Tensor sample(const at::Tensor& output, at::Generator generator) const override {
     const c10::NoGradGuard no_grad;
     check_output("bernoulli", output, 1);
@@ -187,6 +205,7 @@ class Bernoulli final : public Likelihood {
   }
 
   at::Tensor divergence(const at::Tensor& frozen, const at::Tensor& output) const override {
+    check_outputs("bernoulli", frozen, output, 1);
     const auto log_p = [](const at::Tensor& z) { return -log_one_plus_exp(-z); };
     return per_sample(divergence_terms(log_p(frozen), log_p(output)) +
                       divergence_terms(log_p(-frozen), log_p(-output)));
@@ -224,6 +243,16 @@ class Gaussian final : public Likelihood {
     return per_sample(squares(output * scale_, target * scale_)) * half_precision(sigma_ * scale_);
   }
 
+  void check_targets(const at::Tensor& output, const at::Tensor& targets) const override {
+    const c10::NoGradGuard no_grad;
+    check_output("gaussian", output, 1);
+    check_target_shape("gaussian", targets, output.sizes());
+    const auto wrong = at::isfinite(targets).logical_not();
+    if (!wrong.any().item<bool>()) return;
+    throw_invalid("gaussian", "a target", value_text(targets.masked_select(wrong)[0].item<double>()),
+                  "a finite number");
+  }
+
   at::Tensor sample(const at::Tensor& output, at::Generator generator) const override {
     const c10::NoGradGuard no_grad;
     check_output("gaussian", output, 1);
@@ -244,6 +273,7 @@ class Gaussian final : public Likelihood {
   }
 
   at::Tensor divergence(const at::Tensor& frozen, const at::Tensor& output) const override {
+    check_outputs("gaussian", frozen, output, 1);
     const auto difference = (output - frozen) / sigma_;
     return per_sample(difference * difference) * 0.5;
   }
@@ -315,16 +345,6 @@ at::Tensor Likelihood::cancelling_terms(const at::Tensor&, bool) const { return 
 at::Tensor Likelihood::divergence(const at::Tensor&, const at::Tensor&) const {
   throw_invalid("divergence", "the likelihood", fmt::format("'{}'", name()),
                 "categorical(), bernoulli() or gaussian(): it has no closed form for others");
-}
-
-void check_labels(const Likelihood& likelihood, const at::Tensor& output, const at::Tensor& targets) {
-  if (!targets.defined()) return;
-  const bool classes = dynamic_cast<const Categorical*>(&likelihood) && targets.scalar_type() == at::kLong &&
-                       output.dim() >= 2 && targets.sizes() == output.sizes().slice(0, output.dim() - 1);
-  const bool probabilities = dynamic_cast<const Bernoulli*>(&likelihood) && targets.sizes() == output.sizes();
-  if (!classes && !probabilities) return;
-  const c10::NoGradGuard no_grad;
-  likelihood.loss(output, targets);
 }
 
 LikelihoodPtr categorical(std::int64_t ignore_index) { return std::make_shared<Categorical>(ignore_index); }

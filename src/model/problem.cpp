@@ -23,6 +23,18 @@ void check_with_targets(const Problem& problem, const char* function) {
   }
 }
 
+void check_output(const at::Tensor& output, std::int64_t samples, const char* function) {
+  check(output.defined() && output.dim() > 0 && output.size(0) == samples, function, "the output of forward", output,
+        "one of {} samples, as the data have", samples);
+}
+
+Data copy_of(const Data& data) {
+  Data copy;
+  for (const at::Tensor& input : data.inputs) copy.inputs.push_back(input.clone());
+  if (data.targets.defined()) copy.targets = data.targets.clone();
+  return copy;
+}
+
 std::shared_ptr<torch::nn::Module> borrowed(torch::nn::Module& model) { return {std::shared_ptr<void>(), &model}; }
 
 }  // namespace dds

@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "src/base/check.hpp"
+#include "src/base/dtype.hpp"
 
 namespace dds {
 namespace {
@@ -57,10 +58,7 @@ void copy_by_name(const torch::OrderedDict<std::string, at::Tensor>& from,
 std::vector<std::string> trainable_parameters(const torch::nn::Module& model) {
   std::vector<std::string> names;
   for (const auto& item : model.named_parameters()) {
-    const auto type = item.value().scalar_type();
-    if ((at::isFloatingType(type) || at::isComplexType(type)) && item.value().requires_grad()) {
-      names.push_back(item.key());
-    }
+    if (is_differentiable(item.value().scalar_type()) && item.value().requires_grad()) names.push_back(item.key());
   }
   return names;
 }

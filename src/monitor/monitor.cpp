@@ -62,8 +62,9 @@ class Monitor::State {
   void begin_step() {
     check_no_step("Monitor::step");
     errors_.rethrow();
-    used_ = true;
+    ++begun_;
     const bool due = is_due();
+    due_steps_ += due;
     passes_on_ = due && log_.lost();
     due_ = due && !passes_on_;
     if (due_ && options_.worker() == Worker::Skip && worker_->full()) {
@@ -77,6 +78,7 @@ class Monitor::State {
   void end_step() {
     if (!open_) return;
     open_ = false;
+    read_ = read_ || due_ || passes_on_;
     if (due_) {
       errors_.guard([this] { worker_ ? hand_over(collected()) : log_.read(collected()); });
     } else if (passes_on_) {
@@ -115,7 +117,7 @@ class Monitor::State {
     check_given("Monitor::read", "the monitor's model", model_, "one: this monitor is of parameters alone");
     if (&problem.model != model_)
       throw_invalid("Monitor::read", "the problem's model", "another one", "the one that is monitored");
-    used_ = true;
+    read_ = true;
     drain();
     return log_.read(problem, std::move(options), steps_, errors_.take());
   }
@@ -169,9 +171,17 @@ class Monitor::State {
       open_ = false;
       recorder_.take();
       note(fmt::format("the monitor ended within step {}, which is not read", steps_));
-    } else if (!used_ && reads_steps) {
-      note("the monitor ended without a step, so nothing was read: a training loop calls Monitor::step()");
+    } else if (!read_ && reads_steps) {
+      note(why_nothing_was_read());
     }
+  }
+
+  std::string why_nothing_was_read() const {
+    if (begun_ == 0) {
+      return "the monitor ended without a step, so nothing was read: a training loop calls Monitor::step()";
+    }
+    if (due_steps_ == 0) return fmt::format("nothing was read: steps {}, due 0 (see MonitorOptions::every)", begun_);
+    return fmt::format("nothing was read: steps {}, due {}, all of them abandoned or skipped", begun_, due_steps_);
   }
 
   /// What the user should know though nothing failed: to the logger, and into the log.
@@ -257,7 +267,9 @@ class Monitor::State {
   Recorder recorder_;
   StepRows step_rows_;
   std::vector<Attribution> attribution_;
-  bool used_ = false;  ///< there was a step or a read
+  bool read_ = false;           ///< a step or a checkpoint
+  std::int64_t begun_ = 0;      ///< steps, those that were abandoned too
+  std::int64_t due_steps_ = 0;  ///< of these
   bool noted_empty_step_ = false;
   bool open_ = false;
   bool due_ = false;

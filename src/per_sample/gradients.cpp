@@ -1,6 +1,7 @@
 #include "src/per_sample/gradients.hpp"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/ScalarType.h>
@@ -13,6 +14,7 @@
 
 #include "hooks/layer_run.hpp"
 #include "src/base/check.hpp"
+#include "src/base/dtype.hpp"
 #include "src/base/glob.hpp"
 #include "src/per_sample/operator_uses.hpp"
 #include "src/per_sample/placing.hpp"
@@ -53,7 +55,6 @@ PerSampleGradients::Impl::Impl(const torch::nn::Module& model, std::int64_t samp
   check(std::isfinite(options_.scale()) && options_.scale() != 0, kPerSampleGradients, "scale", options_.scale(),
         "a finite number other than 0");
   hooks::for_each_parameter(model, [this](const hooks::FoundParameter& found) { add_parameter(found); });
-  for (const at::Tensor& buffer : model.buffers()) buffers_.add(buffer);
   const std::vector<std::string> names = names_of(layers_);
   for (const std::string& pattern : options_.layers().list()) {
     check(glob_match_any(pattern, names), kPerSampleGradients, "a pattern of layers()", pattern,
@@ -70,7 +71,7 @@ void PerSampleGradients::Impl::add_parameter(const hooks::FoundParameter& found)
   if (!options_.layers().select(found.layer)) return;
   const auto [known, is_new] = layer_by_name_.try_emplace(found.layer, layers_.size());
   if (is_new) {
-    layers_.push_back({found.layer, found.kind, {}, {}, {}});
+    layers_.push_back({found.layer, found.kind, {}, false, {}, {}});
     places_.push_back({{}, found.sequence_first});
   }
   const std::size_t parameter = index_.add(found.tensor);
@@ -107,7 +108,7 @@ void PerSampleGradients::Impl::mark(const CapturedLayer& site, StatusSet status,
 
 void PerSampleGradients::Impl::add(const CapturedLayer& site, const CapturedCall& captured,
                                    const std::optional<SampleRows>& rows, at::Tensor delta,
-                                   std::vector<at::Tensor> states) {
+                                   std::vector<at::Tensor> states, const std::string& doubt) {
   const at::NoGradGuard no_grad;
   if (!layer_of(site)) return;
   const auto defined = [](const at::Tensor& tensor) { return tensor.defined(); };
@@ -117,11 +118,11 @@ void PerSampleGradients::Impl::add(const CapturedLayer& site, const CapturedCall
   if (!captured.input_intact()) {
     uses.mark(Status::Overwritten, "its input was written to in place after it ran");
   } else if (!rows) {
-    uses.mark(
-        Status::SamplesUnknown,
-        fmt::format("which rows of its output [{}] belong to which of {} samples is not known, or a row belongs to "
-                    "several; PerSampleOptions::samples tells where they lie",
-                    fmt::join(captured.output.sizes(), ", "), samples_));
+    uses.mark(Status::SamplesUnknown,
+              fmt::format("which rows of its output [{}] belong to which of {} samples is not known{}; "
+                          "PerSampleOptions::samples tells where they lie",
+                          fmt::join(captured.output.sizes(), ", "), samples_,
+                          doubt.empty() ? ", or a row belongs to several" : ": " + doubt));
   } else {
     CapturedCall call = captured;
     convert(call.inputs, delta, states);
@@ -137,7 +138,7 @@ void PerSampleGradients::Impl::add(const CapturedLayer& site, const CapturedCall
 void PerSampleGradients::Impl::convert(std::vector<at::Tensor>& inputs, at::Tensor& delta,
                                        std::vector<at::Tensor>& states) const {
   const auto is_number = [](const at::Tensor& tensor) {
-    return tensor.defined() && (tensor.is_floating_point() || tensor.is_complex());
+    return tensor.defined() && is_differentiable(tensor.scalar_type());
   };
   at::ScalarType type = at::kFloat;
   if (is_number(delta)) type = c10::promoteTypes(type, delta.scalar_type());
@@ -194,7 +195,7 @@ void PerSampleGradients::Impl::mark_coupled(const Captured& captured) {
   }
   for (const CapturedLayer& site : captured.layers) {
     for (const CapturedCall& call : site.calls) {
-      if (call.order <= last) mark(site, Status::Coupled, "the forward mixes samples here or after it");
+      if (call.order <= last) mark(site, Status::Coupled, kMixesSamples);
     }
   }
 }
@@ -216,14 +217,43 @@ void PerSampleGradients::Impl::mark_missing(const Captured& captured) {
 }
 
 void PerSampleGradients::Impl::settle() {
+  const at::NoGradGuard no_grad;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
+    PerSampleLayer& layer = layers_[i];
+    layer.has_gradients = has_gradients(i);
     for (const std::size_t p : places_[i].parameters) {
-      layers_[i].status |= parameters_[p].status;
-      if (!parameters_[p].detail.empty() && layers_[i].detail.empty()) {
-        layers_[i].detail = fmt::format("{}: {}", parameters_[p].name, parameters_[p].detail);
+      layer.status |= parameters_[p].status;
+      std::string detail = parameters_[p].detail;
+      if (!parameters_[p].status.no_numbers()) {
+        if (std::string wrong = samples_not_finite(parameters_[p]); !wrong.empty()) {
+          layer.status |= Status::NonFinite;
+          detail = std::move(wrong);
+        }
       }
+      if (!detail.empty() && layer.detail.empty()) layer.detail = fmt::format("{}: {}", parameters_[p].name, detail);
     }
   }
+}
+
+bool PerSampleGradients::Impl::has_gradients(std::size_t layer) const {
+  const std::vector<std::size_t>& all = places_[layer].parameters;
+  return std::none_of(all.begin(), all.end(), [&](std::size_t p) { return parameters_[p].status.no_numbers(); });
+}
+
+/// In words; empty if there are none. A sum has a NaN or Inf if one of its terms has.
+std::string PerSampleGradients::Impl::samples_not_finite(const Parameter& parameter) const {
+  if (at::isfinite(parameter.terms.sum(options_.max_bytes())).all().item<bool>()) return "";
+  at::Tensor wrong;
+  parameter.terms.for_each_slab(options_.max_bytes(), [&](const at::Tensor& slab) {
+    const at::Tensor here = at::isfinite(slab).logical_not().any(1);
+    wrong = wrong.defined() ? wrong.logical_or(here) : here;
+  });
+  const at::Tensor which = wrong.nonzero().flatten().cpu();
+  if (which.numel() == 0) return "the sum over the samples has a NaN or Inf, those of the samples have none";
+  const std::int64_t first = which[0].item<std::int64_t>();
+  return which.numel() == 1 ? fmt::format("the gradient of sample {} has a NaN or Inf", first)
+                            : fmt::format("the gradients of {} samples have a NaN or Inf, the first is sample {}",
+                                          which.numel(), first);
 }
 
 // ---- looking up ----
@@ -240,7 +270,7 @@ std::size_t PerSampleGradients::Impl::layer(const std::string& name) const {
   const auto known = layer_by_name_.find(name);
   if (known == layer_by_name_.end()) throw_unknown("layer", name, names_of(layers_));
   const PerSampleLayer& layer = layers_[known->second];
-  if (layer.status.no_numbers()) throw_no_gradients("layer", name, layer.status, layer.detail);
+  if (!layer.has_gradients) throw_no_gradients("layer", name, layer.status, layer.detail);
   return known->second;
 }
 

@@ -23,6 +23,8 @@ namespace dds {
 
 /// The public function that errors name.
 inline constexpr const char* kPerSampleGradients = "per_sample_gradients";
+/// The reason of Status::Coupled.
+inline constexpr const char* kMixesSamples = "the forward mixes samples here or after it";
 
 class PerSampleGradients::Impl {
  public:
@@ -64,15 +66,13 @@ class PerSampleGradients::Impl {
   /// user says nothing. Throws InvalidArgument if it does not fit the output.
   std::optional<hooks::SampleRows> told_rows(const CapturedLayer& site, const CapturedCall& call) const;
   /// The same where nothing is measured: if the user says nothing, the operator, the layer and its shape decide. Empty
-  /// if they leave a choice. `as_many_positions`: what has_positions_like_samples() gives.
+  /// if they leave a choice, or if the rows may be others than the samples'; then `doubt` says why.
   std::optional<hooks::SampleRows> known_rows(const CapturedLayer& site, const CapturedCall& call,
-                                              bool as_many_positions) const;
-  /// True if a call gave as many positions as samples, so that a dimension of this size may count either.
-  bool has_positions_like_samples(const Captured& captured) const;
-  /// Adds the terms of one call. Without `rows`, its parameters are marked instead. `delta` and `states` are the
-  /// gradients at its output and at its states.
+                                              std::string& doubt) const;
+  /// Adds the terms of one call. Without `rows`, its parameters are marked instead, with `doubt`. `delta` and `states`
+  /// are the gradients at its output and at its states.
   void add(const CapturedLayer& site, const CapturedCall& call, const std::optional<hooks::SampleRows>& rows,
-           at::Tensor delta, std::vector<at::Tensor> states);
+           at::Tensor delta, std::vector<at::Tensor> states, const std::string& doubt = "");
   /// Hands over the gradients by weights that were computed from parameters. The graph leads from there to the
   /// parameters.
   std::vector<hooks::Uses::Derived> take_derived() { return std::exchange(derived_, {}); }
@@ -87,19 +87,21 @@ class PerSampleGradients::Impl {
   /// Marks parameters without terms. To be called when all calls are added.
   void mark_missing(const Captured& captured);
   void mark(std::size_t parameter, StatusSet status, const std::string& detail);
-  /// Gives each layer the status of its parameters.
+  /// Gives each layer the status of its parameters. To be called at the end.
   void settle();
+  /// True if all parameters of a layer have gradients.
+  bool has_gradients(std::size_t layer) const;
 
  private:
   void add_parameter(const hooks::FoundParameter& found);
-  bool is_shared(const CapturedCall& call) const;
+  std::string samples_not_finite(const Parameter& parameter) const;
   void convert(std::vector<at::Tensor>& inputs, at::Tensor& delta, std::vector<at::Tensor>& states) const;
   void mark(const CapturedLayer& site, const hooks::CapturedOperator& op, const hooks::Uses& uses);
   std::optional<std::size_t> layer_of(const CapturedLayer& site) const;
 
   std::int64_t samples_;
   PerSampleOptions options_;
-  hooks::ParameterIndex index_, buffers_;
+  hooks::ParameterIndex index_;
   std::vector<Parameter> parameters_;  // by number in index_
   std::vector<PerSampleLayer> layers_;
   std::vector<Layer> places_;  // by layer

@@ -153,7 +153,7 @@ at::Tensor PerSampleGradients::gram(const std::string& name) const {
 std::vector<GramSpectrum> PerSampleGradients::spectra(GramRange range) const {
   std::vector<std::string> names;
   for (const PerSampleLayer& layer : layers()) {
-    if (!layer.status.no_numbers()) names.push_back(layer.name);
+    if (layer.has_gradients) names.push_back(layer.name);
   }
   return spectra(names, range);
 }

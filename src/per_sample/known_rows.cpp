@@ -1,11 +1,8 @@
 // How the samples lie in the output of a call where nothing is measured: what the user, the operator and shapes tell.
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-
-#include <algorithm>
 
 #include "hooks/layer_run.hpp"
 #include "src/base/check.hpp"
@@ -40,42 +37,22 @@ std::optional<SampleRows> PerSampleGradients::Impl::told_rows(const CapturedLaye
 }
 
 std::optional<SampleRows> PerSampleGradients::Impl::known_rows(const CapturedLayer& site, const CapturedCall& call,
-                                                               bool as_many_positions) const {
+                                                               std::string& doubt) const {
   const auto layer = layer_of(site);
   if (!layer) return std::nullopt;
   if (auto told = told_rows(site, call)) return told;
-  if (is_shared(call)) return std::nullopt;
   const hooks::CapturedOperator& op = *call.captured_operator();
   auto dim = hooks::sample_dim(*op.entry, op.args(), op.weight, call.output);
   if (!dim && places_[*layer].sequence_first && call.output.dim() == 3) dim = 1;
+  const bool convention = dim == 1;  // (position, sample, feature)
   if (!dim) {
     const auto possible = hooks::possible_sample_dims(call);
-    if (possible.size() == 1 && !as_many_positions) dim = possible.front();
+    if (possible.size() == 1) dim = possible.front();
   }
   if (!dim || call.output.size(*dim) != samples_) return std::nullopt;
+  if (op.axes) doubt = op.axes->doubt(op.output_axes[static_cast<std::size_t>(*dim)], samples_, convention);
+  if (!doubt.empty()) return std::nullopt;
   return SampleRows{SampleRows::Order::SampleMajor, samples_, *dim, {}};
-}
-
-/// True if the rows of a call may be positions, whose gradients all samples add to: rows of a parameter or a buffer, or
-/// lookups of a range of indices.
-bool PerSampleGradients::Impl::is_shared(const CapturedCall& call) const {
-  if (call.inputs.empty()) return false;
-  const at::Tensor& input = call.inputs.front();
-  if (index_.find(input) || buffers_.find(input)) return true;
-  const auto* lookup = call.captured_operator()->entry->as<hooks::kind::Embedding>();
-  if (!lookup || lookup->bag || input.dim() != 1 || input.size(0) < 2) return false;
-  return at::equal(input - input[0], at::arange(input.size(0), input.options()));
-}
-
-bool PerSampleGradients::Impl::has_positions_like_samples(const Captured& captured) const {
-  const auto counts = [&](const CapturedCall& call) {
-    const auto dims = hooks::possible_sample_dims(call);
-    return std::count_if(dims.begin(), dims.end(), [&](std::int64_t dim) { return call.output.size(dim) == samples_; });
-  };
-  return std::any_of(captured.layers.begin(), captured.layers.end(), [&](const CapturedLayer& site) {
-    return std::any_of(site.calls.begin(), site.calls.end(),
-                       [&](const CapturedCall& call) { return call.captured_operator() && counts(call) > 1; });
-  });
 }
 
 }  // namespace dds

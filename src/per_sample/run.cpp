@@ -77,12 +77,12 @@ class OwnPass {
     recorder_options.graph = true;
     Recorder recorder(model_, std::move(recorder_options));
     recorder.start();
-    std::vector<at::Tensor> inputs;  // copies, since a forward may write into them
-    for (const at::Tensor& input : data_.inputs) inputs.push_back(input.clone());
-    const at::Tensor output = forward_(model_, inputs);
+    const Data data = copy_of(data_);
+    const at::Tensor output = forward_(model_, data.inputs);
     Captured captured = recorder.take();
     check_whole(captured);
-    losses_ = likelihood_.loss(output, data_.targets);
+    check_output(output, data.size(), kPerSampleGradients);
+    losses_ = likelihood_.loss(output, data.targets);
     check(losses_.dim() == 1 && losses_.size(0) == data_.size(), kPerSampleGradients,
           fmt::format("the loss of {}", likelihood_.name()), losses_, fmt::format("shape [{}]", data_.size()));
     impl->mark_coupled(captured);
@@ -268,7 +268,6 @@ PerSampleGradients per_sample_gradients(torch::nn::Module& model, const Captured
   check_whole(captured);
   auto impl = std::make_shared<PerSampleGradients::Impl>(model, samples, options);
   impl->mark_coupled(captured);
-  const bool as_many_positions = impl->has_positions_like_samples(captured);
   for (const CapturedLayer& site : captured.layers) {
     for (const CapturedCall& call : site.calls) {
       if (site.kind == "Tap") continue;
@@ -278,7 +277,11 @@ PerSampleGradients per_sample_gradients(torch::nn::Module& model, const Captured
                       "a recording with RecorderOptions::operators");
       std::vector<at::Tensor> states;
       for (const CapturedCall& state : op->states) states.push_back(state.gradient());
-      impl->add(site, call, impl->known_rows(site, call, as_many_positions), call.gradient(), std::move(states));
+      std::string doubt;
+      const auto rows = impl->known_rows(site, call, doubt);
+      impl->add(site, call, rows, call.gradient(), std::move(states), doubt);
+      if (rows && op->axes && op->axes->mixed(op->output_axes[static_cast<std::size_t>(rows->dim)]) > call.order)
+        impl->mark(site, Status::Coupled, kMixesSamples);
     }
   }
   impl->mark_missing(captured);

@@ -24,7 +24,7 @@
 #include "src/base/logger.hpp"
 #include "src/model/cancellation.hpp"
 #include "src/model/guard.hpp"
-#include "src/model/labels.hpp"
+#include "src/model/problem.hpp"
 #include "src/model/random.hpp"
 #include "src/reading/finite.hpp"
 
@@ -46,8 +46,10 @@ class CheckpointReading {
         options_(options),
         recorder_(problem.model, recorder_options(options.signatures())) {
     for (const at::Tensor& parameter : problem.model.parameters()) {
-      if (parameter.is_floating_point() || parameter.is_complex()) parameters_.push_back(parameter);
+      if (is_differentiable(parameter.scalar_type())) parameters_.push_back(parameter);
     }
+    const std::vector<Side>& sides = options.signatures().sides();
+    wants_fisher_ = std::find(sides.begin(), sides.end(), Side::Fisher) != sides.end();
   }
 
   /// Under a guard that has put the model's parameters into `dtype` (none: their own).
@@ -119,8 +121,7 @@ class CheckpointReading {
     const at::AutoGradMode grad(true);
     recorder_.start();
     const at::Tensor output = problem_.forward(problem_.model, data.inputs);
-    check(output.defined() && output.dim() > 0 && output.size(0) == data.size(), "read", "the output of forward",
-          output, "one of {} samples, as the batch has", data.size());
+    check_output(output, data.size(), "read");
     if (!labels_) {
       labels_ = labels_for(output);
       independent_ = independent_gradients(output);
@@ -136,8 +137,8 @@ class CheckpointReading {
     check_finite_inputs(data, begin, captured, output, parameters_);
     if (labels_->kind.labels == FisherKind::Empirical) {
       check_finite_targets(data, begin, output, terms);
-    } else {
-      check_labels(likelihood_, output, data.targets);
+    } else if (data.targets.defined() && wants_fisher_) {
+      likelihood_.check_targets(output.detach(), data.targets);
     }
     const double share = static_cast<double>(data.size()) / static_cast<double>(problem_.data.size());
     add_forward(captured, share);
@@ -206,6 +207,7 @@ class CheckpointReading {
   const ReadOptions& options_;
   Recorder recorder_;
   std::vector<at::Tensor> parameters_;
+  bool wants_fisher_ = false;
   at::Generator generator_;
   at::Tensor seed_;                     ///< the gradient that a backward pass begins with: 1
   std::optional<FisherLabels> labels_;  ///< chosen by the first output

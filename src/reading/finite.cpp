@@ -7,13 +7,13 @@
 #include <algorithm>
 
 #include "src/base/check.hpp"
+#include "src/base/dtype.hpp"
 
 namespace dds {
 namespace {
 
 bool is_finite(const at::Tensor& tensor) {
-  return !tensor.defined() || !(tensor.is_floating_point() || tensor.is_complex()) ||
-         at::isfinite(tensor).all().item<bool>();
+  return !tensor.defined() || !is_differentiable(tensor.scalar_type()) || at::isfinite(tensor).all().item<bool>();
 }
 
 /// Throws, with the first entry that is not finite.

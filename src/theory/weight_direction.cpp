@@ -51,10 +51,10 @@ at::Tensor flattened(const torch::nn::Module& model, const std::vector<std::stri
 /// K of a model whose weights are one vector. The search goes over CPU vectors, the model stays where it is.
 class ModelLandscape final : public Landscape {
  public:
-  ModelLandscape(Replica& replica, const Likelihood& likelihood, const std::vector<at::Tensor>& inputs)
-      : replica_(replica), likelihood_(likelihood), inputs_(inputs) {
+  ModelLandscape(Replica& replica, const Likelihood& likelihood, const Data& data)
+      : replica_(replica), likelihood_(likelihood), data_(data) {
     const at::NoGradGuard no_grad;
-    frozen_ = replica.output(inputs).detach().clone();
+    frozen_ = output().detach().clone();
   }
 
   double value(const at::Tensor& weights) override {
@@ -84,11 +84,18 @@ class ModelLandscape final : public Landscape {
     replica_.weights().copy_(weights);
   }
 
-  at::Tensor excess() const { return likelihood_.divergence(frozen_, replica_.output(inputs_)).mean(); }
+  /// Of copies, since a forward may write into its inputs.
+  at::Tensor output() const {
+    at::Tensor result = replica_.output(copy_of(data_).inputs);
+    check_output(result, data_.size(), "direction_order");
+    return result;
+  }
+
+  at::Tensor excess() const { return likelihood_.divergence(frozen_, output()).mean(); }
 
   Replica& replica_;
   const Likelihood& likelihood_;
-  const std::vector<at::Tensor>& inputs_;
+  const Data& data_;
   at::Tensor frozen_, gradient_;
 };
 
@@ -100,10 +107,8 @@ DirectionOrder direction_order(const Problem& problem, const WeightDirection& di
   const std::vector<std::string> names = trainable_parameters(model);
   check_not_empty("direction_order", "the set of parameters that require grad", names, "at least one");
   const at::Tensor flat = flattened(model, names, direction);
-  std::vector<at::Tensor> inputs = problem.data.inputs;
-  for (at::Tensor& input : inputs) {
-    input = input.to(at_precision(input.scalar_type(), at::kDouble));
-  }
+  Data data(problem.data.inputs, {});
+  for (at::Tensor& input : data.inputs) input = input.to(at_precision(input.scalar_type(), at::kDouble));
 
   GuardOptions guard_options;
   guard_options.dtype = at::kDouble;
@@ -112,7 +117,7 @@ DirectionOrder direction_order(const Problem& problem, const WeightDirection& di
   const SuspendRecording unseen;
   // The guard puts back what the replica does to the model's parameters.
   Replica replica(borrowed(model), problem.forward, names);
-  ModelLandscape landscape(replica, *problem.likelihood, inputs);
+  ModelLandscape landscape(replica, *problem.likelihood, data);
   return direction_order(landscape, replica.weights().detach().to(at::kCPU).clone(), flat, options);
 }
 

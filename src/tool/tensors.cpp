@@ -27,6 +27,7 @@ bool is_number(const std::string& name) {
 }
 
 std::string kind_of(const c10::IValue& value) {
+  if (value.isTensor()) return "a tensor";
   if (value.isList()) return "a list";
   if (value.isTuple()) return "a tuple";
   if (value.isGenericDict()) return "a dict";
@@ -59,10 +60,11 @@ NamedTensors of_pickle(const std::filesystem::path& path) {
   NamedTensors found;
   if (value.isGenericDict()) {
     for (const auto& entry : value.toGenericDict()) {
-      if (entry.key().isString()) {
-        add(found, entry.key().toStringRef(), entry.value());
+      const c10::IValue& key = entry.key();
+      if (key.isString() || key.isInt()) {
+        add(found, key.isInt() ? std::to_string(key.toInt()) : key.toStringRef(), entry.value());
       } else {
-        found.passed_over.emplace_back("a key that is no name", kind_of(entry.value()));
+        found.passed_over.emplace_back(fmt::format("a key {}", kind_of(key)), kind_of(entry.value()));
       }
     }
     return found;

@@ -674,6 +674,37 @@ TEST(GramSpectra, NoNumbersFromNaN) {
   }
 }
 
+// One sample's gradient has a NaN or is too large: the layers say whose, and the others have theirs.
+TEST(PerSampleGradients, NameTheSamplesWhoseGradientsAreNotFinite) {
+  torch::manual_seed(0);
+  torch::nn::Sequential model(torch::nn::Linear(3, 4), torch::nn::Tanh(), torch::nn::Linear(4, 2));
+  const at::Tensor y = torch::randn({6, 2});
+  const auto of = [&](const at::Tensor& x, const at::Tensor& targets) {
+    return per_sample_gradients({*model, gaussian(), Data(x, targets)});
+  };
+  const at::Tensor x = torch::randn({6, 3});
+  const auto right = of(x, y);
+  at::Tensor marked = x.clone(), missing = y.clone(), huge = y.clone();
+  marked[2][1] = std::nan("");
+  missing[2][0] = std::nan("");
+  huge[2][0] = std::numeric_limits<float>::infinity();
+  for (const auto& [inputs, targets] : {std::pair{marked, y}, {x, missing}, {x, huge}}) {
+    const auto gradients = of(inputs, targets);
+    ASSERT_EQ(gradients.layers().size(), 2u);
+    for (const PerSampleLayer& layer : gradients.layers()) {
+      EXPECT_EQ(to_string(layer.status), "non_finite");
+      EXPECT_THAT(layer.detail, testing::HasSubstr("the gradient of sample 2 has a NaN or Inf"));
+      EXPECT_TRUE(layer.has_gradients);
+    }
+    for (const std::string& name : gradients.parameters()) {
+      const at::Tensor rows = gradients.gradient(name), before = right.gradient(name);
+      EXPECT_FALSE(torch::isfinite(rows[2]).all().item<bool>());
+      for (const int i : {0, 1, 3, 4, 5}) EXPECT_TRUE(torch::allclose(rows[i], before[i])) << name << i;
+    }
+  }
+  EXPECT_EQ(to_string(right.layers()[0].status), "ok");
+}
+
 class LowPrecision : public testing::TestWithParam<at::ScalarType> {};
 
 TEST_P(LowPrecision, IsComputedInFp32) {

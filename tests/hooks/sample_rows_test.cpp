@@ -277,6 +277,68 @@ std::vector<Order> tables() {
            return x * layer(net.named_parameters()["table"]).select(1, 0);
          };
        }},
+      {"LinearOfALinspace",
+       [](Net& net) -> Net::Run {
+         nn::Linear layer = net.register_module("layer", nn::Linear(1, 1));
+         return [layer](Net&, const at::Tensor& x) mutable {
+           return x * layer(torch::linspace(0, 1, x.size(1), x.options()).unsqueeze(1)).t();
+         };
+       }},
+      {"LinearOfAnEye",
+       [](Net& net) -> Net::Run {
+         nn::Linear layer = net.register_module("layer", nn::Linear(4, 1));
+         return [layer](Net&, const at::Tensor& x) mutable { return x * layer(torch::eye(4, x.options())).t(); };
+       }},
+      {"EmbeddingOfComputedIds",
+       [](Net& net) -> Net::Run {
+         nn::Embedding layer = net.register_module("layer", nn::Embedding(9, 1));
+         return [layer](Net&, const at::Tensor& x) mutable { return x * layer(torch::arange(4).mul(2).add(1)).t(); };
+       }},
+      {"EmbeddingOfConstantIds",
+       [](Net& net) -> Net::Run {
+         nn::Embedding layer = net.register_module("layer", nn::Embedding(9, 1));
+         return [layer](Net&, const at::Tensor& x) mutable { return x * layer(torch::tensor({3, 1, 7, 0})).t(); };
+       }},
+      {"EmbeddingOfIdsOfTheProgram",
+       [](Net& net) -> Net::Run {
+         nn::Embedding layer = net.register_module("layer", nn::Embedding(9, 1));
+         const at::Tensor ids = torch::tensor({3, 1, 7, 0});
+         return [layer, ids](Net&, const at::Tensor& x) mutable { return x * layer(ids).t(); };
+       }},
+      {"SecondLayerOfABuffer",
+       [](Net& net) -> Net::Run {
+         const at::Tensor table = net.register_buffer("table", torch::randn({4, 3}));
+         nn::Linear first = net.register_module("first", nn::Linear(3, 5));
+         nn::Linear layer = net.register_module("layer", nn::Linear(5, 1));
+         return [first, layer](Net& net, const at::Tensor& x) mutable {
+           return x * layer(first(net.named_buffers()["table"]).relu()).t();
+         };
+       }},
+      {"LinearOfTheTransposedInput",
+       [](Net& net) -> Net::Run {
+         nn::Linear layer = net.register_module("layer", nn::Linear(4, 1));
+         return [layer](Net&, const at::Tensor& x) mutable { return x * layer(x.t()).t(); };
+       }},
+      {"ConvolutionOfConstants",
+       [](Net& net) -> Net::Run {
+         nn::Conv1d layer = net.register_module("layer", nn::Conv1d(2, 1, 3));
+         return [layer](Net&, const at::Tensor& x) mutable {
+           return x * layer(torch::arange(24, x.options()).view({4, 2, 3}).sin()).flatten().unsqueeze(0);
+         };
+       }},
+      {"RecurrenceOverConstants",
+       [](Net& net) -> Net::Run {
+         nn::GRU layer = net.register_module("layer", nn::GRU(nn::GRUOptions(2, 1).batch_first(true)));
+         return [layer](Net&, const at::Tensor& x) mutable {
+           const at::Tensor table = torch::arange(24, x.options()).view({4, 3, 2}).sin();
+           return x * std::get<0>(layer(table)).select(1, 2).t();
+         };
+       }},
+      {"BagsOfConstants",
+       [](Net& net) -> Net::Run {
+         nn::EmbeddingBag layer = net.register_module("layer", nn::EmbeddingBag(9, 1));
+         return [layer](Net&, const at::Tensor& x) mutable { return x * layer(torch::arange(8).view({4, 2})).t(); };
+       }},
       {"LinearBesideTokens",
        [](Net& net) -> Net::Run {
          nn::Linear layer = net.register_module("layer", nn::Linear(3, 2));

@@ -107,6 +107,13 @@ INSTANTIATE_TEST_SUITE_P(
                return archive(name, {{"data.pkl", "\x80\x02" + kTensor}});
              },
              "tensors that torch.save wrote"},
+        File{"uint16",
+             [](const std::string& name) {
+               return archive(name, {{"data.pkl",
+                                      "\x80\x02}q\0(X\1\0\0\0yctorch._utils\n_rebuild_tensor_v3\nq\3(("
+                                      "ctorch.storage\nUntypedStorage\nq\4X\1\0\0\0001tctorch\nuint16\nq\5tR"s}});
+             },
+             "with a tensor of type torch.uint16, which LibTorch does not load in C++"},
         File{"pt2",
              [](const std::string& name) {
                return archive(name, {{"archive_format", "pt2"}, {"models/model.json", "{}"}, {"data/weights/w", "1"}});

@@ -671,7 +671,28 @@ TEST(Monitor, SaysThatNothingWasRead) {
         testing::Eq(R"(["no layer ran within step 0: what Monitor::step() returns has to live until the update"])"))
         << "once";
   }
-  EXPECT_EQ(notes(MonitorOptions().every(std::nullopt), nothing), "") << "no step would have been read";
+  const auto steps = [](int count, bool abandons) {
+    return [=](Monitor& monitor) {
+      for (int i = 0; i < count; ++i) {
+        auto step = monitor.step();
+        if (abandons) step.abandon();
+      }
+    };
+  };
+  const auto never = [](std::int64_t) { return false; };
+  EXPECT_EQ(notes(MonitorOptions().due(never), steps(3, false)),
+            R"(["nothing was read: steps 3, due 0 (see MonitorOptions::every)"])");
+  EXPECT_EQ(notes(MonitorOptions().every(1), steps(2, true)),
+            R"(["nothing was read: steps 2, due 2, all of them abandoned or skipped"])");
+  EXPECT_EQ(notes(MonitorOptions().due(never),
+                  [&](Monitor& monitor) {
+                    steps(2, false)(monitor);
+                    monitor.read({*net, gaussian(), torch::randn({4, 6})});
+                  }),
+            "")
+      << "a checkpoint was";
+  EXPECT_EQ(notes(MonitorOptions().every(std::nullopt), steps(2, false)), "") << "no step would have been read";
+  EXPECT_EQ(notes(MonitorOptions().every(std::nullopt), nothing), "");
   EXPECT_EQ(notes(MonitorOptions(),
                   [&](Monitor& monitor) {
                     monitor.read({*net, gaussian(), torch::randn({4, 6})});

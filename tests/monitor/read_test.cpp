@@ -143,8 +143,97 @@ TEST(Read, LabelsOutOfRangeAreNamedThoughTheTrueFisherDoesNotUseThem) {
   EXPECT_THAT(message_of([&] { read({net, bernoulli(), Data(x, p)}); }), HasSubstr("bernoulli: a target is 255"));
   y[17] = -100;
   EXPECT_EQ(read({net, categorical(), Data(x, y)}).size(), 4u) << "an ignored one";
-  EXPECT_EQ(read({net, categorical(), Data(x, p)}).size(), 4u) << "targets of another form are not looked at";
-  EXPECT_EQ(read({net, gaussian(), Data(x, y)}).size(), 4u);
+}
+
+TEST(Read, TargetsThatDoNotFitAreNamedThoughTheTrueFisherDoesNotUseThem) {
+  Mlp net(5, 4, 3);
+  const at::Tensor x = torch::randn({20, 5}), y = torch::zeros({20}, torch::kLong), f = torch::randn({20, 3});
+  at::Tensor missing = f.clone();
+  missing[7][2] = NAN;
+  struct Wrong {
+    LikelihoodPtr likelihood;
+    at::Tensor targets;
+    const char* says;
+  };
+  for (const auto& [likelihood, targets, says] :
+       {Wrong{categorical(), y.to(torch::kDouble), "categorical: target is Double [20], expected Long: classes"},
+        Wrong{categorical(), y.unsqueeze(1), "categorical: target is Long [20, 1], expected [20]"},
+        Wrong{categorical(), f, "categorical: target is Double [20, 3], expected [20]"},
+        Wrong{bernoulli(), y, "bernoulli: target is Long [20], expected [20, 3]"},
+        Wrong{bernoulli(), missing, "bernoulli: a target is nan, expected at least 0 and at most 1"},
+        Wrong{gaussian(), y, "gaussian: target is Long [20], expected [20, 3]"},
+        Wrong{gaussian(), f.narrow(1, 0, 1), "gaussian: target is Double [20, 1], expected [20, 3]"},
+        Wrong{gaussian(), missing, "gaussian: a target is nan, expected a finite number"}}) {
+    const Problem problem(net, likelihood, Data(x, targets));
+    EXPECT_THAT(message_of([&] { read(problem); }), HasSubstr(says));
+    const auto forward_only = ReadOptions().signatures(SignatureOptions().sides({Side::Activation}));
+    EXPECT_EQ(read(problem, forward_only).size(), 2u) << "no Fisher side, no labels";
+  }
+  EXPECT_EQ(read({net, gaussian(), Data(x, f)}).size(), 4u);
+  EXPECT_EQ(read({net, bernoulli(), Data(x, f.sigmoid())}).size(), 4u);
+}
+
+/// A likelihood of the user's own, with a check of its own.
+class OfWholeNumbers final : public Likelihood {
+ public:
+  std::string name() const override { return "whole"; }
+  at::Tensor loss(const at::Tensor& output, const at::Tensor& target) const override {
+    return (output - target).square().flatten(1).sum(1);
+  }
+  at::Tensor sample(const at::Tensor& output, at::Generator) const override { return output.round(); }
+  void check_targets(const at::Tensor&, const at::Tensor& targets) const override {
+    if (!targets.equal(targets.round())) throw InvalidArgument("whole: a target is a fraction");
+  }
+};
+
+TEST(Read, ALikelihoodOfTheUsersChecksItsTargets) {
+  Mlp net(5, 4, 3);
+  const at::Tensor x = torch::randn({20, 5}), y = torch::randn({20, 3});
+  const auto whole = std::make_shared<OfWholeNumbers>();
+  EXPECT_EQ(read({net, whole, Data(x, y.round())}).size(), 4u);
+  EXPECT_THAT(message_of([&] { read({net, whole, Data(x, y)}); }), HasSubstr("whole: a target is a fraction"));
+}
+
+// What runs a forward of the caller's gives it copies, or the same as it had every time.
+TEST(Read, AForwardThatWritesIntoItsInputsChangesNoData) {
+  torch::manual_seed(test::seed(0));
+  Mlp net(5, 4, 3);
+  net.to(torch::kDouble);
+  const at::Tensor x = torch::randn({20, 5}, torch::kDouble), y = torch::randn({20, 3}, torch::kDouble);
+  const Forward scales = [](torch::nn::Module& model, const std::vector<at::Tensor>& in) {
+    return dynamic_cast<Mlp&>(model).forward(in[0].mul_(0.5));
+  };
+  const Forward copies = [](torch::nn::Module& model, const std::vector<at::Tensor>& in) {
+    return dynamic_cast<Mlp&>(model).forward(in[0].mul(0.5));
+  };
+  const LikelihoodPtr writes = likelihood("writes", [](const at::Tensor& output, const at::Tensor& targets) {
+    return (output - targets.mul_(0.5)).square().sum(1);
+  });
+  const WeightDirection direction{{"first.weight", torch::ones({4, 5})}};
+  const auto llc =
+      LlcOptions().threads(1).chains(2).draws(20).burn_in(20).n_beta(10).step_size(1e-3).gamma(1.0).max_seconds(5);
+  const auto numbers = [&](const LikelihoodPtr& likelihood, const Forward& forward) {
+    const at::Tensor inputs = x.clone(), targets = y.clone();
+    const Problem problem(net, likelihood, Data(inputs, targets), forward);
+    std::vector<double> result{per_sample_gradients(problem).squared_norms().sum().item<double>()};
+    result.push_back(*read(problem, ReadOptions().fisher(Fisher::Empirical))[0].sigma_max);
+    for (const std::optional<std::int64_t> batch : {std::optional<std::int64_t>(), std::optional<std::int64_t>(7)})
+      result.push_back(estimate_llc(problem, LlcOptions(llc).batch_size(batch)).lambda.value_or(-1));
+    if (likelihood->name() != "writes") result.push_back(direction_order(problem, direction).order.value_or(-1));
+    EXPECT_TRUE(inputs.equal(x));
+    EXPECT_TRUE(targets.equal(y));
+    return result;
+  };
+  EXPECT_EQ(numbers(gaussian(), scales), numbers(gaussian(), copies));
+  EXPECT_EQ(numbers(writes, scales), numbers(writes, copies));
+  int passes = 0;
+  const Forward late = [&](torch::nn::Module& model, const std::vector<at::Tensor>& in) {
+    return dynamic_cast<Mlp&>(model).forward(++passes > 3 ? in[0].mul_(1.0) : in[0]);
+  };
+  EXPECT_THAT(message_of([&] {
+                estimate_llc({net, gaussian(), Data(x, y), late}, llc);
+              }),
+              HasSubstr("wrote into its inputs at some weights and not at the start"));
 }
 
 TEST(Read, AnEmptyForwardIsNamed) {

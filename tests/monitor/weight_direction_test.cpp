@@ -186,5 +186,31 @@ TEST(WeightDirection, NamesWhatIsWrong) {
   EXPECT_THAT(message(own, {{"first.bias", torch::ones({7})}}), HasSubstr("divergence: the likelihood is 'own'"));
 }
 
+// An output that is none, of the forward or later, is named.
+TEST(WeightDirection, AnOutputWithoutSamplesIsNamed) {
+  TanhLayers net;
+  const Data data = probe(8);
+  const WeightDirection direction{{"third.bias", torch::ones({3})}};
+  const auto message = [&](const LikelihoodPtr& likelihood, const auto& output) {
+    int passes = 0;
+    const Forward forward = [&](torch::nn::Module& model, const std::vector<at::Tensor>& in) {
+      return at::Tensor(output(dynamic_cast<TanhLayers&>(model).forward(in[0]), ++passes));
+    };
+    return message_of([&] { direction_order({net, likelihood, data, forward}, direction); });
+  };
+  const char* const samples = "expected one of 8 samples, as the data have";
+  for (const LikelihoodPtr& each : {gaussian(), bernoulli(), categorical()}) {
+    EXPECT_THAT(message(each, [](const at::Tensor&, int) { return at::Tensor(); }),
+                HasSubstr("direction_order: the output of forward is undefined, " + std::string(samples)));
+    EXPECT_THAT(message(each, [](const at::Tensor& z, int) { return z.sum(); }), HasSubstr(samples));
+    EXPECT_THAT(message(each, [](const at::Tensor& z, int) { return z.narrow(0, 0, 5); }), HasSubstr(samples));
+    EXPECT_THAT(message(each, [](const at::Tensor& z, int) { return z.gt(0); }), HasSubstr("expected a floating type"));
+    EXPECT_THAT(message(each, [](const at::Tensor& z, int pass) { return pass < 3 ? z : z.narrow(1, 0, 2); }),
+                HasSubstr("the model's output is Double [8, 2], expected [8, 3], as it was before"));
+  }
+  EXPECT_THAT(message(categorical(), [](const at::Tensor& z, int) { return z.select(1, 0); }),
+              HasSubstr("categorical: the model's output is Double [8], expected a floating type and at least 2"));
+}
+
 }  // namespace
 }  // namespace dds

@@ -373,6 +373,15 @@ TEST_F(ToolTest, WhatIsNoTensorIsNamed) {
       std::string::npos);
   EXPECT_NE(read(c10::ivalue::Tuple::create({x, list})).error.find("is a list whose entry 1 is a list, expected"),
             std::string::npos);
+  c10::impl::GenericDict numbered(c10::IntType::get(), c10::AnyType::get());
+  numbered.insert(0, x);
+  const Result by_number = read(numbered, "--side activation");
+  EXPECT_NE(by_number.out.find("\ninputs: 0 (Float [20, 4]); targets: none\n"), std::string::npos)
+      << by_number.out << by_number.error;
+  c10::impl::GenericDict fractions(c10::FloatType::get(), c10::AnyType::get());
+  fractions.insert(0.5, x);
+  EXPECT_NE(read(fractions).error.find("without a tensor ('a key of type Double' in it is a tensor), expected tensors"),
+            std::string::npos);
   const Result network = dds("read " + file("model.pt") + " " + file("model.pt"));
   EXPECT_NE(network.error.find("is a network: TorchScript with a forward, expected tensors"), std::string::npos)
       << network.error;

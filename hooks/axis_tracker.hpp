@@ -1,0 +1,76 @@
+// Follows the axes (hooks/axes.hpp) of all tensors of a recording, operator by operator.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/StorageImpl.h>
+#include <c10/core/TensorImpl.h>
+#include <c10/core/UndefinedTensorImpl.h>
+#include <c10/util/intrusive_ptr.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "hooks/arguments.hpp"
+#include "hooks/axes.hpp"
+#include "hooks/layers.hpp"
+
+namespace dds::hooks {
+
+/// Not safe for several threads at once.
+class AxisTracker {
+ public:
+  /// For a new recording. The parameters and buffers of the source are no data.
+  void begin(const ParameterSource& source);
+  /// Forgets the tensors. The axes live on with those who hold them.
+  void end();
+
+  /// An operator that runs inside no other one starts: what it takes and nobody made was there before.
+  void outermost_starts(Arguments args);
+  /// `inside`: it runs inside another one. `order`: the place in the recording.
+  void operator_ends(std::string_view name, Arguments args, Arguments outputs, bool inside, std::int64_t order);
+
+  Axes::Ids axes_of(const at::Tensor& tensor);
+  /// For rules: the operator's outputs are sums over this axis of an operand.
+  void drop(const at::Tensor& operand, Axes::Id axis);
+  /// For rules: each entry along this axis of an operand goes into several of the outputs.
+  void mix(const at::Tensor& operand, Axes::Id axis);
+  Axes& axes() { return *axes_; }
+  const std::shared_ptr<Axes>& shared() const { return axes_; }
+
+ private:
+  struct Known {
+    Axes::Ids ids;
+    std::set<Axes::Id> dropped;  ///< that it is a sum over, with a gradient
+    c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> keep;  ///< no other gets its address
+  };
+  /// The first tensor in a piece of memory.
+  struct Made {
+    Axes::Ids ids;
+    std::vector<std::int64_t> sizes;
+    c10::weak_intrusive_ptr<c10::StorageImpl> keep;
+  };
+
+  bool knows(const at::Tensor& tensor) const { return known_.count(tensor.unsafeGetTensorImpl()) > 0; }
+  void remember(const at::Tensor& tensor, Axes::Ids ids);
+  void find_mixing(const std::vector<at::Tensor>& operands);
+  void written(std::string_view name, Arguments args, const at::Tensor& output);
+  void gave(std::string_view name, Arguments args, const at::Tensor& output, std::size_t place);
+
+  std::shared_ptr<Axes> axes_;
+  std::unordered_map<const void*, Known> known_;  // by identity
+  std::unordered_map<const void*, Made> made_;    // by storage
+  std::unordered_set<const void*> constants_;     // storages of parameters and buffers
+
+  // of the operator that ends
+  std::set<Axes::Id> dropped_;
+  bool inside_ = false;
+  std::int64_t order_ = 0;
+};
+
+}  // namespace dds::hooks

@@ -1,0 +1,374 @@
+// Which rows of a recording belong to which sample: told by what its operators did, and refused where it is open.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <dds/per_sample.hpp>
+#include <dds/recorder.hpp>
+#include <random>
+#include <string>
+
+#include "tests/hooks/layer_kinds.hpp"
+#include "tests/hooks/per_sample_reference.hpp"
+#include "tests/seed.hpp"
+#include "tests/support.hpp"
+
+namespace dds {
+namespace {
+
+namespace nn = torch::nn;
+using test::losses_of;
+using test::Net;
+using test::one_by_one;
+using testing::HasSubstr;
+
+constexpr std::int64_t n = 4;  // as many samples as positions and features
+
+/// A recorded step of losses (n), which are summed.
+template <class Losses>
+PerSampleGradients recorded(Net& net, const Losses& losses) {
+  Recorder recorder(net, {.operators = true});
+  recorder.start();
+  const at::Tensor each = losses();
+  each.sum().backward();
+  return per_sample_gradients(net, recorder.take(), each.size(0));
+}
+
+/// Layers with status ok have the right gradients. Returns their number.
+int expect_right(const PerSampleGradients& gradients, const std::map<std::string, at::Tensor>& reference,
+                 const std::string& what) {
+  int known = 0;
+  for (const PerSampleLayer& layer : gradients.layers()) {
+    if (!layer.status.empty()) continue;
+    ++known;
+    for (const std::string& name : layer.parameters) {
+      const at::Tensor rows = gradients.gradient(name);
+      const at::Tensor right = reference.contains(name) ? reference.at(name) : torch::zeros_like(rows);
+      EXPECT_LE((rows - right).norm().item<double>(), 1e-9 * (1 + right.norm().item<double>())) << what << ": " << name;
+    }
+  }
+  return known;
+}
+
+struct Step {
+  std::string name;
+  std::vector<std::int64_t> shape;  ///< of the input
+  std::function<Net::Run(Net&)> build;
+};
+void PrintTo(const Step& step, std::ostream* os) { *os << step.name; }
+
+/// One module that is run by `use`.
+template <class Module, class Use>
+std::function<Net::Run(Net&)> with(Module module, Use use) {
+  return [module, use](Net& net) -> Net::Run {
+    Module layer = net.register_module("layer", module);
+    return [layer, use](Net&, const at::Tensor& x) mutable { return use(layer, x); };
+  };
+}
+
+/// As many of everything as there are samples; the gradients are known all the same.
+std::vector<Step> told() {
+  const auto targets = [] { return torch::tensor({1, 0, 3, 2}); };
+  return {
+      {"PerceptronOfOneWidth",
+       {n, n},
+       [](Net& net) -> Net::Run {
+         nn::Linear a = net.register_module("a", nn::Linear(n, n)), b = net.register_module("b", nn::Linear(n, n));
+         nn::LayerNorm norm = net.register_module("norm", nn::LayerNorm(nn::LayerNormOptions({n})));
+         return [=](Net&, const at::Tensor& x) mutable { return b(norm(a(x).tanh() + x)).softmax(1); };
+       }},
+      {"InitialStateOfZeros",
+       {n, n, 3},
+       [](Net& net) -> Net::Run {
+         nn::Linear in = net.register_module("in", nn::Linear(3, 5)), on = net.register_module("on", nn::Linear(5, 5));
+         return [=](Net&, const at::Tensor& x) mutable {
+           at::Tensor h = torch::zeros({x.size(0), 5}, x.options());
+           for (int t = 0; t < 3; ++t) h = (in(x.select(1, t)) + on(h)).tanh();
+           return h;
+         };
+       }},
+      {"LastStateOfASequence",
+       {7, n, 3},
+       [](Net& net) -> Net::Run {
+         nn::LSTM lstm = net.register_module("lstm", nn::LSTM(3, n));
+         nn::Linear head = net.register_module("head", nn::Linear(n, 2));
+         return [=](Net&, const at::Tensor& x) mutable { return head(std::get<0>(lstm(x)).select(0, 6)); };
+       }},
+      {"ConvolutionAndPooling",
+       {n, 2, 6},
+       [](Net& net) -> Net::Run {
+         nn::Conv1d conv = net.register_module("conv", nn::Conv1d(2, n, 3));
+         nn::Linear head = net.register_module("head", nn::Linear(n, n));
+         return [=](Net&, const at::Tensor& x) mutable { return head(conv(x).relu().mean(2)); };
+       }},
+      {"Flattened",
+       {n, 2, 2},
+       with(nn::Linear(n, 3), [](nn::Linear& l, const at::Tensor& x) { return l(x.flatten(1)); })},
+      {"ClassesByGather",
+       {n, 3},
+       with(nn::Linear(3, n),
+            [=](nn::Linear& l, const at::Tensor& x) {
+              return l(x).log_softmax(1).gather(1, targets().unsqueeze(1)).squeeze(1).neg();
+            })},
+      {"ClassesByIndex",
+       {n, 3},
+       with(nn::Linear(3, n),
+            [=](nn::Linear& l, const at::Tensor& x) {
+              return l(x).log_softmax(1).index({torch::arange(n), targets()}).neg();
+            })},
+      {"CrossEntropy",
+       {n, n},
+       with(nn::Linear(n, n),
+            [=](nn::Linear& l, const at::Tensor& x) {
+              return torch::cross_entropy_loss(l(x), targets(), {}, at::Reduction::None);
+            })},
+      {"Noise",
+       {n, 3},
+       with(nn::Linear(3, 2),
+            [](nn::Linear& l, const at::Tensor& x) {
+              return l(torch::randn({x.size(0), 3}, x.options()));
+            })},
+      {"TwoTowers",
+       {n, 2, n},
+       [](Net& net) -> Net::Run {
+         nn::Linear a = net.register_module("a", nn::Linear(n, n)), b = net.register_module("b", nn::Linear(n, n));
+         return [=](Net&, const at::Tensor& x) mutable { return a(x.select(1, 0)) * b(x.select(1, 1)).sin(); };
+       }},
+      {"ByEinsum",
+       {n, n},
+       [](Net& net) -> Net::Run {
+         net.register_parameter("w", torch::randn({n, 3}));
+         return [](Net& net, const at::Tensor& x) {
+           return torch::einsum("bi,io->bo", {x, net.named_parameters()["w"]});
+         };
+       }},
+      {"BagsOfOneSizeEach",
+       {n, 3},
+       [](Net& net) -> Net::Run {
+         nn::EmbeddingBag bag = net.register_module("bag", nn::EmbeddingBag(9, 3));
+         nn::Linear head = net.register_module("head", nn::Linear(3, 2));
+         return [=](Net&, const at::Tensor& x) mutable { return head(bag(x.mul(40).to(torch::kLong).remainder(9))); };
+       }},
+      {"FoldedBetween",
+       {n, 3},
+       [](Net& net) -> Net::Run {
+         nn::Linear a = net.register_module("a", nn::Linear(3, 6)), b = net.register_module("b", nn::Linear(6, 2));
+         return [=](Net&, const at::Tensor& x) mutable { return b(a(x).view({2 * n, 3}).softmax(1).view({n, 6})); };
+       }},
+      {"AnOperatorThatIsNotFollowed",
+       {n, 3},
+       [](Net& net) -> Net::Run {
+         nn::Linear a = net.register_module("a", nn::Linear(3, 6)), b = net.register_module("b", nn::Linear(6, 2));
+         return [=](Net&, const at::Tensor& x) mutable { return b(torch::renorm(a(x), 2, 0, 1.0)); };
+       }},
+      {"ABatchThatIsSelected",
+       {9, 3},
+       with(nn::Linear(3, 2),
+            [](nn::Linear& l, const at::Tensor& x) {
+              return l(x.index_select(0, torch::tensor({5, 2, 8, 0})));
+            })},
+      {"ReversedFeatures",
+       {n, n},
+       [](Net& net) -> Net::Run {
+         nn::Linear a = net.register_module("a", nn::Linear(n, n)), b = net.register_module("b", nn::Linear(n, n));
+         return [=](Net&, const at::Tensor& x) mutable { return b(a(x).flip(1).tanh()); };
+       }},
+      {"RowsFilledInOneByOne",
+       {n, 3},
+       with(nn::Linear(3, 2),
+            [](nn::Linear& l, const at::Tensor& x) {
+              const at::Tensor rows = torch::zeros({n, 3}, x.options());
+              for (int i = 0; i < n; ++i) rows.select(0, i).copy_(x.select(0, i));
+              return l(rows);
+            })},
+  };
+}
+
+class RecordedRowsTold : public testing::TestWithParam<Step> {};
+
+TEST_P(RecordedRowsTold, ThoughSizesAgree) {
+  torch::manual_seed(5);
+  const auto net = std::make_shared<Net>(GetParam().build);
+  net->to(torch::kDouble);
+  const at::Tensor x = torch::randn(GetParam().shape, torch::kDouble);
+  const auto losses = [&] {
+    torch::manual_seed(6);
+    const at::Tensor output = net->forward(x);
+    return output.dim() == 1 ? output.sin() : losses_of(output);
+  };
+  const PerSampleGradients gradients = recorded(*net, losses);
+  const auto reference = one_by_one(*net, losses());
+  for (const PerSampleLayer& layer : gradients.layers()) EXPECT_EQ(to_string(layer.status), "ok") << layer.detail;
+  EXPECT_GT(expect_right(gradients, reference, GetParam().name), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Steps, RecordedRowsTold, testing::ValuesIn(told()),
+                         [](const auto& info) { return info.param.name; });
+
+// ---- what is not told ----
+
+TEST(RecordedRows, OfConstantsAreRefusedInWords) {
+  const auto net = std::make_shared<Net>([](Net& net) -> Net::Run {
+    nn::Linear layer = net.register_module("layer", nn::Linear(1, 3));
+    return [layer](Net&, const at::Tensor& x) mutable {
+      return x.unsqueeze(1) + layer(torch::linspace(0, 1, n, x.options()).unsqueeze(1));
+    };
+  });
+  net->to(torch::kDouble);
+  const at::Tensor x = torch::randn({n, 3}, torch::kDouble);
+  const auto gradients = recorded(*net, [&] { return losses_of(net->forward(x)); });
+  EXPECT_EQ(to_string(gradients.layers()[0].status), "samples_unknown");
+  EXPECT_THAT(gradients.layers()[0].detail,
+              testing::AllOf(HasSubstr("made within the recording of constants, parameters or buffers"),
+                             HasSubstr("PerSampleOptions::samples tells")));
+}
+
+// A sum over the samples that meets each of them again, and a softmax over them.
+TEST(RecordedRows, ThatMixAreCoupled) {
+  const at::Tensor x = torch::randn({n, 3}, torch::kDouble);
+  for (const bool by_softmax : {false, true}) {
+    const auto net = std::make_shared<Net>([=](Net& net) -> Net::Run {
+      nn::Linear a = net.register_module("a", nn::Linear(3, 3));
+      nn::Linear b = net.register_module("b", nn::Linear(3, 2));
+      return [=](Net&, const at::Tensor& x) mutable {
+        const at::Tensor h = a(x);
+        return b(by_softmax ? h.softmax(0) : h - 0.1 * h.mean(0, true));
+      };
+    });
+    net->to(torch::kDouble);
+    const auto losses = [&] { return losses_of(net->forward(x)); };
+    const auto gradients = recorded(*net, losses);
+    EXPECT_EQ(to_string(gradients.layers()[0].status), "coupled");
+    EXPECT_EQ(to_string(gradients.layers()[1].status), "ok");
+    EXPECT_EQ(expect_right(gradients, one_by_one(*net, losses()), "mixed"), 1);
+  }
+}
+
+// ---- networks drawn at random ----
+
+/// Draws networks on (n, n) whose positions, features and samples are as many of each.
+class RandomNets {
+ public:
+  explicit RandomNets(unsigned seed) : draw_(seed) {}
+
+  std::shared_ptr<Net> next(int pieces) {
+    text_.clear();
+    return std::make_shared<Net>([&](Net& net) -> Net::Run {
+      std::vector<std::function<at::Tensor(const at::Tensor&)>> run;
+      for (int i = 0; i < pieces; ++i) run.push_back(piece(net, std::to_string(i)));
+      return [run](Net&, const at::Tensor& x) {
+        at::Tensor h = x;
+        for (const auto& each : run) h = each(h);
+        return h;
+      };
+    });
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  using Piece = std::function<at::Tensor(const at::Tensor&)>;
+
+  unsigned below(unsigned count) { return draw_() % count; }
+
+  /// (n, n) that all samples share.
+  Piece table(Net& net, const std::string& name) {
+    const at::Tensor outside = torch::randn({n, n}, torch::kDouble);
+    switch (below(6)) {
+      case 0:
+        return [](const at::Tensor& x) { return torch::eye(n, x.options()) * 2; };
+      case 1:
+        return [](const at::Tensor& x) { return torch::linspace(0, 3, n * n, x.options()).view({n, n}).sin(); };
+      case 2:
+        return [](const at::Tensor& x) {
+          return torch::arange(n, x.options()).unsqueeze(1).mul(0.7).add(torch::arange(n, x.options())).cos();
+        };
+      case 3:
+        net.register_buffer("table" + name, outside);
+        return [outside](const at::Tensor&) { return outside.tanh(); };
+      case 4:
+        net.register_parameter("table" + name, outside);
+        return [&net, name](const at::Tensor&) { return net.named_parameters()["table" + name]; };
+      default:
+        return [outside](const at::Tensor&) { return outside; };
+    }
+  }
+
+  Piece piece(Net& net, const std::string& name) {
+    const unsigned kind = below(17);
+    text_ += std::to_string(kind) + " ";
+    nn::Linear l = net.register_module("l" + name, nn::Linear(n, n));
+    const Piece t = table(net, name);
+    switch (kind) {
+      case 0:
+        return [=](const at::Tensor& h) mutable { return h * l(t(h)).t(); };
+      case 1:
+        return [=](const at::Tensor& h) mutable { return h.mm(l(t(h))); };
+      case 2:
+        return [=](const at::Tensor& h) mutable { return h + l(t(h)); };
+      case 3:
+        return [=](const at::Tensor& h) mutable { return (h.unsqueeze(2) + l(t(h)).unsqueeze(0)).tanh().sum(1); };
+      case 4:
+        return [=](const at::Tensor& h) mutable { return l(h.t()).t().tanh(); };
+      case 5:
+        return [=](const at::Tensor& h) mutable { return l(h.flip(0)).flip(0); };
+      case 6:
+        return [=](const at::Tensor& h) mutable {
+          return l(h.index_select(0, torch::tensor({2, 0, 3, 1}))).index_select(0, torch::tensor({1, 3, 0, 2}));
+        };
+      case 7: {
+        nn::Conv1d conv = net.register_module("conv" + name, nn::Conv1d(nn::Conv1dOptions(n, n, 3).padding(1)));
+        return [=](const at::Tensor& h) mutable { return conv(h.unsqueeze(2)).squeeze(2) + l(h); };
+      }
+      case 8: {
+        nn::Embedding table = net.register_module("ids" + name, nn::Embedding(2 * n, n));
+        return [=](const at::Tensor& h) mutable {
+          return l(h) * table(torch::arange(n).mul(2).remainder(5)).sum(1).unsqueeze(0);
+        };
+      }
+      case 9: {
+        nn::GRU gru = net.register_module("gru" + name, nn::GRU(nn::GRUOptions(1, n).batch_first(true)));
+        return [=](const at::Tensor& h) mutable { return std::get<0>(gru(h.unsqueeze(2))).select(1, n - 1) + l(h); };
+      }
+      case 10: {
+        nn::EmbeddingBag bag = net.register_module("bag" + name, nn::EmbeddingBag(2 * n, n));
+        return [=](const at::Tensor& h) mutable {
+          return l(h) + bag(h.detach().abs().mul(10).to(torch::kLong).remainder(2 * n));
+        };
+      }
+      case 11: {
+        nn::LayerNorm norm = net.register_module("norm" + name, nn::LayerNorm(nn::LayerNormOptions({n})));
+        return [=](const at::Tensor& h) mutable { return norm(l(h)).tanh() + h; };
+      }
+      case 12:
+        return [=](const at::Tensor& h) mutable { return h - l(h).mean(0); };
+      case 13:
+        return [=](const at::Tensor& h) mutable { return l(h).softmax(0); };
+      case 14:
+        return [=](const at::Tensor& h) mutable { return l(std::get<0>(h.sort(0))).tanh() + h; };
+      default:
+        return [=](const at::Tensor& h) mutable { return l(h).tanh(); };
+    }
+  }
+
+  std::mt19937 draw_;
+  std::string text_;
+};
+
+TEST(RecordedRows, OfRandomNetworksAreRightOrRefused) {
+  RandomNets nets(static_cast<unsigned>(test::seed(11)));
+  torch::manual_seed(test::seed(11));
+  int known = 0, layers = 0;
+  for (int i = 0; i < 150; ++i) {
+    const auto net = nets.next(1 + i % 4);
+    net->to(torch::kDouble);
+    const at::Tensor x = torch::randn({n, n}, torch::kDouble);
+    const auto losses = [&] { return losses_of(net->forward(x)); };
+    const auto gradients = recorded(*net, losses);
+    const auto reference = one_by_one(*net, losses());
+    known += expect_right(gradients, reference, "pieces " + nets.text());
+    layers += static_cast<int>(gradients.layers().size());
+  }
+  EXPECT_GT(4 * known, layers) << "a refusal is always right, and helps nobody";
+}
+
+}  // namespace
+}  // namespace dds
