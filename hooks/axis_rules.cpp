@@ -16,7 +16,7 @@ namespace {
 using Op = AxisOperator;
 using Ids = Axes::Ids;
 using Tensors = AxisOperator::Tensors;
-using Rule = Ids (*)(const Op&);
+using AxisRule = Ids (*)(const Op&);
 
 Ids elementwise(const Op& op) { return op.broadcast(op.operands()); }
 
@@ -240,7 +240,7 @@ Ids reordered(const Op& op) {
 }
 
 struct Named {
-  Rule rule;
+  AxisRule rule;
   std::string_view names;  ///< of operators, with a space between
 };
 
@@ -294,8 +294,8 @@ constexpr Named kRules[] = {
     {&random, "rand randn randint randperm normal uniform bernoulli poisson random"},
 };
 
-std::unordered_map<std::string_view, Rule> rules_by_name() {
-  std::unordered_map<std::string_view, Rule> rules;
+std::unordered_map<std::string_view, AxisRule> rules_by_name() {
+  std::unordered_map<std::string_view, AxisRule> rules;
   for (auto [rule, names] : kRules) {
     while (!names.empty()) {
       const std::size_t end = std::min(names.find(' '), names.size());
@@ -310,7 +310,7 @@ std::unordered_map<std::string_view, Rule> rules_by_name() {
 
 std::optional<Ids> axes_by_rule(std::string_view name, Arguments args, const at::Tensor& output, std::size_t place,
                                 AxisTracker& tracker) {
-  static const std::unordered_map<std::string_view, Rule> rules = rules_by_name();
+  static const std::unordered_map<std::string_view, AxisRule> rules = rules_by_name();
   const auto rule = rules.find(name);
   if (rule == rules.end()) return std::nullopt;
   Ids ids = rule->second({name, args, output, place, tracker});
