@@ -53,7 +53,7 @@ std::int64_t Axes::dims_of(std::size_t tensor, std::int64_t size) const {
   return std::count(data_[tensor].begin(), data_[tensor].end(), size);
 }
 
-std::string Axes::doubt(Id axis, std::int64_t n, bool told) const {
+std::string Axes::doubt(Id axis, std::int64_t n) const {
   constexpr const char* kAsMany = "there are as many positions as samples, and its rows may be either";
   const Axis& rows = of(axis);
   if (!have_data({axis})) {
@@ -61,7 +61,6 @@ std::string Axes::doubt(Id axis, std::int64_t n, bool told) const {
            "that "
            "all samples share";
   }
-  if (told) return "";
   const bool first = std::any_of(rows.places.begin(), rows.places.end(), [](const Place& p) { return p.dim == 0; });
   const bool crossing = std::any_of(rows.places.begin(), rows.places.end(),
                                     [&](const Place& p) { return p.dim != 0 && dims_of(p.tensor, n) > 1; });

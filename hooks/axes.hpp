@@ -44,8 +44,7 @@ class Axes {
   /// True if one of the axes is one of the data, or derived from them.
   bool have_data(const Ids& axes) const;
   /// Why rows along an axis of n entries may be others than the n samples. Empty if nothing speaks for it.
-  /// `told`: the layer is one whose inputs are (position, sample, ...) by convention.
-  std::string doubt(Id axis, std::int64_t n, bool told) const;
+  std::string doubt(Id axis, std::int64_t n) const;
 
  private:
   struct Place {

@@ -180,7 +180,7 @@ class Monitor::State {
     if (begun_ == 0) {
       return "the monitor ended without a step, so nothing was read: a training loop calls Monitor::step()";
     }
-    if (due_steps_ == 0) return fmt::format("nothing was read: steps {}, due 0 (see MonitorOptions::every)", begun_);
+    if (due_steps_ == 0) return fmt::format("nothing was read: steps {}, due 0: see MonitorOptions::every", begun_);
     return fmt::format("nothing was read: steps {}, due {}, all of them abandoned or skipped", begun_, due_steps_);
   }
 

@@ -44,13 +44,12 @@ std::optional<SampleRows> PerSampleGradients::Impl::known_rows(const CapturedLay
   const hooks::CapturedOperator& op = *call.captured_operator();
   auto dim = hooks::sample_dim(*op.entry, op.args(), op.weight, call.output);
   if (!dim && places_[*layer].sequence_first && call.output.dim() == 3) dim = 1;
-  const bool convention = dim == 1;  // (position, sample, feature)
   if (!dim) {
     const auto possible = hooks::possible_sample_dims(call);
     if (possible.size() == 1) dim = possible.front();
   }
   if (!dim || call.output.size(*dim) != samples_) return std::nullopt;
-  if (op.axes) doubt = op.axes->doubt(op.output_axes[static_cast<std::size_t>(*dim)], samples_, convention);
+  if (op.axes) doubt = op.axes->doubt(op.output_axes[static_cast<std::size_t>(*dim)], samples_);
   if (!doubt.empty()) return std::nullopt;
   return SampleRows{SampleRows::Order::SampleMajor, samples_, *dim, {}};
 }

@@ -681,7 +681,7 @@ TEST(Monitor, SaysThatNothingWasRead) {
   };
   const auto never = [](std::int64_t) { return false; };
   EXPECT_EQ(notes(MonitorOptions().due(never), steps(3, false)),
-            R"(["nothing was read: steps 3, due 0 (see MonitorOptions::every)"])");
+            R"(["nothing was read: steps 3, due 0: see MonitorOptions::every"])");
   EXPECT_EQ(notes(MonitorOptions().every(1), steps(2, true)),
             R"(["nothing was read: steps 2, due 2, all of them abandoned or skipped"])");
   EXPECT_EQ(notes(MonitorOptions().due(never),

@@ -206,7 +206,7 @@ TEST(WeightDirection, AnOutputWithoutSamplesIsNamed) {
     EXPECT_THAT(message(each, [](const at::Tensor& z, int) { return z.narrow(0, 0, 5); }), HasSubstr(samples));
     EXPECT_THAT(message(each, [](const at::Tensor& z, int) { return z.gt(0); }), HasSubstr("expected a floating type"));
     EXPECT_THAT(message(each, [](const at::Tensor& z, int pass) { return pass < 3 ? z : z.narrow(1, 0, 2); }),
-                HasSubstr("the model's output is Double [8, 2], expected [8, 3], as it was before"));
+                HasSubstr("the model's output is Double [8, 2], expected Double [8, 3], as it was before"));
   }
   EXPECT_THAT(message(categorical(), [](const at::Tensor& z, int) { return z.select(1, 0); }),
               HasSubstr("categorical: the model's output is Double [8], expected a floating type and at least 2"));
