@@ -278,7 +278,7 @@ void read_into(std::map<std::string, Sides>& all, const Captured& captured) {
       Sides& into = all[layer.layer + " " + side];
       into.bound = std::max(into.bound, bound.rank);
       if (!bound.unknown.empty()) into.unknown = bound.unknown;
-      into.rank = std::max(into.rank, torch::linalg_matrix_rank(matrix, 1e-10).item<std::int64_t>());
+      into.rank = std::max(into.rank, torch::linalg_matrix_rank(matrix, 1e-12).item<std::int64_t>());
     };
     add(outputs, layer.output_bound, "output");
     add(inputs, layer.input_bound, "input");
