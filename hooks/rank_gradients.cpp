@@ -21,6 +21,7 @@ Ranks::Space Ranks::gradients(Stack stack, int dim) {
     columns.end = std::max(columns.end, one.end);
   }
   Rank full = Rank::exactly(std::min(columns.count(), rows(stack, {dim}, true)));
+  if (stack.size() == 1) full = full.within(columns.different);
   if (columns.gap) full = unknown_rank(full, node(stack.front()).op);
   const Vertex into = flow_.add(full);
   const Deeper deeper(depth_);

@@ -175,7 +175,7 @@ bool Ranks::given(const Stack& stack, int dim, Vertex into) {
     return true;
   }
   if (!is_leaf) return false;
-  if (!first.columns.defined() || first.features != dim || stack.size() > 1) {
+  if (any_samples_ || !first.columns.defined() || first.features != dim || stack.size() > 1) {
     flow_.connect(flow_.add_source(Rank::exactly(kMany)), into);
     return true;
   }

@@ -251,7 +251,7 @@ Ranks::Slices Ranks::slices_of(const Consumer& consumer, NodeId id, int dim) con
   Slices same = slices(consumer.node, to);
   const bool factor = result.kind != Node::Kind::Sum && consumer.link < 2 &&
                       result.links[1 - consumer.link].axes[static_cast<std::size_t>(to)].kind == Kind::Same;
-  if (link.way == Way::Entries || link.coarser || factor) same.different = same.count();
+  if (link.way == Way::Entries || link.way == Way::Rescaled || link.coarser || factor) same.different = same.count();
   return same;
 }
 
