@@ -1,6 +1,5 @@
 // Bounds on ranks, of networks that are put together at random: no rank is above its bound, and a bound that is known
 // is reached.
-#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -318,7 +317,8 @@ TEST(RandomBounds, NoRankIsAboveItsBoundAndKnownOnesAreReached) {
       ++(side.unknown.empty() ? known : unknown);
       if (!side.unknown.empty() || side.rank == side.bound) continue;
       ++missed;
-      which += fmt::format("{} of network {}, {} of {}: {}\n", name, structure, side.rank, side.bound, story);
+      which += name + " of network " + std::to_string(structure) + ", " + std::to_string(side.rank) + " of " +
+               std::to_string(side.bound) + ": " + story + "\n";
     }
   }
   EXPECT_GT(known, 5 * unknown);
