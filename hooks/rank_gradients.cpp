@@ -21,8 +21,9 @@ Ranks::Space Ranks::gradients(Stack stack, int dim) {
     columns.end = std::max(columns.end, one.end);
   }
   Rank full = Rank::exactly(std::min(columns.count(), rows(stack, {dim}, true)));
-  const bool alike = std::all_of(stack.begin(), stack.end(), [&](NodeId id) { return slices(id, dim).different == 1; });
-  if (stack.size() == 1 || alike) full = full.within(columns.different);
+  const bool repeats =
+      std::all_of(stack.begin(), stack.end(), [&](NodeId id) { return slices(id, dim).different == 1; });
+  if (stack.size() == 1 || repeats) full = full.within(columns.different);
   if (columns.gap) full = unknown_rank(full, node(stack.front()).op);
   const Vertex into = flow_.add(full);
   const Deeper deeper(depth_);
