@@ -13,14 +13,18 @@ Ranks::Space Ranks::gradients(Stack stack, int dim) {
   stack.erase(std::unique(stack.begin(), stack.end()), stack.end());
   const std::tuple key{stack, dim, true};
   if (const auto known = spaces_.find(key); known != spaces_.end()) return known->second;
-  std::int64_t columns = 0;  // that are not zero
-  bool known = true;
+  Slices columns = slices(stack.front(), dim);  // outside of which it is zero
   for (const NodeId id : stack) {
-    columns += slices(id, dim).count();
-    known = known && !slices(id, dim).gap;
+    const Slices& one = slices(id, dim);
+    columns.gap = columns.gap || one.gap || one.begin != columns.begin || one.end != columns.end;
+    columns.begin = std::min(columns.begin, one.begin);
+    columns.end = std::max(columns.end, one.end);
   }
-  Rank full = Rank::exactly(std::min({size(stack.front(), dim), columns, rows(stack, {dim}, true)}));
-  if (!known) full = unknown_rank(full, node(stack.front()).op);
+  Rank full = Rank::exactly(std::min(columns.count(), rows(stack, {dim}, true)));
+  const bool repeats =
+      std::all_of(stack.begin(), stack.end(), [&](NodeId id) { return slices(id, dim).different == 1; });
+  if (stack.size() == 1 || repeats) full = full.within(columns.different);
+  if (columns.gap) full = unknown_rank(full, node(stack.front()).op);
   const Vertex into = flow_.add(full);
   const Deeper deeper(depth_);
   if (deeper.too_deep()) {
@@ -95,6 +99,18 @@ void Ranks::gradients_within_rows(NodeId id, int dim, Vertex vertex, const Rank&
   if (bases.size() == 1) flow_.limit(vertex, smaller(full, flow_.rank(gradients(bases, along).vertex)));
 }
 
+/// True if a tensor goes, as it is, into a norm over all rows.
+bool Ranks::sums_to_zero_over_rows(NodeId id) const {
+  for (int steps = 0; steps < 16; ++steps) {
+    for (const Consumer& by : consumers_[id]) {
+      if (node(by.node).links[by.link].drops_constants) return true;
+    }
+    if (consumers_[id].size() != 1) return false;
+    id = consumers_[id].front().node;
+  }
+  return true;
+}
+
 /// Of a dimension that was split, or merged with others.
 Rank Ranks::back_through_merging(const Stack& stack, const Stack& results, const Consumer& by, int dim,
                                  const Rank& full) {
@@ -152,6 +168,9 @@ bool Ranks::back(const Stack& stack, const Stack& results, const Consumer& by, i
     const bool narrow = link.homogeneous && flow_.rank(values(stack, dim).vertex).most <= 1;
     return source(narrow ? between(0, flow_.rank(incoming.vertex).scaled(2), result.op) : full), false;
   }
+  if (link.way == Way::Rescaled && !is_normed(link, result, to[0])) {
+    return source(link.drops_constants ? unknown_rank(full, result.op) : full), false;
+  }
   if (link.way == Way::Rescaled) {
     const Rank own = flow_.rank(values(stack, dim).vertex, /*constant=*/!link.drops_constants);
     const bool mask = !link.keeps_constants || result.op == "aten::sub";
@@ -167,10 +186,7 @@ bool Ranks::back(const Stack& stack, const Stack& results, const Consumer& by, i
   } else {
     const Rank mapped = mapped_rank(flow_.rank(incoming.vertex), link, size(by.node, to[0]), size(stack.front(), dim));
     // Where rows are summed up that sum to zero, the last of the sums follows from the others.
-    const bool normed = std::any_of(consumers_[by.node].begin(), consumers_[by.node].end(), [&](const Consumer& next) {
-      return node(next.node).links[next.link].drops_constants;
-    });
-    source(normed ? between(0, mapped, result.op) : mapped);
+    source(sums_to_zero_over_rows(by.node) ? between(0, mapped, result.op) : mapped);
   }
   return axis.kind == Kind::Same && !link.scaled && incoming.sums_to_zero;
 }

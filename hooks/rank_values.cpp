@@ -25,7 +25,9 @@ Rank Ranks::all_columns(const Stack& stack, int dim) const {
   std::int64_t columns = 0;
   for (const NodeId id : stack) columns = std::max(columns, distinct(id, dim));
   const Rank all = Rank::exactly(size(stack.front(), dim)).within(rows(stack, {dim}, false));
-  return stack.size() == 1 ? all.within(columns) : between(columns, all, node(stack.front()).op);
+  if (stack.size() == 1) return all.within(columns);
+  const bool tokens = std::any_of(stack.begin(), stack.end(), [&](NodeId id) { return lookup_[id] >= 0; });
+  return between(tokens ? std::min(columns, rows({stack.front()}, {dim}, false)) : columns, all, node(stack[0]).op);
 }
 
 Ranks::Space Ranks::values(Stack stack, int dim) {
@@ -173,7 +175,7 @@ bool Ranks::given(const Stack& stack, int dim, Vertex into) {
     return true;
   }
   if (!is_leaf) return false;
-  if (!first.columns.defined() || first.features != dim || stack.size() > 1) {
+  if (any_samples_ || !first.columns.defined() || first.features != dim || stack.size() > 1) {
     flow_.connect(flow_.add_source(Rank::exactly(kMany)), into);
     return true;
   }
@@ -255,7 +257,11 @@ void Ranks::through(const Stack& stack, std::size_t number, int dim, Vertex into
     flow_.connect(RankFlow::kConstant, into);
     return source(full.within(std::max<std::int64_t>(0, wide - 1)));
   }
-  if (!linear && link.way != Way::Entries) return source(full.within(wide));
+  if (!linear && link.way != Way::Entries) {
+    const bool sure = axis.kind != Kind::Same ||
+                      std::all_of(from.begin(), from.end(), [&](NodeId id) { return columns_known(id, axis.from[0]); });
+    return source(sure ? full.within(wide) : unknown_rank(full.within(wide), first.op));
+  }
   if (axis.kind == Kind::Absent) {
     const Node& operand = node(from[0]);  // a mean over the features may lie within what it is added to
     const bool made = operand.kind == Node::Kind::Sum && first.links.size() > 1;
@@ -268,11 +274,18 @@ void Ranks::through(const Stack& stack, std::size_t number, int dim, Vertex into
     return source(narrow ? between(1, full.within(2), first.op) : full);
   }
   if (axis.kind != Kind::Same && link.way == Way::Rescaled) return source(unknown_rank(full, first.op));
+  if (link.way == Way::Rescaled && !is_normed(link, first, dim)) {  // a factor for each row
+    return source(link.drops_constants ? unknown_rank(full, first.op) : full);
+  }
   if (link.way == Way::Rescaled) {
+    const Rank rank = flow_.rank(values(from, axis.from[0]).vertex, !link.drops_constants);
+    const bool copies = link.lacking > 0 && distinct(from[0], axis.from[0]) < size(from[0], axis.from[0]);
+    if (copies)
+      return source(between(std::max<std::int64_t>(0, rank.least - 1), rank.within(wide),
+                            first.op));  // their mean is one of them
     // Over all rows a norm leaves columns that sum to zero.
     const std::int64_t rows_left = rows(stack, {dim}, false) - (link.drops_constants ? 1 : 0);
-    return source(
-        flow_.rank(values(from, axis.from[0]).vertex, !link.drops_constants).within(std::min(wide, rows_left)));
+    return source(rank.within(std::min(wide, rows_left)));
   }
   if (axis.kind == Kind::Chosen && axis.begin < 0 && stack.size() > 1) return source(unknown_rank(full, first.op));
   if (axis.kind != Kind::Same && axis.kind != Kind::Part && axis.from.size() == 1) {

@@ -32,6 +32,11 @@ bool is_one_matrix(const Link& link, int dim) {
   return true;
 }
 
+bool is_normed(const Link& link, const Node& result, int dim) {
+  if (link.drops_constants) return dim == 1;
+  return result.op == "aten::sub" || dim + 1 == std::ssize(result.sizes);
+}
+
 Rank unknown_rank(const Rank& full, const std::string& op) {
   return {full.most, 0, full.most > 0 ? op : std::string()};
 }
@@ -114,34 +119,50 @@ bool Ranks::tell_columns(NodeId id, int dim) const {
   });
 }
 
+namespace {
+
+/// True if each row of a result comes of one row of the operand alone.
+bool takes_rows(const Link& link, const Node& result, std::size_t dims) {
+  if (link.way != Way::Linear && link.way != Way::Rescaled && link.way != Way::Entries) return false;
+  const int last = static_cast<int>(dims) - 1;
+  for (std::size_t dim = 0; dim < link.axes.size(); ++dim) {
+    const Axis& axis = link.axes[dim];
+    const bool features = dim + 1 == link.axes.size();
+    if (!features && axis.kind == Kind::Mixed) return false;
+    for (const int from : axis.from) {
+      if ((from == last) != features) return false;
+    }
+  }
+  return result.sizes.size() > 1;
+}
+
+}  // namespace
+
 /// The lookup that each row of a tensor is a function of, whatever its position. -1 if there is none.
 std::int64_t Ranks::lookup_of(NodeId id) const {
   const Node& result = node(id);
   if (result.table > 0) return static_cast<std::int64_t>(id);
   if (result.sizes.empty() || result.op.find("dropout") != std::string::npos) return -1;
-  const auto rows_are = [&](const Link& link, const auto& allowed) {
-    for (std::size_t dim = 0; dim + 1 < link.axes.size(); ++dim) {
-      if (!allowed(link.axes[dim], static_cast<int>(dim))) return false;
-    }
-    return true;
-  };
   std::int64_t found = -1;
+  std::size_t terms = 0;
   for (const Link& link : result.links) {
-    if (link.way == Way::Hidden) continue;
-    const bool weight = node(link.operand).weight && rows_are(link, [](const Axis& axis, int) {
-                          return axis.kind == Kind::Absent || axis.kind == Kind::Mixed;
-                        });
-    if (weight) continue;
-    const bool plain = link.way == Way::Linear || link.way == Way::Rescaled || link.way == Way::Entries;
-    const bool same = plain && node(link.operand).sizes.size() == result.sizes.size() &&
-                      rows_are(link, [](const Axis& axis, int dim) {
-                        return axis.kind == Kind::Absent || (axis.kind == Kind::Same && axis.from[0] == dim);
-                      });
-    const std::int64_t lookup = lookup_[link.operand];
-    if (!same || lookup < 0 || (found >= 0 && found != lookup)) return -1;
+    const bool in_rows = std::any_of(link.axes.begin(), std::prev(link.axes.end()), [&](const Axis& axis) {
+      return axis.kind != Kind::Absent && !(node(link.operand).weight && axis.kind == Kind::Mixed);
+    });
+    if (link.way == Way::Hidden || (!in_rows && lookup_[link.operand] < 0)) continue;  // the same for all rows
+    const std::int64_t lookup = takes_rows(link, result, node(link.operand).sizes.size()) ? lookup_[link.operand] : -1;
+    if (lookup < 0 || (found >= 0 && found != lookup)) return -1;
     found = lookup;
+    ++terms;
   }
-  return found;
+  const bool arranged = std::any_of(result.links.begin(), result.links.end(), [&](const Link& link) {
+    for (std::size_t dim = 0; dim + 1 < link.axes.size(); ++dim) {
+      const Axis& axis = link.axes[dim];
+      if (axis.kind != Kind::Absent && (axis.kind != Kind::Same || axis.from[0] != static_cast<int>(dim))) return true;
+    }
+    return false;
+  });
+  return terms > 1 && arranged ? -1 : found;
 }
 
 /// How many different rows the lookup can give.
@@ -201,7 +222,8 @@ Ranks::Slices Ranks::slices_of(const Consumer& consumer, NodeId id, int dim) con
     return count == all ? every(true) : Slices{0, all, std::min(all, count), /*known=*/false, /*gap=*/true};
   };
   if (link.chosen == dim) return part(link.chosen_at, 1);
-  if (link.way == Way::Other || link.way == Way::Hidden || link.drops_constants) return every(!link.masked);
+  if (link.way == Way::Other || link.way == Way::Hidden) return every(!link.masked);
+  if (link.drops_constants && dim != 1) return every(true);
   if (link.way == Way::Unknown || link.way == Way::Clips) return every(false);
   const std::vector<int> results = results_of(link, dim);
   if (results.empty()) {
@@ -212,7 +234,7 @@ Ranks::Slices Ranks::slices_of(const Consumer& consumer, NodeId id, int dim) con
   const int to = results.front();
   const Axis& axis = link.axes[static_cast<std::size_t>(to)];
   if (axis.kind == Kind::Chosen) return part(axis.begin, axis.used);
-  const bool normed = link.way == Way::Rescaled && to + 1 == std::ssize(result.sizes);
+  const bool normed = link.way == Way::Rescaled && !link.drops_constants && to + 1 == std::ssize(result.sizes);
   const bool whole = slices(consumer.node, to).count() == size(consumer.node, to);
   const bool lost =
       loses_columns(result, link, axis) || (!whole && (axis.kind == Kind::Joined || axis.kind == Kind::Copied));
@@ -228,8 +250,8 @@ Ranks::Slices Ranks::slices_of(const Consumer& consumer, NodeId id, int dim) con
   }
   Slices same = slices(consumer.node, to);
   const bool factor = result.kind != Node::Kind::Sum && consumer.link < 2 &&
-                      result.links[1 - consumer.link].axes[static_cast<std::size_t>(to)].kind != Kind::Absent;
-  if (link.way == Way::Entries || link.coarser || factor) same.different = same.count();
+                      result.links[1 - consumer.link].axes[static_cast<std::size_t>(to)].kind == Kind::Same;
+  if (link.way == Way::Entries || link.way == Way::Rescaled || link.coarser || factor) same.different = same.count();
   return same;
 }
 
@@ -270,7 +292,8 @@ bool Ranks::alike(const Stack& stack) const {
     return other.op == first.op && other.kind == first.kind && other.shift == first.shift &&
            other.sizes.size() == first.sizes.size() &&
            std::equal(first.links.begin(), first.links.end(), other.links.begin(), other.links.end(),
-                      [&](const Link& a, const Link& b) { return alike(a, b); });
+                      // A norm over all rows is another map for each batch.
+                      [&](const Link& a, const Link& b) { return alike(a, b) && (&a == &b || !a.drops_constants); });
   });
 }
 

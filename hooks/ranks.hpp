@@ -95,6 +95,7 @@ class Ranks {
   // ---- of gradients ----
   Space gradients(Stack stack, int dim);
   bool back(const Stack& stack, const Stack& results, const Consumer& by, int dim, Vertex into, const Rank& full);
+  bool sums_to_zero_over_rows(NodeId id) const;
   Rank back_through_merging(const Stack& stack, const Stack& results, const Consumer& by, int dim, const Rank& full);
   bool back_through_factor(const Stack& stack, const Stack& results, const Consumer& by, int dim, Vertex into,
                            const Rank& full);
@@ -131,6 +132,8 @@ std::vector<int> results_of(const Link& link, int dim);
 Rank mapped_rank(const Rank& rank, const Link& link, std::int64_t in, std::int64_t out);
 /// True if an operand of a matrix product is one matrix, the same for all rows of the other.
 bool is_one_matrix(const Link& link, int dim);
+/// True if a norm works along this dimension of its result: the channels for batch norm.
+bool is_normed(const Link& link, const Node& result, int dim);
 /// Anything up to a limit, none of it for certain, because of an operator.
 Rank unknown_rank(const Rank& full, const std::string& op);
 /// Up to `most`, of which `least` is certain.

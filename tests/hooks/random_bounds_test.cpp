@@ -278,7 +278,7 @@ void read_into(std::map<std::string, Sides>& all, const Captured& captured) {
       Sides& into = all[layer.layer + " " + side];
       into.bound = std::max(into.bound, bound.rank);
       if (!bound.unknown.empty()) into.unknown = bound.unknown;
-      into.rank = std::max(into.rank, torch::linalg_matrix_rank(matrix, 1e-10).item<std::int64_t>());
+      into.rank = std::max(into.rank, torch::linalg_matrix_rank(matrix, 1e-12).item<std::int64_t>());
     };
     add(outputs, layer.output_bound, "output");
     add(inputs, layer.input_bound, "input");
@@ -286,45 +286,45 @@ void read_into(std::map<std::string, Sides>& all, const Captured& captured) {
   }
 }
 
+/// Of three draws, since a unit may be off by chance.
+std::map<std::string, Sides> sides_of(std::uint64_t structure, std::string& story) {
+  std::map<std::string, Sides> sides;
+  for (std::uint64_t draw = 0; draw < 3; ++draw) {
+    torch::manual_seed(test::seed(100 * structure + draw));
+    RandomNetwork network(structure);
+    network.step();
+    Recorder recorder(network);
+    recorder.start();
+    network.step();
+    const Captured captured = recorder.take();
+    EXPECT_THAT(captured.errors, testing::ElementsAre());
+    read_into(sides, captured);
+    story = network.story();
+  }
+  return sides;
+}
+
+// RANDOM_BOUNDS asks for more networks.
 TEST(RandomBounds, NoRankIsAboveItsBoundAndKnownOnesAreReached) {
-  const char* const wanted = std::getenv("RANDOM_BOUNDS");  // number of networks, or of one: "=17"
-  const std::string text = wanted ? wanted : "150";
-  const bool one = text.starts_with("=");
-  const std::uint64_t count = std::strtoull(text.c_str() + (one ? 1 : 0), nullptr, 10);
-  std::size_t known = 0, unknown = 0;
-  for (std::uint64_t seed = one ? count : 0; seed < (one ? count + 1 : count); ++seed) {
-    std::map<std::string, Sides> sides;
+  const char* const wanted = std::getenv("RANDOM_BOUNDS");
+  const std::uint64_t networks = wanted ? std::strtoull(wanted, nullptr, 10) : 300;
+  std::size_t known = 0, unknown = 0, missed = 0;
+  std::string which;
+  for (std::uint64_t structure = 0; structure < networks; ++structure) {
     std::string story;
-    for (std::uint64_t draw = 0; draw < 3; ++draw) {  // a unit may be off, or two classes alike, by chance
-      torch::manual_seed(test::seed(static_cast<int>(100 * seed + draw)));
-      RandomNetwork network(seed);
-      network.step();
-      Recorder recorder(network);
-      recorder.start();
-      network.step();
-      const Captured captured = recorder.take();
-      ASSERT_THAT(captured.errors, testing::ElementsAre());
-      read_into(sides, captured);
-      story = network.story();
-    }
-    for (const auto& [name, side] : sides) {
-      EXPECT_LE(side.rank, side.bound) << name << " of network " << seed << ": " << story;
+    for (const auto& [name, side] : sides_of(structure, story)) {
+      EXPECT_LE(side.rank, side.bound) << name << " of network " << structure << ": " << story;
       ++(side.unknown.empty() ? known : unknown);
-      if (!side.unknown.empty()) continue;
-      EXPECT_EQ(side.rank, side.bound) << name << " of network " << seed << ": " << story;
-    }
-    if (one) {
-      for (const auto& [name, side] : sides) {
-        std::printf("%s: rank %ld bound %ld %s\n", name.c_str(), long(side.rank), long(side.bound),
-                    side.unknown.c_str());
-      }
+      if (!side.unknown.empty() || side.rank == side.bound) continue;
+      ++missed;
+      which += name + " of network " + std::to_string(structure) + ", " + std::to_string(side.rank) + " of " +
+               std::to_string(side.bound) + ": " + story + "\n";
     }
   }
-  if (!one) {
-    EXPECT_GT(known, unknown);
-  }
-  RecordProperty("known", static_cast<int>(known));
-  RecordProperty("unknown", static_cast<int>(unknown));
+  EXPECT_GT(known, 5 * unknown);
+  // A smooth function of one or two variables has no rank to speak of beyond ten; a few tokens, each in one place, give
+  // fewer rows than all of them in all places.
+  EXPECT_LE(missed, known / 500) << which;
 }
 
 }  // namespace
