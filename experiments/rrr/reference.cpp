@@ -86,14 +86,14 @@ class Gibbs {
 Reference gibbs(const Cell& cell, double gamma, double n_beta, std::uint64_t seed) {
   // lambda_hat of many weights hardly varies from draw to draw.
   const bool large = cell.parameters() > 5000;
-  const std::int64_t chains = large ? 4 : 64, sweeps = large ? 40 : 600;
+  const std::int64_t chains = large ? 4 : 64, sweeps = large ? 40 : 600, first = sweeps / 4;
   Gibbs gibbs(cell, gamma, n_beta, chains, seed);
   torch::Tensor sum = torch::zeros({chains}, torch::kDouble);
   for (std::int64_t i = 0; i < sweeps; ++i) {
     const torch::Tensor excess = gibbs.sweep();
-    if (i >= sweeps / 4) sum += excess;
+    if (i >= first) sum += excess;
   }
-  const torch::Tensor means = (sum / static_cast<double>(sweeps - sweeps / 4)).contiguous();
+  const torch::Tensor means = (sum / static_cast<double>(sweeps - first)).contiguous();
   const dds::MeanEstimate mean =
       dds::estimate_mean({means.data_ptr<double>(), static_cast<std::size_t>(means.numel())});
   return {mean.mean, mean.standard_error};

@@ -15,8 +15,9 @@ namespace DDS_EXPORT dds {
 /// they differ, the largest must be 1: the others are then weights, and part of l_i. Class weights are part of l_i too.
 /// What the caller's own code adds to L without a loss operator is divided by the same c.
 ///
-/// Operators that leave their terms unreduced are followed with Sum only. Where each term counts with the same c, or
-/// with 0, c is undone. Other weights of terms are part of l_i.
+/// Of an operator that leaves its terms unreduced, c is undone where each term counts with the same c, or with 0. With
+/// Sum, other weights of terms are part of l_i. With Mean they leave open what the average divides by: such rows are
+/// not read (Status::ReductionUnknown).
 class Reduction {
  public:
   enum Kind {

@@ -6,6 +6,7 @@
 namespace dds::log::asset {
 
 std::string_view body();    ///< report/body.html
+std::string_view guide();   ///< docs/guide.md
 std::string_view script();  ///< report/*.js, one behind the other
 
 }  // namespace dds::log::asset

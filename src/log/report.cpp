@@ -1,9 +1,13 @@
 // report.html: the runs' data on a page, and the scripts of src/log/report that draw them.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <dds/report.hpp>
+#include <sstream>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "src/base/logger.hpp"
 #include "src/log/assets.hpp"
@@ -54,6 +58,36 @@ ordered_json column_notes() {
   ordered_json notes = json::array();
   for (const auto& column : schema::columns_of<Row>()) notes.push_back({column.name, column.unit, column.meaning});
   return notes;
+}
+
+/// {name: [what it is, what to do]}: the guide's tables of statuses, verdicts and terms.
+ordered_json guide_terms() {
+  ordered_json terms = json::object();
+  std::istringstream guide{std::string(log::asset::guide())};
+  bool wanted = false;
+  for (std::string line; std::getline(guide, line);) {
+    if (!line.starts_with("| ")) {
+      wanted = wanted && line.starts_with("|");
+      continue;
+    }
+    std::erase(line, '`');
+    std::erase(line, '\\');
+    line.erase(line.find_last_not_of(" |") + 1);
+    std::vector<std::string> cells;
+    for (std::size_t begin = 2; begin < line.size();) {
+      const std::size_t end = std::min(line.find(" | ", begin), line.size());
+      cells.push_back(line.substr(begin, end - begin));
+      begin = end + 3;
+    }
+    if (cells.size() < 2) continue;
+    const std::string& name = cells.front();
+    if (wanted) {
+      terms[name] = {cells[1], cells.size() > 2 ? cells[2] : ""};
+    } else {
+      wanted = name == "status" || name == "verdict" || name == "term";
+    }
+  }
+  return terms;
 }
 
 /// {row of the table of signatures: its singular values}, where they were logged.
@@ -132,6 +166,7 @@ ordered_json run_data(const log::Run& run) {
 ordered_json page_data(const std::vector<log::Run>& runs) {
   ordered_json data{{"runs", json::array()},
                     {"measures", json::array()},
+                    {"terms", guide_terms()},
                     {"notes",
                      {{"signatures.csv", column_notes<Signature>()},
                       {"llc.csv", column_notes<LlcEstimate>()},

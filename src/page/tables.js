@@ -1,14 +1,15 @@
 // Tables that scroll by themselves, and that a reader sorts and searches.
 
 /**
- * Columns are [title, value of a row, classes, significant digits]; the class `html` takes a value as it is. A table of
- * many rows has a field to search it.
+ * Columns are [title, value of a row, classes, significant digits, hint]; the class `html` takes a value as it is. A hint
+ * is shown over the title and, if it is a function of the row, over each cell. A table of many rows has a field to search it.
  */
 function table(parent, columns, rows) {
   const cells = row => columns
-                           .map(([, value, classes = '', digits = 4]) => {
+                           .map(([, value, classes = '', digits = 4, hint]) => {
                              const content = value(row);
-                             return `<td class="${classes}">${
+                             const over = typeof hint === 'function' ? titled(hint(row)) : '';
+                             return `<td class="${classes}"${over}>${
                                  classes.includes('html') ? content : escapeHtml(show(content, digits))}</td>`;
                            })
                            .join('');
@@ -16,7 +17,8 @@ function table(parent, columns, rows) {
   box.className = 'scroll';
   box.tabIndex = 0;
   box.innerHTML = `<table><thead><tr>${
-      columns.map(([title, , classes = '']) => `<th scope="col" class="${classes}"><button>${title}</button></th>`)
+      columns.map(([title, , classes = '', , hint]) => `<th scope="col" class="${classes}"${
+                         typeof hint === 'string' ? titled(hint) : ''}><button>${title}</button></th>`)
           .join('')}</tr></thead><tbody></tbody></table>`;
   const shown = {text: '', column: null, descending: false};
   const fill = () => {
@@ -38,6 +40,8 @@ function table(parent, columns, rows) {
   fill();
   parent.append(box);
 }
+
+function titled(text) { return text ? ` title="${escapeHtml(text)}"` : ''; }
 
 /** Numbers before texts, what is missing last. */
 function order(a, b) {

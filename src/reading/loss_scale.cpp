@@ -14,22 +14,30 @@ namespace {
 
 using Observed = CapturedLoss::Reduction;
 
-/// What the program multiplied the loss with, as a mean over the backward passes: 0-d, fp64.
-at::Tensor factor_of(const CapturedLoss& loss) {
+/// What the program multiplied the loss with, as a mean over the backward passes: 0-d, fp64. `certain`: as in RowScale.
+/// Each term of an unreduced loss has a factor of its own. One that all terms have that count at all is no weight of a
+/// sample. Other factors are weights of a sum, and leave open what an average divides by.
+RowScale factor_of(const CapturedLoss& loss, bool mean) {
   const at::Tensor gradient = loss.result_gradient().to(at::kDouble).div(static_cast<double>(loss.backwards()));
-  if (loss.reduction != Observed::None || gradient.numel() == 0) return gradient.sum();
-  // Each term has a factor of its own. One that all terms have that count at all is no weight of a sample.
+  if (loss.reduction != Observed::None || gradient.numel() == 0) return {gradient.sum(), {}};
   const at::Tensor least = gradient.min(), most = gradient.max();
   const at::Tensor largest = at::where(most.abs().ge(least.abs()), most, least);
   const at::Tensor uniform = gradient.eq(0).logical_or(gradient.eq(largest)).all();
-  return at::where(uniform, largest, at::ones_like(largest));
+  if (mean) return {largest, uniform};
+  return {at::where(uniform, largest, at::ones_like(largest)), {}};
 }
 
-RowScale common_scale(const Losses& losses) {
+at::Tensor both(const at::Tensor& a, const at::Tensor& b) {
+  return a.defined() && b.defined() ? a.logical_and(b.to(a.device())) : a.defined() ? a : b;
+}
+
+RowScale common_scale(const Losses& losses, bool mean) {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> factors, terms;
+  at::Tensor certain;
   for (const CapturedLoss* loss : losses) {
-    const at::Tensor factor = factor_of(*loss);
+    const auto [factor, known] = factor_of(*loss, mean);
+    certain = both(certain, known);
     factors.push_back(factors.empty() ? factor : factor.to(factors.front().device()));
     const at::Tensor one = at::ones_like(factor);
     // A number on the CPU is multiplied without a copy, which would wait for the device.
@@ -39,7 +47,7 @@ RowScale common_scale(const Losses& losses) {
   const at::Tensor scales = count.div(factor);
   // A loss that counts nothing has an infinite scale; the others decide.
   const at::Tensor scale = scales.abs().min();
-  RowScale result{at::where(scale.isinf(), at::ones_like(scale), scale), {}};
+  RowScale result{at::where(scale.isinf(), at::ones_like(scale), scale), certain};
   if (losses.size() == 1) return result;
   const at::Tensor counts = scales.isinf().logical_not();
   const at::Tensor least = scales.abs().argmin().reshape({1});
@@ -48,7 +56,7 @@ RowScale common_scale(const Losses& losses) {
   constexpr double kRounding = 1e-6;  // of fp32 factors that were computed in different ways
   const at::Tensor equal = all(scales.sub(first).abs().le(first.abs().mul(kRounding)));
   const at::Tensor weighted = factor.abs().max().eq(1).logical_and(all(count.eq(count.index_select(0, least))));
-  result.certain = equal.logical_or(weighted);
+  result.certain = both(equal.logical_or(weighted), certain);
   return result;
 }
 
@@ -68,17 +76,19 @@ LossScale scale_of(const Reduction& reduction, const Losses& losses) {
   }
   const bool mean = reduction.kind() == Reduction::Mean;
   const std::string name = mean ? "mean" : "sum";
-  const Observed other = mean ? Observed::Sum : Observed::Mean;
-  if (std::any_of(losses.begin(), losses.end(), [&](const auto* loss) { return loss->reduction == other; })) {
+  // LibTorch's "batchmean" is a sum that it divides itself.
+  const auto is_other = [mean](const CapturedLoss* loss) {
+    return mean ? loss->reduction == Observed::Sum && loss->op != "aten::kl_div" : loss->reduction == Observed::Mean;
+  };
+  if (std::any_of(losses.begin(), losses.end(), is_other)) {
     return {{}, name, Status::ReductionMismatch};
   }
   if (losses.empty()) return {{}, name, mean ? StatusSet(Status::ReductionUnknown) : StatusSet()};
-  if (!mean) return {common_scale(losses), name, {}};
-  const bool alike = std::all_of(losses.begin(), losses.end(), [&](const CapturedLoss* loss) {
-    return loss->reduction == Observed::Mean && loss->op == losses.front()->op;
-  });
+  if (!mean) return {common_scale(losses, mean), name, {}};
+  const bool alike = std::all_of(losses.begin(), losses.end(),
+                                 [&](const CapturedLoss* loss) { return loss->op == losses.front()->op; });
   if (!alike) return {{}, name, Status::ReductionUnknown};
-  return {common_scale(losses), name, {}, losses.front()->targets};
+  return {common_scale(losses, mean), name, {}, losses.front()->targets};
 }
 
 }  // namespace dds

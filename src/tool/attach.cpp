@@ -60,7 +60,7 @@ void set_environment(const AttachArguments& options, const fs::path& list) {
 [[noreturn]] void execute(const std::vector<std::string>& command) {
   const std::vector<char*> words = argv_of(command);
   ::execvp(words.front(), words.data());
-  throw IoError(fmt::format("attach: {}: {}", command.front(), std::strerror(errno)));
+  throw NotRunnable(fmt::format("attach: {}: {}", command.front(), std::strerror(errno)), errno != ENOENT);
 }
 
 /// Ends this process as a process with this status ended.
@@ -79,9 +79,9 @@ int status_of(const std::vector<std::string>& command) {
   if (child == 0) {
     try {
       execute(command);
-    } catch (const std::exception& error) {
+    } catch (const NotRunnable& error) {
       complain(fmt::format("dds: error: {}\n", error.what()));
-      std::_Exit(1);
+      std::_Exit(error.exit_code);
     }
   }
   for (const int number : {SIGINT, SIGQUIT}) std::signal(number, SIG_IGN);  // the terminal sends them to the child too

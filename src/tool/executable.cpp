@@ -38,7 +38,8 @@ fs::path found_on_path(const std::string& name) {
   };
   if (name.find('/') != std::string::npos) {
     if (runnable(name)) return name;
-    refuse(fmt::format("{} is no program that could be run", name));
+    const bool is_there = log::is_there(name);
+    throw NotRunnable(fmt::format("attach: {} is no program that could be run", name), is_there);
   }
   const char* path = std::getenv("PATH");
   std::istringstream folders(path ? path : "/usr/bin:/bin");
@@ -46,7 +47,7 @@ fs::path found_on_path(const std::string& name) {
     const fs::path file = fs::path(folder.empty() ? "." : folder) / name;
     if (runnable(file)) return file;
   }
-  refuse(fmt::format("there is no command {}", name));
+  throw NotRunnable(fmt::format("attach: there is no command {}", name), false);
 }
 
 /// The loader drops LD_PRELOAD for programs that run with more rights than their user has.

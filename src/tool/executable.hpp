@@ -1,11 +1,18 @@
 // Which file a command runs, and which LibTorch that will load.
 #pragma once
 
+#include <dds/error.hpp>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 namespace dds::tool {
+
+/// There is no such command, or it is no program that can be run.
+struct NotRunnable : InvalidArgument {
+  NotRunnable(const std::string& what, bool is_there) : InvalidArgument(what), exit_code(is_there ? 126 : 127) {}
+  int exit_code;  ///< as shells have it
+};
 
 /// A LibTorch on disk.
 struct Torch {
@@ -20,7 +27,7 @@ Torch torch_at(const std::filesystem::path& folder_or_library);
 
 /// The LibTorch that `command` will run on: of a program the one that the dynamic loader finds for it, of Python that
 /// of its `torch` package; scripts are followed to their interpreters. Throws InvalidArgument with the reason where
-/// nothing could be attached to: no such program, set-uid, linked statically, without LibTorch.
+/// nothing could be attached to (NotRunnable: no such program): set-uid, linked statically, without LibTorch.
 Torch torch_of(const std::vector<std::string>& command);
 
 /// The words as execvp and posix_spawn take them, with a null pointer at the end: valid as long as `command` is.

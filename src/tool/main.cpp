@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "src/tool/command.hpp"
+#include "src/tool/executable.hpp"
 #include "src/tool/streams.hpp"
 #include "src/tool/table.hpp"
 
@@ -15,7 +16,7 @@ namespace {
 
 enum ExitCode { kDone = 0, kFailed = 1, kUsage = 2 };
 
-int fail(const std::string& message, ExitCode code) {
+int fail(const std::string& message, int code) {
   complain(fmt::format("dds: error: {}\n", printable(one_line(message))));
   return code;
 }
@@ -40,7 +41,9 @@ int run(int argc, char** argv) {
       "'dds COMMAND --help' tells the rest, with examples.\n\n"
       "Exit codes: 0 done; 1 could not be done, for the reason that one line on the standard error gives; 2 the "
       "command\n"
-      "line makes no sense.");
+      "line makes no sense. 'dds attach' ends as its command does, with 127 where there is no such command and 126 "
+      "where\n"
+      "it is no program.");
   add_attach(program);
   add_read(program);
   add_llc(program);
@@ -53,6 +56,8 @@ int run(int argc, char** argv) {
     return obey(program, argc, argv);
   } catch (const CLI::ParseError& error) {
     return fail(fmt::format("{} (see dds --help)", error.what()), kUsage);
+  } catch (const NotRunnable& error) {
+    return fail(error.what(), error.exit_code);
   } catch (const c10::Error& error) {
     return fail(error.what_without_backtrace(), kFailed);
   } catch (const std::system_error& error) {

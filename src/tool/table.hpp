@@ -1,6 +1,7 @@
 // Text tables for a terminal, and how numbers stand in them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <dds/signature.hpp>
 #include <optional>
@@ -13,6 +14,9 @@ namespace dds::tool {
 /// Text out of a file for the terminal, which control characters could command: each becomes '?'.
 std::string printable(std::string_view text);
 
+/// At most `width` characters of a text: its beginning and its end where it is longer, with an ellipsis between them.
+std::string cut_in_middle(const std::string& text, std::size_t width);
+
 /// The line that says what is wrong: of a message of the TorchScript interpreter the last, of all others the first.
 std::string one_line(std::string text);
 
@@ -22,12 +26,20 @@ class Table {
   explicit Table(std::vector<std::string> titles);
   /// As many cells as there are columns; they are made printable.
   void add(std::vector<std::string> cells);
-  bool empty() const { return rows_.size() == 1; }
+  bool empty() const { return rows() == 0; }
+  std::size_t rows() const { return rows_.size() - 1; }
+  /// Makes the text `width` characters wide at most, as far as that goes. The first column is of names. What all names
+  /// begin and end with goes first, then the columns of these titles, one after the other, then the names' middles.
+  void fit(std::size_t width, const std::vector<std::string>& spare);
+  /// Keeps the first rows.
+  void truncate(std::size_t rows) { rows_.resize(std::min(rows_.size(), rows + 1)); }
   /// Every row with its line end, columns two spaces apart.
   std::string text() const;
 
  private:
-  std::vector<std::vector<std::string>> rows_;
+  std::vector<std::size_t> widths() const;
+
+  std::vector<std::vector<std::string>> rows_;  // the first one: titles
   std::vector<bool> left_;
 };
 

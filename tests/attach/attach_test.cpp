@@ -290,6 +290,7 @@ TEST_F(AttachTest, ByHand) {
 
 struct Refused {
   std::string name, options, command, says;
+  int status = 1;
 };
 void PrintTo(const Refused& refused, std::ostream* os) { *os << refused.name; }
 
@@ -310,7 +311,7 @@ TEST_P(AttachRefuses, InOneLine) {
   test::put(path("old/include/torch/version.h"),
             "#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 5\n#define TORCH_VERSION_PATCH 1\n");
   const Result result = attach(GetParam().options, GetParam().command);
-  EXPECT_EQ(result.status, 1);
+  EXPECT_EQ(result.status, GetParam().status);
   EXPECT_EQ(result.out, "");
   EXPECT_TRUE(result.error.starts_with("dds: error: attach: ")) << result.error;
   EXPECT_EQ(std::count(result.error.begin(), result.error.end(), '\n'), 1) << result.error;
@@ -318,8 +319,9 @@ TEST_P(AttachRefuses, InOneLine) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Commands, AttachRefuses,
-                         Values(Refused{"missing", "", "no_such_command", "there is no command no_such_command"},
-                                Refused{"directory", "", "./full", "is no program that could be run"},
+                         Values(Refused{"missing", "", "no_such_command", "there is no command no_such_command", 127},
+                                Refused{"missing_file", "", "./no_such_file", "is no program that could be run", 127},
+                                Refused{"directory", "", "./full", "is no program that could be run", 126},
                                 Refused{"no_torch", "", "ls", "loads no LibTorch"},
                                 Refused{"shell", "", "./script", "loads no LibTorch"},
                                 Refused{"text", "", "./text", "is neither a program nor a script"},

@@ -136,6 +136,35 @@ TEST_F(BrowserTest, TheWorstLayersStandFirstAndTheTableSortsAndSearches) {
   }
 }
 
+TEST_F(BrowserTest, StatusesAndTermsHaveTheGuidesWords) {
+  const auto sink = log::directory(path("run"));
+  for (const std::int64_t step : {0, 1}) {
+    Signature s = signature(step);
+    s.status = StatusSet(Status::Subsampled) | Status::LossUnknown;
+    sink->write(s);
+  }
+  LlcEstimate refused = estimate(1);
+  refused.failures = {"saddle: curvature -0.4"};
+  sink->write(refused);
+  write_report(path("run"));
+  put(path("page.html"), content(path("run") / "report.html") + R"(<script>
+    const hints = id => [...body(id).querySelectorAll('td[title]')].map(cell => cell.title).join(' ');
+    document.body.dataset.status = hints('health');
+    document.body.dataset.verdict = hints('llc');
+    document.body.dataset.terms = body('terms').querySelectorAll('tbody tr').length;
+    document.body.dataset.dead = body('health').querySelector('th[title]').title;
+  </script>)");
+  const Opened opened = open(path("page.html"));
+  EXPECT_EQ(opened.errors, "");
+  for (const char* expected : {"data-status=\"subsampled: more rows than max_rows", "data-verdict=\"saddle: w* has",
+                               "loss_unknown: the loss is not one", "data-dead=\"structural bound less rank"}) {
+    EXPECT_NE(opened.page.find(expected), std::string::npos) << expected;
+  }
+  std::smatch terms;
+  ASSERT_TRUE(std::regex_search(opened.page, terms, std::regex("data-terms=\"(\\d+)\"")));
+  EXPECT_GT(std::stoi(terms[1]), 40);
+}
+
 TEST_F(BrowserTest, OneStepIsShownLayerByLayer) {
   write_run("run", 3, 1);
   write_report(path("run"));

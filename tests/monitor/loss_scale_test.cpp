@@ -310,18 +310,37 @@ TEST(LossScale, TermsThatNobodyReducedHaveAFactorToo) {
   const at::Tensor w = torch::linspace(0.5, 2, 6, torch::kDouble);
   const at::Tensor mask = torch::tensor({1, 0, 1, 1, 0, 1}, torch::kDouble);
   Outputs out;
-  const auto train = [&](const std::function<at::Tensor(const at::Tensor& each)>& reduce) {
-    return read_step(net, Reduction::Sum, [&] {
+  const auto train = [&](Reduction reduction, const std::function<at::Tensor(const at::Tensor& each)>& reduce) {
+    return read_step(net, reduction, [&] {
       out = pass(net, x);
       reduce(each_entropy(out["a"], y)).backward({}, true);
     });
   };
-  auto found = train([](const at::Tensor& each) { return each.mean(); });
-  expect_rows(found.at("a"), each_entropy(out["a"], y), out["a"]);
-  found = train([&](const at::Tensor& each) { return (each * mask).sum() / 8; });
-  expect_rows(found.at("a"), each_entropy(out["a"], y) * mask, out["a"]);
-  found = train([&](const at::Tensor& each) { return (each * w).sum(); });
-  expect_rows(found.at("a"), each_entropy(out["a"], y) * w, out["a"]);
+  for (const Reduction::Kind reduction : {Reduction::Sum, Reduction::Mean}) {
+    auto found = train(reduction, [](const at::Tensor& each) { return each.mean(); });
+    expect_rows(found.at("a"), each_entropy(out["a"], y), out["a"]);
+    found = train(reduction, [&](const at::Tensor& each) { return (each * mask).sum() / 8; });
+    expect_rows(found.at("a"), each_entropy(out["a"], y) * mask, out["a"]);
+    found = train(reduction, [&](const at::Tensor& each) { return (each * w).sum(); });
+    if (reduction == Reduction::Mean) {
+      expect_unknown(found.at("a"));
+    } else {
+      expect_rows(found.at("a"), each_entropy(out["a"], y) * w, out["a"]);
+    }
+  }
+}
+
+TEST(LossScale, AMeanOverTheBatchAloneIsUndone) {
+  torch::manual_seed(5);
+  torch::nn::Linear net(3, 4);
+  net->to(torch::kDouble);
+  const at::Tensor x = torch::randn({8, 3}, torch::kDouble), y = torch::rand({8, 4}, torch::kDouble).add(0.1);
+  at::Tensor out;
+  const auto found = read_step(*net, Reduction::Mean, [&] {
+    out = net(x);
+    F::kl_div(out, y, F::KLDivFuncOptions(torch::kBatchMean)).backward({}, true);
+  });
+  expect_rows(found.at("(root)"), at::kl_div(out, y, at::Reduction::None), out);
 }
 
 // ---- passes within passes ----

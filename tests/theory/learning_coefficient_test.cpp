@@ -248,7 +248,7 @@ class Volume {
   double log_at(double tau) const {
     // The tail beyond tau, summed from the far end.
     double sum = 0;
-    for (std::size_t t = kPoints - 1; t > static_cast<std::size_t>(tau / kStep + 0.5); --t) sum += values_[t];
+    for (std::size_t t = kPoints - 1; t > static_cast<std::size_t>(std::lround(tau / kStep)); --t) sum += values_[t];
     return std::log(sum);
   }
 

@@ -629,6 +629,54 @@ TEST_F(ToolTest, WatchPrintsItsTableOnceIntoAPipe) {
   EXPECT_EQ(dds("watch --once " + file("run")).out, result.out);
 }
 
+/// What `dds watch` draws on a terminal of this size, without control sequences. Empty without util-linux's `script`.
+class ToolWatch : public ToolTest {
+ protected:
+  std::string screen(const std::string& run, int columns, int lines) const {
+    // `script` gives the tool a terminal; Ctrl-C comes as the byte that a key press is, once the table is there.
+    if (std::system("command -v script >/dev/null") != 0) return "";
+    const Result result = shell(
+        fmt::format("(for i in $(seq 600); do grep -q 'Ctrl-C ends' {} && break; sleep 0.05; done; printf '\\003') | "
+                    "script -qec \"stty cols {} rows {}; exec {} watch {}\" /dev/null",
+                    file("out"), columns, lines, test::kTool, file(run)));
+    EXPECT_EQ(result.code, 0) << result.out << result.error;
+    EXPECT_NE(result.out.find("\x1b[?25h"), std::string::npos) << "the cursor is shown again";
+    const std::size_t begin = result.out.find("\x1b[2J"), end = result.out.find("Ctrl-C ends.");
+    if (begin == std::string::npos || end == std::string::npos) return "";
+    return std::regex_replace(result.out.substr(begin + 4, end - begin - 4), std::regex("\r"), "");
+  }
+};
+
+TEST_F(ToolWatch, FitsTheTerminalWithTheWorstFirst) {
+  const auto sink = log::directory(path("run"));
+  for (int layer = 0; layer < 40; ++layer) {
+    Signature s = signature(7, fmt::format("transformer.blocks.{}.attention.projection_of_all_heads", layer));
+    s.dead_directions = layer == 23 ? 5 : layer == 31 ? 2 : 0;
+    s.sigma_min_plus = layer == 11 ? 0.2 : 1;
+    sink->write(s);
+  }
+  sink->write(estimate(7));
+  const std::string text = screen("run", 80, 24);
+  if (text.empty()) GTEST_SKIP() << "util-linux's script is not installed";
+  std::istringstream lines(text);
+  std::vector<std::string> all;
+  for (std::string line; std::getline(lines, line);) {
+    std::size_t characters = 0;
+    for (const char c : line) characters += (c & 0xC0) != 0x80;
+    EXPECT_LE(characters, 80U) << line;
+    all.push_back(line);
+  }
+  ASSERT_LE(all.size(), 23U) << text;
+  ASSERT_GE(all.size(), 20U) << text;
+  EXPECT_NE(all[0].find("step 7"), std::string::npos) << text;
+  EXPECT_EQ(all[1].find("LLC at step 7"), 0U) << text;
+  EXPECT_NE(all[4].find("\u202623\u2026 "), std::string::npos) << text;
+  EXPECT_NE(all[5].find("\u202631\u2026 "), std::string::npos) << text;
+  EXPECT_NE(all[6].find("\u202611\u2026 "), std::string::npos) << text;
+  EXPECT_NE(all[3].find("step"), std::string::npos) << "short names leave room for columns\n" << text;
+  EXPECT_NE(text.find("more, none of them worse"), std::string::npos) << text;
+}
+
 TEST_F(ToolTest, NamesOutOfALogDoNotCommandTheTerminal) {
   const std::string evil =
                         "fc\x1b]52;c;AAAA\x07\xc2\x9b"
@@ -661,18 +709,6 @@ TEST_F(ToolTest, NamesOutOfALogDoNotCommandTheTerminal) {
   const Result refused = dds("watch " + file("run"));
   EXPECT_EQ(controls(refused.error), 0) << refused.error;
   EXPECT_NE(refused.error.find("column 'a?]0;b?' is not known"), std::string::npos) << refused.error;
-}
-
-TEST_F(ToolTest, WatchOnATerminalRunsUntilItIsInterrupted) {
-  write_run("run");
-  // `script` gives the tool a terminal; Ctrl-C comes as the byte that a key press is, once the table is there.
-  if (std::system("command -v script >/dev/null") != 0) GTEST_SKIP() << "util-linux's script is not installed";
-  const Result result = shell("(for i in $(seq 600); do grep -q 'Ctrl-C ends' " + file("out") +
-                              " && break; sleep 0.05; done; printf '\\003') | script -qec \"exec " + test::kTool +
-                              " watch " + file("run") + "\" /dev/null");
-  EXPECT_EQ(result.code, 0) << result.out << result.error;
-  EXPECT_NE(result.out.find("Ctrl-C ends."), std::string::npos) << result.out;
-  EXPECT_NE(result.out.find("\x1b[?25h"), std::string::npos) << "the cursor is shown again";
 }
 
 TEST_F(ToolTest, ExportJoinsTheRowsOfRunsAsCsvAndJsonLines) {

@@ -35,9 +35,10 @@ function drawHealth(parent) {
       parent,
       [
         ...runColumn, ['layer', r => r.layer || '(root)', 'text'], ['kind', r => r.kind, 'text'], ['side', r => r.side, 'text'],
-        ['dead', r => r.dead], ['of', r => r.structural_bound], ['dead since step', r => r.since],
-        ['decades above the floor', r => r.above, '', 3], ['change of λ_min⁺ / tr, decades', r => r.fall, '', 3],
-        ['step', r => r.step], ['status', r => r.status, 'text']
+        ['dead', r => r.dead, '', 4, meaningOf('dead directions')],
+        ['of', r => r.structural_bound, '', 4, meaningOf('structural bound')], ['dead since step', r => r.since],
+        ['decades above the floor', r => r.above, '', 3, meaningOf('floor')], ['change of λ_min⁺ / tr, decades', r => r.fall, '', 3, meaningOf('lambda_min+')],
+        ['step', r => r.step], statusColumn
       ],
       rows);
 }

@@ -66,7 +66,7 @@ function drawLlc(parent) {
         ['kind', r => r.kind, 'text'],
         ['λ̂', r => r.lambda],
         ['standard error', r => r.standard_error, '', 2],
-        ['verdict', r => r.verdict, 'text long'],
+        ['verdict', r => r.verdict, 'text long', 4, r => meaningOfVerdict(r.verdict)],
         ['γ', r => r.gamma],
         ['nβ', r => r.n_beta],
         ['resolution γ/(nβ)', r => r.resolution, '', 3],

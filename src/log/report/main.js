@@ -100,5 +100,6 @@ drawSpectra(body('spectra'));
 drawCounts(body('counts'));
 drawCost(body('cost'));
 drawStatuses(body('statuses'));
+drawTerms(body('terms'));
 drawColumns(body('columns'));
 pageIsWhole();

@@ -68,7 +68,7 @@ function drawStatuses(parent) {
       parent,
       [
         ...runColumn, ['layer', r => r.layer, 'text'], ['side', r => r.side, 'text'],
-        ['source', r => r.source, 'text'], ['status', r => r.status, 'text'], ['readings', r => r.count], ['first step', r => r.first],
+        ['source', r => r.source, 'text'], statusColumn, ['readings', r => r.count], ['first step', r => r.first],
         ['last step', r => r.last]
       ],
       rows);
