@@ -105,17 +105,20 @@ inline constexpr std::int64_t kMinDecayReadings = 6;
 ///   - it does not come back by more than 0.15 of its fall, over all readings,
 ///   - its fall is no wandering: it follows a smooth curve in time (a line or a bend, after an onset or not; a power
 ///     law; a relaxation) to within 0.017 of its fall, 0.03 for fewer than 20 readings; or it keeps on a line along
-///     another that falls, to within 0.05. A fall of more than 4 decades that lasts needs no such curve.
+///     another that falls, to within 0.05. Of fewer than 20 readings it is enough that hardly any rises (sign test, 1
+///     in 200), unless the fall is slow at both ends, as half a wave is. A fall of more than 4 decades that lasts needs
+///     no such curve.
+///   - the largest eigenvalue does not fall by half as much: that is a change of scale.
 /// It also dies if it sinks to the floor:
 ///   - it is above ten times the floor in the first reading, and at or below the floor in the last,
 ///   - it falls by more than least_decades.
 ///
 /// *Stands still.* The interval of rho_j lies below least_rate, and the eigenvalue moves by less than still_decades
-/// beyond three standard deviations of its noise. What moves by less but falls surely and to the end, as with a rate
-/// far below least_rate, stays open.
+/// beyond three standard deviations of its noise. What moves by less but falls surely, by more than others rise, and to
+/// the end, as with a rate far below least_rate, stays open. What ends above its start and never falls does not die.
 ///
 /// *Open.* An eigenvalue that does neither leaves the count open, between `low` and `high`. So does a sum of what
-/// stands still that surely falls by least_decades.
+/// stands still that surely falls by least_decades, where the gaps are small enough to hide a fall.
 ///
 /// *Order.* An eigenvalue is identified by its place in the descending order first.
 ///   - If two that die cross, they swap rates. The count stays the same.
@@ -126,11 +129,13 @@ inline constexpr std::int64_t kMinDecayReadings = 6;
 ///     directions that die (Cauchy's interlacing, to within still_decades). Otherwise a direction that froze on the way
 ///     could pass for one that stood still from the start.
 ///
-/// *Directions.* If the count is still open, eigenvalues are identified by their directions, and what falls farthest
-/// takes the place of lambda_min+. Where each reading has Signature::axes, singular vectors of successive readings that
-/// make an angle below pi/4 belong together. Otherwise one eigenvalue a reading is taken out so that the others stay
-/// where they were, and so on while that helps. This finds a direction that falls through a dense spectrum where the
-/// gaps are not small beside the noise, in up to 512 eigenvalues.
+/// *Directions.* If the count is still open, or nothing seems to die, eigenvalues are identified by their directions,
+/// and what falls farthest takes the place of lambda_min+. Where each reading has Signature::axes, singular vectors of
+/// successive readings that make an angle below pi/4 belong together. Otherwise eigenvalues that meet go on as they
+/// came, where their gap is one line through zero: a fall that a rise crosses leaves every place in the order where it
+/// was. Or one eigenvalue a reading is taken out so that the others stay where they were, and so on while that helps.
+/// This finds a direction that falls through a dense spectrum where the gaps are not small beside the noise, in up to
+/// 512 eigenvalues.
 ///
 /// *Known limits.* A direction that froze before it fell below the smallest eigenvalue of the first spectrum passes the
 /// test of a later count. `count` then leaves it out (strong_jitter in experiments/volume_identity). A fall of less
@@ -158,6 +163,12 @@ class DecayCounter {
     std::size_t clear = 0;             ///< how many of the k singular values are above ten times the floor
     std::vector<std::size_t> places;   ///< with axes: the place of each direction, numbered as in the first reading
   };
+  /// What tells directions from one another.
+  enum class Following {
+    Axes,       ///< their singular vectors
+    Crossings,  ///< eigenvalues that meet and go on as they came
+    Movers,     ///< eigenvalues whose removal leaves the others where they were
+  };
   struct Series {
     std::int64_t fixed_rank = 0;
     std::int64_t dead_before = 0;
@@ -170,9 +181,8 @@ class DecayCounter {
     void push(Reading reading);
     void drop_last();
     std::vector<std::size_t> places_of(const at::Tensor& now);
-    /// The same with directions in the place of places in the order: by their axes if each reading has them, else by
-    /// the eigenvalues alone.
-    Series followed(bool by_axes) const;
+    /// The same with directions in the place of places in the order; empty if these do not tell them.
+    std::optional<Series> followed(Following by) const;
     bool has_axes() const;
   };
   class Analysis;

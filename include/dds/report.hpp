@@ -28,7 +28,7 @@ std::filesystem::path write_report(const std::vector<std::filesystem::path>& run
 /// Counts the directions that die in each series of the run, from its log alone. Monitor::decay_counts() gives the same
 /// during training.
 /// Input: a log with spectra (SignatureOptions::spectra). Result: one count for each series that has spectra.
-/// Throws InvalidArgument for options out of range, and IoError as above.
+/// Throws InvalidArgument for options out of range and for a log without any spectrum, and IoError as above.
 std::vector<DecayCount> decay_counts(const std::filesystem::path& run_directory, DecayOptions options = {});
 
 }  // namespace dds

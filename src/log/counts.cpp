@@ -1,6 +1,9 @@
 #include "src/log/counts.hpp"
 
+#include <algorithm>
 #include <dds/report.hpp>
+
+#include "src/base/check.hpp"
 
 namespace dds {
 
@@ -11,7 +14,13 @@ std::vector<DecayCount> log::decay_counts(const Run& run, DecayOptions options) 
 }
 
 std::vector<DecayCount> decay_counts(const std::filesystem::path& run_directory, DecayOptions options) {
-  return log::decay_counts(log::read_run(run_directory), options);
+  const log::Run run = log::read_run(run_directory);
+  const bool spectra = std::any_of(run.signatures.begin(), run.signatures.end(),
+                                   [](const Signature& signature) { return !signature.spectrum.empty(); });
+  check(spectra || run.signatures.empty(), "decay_counts", "the number of readings with a spectrum", 0,
+        "at least {} in each series of {}: log with SignatureOptions().spectra(true), or `dds read --spectra`",
+        kMinDecayReadings, run_directory.string());
+  return log::decay_counts(run, options);
 }
 
 }  // namespace dds

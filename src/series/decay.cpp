@@ -118,31 +118,35 @@ bool DecayCounter::Series::has_axes() const {
   return std::all_of(readings.begin(), readings.end(), [](const Reading& reading) { return !reading.places.empty(); });
 }
 
-DecayCounter::Series DecayCounter::Series::followed(bool by_axes) const {
+std::optional<DecayCounter::Series> DecayCounter::Series::followed(Following by) const {
+  if (by == Following::Axes && !has_axes()) return std::nullopt;
   Series result = *this;
   Courses courses;
   for (const Reading& reading : readings) {
     courses.push_back(reading.log10_lambda);
-    for (std::size_t d = 0; by_axes && d < reading.places.size(); ++d) {
+    for (std::size_t d = 0; by == Following::Axes && d < reading.places.size(); ++d) {
       courses.back()[d] = reading.log10_lambda[reading.places[d]];
     }
   }
-  if (by_axes) {
-    put_last_what_falls_most(courses);
-  } else {
-    follow_movers(courses);
-  }
+  if (courses.empty()) return std::nullopt;
+  if (by == Following::Movers) follow_movers(courses);
+  if (by == Following::Crossings && !uncross(courses)) return std::nullopt;
+  if (by != Following::Movers) put_last_what_falls_most(courses);
   for (std::size_t i = 0; i < courses.size(); ++i) result.readings[i].log10_lambda = std::move(courses[i]);
   return result;
 }
 
 DecayCount DecayCounter::counted(const SeriesId& id, const Series& series) const {
   DecayCount places = counted_late(id, series);
-  if (places.status != DecayStatus::Undecided && places.status != DecayStatus::MatrixDecays) return places;
-  for (const bool by_axes : {true, false}) {
-    if (by_axes && !series.has_axes()) continue;
-    DecayCount directions = counted_late(id, series.followed(by_axes));
-    if (directions.status == DecayStatus::Counted) return directions;
+  if (places.status == DecayStatus::Counted || places.status == DecayStatus::TooFewReadings) return places;
+  for (const Following by : {Following::Axes, Following::Crossings, Following::Movers}) {
+    const bool nothing = places.status == DecayStatus::NoDecay;
+    if (nothing && by == Following::Movers) continue;
+    const std::optional<Series> directions = series.followed(by);
+    if (!directions) continue;
+    DecayCount count = counted_late(id, *directions);
+    // A fall and a rise that cross leave every place where it was.
+    if (count.status == DecayStatus::Counted || (nothing && count.low > 0)) return count;
   }
   return places;
 }

@@ -12,15 +12,12 @@ namespace {
 
 using Values = std::vector<double>;
 
-constexpr std::size_t kQuarters = 4;     // whose medians say how far a series has moved
-constexpr std::size_t kEnd = 3;          // readings whose median stands for an end of a series
 constexpr std::size_t kLeastInPart = 3;  // readings that the slope of part of a fall needs
 constexpr double kLeastGap = 0.1;        // between the rates of two groups
 constexpr double kClearDecades = 2;      // above the floor: ten floors of a singular value
 constexpr double kDeep = 4;              // decades
 constexpr double kHidden = 2;            // decades that noise may hide
 constexpr double kSure = 3.5;            // standard errors: there are many eigenvalues
-constexpr double kPi = 3.14159265358979323846;
 // Shares of a fall.
 constexpr double kReturn = 0.15;                     // that may come back
 constexpr double kAlong = 0.05;                      // that a line along lambda_min+ may leave
@@ -29,50 +26,6 @@ constexpr double kInTimeSlow = 0.012, kSlow = 0.19;  // where the last quarter h
 constexpr double kInTimeFew = 0.03;
 constexpr double kRise = 0.04;  // that may come before it
 constexpr std::size_t kFewReadings = 20;
-
-double median(std::span<const double> values) {
-  Values sorted(values.begin(), values.end());
-  const auto middle = sorted.begin() + std::ssize(sorted) / 2;
-  std::nth_element(sorted.begin(), middle, sorted.end());
-  return *middle;
-}
-
-/// The highest of the medians of kEnd neighbours.
-double highest_of(const Values& series) {
-  double highest = median(std::span(series).first(kEnd));
-  for (std::size_t i = 1; i + kEnd <= series.size(); ++i) {
-    highest = std::max(highest, median(std::span(series).subspan(i, kEnd)));
-  }
-  return highest;
-}
-
-/// Decades between the ends of a series of at least kEnd values.
-double fall(const Values& series) {
-  return median(std::span(series).first(kEnd)) - median(std::span(series).last(kEnd));
-}
-
-/// How far a series moves beyond its noise: the largest distance between its two ends and the medians of its four
-/// quarters, less three standard deviations of what noise makes of it.
-double moved(const Values& series) {
-  const std::span all(series);
-  const double noise = noise_of(all);
-  struct Place {
-    double value, variance;
-  };
-  std::vector<Place> places{{all.front(), noise * noise}, {all.back(), noise * noise}};
-  for (std::size_t quarter = 0; quarter < kQuarters; ++quarter) {
-    const std::size_t begin = quarter * all.size() / kQuarters, end = (quarter + 1) * all.size() / kQuarters;
-    if (end <= begin) continue;
-    const double size = static_cast<double>(end - begin);
-    // The variance of a median of normal numbers.
-    places.push_back({median(all.subspan(begin, end - begin)), noise * noise * std::min(1.0, kPi / (2 * size))});
-  }
-  double most = 0;
-  for (const Place& a : places) {
-    for (const Place& b : places) most = std::max(most, a.value - b.value - 3 * std::sqrt(a.variance + b.variance));
-  }
-  return most;
-}
 
 /// The slope of y over the points whose x lies in [low, high]; empty if they are too few.
 std::optional<double> slope_within(double low, double high, const Values& x, const Values& y) {
@@ -147,6 +100,14 @@ DecayCounter::Analysis::Analysis(const Series& series, std::size_t begin, const 
   if (k_ > 0) x_ = clear_of_floor(k_ - 1);
   if (std::ssize(x_) >= kMinDecayReadings) decades_ = fall(x_);
   fitted_ = decades_ && *decades_ >= options.least_decades();
+  if (fitted_) drift_ = drift();
+}
+
+/// The readings of the whole series before the first in which one of the k is near the floor.
+std::span<const DecayCounter::Reading> DecayCounter::Analysis::clear_of_all() const {
+  const std::span<const Reading> all(series_.readings);
+  const auto near = std::find_if(all.begin(), all.end(), [&](const Reading& reading) { return reading.clear < k_; });
+  return all.first(static_cast<std::size_t>(near - all.begin()));
 }
 
 /// y_j over the readings in which it is above the floor.
@@ -185,8 +146,8 @@ bool DecayCounter::Analysis::falls(const Values& y) const {
 bool DecayCounter::Analysis::stays_down(std::size_t j) const {
   Values y;
   for (const Reading& reading : readings_) y.push_back(std::max(reading.log10_lambda[j], reading.log10_floor));
-  double lowest = y.back(), highest = y.front();
-  for (std::size_t i = 0; i + kEnd <= y.size(); ++i) {
+  double lowest = median(std::span(y).first(kEnd)), highest = lowest;
+  for (std::size_t i = 1; i + kEnd <= y.size(); ++i) {
     const double here = median(std::span(y).subspan(i, kEnd));
     lowest = std::min(lowest, here);
     highest = std::max(highest, here);
@@ -208,18 +169,26 @@ bool DecayCounter::Analysis::falls_in_time(std::size_t j) const {
   // A fall that a rise comes before is half of a wave.
   if (!(fallen > 0) || highest_of(y) - y.front() > kRise * fallen + 3 * noise_of(y)) return false;
   const double left = unexplained(steps, y, fallen);
-  if (y.size() < kFewReadings) return left < kInTimeFew;
+  const std::size_t quarter = y.size() / 4;
+  const double first = median(std::span(y).first(kEnd)) - median(std::span(y).subspan(quarter - kEnd / 2, kEnd));
   const double last = median(std::span(y).subspan(3 * y.size() / 4 - kEnd / 2, kEnd)) - median(std::span(y).last(kEnd));
+  if (y.size() < kFewReadings) {
+    // So few show no curve, but hardly any of them rises where a direction dies. Half a wave is slow at both ends.
+    const bool wave = first < kSlow * fallen && last < kSlow * fallen;
+    return left < kInTimeFew || (dds::rarely_rises(y) && !wave);
+  }
   return left < (last < kSlow * fallen ? kInTimeSlow : kInTime);
 }
 
 /// Whether eigenvalue j stays so far below its start that no wandering takes it there: where it hovers, noise may be
-/// large.
+/// large. A single reading may lie higher, as where a row comes back that a direction needs.
 bool DecayCounter::Analysis::is_deep(std::size_t j) const {
   const std::vector<Reading>& all = series_.readings;
-  const double start = all.front().log10_lambda[j];
-  return std::all_of(all.end() - std::ssize(all) / 3, all.end(),
-                     [&](const Reading& reading) { return reading.log10_lambda[j] < start - kDeep; });
+  const double least = all.front().log10_lambda[j] - kDeep;
+  const auto below = [&](const Reading& reading) { return reading.log10_lambda[j] < least; };
+  const auto third = std::span(all).last(all.size() / 3), end = std::span(all).last(std::min(kEnd, all.size()));
+  return 4 * std::count_if(third.begin(), third.end(), below) >= 3 * std::ssize(third) &&
+         std::all_of(end.begin(), end.end(), below);
 }
 
 /// Whether eigenvalue j falls on a line along lambda_min+: two directions that share a scale confirm one another.
@@ -227,16 +196,39 @@ bool DecayCounter::Analysis::falls_along_x(std::size_t j, const LineFit& rate) c
   return j + 1 < k_ && rate.residual < kAlong * fall(clear_of_floor(j));
 }
 
-/// Whether an eigenvalue that hardly moves falls all the same, as slow ones do: surely, and to the end.
-bool DecayCounter::Analysis::creeps(std::size_t j) const {
+/// The line of eigenvalue j along the last one, over the whole series.
+std::optional<LineFit> DecayCounter::Analysis::line_over_all(std::size_t j) const {
   Values x, y;
-  for (const Reading& reading : series_.readings) {
-    if (reading.clear < k_) break;
+  for (const Reading& reading : clear_of_all()) {
     x.push_back(reading.log10_lambda.back());
     y.push_back(reading.log10_lambda[j]);
   }
-  const auto whole = line_along(x, y, options_.confidence());
-  if (!whole || whole->slope < kSure * whole->standard_error) return false;
+  return line_along(x, y, options_.confidence());
+}
+
+/// How much an eigenvalue that hardly moves drifts as lambda_min+ falls, in either direction: the root mean square of
+/// those that rise. Eigenvalues that do not die drift as a training goes on.
+double DecayCounter::Analysis::drift() const {
+  double squares = 0, rising = 0;
+  for (std::size_t j = 0; j + 1 < k_; ++j) {
+    const auto line = line_over_all(j);
+    if (!line || line->slope >= 0 || -line->slope * *decades_ > options_.still_decades()) continue;
+    squares += line->slope * line->slope;
+    ++rising;
+  }
+  return rising > 0 ? std::sqrt(squares / rising) : 0;
+}
+
+/// Whether an eigenvalue that hardly moves falls all the same, as slow ones do: surely, by more than others drift, and
+/// to the end.
+bool DecayCounter::Analysis::creeps(std::size_t j) const {
+  Values x, y;
+  for (const Reading& reading : clear_of_all()) {
+    x.push_back(reading.log10_lambda.back());
+    y.push_back(reading.log10_lambda[j]);
+  }
+  const auto whole = line_over_all(j);
+  if (!whole || whole->slope < kSure * std::hypot(whole->standard_error, drift_)) return false;
   if (whole->slope * fall(x) < options_.still_decades() / 2) return false;
   const std::size_t half = x.size() / 2;
   const auto later = line_along(std::span(x).subspan(half), std::span(y).subspan(half), options_.confidence());
@@ -244,9 +236,24 @@ bool DecayCounter::Analysis::creeps(std::size_t j) const {
   return later->slope + kSure * later->standard_error > whole->slope;
 }
 
+/// The most decades that one direction can have fallen by unseen, through places that stand still. Each that it passes
+/// falls by its gap to the next one, so that the gap is small or has been crossed.
+double DecayCounter::Analysis::hidden_fall(const std::vector<Fate>& fates) const {
+  double longest = 0, run = 0;
+  for (std::size_t j = 0; j + 1 < k_; ++j) {
+    const Values y = clear_of_floor(j), next = clear_of_floor(j + 1);
+    const double gap = median(std::span(y).first(kEnd)) - median(std::span(next).first(kEnd));
+    const bool passed = fates[j].level && fall(y) > gap / 2 - 3 * noise_of(y) / std::sqrt(2.0);
+    run = passed ? run + gap : 0;
+    longest = std::max(longest, run);
+  }
+  return longest;
+}
+
 /// Whether what stands still does so together. One that falls through the others moves each place by a
 /// gap only, but the sum of all by its whole fall.
 bool DecayCounter::Analysis::volume_is_told(const std::vector<Fate>& fates) const {
+  if (std::ssize(clear_) < kMinDecayReadings || hidden_fall(fates) < options_.least_decades()) return true;
   Values index, volume;
   for (const Reading& reading : clear_) {
     double sum = 0;
@@ -256,23 +263,38 @@ bool DecayCounter::Analysis::volume_is_told(const std::vector<Fate>& fates) cons
     index.push_back(static_cast<double>(index.size()));
     volume.push_back(sum);
   }
-  if (std::ssize(volume) < kMinDecayReadings) return true;
   const LineFit line = fit_line(index, volume, options_.confidence());
   const double span = index.back(), surely = -line.high * span, likely = -line.slope * span, at_most = -line.low * span;
   return at_most < kHidden && (surely < 0 || likely < options_.least_decades());
+}
+
+/// Whether eigenvalue j falls at nearly every reading, where these are too few to show a curve.
+bool DecayCounter::Analysis::rarely_rises(std::size_t j) const {
+  const Values y = clear_of_floor(j);
+  return y.size() < kFewReadings && dds::rarely_rises(y);
+}
+
+/// Whether eigenvalue j falls as the largest does: that is a change of scale, and the death of no direction.
+bool DecayCounter::Analysis::falls_with_all(std::size_t j) const {
+  return fall(clear_of_floor(0)) > fall(clear_of_floor(j)) / 2;
 }
 
 /// Takes the rate from what may only wander: one series is a line along itself, whatever it does. A fall counts if it
 /// is smooth in time, or if it shares its course with another.
 void DecayCounter::Analysis::drop_what_wanders(std::vector<Fate>& fates) const {
   if (!fitted_) return;
-  bool x_falls = falls_in_time(k_ - 1);
-  for (std::size_t j = 0; j + 1 < k_ && !x_falls; ++j) x_falls = fates[j].rate && falls_along_x(j, *fates[j].rate);
+  const bool x_rarely_rises = rarely_rises(k_ - 1);
+  const auto shares = [&](std::size_t j) {
+    return j + 1 < k_ && fates[j].rate && (falls_along_x(j, *fates[j].rate) || (x_rarely_rises && rarely_rises(j)));
+  };
+  std::vector<bool> sharing;
+  for (std::size_t j = 0; j < k_; ++j) sharing.push_back(shares(j));
+  const bool x_falls = falls_in_time(k_ - 1) || std::find(sharing.begin(), sharing.end(), true) != sharing.end();
   for (std::size_t j = 0; j < k_; ++j) {
     Fate& fate = fates[j];
     if (!fate.rate) continue;
-    const bool steady = j + 1 == k_ ? x_falls : (x_falls && falls_along_x(j, *fate.rate)) || falls_in_time(j);
-    if ((steady && stays_down(j)) || is_deep(j)) continue;
+    const bool steady = j + 1 == k_ ? x_falls : (x_falls && sharing[j]) || falls_in_time(j);
+    if (((steady && stays_down(j)) || is_deep(j)) && !falls_with_all(j)) continue;
     fate.rate.reset();
     fate.falls = true;
   }
@@ -297,6 +319,7 @@ DecayCounter::Analysis::Fate DecayCounter::Analysis::fate_of(std::size_t j) cons
   const Values y = above_floor(j);
   fate.falls = std::ssize(y) >= kMinDecayReadings && falls(y);
   if (no_rate && moved(y) < options_.still_decades()) fate.level = median(y);
+  fate.rises = !fate.level && std::ssize(y) >= kMinDecayReadings && only_rises(y, options_.still_decades());
   return fate;
 }
 
@@ -312,10 +335,11 @@ void DecayCounter::Analysis::set_volume_ratio(DecayCount& count) const {
   count.volume_ratio_high = ratio.high;
 }
 
-DecayStatus DecayCounter::Analysis::status(const DecayCount& count, const std::vector<Fate>& fates) const {
+/// `matrix`: the largest eigenvalue keeps a rate.
+DecayStatus DecayCounter::Analysis::status(const DecayCount& count, const std::vector<Fate>& fates, bool matrix) const {
   const bool any_falls = std::any_of(fates.begin(), fates.end(), [](const Fate& fate) { return fate.falls; });
   if (decades_ && !falls(x_) && count.low == 0 && !any_falls) return DecayStatus::NoDecay;
-  if (fates.empty() || fates.front().dies()) return DecayStatus::MatrixDecays;
+  if (fates.empty() || matrix) return DecayStatus::MatrixDecays;
   if (count.low < count.high) return DecayStatus::Undecided;
   if (!fitted_ && count.sunk == 0) return DecayStatus::Undecided;
   // Part of a series only counts if what stands still in it was there in the first reading.
@@ -351,6 +375,7 @@ DecayCount DecayCounter::Analysis::count(const SeriesId& id) const {
   std::vector<LineFit> rates;
   result.high = 0;
   for (std::size_t j = 0; j < k_; ++j) fates.push_back(fate_of(j));
+  const bool matrix = !fates.empty() && fates.front().dies();
   drop_what_wanders(fates);
   for (const Fate& fate : fates) {
     result.sunk += fate.sunk;
@@ -362,7 +387,7 @@ DecayCount DecayCounter::Analysis::count(const SeriesId& id) const {
   if (!told) result.high = result.fixed_rank;
   result.groups = grouped(std::move(rates));
   if (fitted_) set_volume_ratio(result);
-  result.status = status(result, fates);
+  result.status = status(result, fates, matrix);
   if (!told && result.status == DecayStatus::NoDecay) result.status = DecayStatus::Undecided;
   if (result.status == DecayStatus::Counted) result.count = result.low;
   return result;

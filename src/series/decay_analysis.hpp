@@ -27,9 +27,10 @@ class DecayCounter::Analysis {
     bool sunk = false;            ///< it reached the floor, from well above it
     std::optional<LineFit> rate;  ///< rho_j, where the eigenvalue keeps it
     std::optional<double> level;  ///< median of y_j, where it stands still
+    bool rises = false;           ///< it ends above its start, and never falls on the way
     bool falls = false;           ///< it does not die, and is lower at the end than at the start
     bool dies() const { return sunk || rate; }
-    bool told() const { return dies() || level; }
+    bool told() const { return dies() || level || rises; }
   };
 
   Values above_floor(std::size_t j) const;
@@ -39,13 +40,19 @@ class DecayCounter::Analysis {
   bool stays_down(std::size_t j) const;
   bool is_deep(std::size_t j) const;
   bool falls_in_time(std::size_t j) const;
+  bool falls_with_all(std::size_t j) const;
+  bool rarely_rises(std::size_t j) const;
   bool falls_along_x(std::size_t j, const LineFit& rate) const;
+  std::span<const Reading> clear_of_all() const;
+  std::optional<LineFit> line_over_all(std::size_t j) const;
+  double drift() const;
   bool creeps(std::size_t j) const;
+  double hidden_fall(const std::vector<Fate>& fates) const;
   bool volume_is_told(const std::vector<Fate>& fates) const;
   void drop_what_wanders(std::vector<Fate>& fates) const;
   Fate fate_of(std::size_t j) const;
   void set_volume_ratio(DecayCount& count) const;
-  DecayStatus status(const DecayCount& count, const std::vector<Fate>& fates) const;
+  DecayStatus status(const DecayCount& count, const std::vector<Fate>& fates, bool matrix) const;
 
   const DecayOptions& options_;
   const Series& series_;
@@ -56,6 +63,7 @@ class DecayCounter::Analysis {
   Values x_;                        ///< over clear_
   std::optional<double> decades_;   ///< that x falls by
   bool fitted_ = false;             ///< it falls by enough for rates
+  double drift_ = 0;                ///< of what stands still, by decade that x falls
 };
 
 }  // namespace dds

@@ -6,6 +6,8 @@
 #include <limits>
 #include <numeric>
 #include <optional>
+#include <span>
+#include <utility>
 
 #include "src/series/trend.hpp"
 
@@ -16,6 +18,10 @@ using Values = std::vector<double>;
 
 constexpr std::size_t kMostPlaces = 512;  // of a spectrum that is searched
 constexpr std::size_t kMostMovers = 16;
+constexpr std::size_t kLeastReach = 5;    // readings on either side of a crossing
+constexpr double kClearGap = 12;          // times the noise of a gap, from one end of its line to the other
+constexpr double kLeastGap = 0.02;        // decades
+constexpr double kStraight = 0.7;         // of the squares that a parabola through the gap itself leaves
 constexpr std::size_t kSample = 32;       // readings that a search starts with
 constexpr std::size_t kStart = 3;         // readings whose mean stands for the start
 constexpr double kBetter = 0.92;          // of what lines through the places leave
@@ -121,6 +127,63 @@ std::optional<Split> find_mover(const Courses& readings) {
   return split;
 }
 
+/// The line through values, and the squares that it and a parabola leave.
+struct Fitted {
+  double slope = 0, by_line = 0, by_parabola = 0;
+};
+Fitted fitted(std::span<const double> y) {
+  const double n = static_cast<double>(y.size()), centre = (n - 1) / 2, spread = (n * n - 1) / 12;
+  const double mean = std::accumulate(y.begin(), y.end(), 0.0) / n;
+  double xx = 0, xy = 0, yy = 0, qq = 0, qy = 0;
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    const double x = static_cast<double>(i) - centre, q = x * x - spread, z = y[i] - mean;
+    xx += x * x;
+    xy += x * z;
+    yy += z * z;
+    qq += q * q;
+    qy += q * z;
+  }
+  const double by_line = yy - xy * xy / xx;
+  return {xy / xx, by_line, by_line - qy * qy / qq};
+}
+
+/// What is left of a gap that closes and opens again at `at`, as one line through zero over `reach` readings on either
+/// side. Empty if it is no such line: if the gap is clear of noise nowhere, or if it is bent as well as that.
+std::optional<double> through_zero(const Values& gap, std::size_t at, std::size_t reach) {
+  if (at < reach || at + reach > gap.size()) return std::nullopt;
+  const auto begin = gap.begin() + static_cast<std::ptrdiff_t>(at - reach);
+  const Values bent(begin, begin + static_cast<std::ptrdiff_t>(2 * reach));
+  Values through = bent;
+  for (std::size_t i = reach; i < through.size(); ++i) through[i] = -through[i];
+  const Fitted line = fitted(through);
+  const double fallen = -line.slope * static_cast<double>(through.size() - 1);
+  if (!(fallen > kClearGap * std::max(kLeastGap, noise_of(bent)))) return std::nullopt;
+  return line.by_line < kStraight * fitted(bent).by_parabola ? std::optional(line.by_line) : std::nullopt;
+}
+
+/// The readings at which the places j and j + 1 exchange their directions.
+std::vector<std::size_t> crossings(const Courses& readings, std::size_t j) {
+  Values gap;
+  for (const Values& reading : readings) gap.push_back(reading[j] - reading[j + 1]);
+  std::vector<std::size_t> result;
+  for (std::size_t at = 1; at < gap.size(); ++at) {
+    for (std::size_t reach = gap.size() / 2; reach >= kLeastReach; reach = reach * 2 / 3) {
+      std::optional<double> least = through_zero(gap, at, reach);
+      if (!least) continue;
+      for (std::size_t later = at + 1; later < at + kLeastReach; ++later) {
+        const std::optional<double> left = through_zero(gap, later, reach);
+        if (!left || *left >= *least) continue;
+        least = left;
+        at = later;
+      }
+      result.push_back(at);
+      at += reach - 1;  // two that cross are on one line for as far as was seen
+      break;
+    }
+  }
+  return result;
+}
+
 /// Finds the course of a mover anew, now that the others have been taken out as well.
 void refine(Split& split) {
   Courses readings = split.left;
@@ -162,6 +225,27 @@ void follow_movers(Courses& readings) {
     readings[i] = left[i];
     for (const Values& course : courses) readings[i].push_back(course[i]);
   }
+}
+
+bool uncross(Courses& readings) {
+  const std::size_t k = readings.front().size();
+  std::vector<std::pair<std::size_t, std::size_t>> events;  // reading, place
+  for (std::size_t j = 0; j + 1 < k; ++j) {
+    for (const std::size_t at : crossings(readings, j)) events.emplace_back(at, j);
+  }
+  std::sort(events.begin(), events.end());
+  std::vector<std::size_t> places(k);  // of the directions
+  std::iota(places.begin(), places.end(), std::size_t{0});
+  auto event = events.begin();
+  for (std::size_t i = 0; i < readings.size(); ++i) {
+    for (; event != events.end() && event->first == i; ++event) {
+      const auto upper = std::find(places.begin(), places.end(), event->second);
+      std::iter_swap(upper, std::find(places.begin(), places.end(), event->second + 1));
+    }
+    const Values sorted = readings[i];
+    for (std::size_t d = 0; d < k; ++d) readings[i][d] = sorted[places[d]];
+  }
+  return !events.empty();
 }
 
 void put_last_what_falls_most(Courses& readings) {

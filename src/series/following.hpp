@@ -18,6 +18,10 @@ using Courses = std::vector<std::vector<double>>;
 /// noise; otherwise nothing changes.
 void follow_movers(Courses& readings);
 
+/// Gives back to two directions that cross what their places in the order exchange: their gap closes and opens again
+/// along one line through zero. Found where the gap is clear of the noise on either side. False if none cross.
+bool uncross(Courses& readings);
+
 /// Moves the direction that falls most to the end of each reading.
 void put_last_what_falls_most(Courses& readings);
 

@@ -11,7 +11,11 @@ namespace {
 
 using Values = std::vector<double>;
 
+constexpr std::size_t kQuarters = 4;  // whose medians say how far a series has moved
+constexpr double kPi = 3.14159265358979323846;
 constexpr std::size_t kFew = 20;     // values: noise cannot be told from a walk in fewer
+constexpr double kRare = 0.005;      // chance
+constexpr double kTie = 0.01;        // of the fall: a smaller step is none
 constexpr std::size_t kBlocks = 10;  // whose means noise moves less
 
 double product(const Values& a, const Values& b) {
@@ -51,6 +55,54 @@ double square_of_means(const Values& values, std::size_t size) {
 
 }  // namespace
 
+double median(std::span<const double> values) {
+  Values sorted(values.begin(), values.end());
+  const auto middle = sorted.begin() + std::ssize(sorted) / 2;
+  std::nth_element(sorted.begin(), middle, sorted.end());
+  return *middle;
+}
+
+double highest_of(std::span<const double> series) {
+  double highest = median(series.first(kEnd));
+  for (std::size_t i = 1; i + kEnd <= series.size(); ++i) {
+    highest = std::max(highest, median(series.subspan(i, kEnd)));
+  }
+  return highest;
+}
+
+double fall(std::span<const double> series) { return median(series.first(kEnd)) - median(series.last(kEnd)); }
+
+double moved(std::span<const double> series) {
+  const double noise = noise_of(series);
+  struct Place {
+    double value, variance;
+  };
+  std::vector<Place> places{{series.front(), noise * noise}, {series.back(), noise * noise}};
+  for (std::size_t quarter = 0; quarter < kQuarters; ++quarter) {
+    const std::size_t begin = quarter * series.size() / kQuarters, end = (quarter + 1) * series.size() / kQuarters;
+    if (end <= begin) continue;
+    const double size = static_cast<double>(end - begin);
+    // The variance of a median of normal numbers.
+    places.push_back({median(series.subspan(begin, end - begin)), noise * noise * std::min(1.0, kPi / (2 * size))});
+  }
+  double most = 0;
+  for (const Place& a : places) {
+    for (const Place& b : places) most = std::max(most, a.value - b.value - 3 * std::sqrt(a.variance + b.variance));
+  }
+  return most;
+}
+
+bool only_rises(std::span<const double> series, double still) {
+  const double noise = 3 * noise_of(series);
+  double highest = series.front(), most = 0;
+  for (std::size_t i = 0; i + kEnd <= series.size(); ++i) {
+    const double here = median(series.subspan(i, kEnd));
+    highest = std::max(highest, here);
+    most = std::max(most, highest - here);
+  }
+  return fall(series) < -still && most < still + noise;
+}
+
 double noise_of(std::span<const double> y) {
   if (y.size() < 3) return 0;
   double squares = 0;
@@ -59,6 +111,21 @@ double noise_of(std::span<const double> y) {
     squares += second * second;
   }
   return std::sqrt(squares / (6 * static_cast<double>(y.size() - 2)));
+}
+
+bool rarely_rises(std::span<const double> y) {
+  const double tie = kTie * (y.front() - y.back());
+  std::size_t steps = 0, rises = 0;
+  for (std::size_t i = 1; i < y.size(); ++i) {
+    steps += std::abs(y[i] - y[i - 1]) > tie;
+    rises += y[i] - y[i - 1] > tie;
+  }
+  double term = std::pow(0.5, static_cast<double>(steps)), chance = 0;
+  for (std::size_t i = 0; i <= rises; ++i) {
+    chance += term;
+    term *= static_cast<double>(steps - i) / static_cast<double>(i + 1);
+  }
+  return chance < kRare;
 }
 
 double unexplained(std::span<const double> steps, std::span<const double> y, double fall) {

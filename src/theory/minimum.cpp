@@ -13,23 +13,12 @@ namespace {
 
 /// Part of a gradient. A part outside the direction that is smaller than this is rounding of the part along it.
 constexpr double kRounding = 1e-12;
-/// From kFew + 1 to kExact weights a Newton step takes the whole Hessian.
-constexpr std::int64_t kFew = 16, kExact = 512;
+/// From kFew + 1 to kMostExact weights a Newton step takes the whole Hessian.
+constexpr std::int64_t kFew = 16;
 /// Of the largest curvature: a curvature below is rounding.
 constexpr double kFlat = 1e-13;
 
 double scalar_product(const at::Tensor& a, const at::Tensor& b) { return a.dot(b).item<double>(); }
-
-at::Tensor hessian_of(const Complement& complement, const at::Tensor& gradient) {
-  const std::int64_t p = gradient.numel();
-  at::Tensor hessian = at::zeros({p, p}, gradient.options());
-  for (std::int64_t i = 0; i < p; ++i) {
-    at::Tensor unit = at::zeros_like(gradient);
-    unit[i] = 1;
-    hessian.select(0, i).copy_(complement.curvature(complement.projected(unit)));
-  }
-  return hessian.add(hessian.t()).mul(0.5);
-}
 
 /// The step of at most `radius` that lowers the quadratic model most. With the Hessian's eigenvalues h_i and
 /// eigenvectors q_i it is
@@ -83,11 +72,6 @@ at::Tensor steihaug_step(const Complement& complement, const at::Tensor& gradien
   return step;
 }
 
-at::Tensor newton_step(const Complement& complement, const at::Tensor& gradient, double radius) {
-  const bool whole_hessian = gradient.numel() > kFew && gradient.numel() <= kExact;
-  return whole_hessian ? exact_step(complement, gradient, radius) : steihaug_step(complement, gradient, radius);
-}
-
 /// Descends from `best`, with first steps of at most `radius`.
 Minimum descended(const Complement& complement, const at::Tensor& base, Minimum best, double radius,
                   const MinimumOptions& options) {
@@ -120,6 +104,22 @@ Minimum descended(const Complement& complement, const at::Tensor& base, Minimum 
 at::Tensor Complement::projected(const at::Tensor& v) const {
   const at::Tensor once = v.sub(direction_.mul(scalar_product(v, direction_)));
   return once.sub(direction_.mul(scalar_product(once, direction_)));  // again, for what rounding left
+}
+
+at::Tensor hessian_of(const Complement& complement, const at::Tensor& gradient) {
+  const std::int64_t p = gradient.numel();
+  at::Tensor hessian = at::zeros({p, p}, gradient.options());
+  for (std::int64_t i = 0; i < p; ++i) {
+    at::Tensor unit = at::zeros_like(gradient);
+    unit[i] = 1;
+    hessian.select(0, i).copy_(complement.curvature(complement.projected(unit)));
+  }
+  return hessian.add(hessian.t()).mul(0.5);
+}
+
+at::Tensor newton_step(const Complement& complement, const at::Tensor& gradient, double radius) {
+  const bool whole_hessian = gradient.numel() > kFew && gradient.numel() <= kMostExact;
+  return whole_hessian ? exact_step(complement, gradient, radius) : steihaug_step(complement, gradient, radius);
 }
 
 Minimum lowest_beside(const Complement& complement, const at::Tensor& base, const at::Tensor& start,

@@ -13,20 +13,29 @@ namespace dds {
 /// K, its gradient and its Hessian's products over the vectors orthogonal to `direction` (a unit vector).
 class Complement {
  public:
-  Complement(Landscape& landscape, at::Tensor direction) : landscape_(landscape), direction_(std::move(direction)) {}
+  Complement(Landscape& landscape, at::Tensor direction) : landscape_(&landscape), direction_(std::move(direction)) {}
 
-  double value(const at::Tensor& weights) const { return landscape_.value(weights); }
+  double value(const at::Tensor& weights) const { return landscape_->value(weights); }
   /// The gradient of K itself. Its part along the direction tells how much of the rest is rounding.
-  at::Tensor whole_gradient(const at::Tensor& weights) const { return landscape_.gradient(weights); }
+  at::Tensor whole_gradient(const at::Tensor& weights) const { return landscape_->gradient(weights); }
   /// The Hessian at the point of the last gradient, times v, projected.
-  at::Tensor curvature(const at::Tensor& v) const { return projected(landscape_.curvature(v)); }
+  at::Tensor curvature(const at::Tensor& v) const { return projected(landscape_->curvature(v)); }
   /// v less its part along the direction.
   at::Tensor projected(const at::Tensor& v) const;
 
  private:
-  Landscape& landscape_;
+  Landscape* landscape_;
   at::Tensor direction_;
 };
+
+/// Most weights of which a whole Hessian is taken.
+inline constexpr std::int64_t kMostExact = 512;
+
+/// The Hessian over the complement at the point of the last gradient, by its products with the unit vectors.
+at::Tensor hessian_of(const Complement& complement, const at::Tensor& gradient);
+
+/// The step of at most `radius` that lowers the quadratic model at the point of the last gradient most.
+at::Tensor newton_step(const Complement& complement, const at::Tensor& gradient, double radius);
 
 struct MinimumOptions {
   double radius;       ///< |v| is at most this

@@ -5,6 +5,7 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <dds/order.hpp>
 #include <limits>
@@ -18,10 +19,7 @@
 namespace dds {
 namespace {
 
-constexpr double kGauge = 1e3;       // floors: a K below is zero
 constexpr double kUsable = 1e6;      // floors: above, rounding changes K by less than 0.2 %
-constexpr double kTangent = 1.3;     // |v| ~ |t|^p with p above this: the curve of the minimisers is tangent to u
-constexpr double kVisible = 1e-9;    // of |t|: a shorter v is none
 constexpr double kQuantile = 2.2;    // Student's, 95 %, at 11 degrees of freedom
 constexpr double kUnit = 0x1p-53;    // one rounding of a number near 1
 constexpr double kWidest = 0.25;     // half of the widest interval that decides an order
@@ -69,17 +67,21 @@ std::vector<OrderPoint> points_on(const Line& line, Landscape& landscape, const 
 
 /// 100 p times what K makes of weights that are off by one rounding, since K is quadratic in most directions:
 ///   100 p max_z K(w* + t z)/t^2 (u |w*|)^2,   u = 2^-53, |w*| at least 1
-/// z runs over three unit vectors of fixed signs, so that no generator of the caller's is drawn from.
+/// z runs over five fixed unit vectors, so that no generator of the caller's is drawn from. Those whose entries are all
+/// of one size may be zeros of K, as of (a^2 - b^2)^2.
 double rounding_floor(Landscape& landscape, const at::Tensor& point, double t) {
   const double unit = kUnit * std::max(1.0, point.norm().item<double>());
-  at::Tensor probe = at::zeros_like(point);
   double largest = 0;
+  const auto probe = [&](const at::Tensor& z) {
+    largest = std::max(largest, std::abs(landscape.value(point.add(z.mul(t / z.norm().item<double>())))) / (t * t));
+  };
   for (const int stride : {1, 2, 5}) {
-    double* const entries = probe.data_ptr<double>();
-    for (std::int64_t i = 0; i < probe.numel(); ++i) entries[i] = (i / stride) % 2 == 0 ? 1 : -1;
-    const double length = probe.norm().item<double>();
-    largest = std::max(largest, std::abs(landscape.value(point.add(probe.mul(t / length)))) / (t * t));
+    at::Tensor signs = at::zeros_like(point);
+    double* const entries = signs.data_ptr<double>();
+    for (std::int64_t i = 0; i < signs.numel(); ++i) entries[i] = (i / stride) % 2 == 0 ? 1 : -1;
+    probe(signs);
   }
+  for (const int i : {0, 1}) probe(uneven_vector(point, i));
   return 100 * static_cast<double>(point.numel()) * largest * unit * unit;
 }
 
@@ -90,13 +92,12 @@ double floor_of(Landscape& landscape, const at::Tensor& point, const OrderOption
 
 // ---- what the values of K say ----
 
-/// Which K of a point: on the line, or at the lowest point beside it.
-using Branch = double OrderPoint::*;
-
 /// t and K of the points whose K is well above the floor.
-std::vector<std::pair<double, double>> usable(const std::vector<OrderPoint>& points, Branch branch, double floor) {
+std::vector<std::pair<double, double>> usable(const std::vector<OrderPoint>& points, Branch branch, double floor,
+                                              const OrderOptions& options) {
   std::vector<std::pair<double, double>> result;
   for (const OrderPoint& point : points) {
+    if (branch == &OrderPoint::followed && is_cut_off(point, options)) continue;
     if (point.*branch > kUsable * floor) result.emplace_back(point.t, point.*branch);
   }
   return result;
@@ -146,7 +147,7 @@ struct Order {
 /// of log |t|, where corrections are largest. Empty if too few points are clear of the floor.
 std::optional<Order> fit_order(const std::vector<OrderPoint>& points, Branch branch, double floor,
                                const OrderOptions& options) {
-  const auto all = usable(points, branch, floor);
+  const auto all = usable(points, branch, floor, options);
   auto central = all;
   const double largest = options.t_max() * std::pow(options.t_min() / options.t_max(), 1.0 / 3);
   std::erase_if(central, [&](const auto& point) { return std::abs(point.first) > largest; });
@@ -154,20 +155,6 @@ std::optional<Order> fit_order(const std::vector<OrderPoint>& points, Branch bra
   if (!fit || !near) return std::nullopt;
   const double half = std::hypot(kQuantile * fit->standard_error, fit->order - near->order);
   return Order{fit->order, fit->order - half, fit->order + half, fit->log_scale};
-}
-
-/// The exponent p of |v| ~ |t|^p by least squares; empty if the minimisers leave the line at fewer than half of the
-/// points, or at fewer than 5.
-std::optional<double> departure_exponent(const std::vector<OrderPoint>& points) {
-  std::vector<double> log_t, log_v;
-  for (const OrderPoint& point : points) {
-    if (!(point.departure > kVisible * std::abs(point.t))) continue;
-    log_t.push_back(std::log(std::abs(point.t)));
-    log_v.push_back(std::log(point.departure));
-  }
-  if (log_t.size() < 5 || 2 * log_t.size() < points.size()) return std::nullopt;
-  const CentredSums sums = centred_sums(log_t, log_v);
-  return sums.xy / sums.xx;
 }
 
 void sort_by_t(std::vector<OrderPoint>& points) {
@@ -191,65 +178,76 @@ std::optional<double> not_a_divergence(const OrderPoint& point, double floor) {
   return lowest < -kGauge * floor ? std::optional(lowest) : std::nullopt;
 }
 
-/// The lowest points beside the line, t ascending. With Start::Beside, nothing if no point beside the line is lower, or
-/// if those that are go off at an angle.
-std::vector<OrderPoint> points_beside(const Line& line, Landscape& landscape, const OrderOptions& options, double floor,
-                                      Start start) {
-  constexpr std::size_t kEnough = 3;  // points that tell an angle
+/// The lowest points beside the line that its gradient leads to.
+std::vector<OrderPoint> points_beside(const Line& line, Landscape& landscape, const OrderOptions& options,
+                                      double floor) {
   std::vector<OrderPoint> points;
-  std::vector<double> order = distances(options);
-  // From the outermost point inwards where the start is beside the line: K is clearest of rounding there.
-  if (start == Start::Beside) std::reverse(order.begin(), order.end());
+  const std::vector<double> outwards = distances(options);
   for (const double sign : {-1.0, 1.0}) {
-    Valley valley(line, landscape, options, floor, start, order.front());
-    std::vector<OrderPoint> side;
-    for (const double distance : order) {
-      side.push_back(valley.at(sign * distance));
-      if (start != Start::Beside || side.size() > kEnough) continue;
-      if (side.back().departure == 0) return {};
-      const double bend = std::log(side.back().departure / side.front().departure) / std::log(distance / order.front());
-      if (side.size() == kEnough && bend < kTangent) return {};
-    }
-    points.insert(points.end(), side.begin(), side.end());
+    Valley valley(line, landscape, options, floor, outwards.front());
+    for (const double distance : outwards) points.push_back(valley.at(sign * distance));
   }
   sort_by_t(points);
   return points;
 }
 
-/// Whether the minimisers leave the line along a curve that is tangent to it.
-bool is_tangent(const std::vector<OrderPoint>& points) { return departure_exponent(points).value_or(0) > kTangent; }
+/// Curves beside the sides t < 0 and t > 0.
+using Curves = std::array<std::optional<Curve>, 2>;
 
-bool all_zero(const std::vector<OrderPoint>& points, Branch branch, double floor) {
-  return std::all_of(points.begin(), points.end(),
-                     [&](const OrderPoint& point) { return point.*branch <= kGauge * floor; });
+/// Fills in the points. From the line outwards first: that is enough where the gradient leads to the curve. Where it
+/// does not lead to zeros of K, starts beside the line may: the curves that these found come back.
+Curves search_beside(DirectionOrder& result, const Line& line, Landscape& landscape, const Flat& flat,
+                     const OrderOptions& options) {
+  result.points = points_beside(line, landscape, options, result.floor);
+  const bool tangent = result.followed = is_tangent(result.points, options, result.floor);
+  Curves curves;
+  if (all_zero(result.points, tangent ? &OrderPoint::followed : &OrderPoint::straight, options, result.floor))
+    return curves;
+  std::vector<double> inwards = distances(options);
+  std::reverse(inwards.begin(), inwards.end());
+  for (const double sign : {-1.0, 1.0}) {
+    curves[sign > 0] = curve_beside(line, landscape, flat, options, result.floor, sign, inwards);
+  }
+  if (!curves[0] && !curves[1]) return curves;
+  result.followed = true;
+  for (OrderPoint& point : result.points) {
+    // What the gradient led to may lie off at an angle.
+    if (!tangent) point.followed = point.straight, point.departure = 0;
+    const std::optional<Curve>& curve = curves[point.t > 0];
+    if (!curve) continue;
+    for (const OrderPoint& other : curve->points) {
+      if (other.t == point.t && other.followed < point.followed) point = other;
+    }
+  }
+  return curves;
 }
 
-/// Fills in the points, and says which start found them. From the line outwards first: that is enough where the
-/// gradient leads to the curve. Where it does not lead to zeros of K, starts beside the line may.
-Start search_beside(DirectionOrder& result, const Line& line, Landscape& landscape, const OrderOptions& options) {
-  result.points = points_beside(line, landscape, options, result.floor, Start::Line);
-  const bool tangent = is_tangent(result.points);
-  if (all_zero(result.points, tangent ? &OrderPoint::followed : &OrderPoint::straight, result.floor)) {
-    return Start::Line;
+/// A t at which K is zero though it is not at a smaller one or on the other side: a curve of zeros that ends at w*, or
+/// that was lost on the way. Empty if there is none.
+std::optional<double> zero_further_out(const std::vector<OrderPoint>& points, Branch branch,
+                                       const OrderOptions& options, double floor) {
+  double nearest = std::numeric_limits<double>::infinity();
+  for (const auto& [t, k] : usable(points, branch, floor, options)) nearest = std::min(nearest, std::abs(t));
+  for (const OrderPoint& point : points) {
+    if (branch != &OrderPoint::followed || is_cut_off(point, options)) continue;
+    if (point.followed <= kGauge * floor && std::abs(point.t) > nearest) return point.t;
   }
-  const std::vector<OrderPoint> beside = points_beside(line, landscape, options, result.floor, Start::Beside);
-  if (!is_tangent(beside)) return Start::Line;
-  for (std::size_t i = 0; i < beside.size(); ++i) {
-    OrderPoint& point = result.points[i];
-    if (!tangent || beside[i].followed < point.followed) point = beside[i];
-  }
-  return Start::Beside;
+  return std::nullopt;
 }
 
 /// Gauge, order or neither, from the points on either side.
 void decide(DirectionOrder& result, const OrderOptions& options) {
-  result.followed = is_tangent(result.points);
   const Branch branch = result.followed ? &OrderPoint::followed : &OrderPoint::straight;
-  if (const auto straight = fit_power(usable(result.points, &OrderPoint::straight, result.floor))) {
+  if (const auto straight = fit_power(usable(result.points, &OrderPoint::straight, result.floor, options))) {
     result.straight_order = straight->order;
   }
-  if (all_zero(result.points, branch, result.floor)) {
+  if (all_zero(result.points, branch, options, result.floor)) {
     result.kind = DirectionKind::Gauge;
+    return;
+  }
+  if (const auto t = zero_further_out(result.points, branch, options, result.floor)) {
+    result.reason =
+        fmt::format("K is zero beside t = {:.3g}, but not on a curve of zeros on both sides of the point", *t);
     return;
   }
   const auto order = fit_order(result.points, branch, result.floor, options);
@@ -271,12 +269,13 @@ void decide(DirectionOrder& result, const OrderOptions& options) {
 /// An order counts if it holds below the window too, down to where K is rounding. Otherwise the window is too far out:
 /// w^4 + 1e-6 w^2 has order 2 from 3e-3 on, and order 1 at w = 0.
 void check_window(DirectionOrder& result, const Line& line, Landscape& landscape, const OrderOptions& options,
-                  Start start) {
+                  Curves curves = {}) {
   if (result.kind != DirectionKind::Regular && result.kind != DirectionKind::Dead) return;
   constexpr int kSteps = 8;
   const double step = std::sqrt(0.1);
   for (const double sign : {-1.0, 1.0}) {
-    Valley valley(line, landscape, options, result.floor, start, options.t_min());
+    std::optional<Curve>& curve = curves[sign > 0];
+    Valley valley = curve ? std::move(curve->valley) : Valley(line, landscape, options, result.floor, options.t_min());
     double outer = 0;
     for (int i = 0; i <= kSteps; ++i) {
       const double t = sign * options.t_min() * std::pow(step, i);
@@ -332,8 +331,10 @@ DirectionOrder direction_order(Landscape& landscape, const at::Tensor& point, co
         fmt::format("K is {:.3g} at the point, expected 0 up to its rounding floor {:.3g}", at_point, result.floor));
   }
 
-  const double least = -kGauge * result.floor;
-  if (const auto k = descent_beside(line, landscape, options.cone() * options.t_max(), least)) {
+  const double zero = kGauge * result.floor, far = options.cone() * options.t_max();
+  // A curvature that K does not show at t_min is none.
+  const Flat flat(landscape, line.point, 2 * zero / (options.t_min() * options.t_min()));
+  if (const auto k = descent_beside(landscape, line.point, flat, options.cone() * options.t_min(), far, zero)) {
     return not_a_minimum(fmt::format("K is {:.3g} beside the point, expected a number of at least 0", *k));
   }
 
@@ -345,18 +346,18 @@ DirectionOrder direction_order(Landscape& landscape, const at::Tensor& point, co
     set_order(result, *straight_order);
     result.straight_order = result.order;
     result.kind = DirectionKind::Regular;
-    check_window(result, line, landscape, options, Start::Line);
+    check_window(result, line, landscape, options);
     return result;
   }
 
-  const Start start = search_beside(result, line, landscape, options);
+  Curves curves = search_beside(result, line, landscape, flat, options);
   for (const OrderPoint& point : result.points) {
     if (const auto k = not_a_divergence(point, result.floor)) {
       return not_a_minimum(fmt::format("K is {:.3g} at t = {:.3g}, expected a number of at least 0", *k, point.t));
     }
   }
   decide(result, options);
-  check_window(result, line, landscape, options, start);
+  check_window(result, line, landscape, options, std::move(curves));
   return result;
 }
 

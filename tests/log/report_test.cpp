@@ -143,6 +143,11 @@ TEST_F(ReportTest, CountsTheDirectionsThatDieFromTheLogAlone) {
   EXPECT_NE(message_of<InvalidArgument>([&] { decay_counts(path(), DecayOptions().confidence(2)); }).find("confidence"),
             std::string::npos);
   message_of<IoError>([&] { decay_counts(path("nowhere")); });
+  {
+    const auto sink = log::directory(path("bare"));
+    sink->write(signature(0, "fc1", Side::Fisher));
+  }
+  EXPECT_NE(message_of<InvalidArgument>([&] { decay_counts(path("bare")); }).find("spectra(true)"), std::string::npos);
 
   write_report(path());
   const auto data = runs_of(content(path() / "report.html"))[0];
