@@ -13,7 +13,7 @@ namespace {
 using Values = std::vector<double>;
 
 constexpr std::size_t kLeastInPart = 3;  // readings that the slope of part of a fall needs
-constexpr double kLeastGap = 0.1;        // between the rates of two groups
+constexpr double kLeastRateGap = 0.1;    // between the rates of two groups
 constexpr double kClearDecades = 2;      // above the floor: ten floors of a singular value
 constexpr double kDeep = 4;              // decades
 constexpr double kHidden = 2;            // decades that noise may hide
@@ -57,14 +57,14 @@ std::optional<LineFit> line_along(std::span<const double> x, std::span<const dou
 }
 
 /// Rates sorted into groups, the fastest first. A new group begins where a rate lies below the last by more than both
-/// half intervals, and by more than kLeastGap.
+/// half intervals, and by more than kLeastRateGap.
 std::vector<RateGroup> grouped(std::vector<LineFit> rates) {
   std::sort(rates.begin(), rates.end(), [](const LineFit& a, const LineFit& b) { return a.slope > b.slope; });
   std::vector<RateGroup> groups;
   double last = 0, last_half = 0;
   for (const LineFit& rate : rates) {
     const double half = (rate.high - rate.low) / 2;
-    if (groups.empty() || last - rate.slope > std::max(kLeastGap, half + last_half)) {
+    if (groups.empty() || last - rate.slope > std::max(kLeastRateGap, half + last_half)) {
       groups.push_back({0, 0, rate.low, rate.high});
     }
     RateGroup& group = groups.back();

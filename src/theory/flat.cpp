@@ -9,8 +9,8 @@
 namespace dds {
 namespace {
 
-constexpr double kFlat = 1e-9;     // of the largest curvature
-constexpr double kNothing = 1e-6;  // of the length of a vector: a shorter part of it is rounding
+constexpr double kFlatCurvature = 1e-9;  // of the largest curvature
+constexpr double kNothing = 1e-6;        // of the length of a vector: a shorter part of it is rounding
 
 }  // namespace
 
@@ -30,7 +30,7 @@ Flat::Flat(Landscape& landscape, const at::Tensor& point, double least) : landsc
   const Complement whole(landscape, at::zeros_like(point));
   const auto [curvatures, basis] = at::linalg_eigh(hessian_of(whole, whole.whole_gradient(point)));
   const double largest = curvatures.abs().max().item<double>();
-  const auto flat = curvatures.le(std::max(least, kFlat * largest)).sum().item<std::int64_t>();
+  const auto flat = curvatures.le(std::max(least, kFlatCurvature * largest)).sum().item<std::int64_t>();
   basis_ = basis.narrow(1, 0, flat);
 }
 
