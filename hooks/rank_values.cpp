@@ -232,7 +232,6 @@ void Ranks::through(const Stack& stack, std::size_t number, int dim, Vertex into
   const bool vector =
       from.size() == 1 && (axis.kind == Kind::Absent ? rows(from, {}, false) == 1
                                                      : axis.from.size() == 1 && is_vector_along(from[0], axis.from[0]));
-  const bool linear = link.way == Way::Linear || link.way == Way::Rescaled;
   if (link.way == Way::Unknown || link.way == Way::Clips || link.finer) {
     sums_to_zero = false;
     return source(unknown_rank(full, first.op));
@@ -245,72 +244,73 @@ void Ranks::through(const Stack& stack, std::size_t number, int dim, Vertex into
     flow_.connect(stays ? RankFlow::kConstant : flow_.add_source(Rank::exactly(link.taps)), into);
     return;
   }
-  if (linear && link.way == Way::Linear && axis.kind == Kind::Same) {
+  if (link.way == Way::Linear && axis.kind == Kind::Same) {
     sums_to_zero = sums_to_zero && !link.scaled && values(from, axis.from[0]).sums_to_zero;
     return mapped(from, axis.from[0], link, steps(link, dim, stack.front(), false), full.most, into);
   }
   const bool centred = link.way == Way::Rescaled && link.lacking_along == dim && number == 0 && first.links.size() == 1;
   sums_to_zero = sums_to_zero && centred && first.op == "aten::sub";
-  const std::int64_t wide = size(stack.front(), dim) - (link.lacking_along == dim ? link.lacking : 0);
   if (link.way == Way::Other && link.sums_to_zero == dim && first.op.ends_with("softmax") &&
       first.op.find("log") == std::string::npos) {  // its entries sum to one
     flow_.connect(RankFlow::kConstant, into);
-    return source(full.within(std::max<std::int64_t>(0, wide - 1)));
+    return source(full.within(std::max<std::int64_t>(0, size(stack.front(), dim) - 1)));
   }
-  if (!linear && link.way != Way::Entries) {
-    const bool sure = axis.kind != Kind::Same ||
-                      std::all_of(from.begin(), from.end(), [&](NodeId id) { return columns_known(id, axis.from[0]); });
-    return source(sure ? full.within(wide) : unknown_rank(full.within(wide), first.op));
-  }
+  if (link.way != Way::Linear) return source(through_function(stack, from, link, dim, full));
   if (axis.kind == Kind::Absent) {
     const Node& operand = node(from[0]);  // a mean over the features may lie within what it is added to
     const bool made = operand.kind == Node::Kind::Sum && first.links.size() > 1;
     return source(made ? unknown_rank(Rank::exactly(1), first.op) : Rank::exactly(1));
   }
-  if (link.way == Way::Entries) {
-    const bool sure = std::all_of(from.begin(), from.end(), [&](NodeId id) { return columns_known(id, axis.from[0]); });
-    if (axis.from.size() != 1 || !sure) return source(unknown_rank(full, first.op));
-    const bool narrow = link.homogeneous && flow_.rank(values(from, axis.from[0]).vertex).most <= 1;
-    return source(narrow ? between(1, full.within(2), first.op) : full);
-  }
-  if (axis.kind != Kind::Same && link.way == Way::Rescaled) return source(unknown_rank(full, first.op));
-  if (link.way == Way::Rescaled && !is_normed(link, first, dim)) {  // a factor for each row
-    return source(link.drops_constants ? unknown_rank(full, first.op) : full);
-  }
-  if (link.way == Way::Rescaled) {
-    const Rank rank = flow_.rank(values(from, axis.from[0]).vertex, !link.drops_constants);
-    const bool copies = link.lacking > 0 && distinct(from[0], axis.from[0]) < size(from[0], axis.from[0]);
-    if (copies)
-      return source(between(std::max<std::int64_t>(0, rank.least - 1), rank.within(wide),
-                            first.op));  // their mean is one of them
-    // Over all rows a norm leaves columns that sum to zero.
-    const std::int64_t rows_left = rows(stack, {dim}, false) - (link.drops_constants ? 1 : 0);
-    return source(rank.within(std::min(wide, rows_left)));
-  }
   if (axis.kind == Kind::Chosen && axis.begin < 0 && stack.size() > 1) return source(unknown_rank(full, first.op));
-  if (axis.kind != Kind::Same && axis.kind != Kind::Part && axis.from.size() == 1) {
+  if (axis.kind != Kind::Part && axis.from.size() == 1) {
     return mapped(from, axis.from[0], link, steps(link, dim, stack.front(), false), full.most, into);
   }
-  if (axis.kind == Kind::Mixed) return source(unknown_rank(full, first.op));
-  std::int64_t others = 1, least = 0;  // dimensions that are merged with one, or split off, multiply or divide its rank
+  source(axis.kind == Kind::Mixed ? unknown_rank(full, first.op) : through_merging(stack, from, link, dim, full));
+}
+
+/// Of what is not linear.
+Rank Ranks::through_function(const Stack& stack, const Stack& from, const Link& link, int dim, const Rank& full) {
+  const Node& first = node(stack.front());
+  const Axis& axis = link.axes[static_cast<std::size_t>(dim)];
+  const std::int64_t wide = size(stack.front(), dim) - (link.lacking_along == dim ? link.lacking : 0);
+  const bool known = axis.kind != Kind::Same ||
+                     std::all_of(from.begin(), from.end(), [&](NodeId id) { return columns_known(id, axis.from[0]); });
+  if (link.way == Way::Other) return known ? full.within(wide) : unknown_rank(full.within(wide), first.op);
+  if (axis.kind == Kind::Absent) return Rank::exactly(1);
+  if (axis.kind != Kind::Same) return unknown_rank(full, first.op);
+  if (link.way == Way::Entries) {
+    const bool narrow = link.homogeneous && flow_.rank(values(from, axis.from[0]).vertex).most <= 1;
+    return !known ? unknown_rank(full, first.op) : narrow ? between(1, full.within(2), first.op) : full;
+  }
+  if (!is_normed(link, first, dim)) return link.drops_constants ? unknown_rank(full, first.op) : full;  // row by row
+  const Rank rank = flow_.rank(values(from, axis.from[0]).vertex, !link.drops_constants);
+  if (link.lacking > 0 && distinct(from[0], axis.from[0]) < size(from[0], axis.from[0])) {  // the mean is in their span
+    return between(std::max<std::int64_t>(0, rank.least - 1), rank.within(wide), first.op);
+  }
+  // Over all rows a norm leaves columns that sum to zero.
+  return rank.within(std::min(wide, rows(stack, {dim}, false) - (link.drops_constants ? 1 : 0)));
+}
+
+/// Of dimensions that are merged with others, or split: these multiply a rank, or divide it.
+Rank Ranks::through_merging(const Stack& stack, const Stack& from, const Link& link, int dim, const Rank& full) {
+  const Axis& axis = link.axes[static_cast<std::size_t>(dim)];
+  std::int64_t others = 1, least = 0;
   for (std::size_t other = 0; axis.kind == Kind::Part && other < link.axes.size(); ++other) {
     const bool beside = static_cast<int>(other) != dim && link.axes[other].from == axis.from;
     if (beside) others = times(others, size(stack.front(), static_cast<int>(other)));
   }
-  Rank all = Rank::exactly(others);
-  for (const int each : axis.from) all = all * flow_.rank(values(from, each).vertex);
+  Rank all = Rank::exactly(others), generic = Rank::exactly(1);
   for (const int each : axis.from) {
-    const Rank one = flow_.rank(values(from, each).vertex);
+    const Vertex vertex = values(from, each).vertex;
+    const Rank one = flow_.rank(vertex);
+    all = all * one;
+    generic = generic * flow_.rank(vertex, /*constant=*/false);  // rows that are constant stay one
     std::int64_t beside = others;
     for (const int other : axis.from) beside = other == each ? beside : times(beside, size(from.front(), other));
     least = std::max(least, (one.least + beside - 1) / std::max<std::int64_t>(1, beside));
   }
-  if (axis.kind == Kind::Merged && !merges_what_was_split(from.front())) {
-    Rank generic = Rank::exactly(1);  // rows that are constant stay one
-    for (const int each : axis.from) generic = generic * flow_.rank(values(from, each).vertex, /*constant=*/false);
-    least = std::max(least, generic.least);
-  }
-  source(between(std::min(least, full.most), all.within(full.most), first.op));
+  if (axis.kind == Kind::Merged && !merges_what_was_split(from.front())) least = std::max(least, generic.least);
+  return between(std::min(least, full.most), all.within(full.most), node(stack.front()).op);
 }
 
 /// True if two spaces have no direction in common but that of the constant rows.

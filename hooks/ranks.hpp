@@ -85,6 +85,8 @@ class Ranks {
   bool given(const Stack& stack, int dim, Vertex into);
   bool joined_rows(const Stack& stack, int dim, Vertex into);
   void through(const Stack& stack, std::size_t link, int dim, Vertex into, const Rank& full, bool& sums_to_zero);
+  Rank through_function(const Stack& stack, const Stack& from, const Link& link, int dim, const Rank& full);
+  Rank through_merging(const Stack& stack, const Stack& from, const Link& link, int dim, const Rank& full);
   void mapped(const Stack& operands, int from, const Link& link, bool in_step, std::int64_t width, Vertex into);
   void within_rows(NodeId id, int dim, Vertex vertex, const Rank& full);
   void gradients_within_rows(NodeId id, int dim, Vertex vertex, const Rank& full);
