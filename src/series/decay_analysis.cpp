@@ -207,16 +207,16 @@ std::optional<LineFit> DecayCounter::Analysis::line_over_all(std::size_t j) cons
 }
 
 /// How much an eigenvalue that hardly moves drifts as lambda_min+ falls, in either direction: the root mean square of
-/// those that rise. Eigenvalues that do not die drift as a training goes on.
+/// those that rise, beyond noise. Eigenvalues that do not die drift as a training goes on.
 double DecayCounter::Analysis::drift() const {
   double squares = 0, rising = 0;
   for (std::size_t j = 0; j + 1 < k_; ++j) {
     const auto line = line_over_all(j);
     if (!line || line->slope >= 0 || -line->slope * *decades_ > options_.still_decades()) continue;
-    squares += line->slope * line->slope;
+    squares += line->slope * line->slope - line->standard_error * line->standard_error;
     ++rising;
   }
-  return rising > 0 ? std::sqrt(squares / rising) : 0;
+  return rising > 0 ? std::sqrt(std::max(0.0, squares / rising)) : 0;
 }
 
 /// Whether an eigenvalue that hardly moves falls all the same, as slow ones do: surely, by more than others drift, and

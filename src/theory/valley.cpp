@@ -15,9 +15,10 @@ namespace {
 constexpr double kClearlyBelow = 0.9;  // of K on the line
 constexpr double kLeastPower = 1.25, kMostPower = 8;
 constexpr int kRays = 3;
-constexpr double kChange = 0.3;     // of K on the line: this far off, other terms matter
-constexpr double kShortest = 1e-5;  // of the radius: a start is no nearer to the line
-constexpr double kSame = 0.05;      // of |v|: two minima nearer to each other are one
+constexpr std::int64_t kStartSteps = 12;  // of a descent from a start: what it finds is descended from again
+constexpr double kChange = 0.3;           // of K on the line: this far off, other terms matter
+constexpr double kShortest = 1e-5;        // of the radius: a start is no nearer to the line
+constexpr double kSame = 0.05;            // of |v|: two minima nearer to each other are one
 constexpr std::size_t kMostCurves = 3;
 constexpr std::size_t kSoon = 2;       // points inwards: a tangent curve has left the rim of the cone by then
 constexpr std::size_t kLeastTold = 3;  // points of one side that tell an angle
@@ -78,7 +79,9 @@ std::optional<Curve> curve_from(Valley valley, const OrderOptions& options, doub
     points.push_back(valley.at(sign * distances[i]));
     if (points.back().departure == 0) return std::nullopt;
     if (i == kSoon && is_cut_off(points.back(), options)) return std::nullopt;
-    const bool judged = i == distances.size() / 2 || i + 1 == distances.size();
+    const auto cut_off = std::count_if(points.begin(), points.end(),
+                                       [&](const OrderPoint& point) { return is_cut_off(point, options); });
+    const bool judged = i == distances.size() / 2 || i + 1 == distances.size() || (i == kSoon && cut_off == 0);
     if (judged && !is_tangent(points, options, floor, kLeastTold)) return std::nullopt;
   }
   return Curve{std::move(points), std::move(valley)};
@@ -172,7 +175,8 @@ std::optional<Curve> curve_beside(const Line& line, Landscape& landscape, const 
                                   double floor, double sign, const std::vector<double>& distances) {
   const double t = sign * distances.front();
   const Complement complement(landscape, line.direction);
-  const MinimumOptions minimum{options.cone() * distances.front(), options.newton_steps(), floor};
+  const std::int64_t steps = std::min(kStartSteps, options.newton_steps());
+  const MinimumOptions minimum{options.cone() * distances.front(), steps, floor};
   std::optional<Curve> best;
   double least = std::numeric_limits<double>::infinity();
   for (const Length kind : {Length::Natural, Length::Far}) {
