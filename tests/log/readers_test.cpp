@@ -172,8 +172,9 @@ TEST_F(ReadersTest, TensorBoardReadsARunThatWasKilledAndResumed) {
 TEST_F(ReadersTest, EventFilesAreAsTheLogWhereTheyCannotBeWritten) {
   test::put(path("file"), "");
   EXPECT_NE(message_of<IoError>([&] { log::tensorboard(path("file")); }).find("file"), std::string::npos);
-  EXPECT_NE(message_of<InvalidArgument>([&] { log::tensorboard(path("run"))->describe("key", "{"); }).find("no JSON"),
-            std::string::npos);
+  EXPECT_NE(
+      message_of<InvalidArgument>([&] { log::tensorboard(path("run"))->describe("key", "{"); }).find("expected JSON"),
+      std::string::npos);
 }
 
 /// The type that pandas gives a column, of which some field is filled.

@@ -91,7 +91,7 @@ TEST_F(SpectraTest, WhatIsMalformedIsNamedWithItsLine) {
   };
   EXPECT_NE(said_of("{]").find("lines:2: a spectrum: the line is no JSON object"), std::string::npos);
   EXPECT_NE(said_of(R"({"step":1})").find("lines:2: a spectrum: column layer is missing"), std::string::npos);
-  EXPECT_NE(said_of(good.substr(0, good.find("[")) + "[\"x\"]}").find("lines:2: spectrum is [\"x\"]"),
+  EXPECT_NE(said_of(good.substr(0, good.find("[")) + "[\"x\"]}").find("lines:2: a spectrum: spectrum is [\"x\"]"),
             std::string::npos);
 }
 
