@@ -27,6 +27,7 @@
 #include <dds/report.hpp>
 #include <dds/run.hpp>
 #include <dds/script.hpp>
+#include <dds/settle.hpp>
 #include <dds/signature.hpp>
 #include <dds/signature_options.hpp>
 #include <dds/spectrum.hpp>

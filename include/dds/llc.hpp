@@ -31,6 +31,7 @@
 #include <dds/patterns.hpp>
 #include <dds/problem.hpp>
 #include <dds/ranks.hpp>
+#include <dds/settle.hpp>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -83,14 +84,25 @@ struct LlcOptions {
   TORCH_ARG(std::optional<std::int64_t>, burn_in) = std::nullopt;
   /// standard_error / lambda at which chains are long enough, if `draws` is empty. Above 0, below 1.
   TORCH_ARG(double, target_error) = 0.0075;
-  /// Samples per step, drawn with replacement. At least 1; for Mala all samples. Empty: all samples. n beta always uses
-  /// n, not the batch size.
+  /// Samples per step. At least 1; for Mala all samples. Empty: all samples. n beta always uses n, not the batch size.
   TORCH_ARG(std::optional<std::int64_t>, batch_size) = std::nullopt;
+  /// On mini-batches, take most of the noise away (Baker, Fearnhead, Fox and Nemeth 2019). The data are dealt once, by
+  /// the seed, into batches B of `batch_size` samples or one fewer. A step takes one of them at random and uses
+  ///   gradient   grad l_B(w) - grad l_B(w*) + grad L_n(w*)
+  ///   value      l_B(w) - l_B(w*) - (grad l_B(w*) - grad L_n(w*)) . (w - w*)
+  /// whose means over the batches are grad L_n(w) and L_n(w) - L_n(w*). The gradients at w* are kept where they take at
+  /// most 256 MiB; otherwise each step takes a second pass. False: batches drawn with replacement, without these terms.
+  /// For Tilted the terms are there in any case.
+  TORCH_ARG(bool, control_variates) = true;
+  /// First go down to a stationary point: that is w* then, see LlcEstimate::settled. Empty: w* is where the model is.
+  /// Not with several ranks: call `settle` on one, and give all the same weights.
+  TORCH_ARG(std::optional<SettleOptions>, settle) = std::nullopt;
   /// eps, positive. Empty: `relative_step` / h_max, with h_max = n beta mu_max + gamma and mu_max the largest curvature
   /// of L_n that was found. Mala starts there, and then adapts eps to an acceptance of 0.8.
   TORCH_ARG(std::optional<double>, step_size) = std::nullopt;
-  /// eps h_max, above 0, below 2. With mini-batches of m samples, the smaller of this and 0.072 m / (n beta) is used:
-  /// see LlcDiagnostics::batch_noise.
+  /// eps h_max, above 0, below 2. On mini-batches less is used where their noise asks for it: with control variates, as
+  /// much as LlcDiagnostics::batch_noise says where the chains stand; without, for batches of m samples, at most
+  /// 0.072 m / (n beta).
   TORCH_ARG(double, relative_step) = 0.5;
   /// gamma, positive. Empty: searched for, by factors of 4, around 0.03 min(n beta, sqrt(n beta)) times the root mean
   /// square of the curvatures of L_n (src/docs/the_method.md). So it does not depend on the unit of the weights.
@@ -159,7 +171,7 @@ struct LlcBounds {
   static constexpr double kElsewhere = 0.02;       ///< elsewhere / |lambda| is at most this
   static constexpr double kDiscretisation = 0.15;  ///< |discretisation| / lambda is at most this
   static constexpr double kAcceptance = 0.3;       ///< acceptance is at least this: below, MALA hardly moves
-  static constexpr double kBatchNoise = 0.02;      ///< batch_noise is at most this
+  static constexpr double kBatchNoise = 0.02;      ///< |batch_noise| is at most this
   /// |distance_ratio - 1| is at most this, or at most 3 distance_ratio_error.
   static constexpr double kDistanceRatio = 0.25;
   /// |step_change| / lambda is at most this, or |step_change| is at most 3 step_change_error. And step_change_error is
@@ -200,6 +212,8 @@ struct LlcDiagnostics {
   /// 0 at a minimum. Far above 0, w* is a saddle: the chains leave it for lower points, and there is no coefficient of
   /// w*. It widens the interval.
   std::optional<double> saddle;
+  /// With LlcOptions::settle: how far w* is from the checkpoint. See LlcEstimate::settled.
+  std::optional<double> settled_distance;
 
   // What the chains do not see.
   /// Root mean square error of n beta (L_n(w) - L_n(w*)) by the rounding of the model's dtype, where the chains end:
@@ -227,8 +241,10 @@ struct LlcDiagnostics {
   /// Error: none on a quadratic loss, at any eps; elsewhere of the order of its square. With mini-batches it includes
   /// the first order of their noise, in directions of more curvature than gamma.
   std::optional<double> discretisation;
-  /// eps h_max n beta / (4 m): what the noise of mini-batches of m samples adds to lambda, as a share of it. Empty for
-  /// full batches.
+  /// What the noise of mini-batches adds to lambda at most, as a share of it. Empty for full batches.
+  ///   (eps/8) tr(P C) / lambda,   C the covariance over the batches of the step's n beta grad,
+  /// measured by a pass over all batches where each chain ended. `discretisation` takes it off lambda, which is right
+  /// in directions of more curvature than gamma, and too much in others.
   std::optional<double> batch_noise;
   std::optional<double> step_change;        ///< lambda(eps/2) - lambda(eps)
   std::optional<double> step_change_error;  ///< its Monte Carlo error
@@ -289,15 +305,19 @@ struct LlcEstimate {
   std::optional<double> lambda;          ///< lambda_hat(gamma, n beta); empty if the chains gave no finite number
   std::optional<double> standard_error;  ///< Monte Carlo error of the mean over all draws, baseline included
   /// The 95 % interval, lambda +- 1.96 times the root of
-  ///   standard_error^2 + gamma_bias^2 + saddle^2 + rounding^2 + elsewhere^2
+  ///   standard_error^2 + gamma_bias^2 + descent^2/4 (Plain) + saddle^2 + rounding^2 + elsewhere^2
   ///   + max(0, step_change^2 - step_change_error^2).
   std::optional<double> low, high;
 
   /// Empty: converged. Otherwise each entry names one failure with its number and bound, such as "r_hat 1.31 > 1.05".
+  /// The first is what most likely causes the others. It says what to do.
   std::vector<std::string> failures;
   bool converged() const { return failures.empty(); }
-  /// "converged", or the failures joined by "; ".
+  /// "converged", or the first failure and how many more there are.
   std::string verdict() const;
+
+  /// With LlcOptions::settle: how far w* is from the checkpoint, and what is left of the descent.
+  std::optional<Settled> settled;
 
   /// n E[L_n(w)] over the draws: WBIC (Watanabe 2013), localised. Plain kind at beta = 1/log n only.
   std::optional<double> wbic;

@@ -48,7 +48,7 @@ namespace dds::schema {
 
 /// Raised by one whenever a column is added, removed, renamed or changes its type, unit or meaning. A run can be
 /// resumed only by a library with the same version.
-inline constexpr std::int64_t kVersion = 3;
+inline constexpr std::int64_t kVersion = 4;
 
 /// Columns that only earlier versions have.
 inline constexpr auto retired_columns = std::to_array<std::string_view>({"distance_r_hat", "distance_drift"});
@@ -175,7 +175,8 @@ inline constexpr auto llc_columns = std::to_array<Column<LlcEstimate>>({
     {"low", "1", "lower end of the stated 95 % interval, with terms for gamma and the step size",
      member<&LlcEstimate::low>},
     {"high", "1", "upper end of it", member<&LlcEstimate::high>},
-    {"verdict", "", "converged, or what failed with its number, joined by '; '", member<&LlcEstimate::failures>},
+    {"verdict", "", "converged, or what failed with its number, the cause of the others first, joined by '; '",
+     member<&LlcEstimate::failures>},
     {"sampler", "", "sgld, rmsprop_sgld, mala or averaged_noise",
      member<&LlcEstimate::settings, &LlcSettings::sampler>},
     {"r_hat", "1", "rank-normalised split R-hat of the loss over the chains",
@@ -202,7 +203,20 @@ inline constexpr auto llc_columns = std::to_array<Column<LlcEstimate>>({
      "upper bound of (n beta)^2 g^T (n beta H + gamma)^-1 g, g and H the gradient and Hessian of L_n at w*: small "
      "against lambda where w* is a minimum",
      member<&LlcEstimate::diagnostics, &LlcDiagnostics::descent>},
-    {"batch_noise", "1", "eps h_max n beta / (4 batch_size): heat of the mini-batches' noise; empty for full batches",
+    {"negative_curvature", "loss / weights' unit^2", "most negative curvature of L_n at w* that was found; 0: none",
+     member<&LlcEstimate::diagnostics, &LlcDiagnostics::negative_curvature>},
+    {"saddle", "1", "what directions of negative curvature at w* take off lambda",
+     member<&LlcEstimate::diagnostics, &LlcDiagnostics::saddle>},
+    {"rounding", "1", "root mean square error of n beta (L - L(w*)) by the rounding of the dtype",
+     member<&LlcEstimate::diagnostics, &LlcDiagnostics::rounding>},
+    {"elsewhere", "1", "what lambda would gain by regions where no chain was",
+     member<&LlcEstimate::diagnostics, &LlcDiagnostics::elsewhere>},
+    {"settled_distance", "weights' unit", "distance of w* from the checkpoint, where the estimate settled first",
+     member<&LlcEstimate::diagnostics, &LlcDiagnostics::settled_distance>},
+    {"batch_noise", "1",
+     "what the noise of mini-batches adds to lambda at most, as a share of it, measured where the chains ended; empty "
+     "for "
+     "full batches",
      member<&LlcEstimate::diagnostics, &LlcDiagnostics::batch_noise>},
     {"step_change", "1", "lambda at half the step size less lambda",
      member<&LlcEstimate::diagnostics, &LlcDiagnostics::step_change>},
@@ -214,7 +228,7 @@ inline constexpr auto llc_columns = std::to_array<Column<LlcEstimate>>({
      member<&LlcEstimate::diagnostics, &LlcDiagnostics::gamma_change>},
     {"gamma_change_error", "1", "Monte Carlo error of gamma_change",
      member<&LlcEstimate::diagnostics, &LlcDiagnostics::gamma_change_error>},
-    {"gamma_bias", "1", "bias that gamma still causes, extrapolated from gamma_change",
+    {"gamma_bias", "1", "bias that gamma still causes, by gamma_change or by gamma_response, whichever has less noise",
      member<&LlcEstimate::diagnostics, &LlcDiagnostics::gamma_bias>},
     {"gamma_response", "1", "what halving gamma would add to lambda, by linear response",
      member<&LlcEstimate::diagnostics, &LlcDiagnostics::gamma_response>},

@@ -19,6 +19,7 @@
 #include "src/llc/replicas.hpp"
 #include "src/llc/result.hpp"
 #include "src/llc/sampling.hpp"
+#include "src/llc/settling.hpp"
 #include "src/llc/spread.hpp"
 #include "src/llc/verdict.hpp"
 #include "src/llc/workers.hpp"
@@ -36,23 +37,30 @@ class Estimation {
   Estimation(const Problem& problem, const LlcOptions& options)
       : options_(options),
         watch_(options.max_seconds(), options.cancelled(), options.progress()),
-        names_(selected_parameters(problem.model, options.parameters())),
+        names_(selected_parameters(problem.model, options.parameters(), "estimate_llc")),
         guard_(problem.model,
                {.dtype = options.fp64() ? std::optional(at::kDouble) : std::nullopt, .require_grad = false}),
         replicas_{Replica(borrowed(problem.model), problem.forward, names_)},
-        objective_(problem.likelihood, options.fp64() ? in_fp64(problem.data) : problem.data, options.kind(),
-                   options.batch_size(), replicas_[0]) {
+        problem_{problem.model, problem.likelihood, options.fp64() ? in_fp64(problem.data) : problem.data,
+                 problem.forward},
+        settled_(options.settle() ? std::optional(go_down(problem_, replicas_[0], names_, settle_options(options),
+                                                          options.cancelled()))
+                                  : std::nullopt),
+        objective_(problem.likelihood, problem_.data, options.kind(), options.batch_size(), replicas_[0],
+                   options.control_variates() ? std::optional(options.seed()) : std::nullopt) {
     const auto dtype = objective_.start().scalar_type();
     check(dtype == at::kFloat || dtype == at::kDouble, "estimate_llc", "the weights' dtype", c10::toString(dtype),
           "Float or Double, or LlcOptions::fp64(true)");
     auto made = add_replicas(replicas_, problem, options, names_, objective_);
     sampling_.emplace(options_, objective_, replicas_, watch_);
-    result_.emplace(options_, objective_, *sampling_, std::move(made));
+    result_.emplace(options_, objective_, *sampling_, std::move(made), settled_);
   }
 
   LlcEstimate run() {
     Ending ending;
-    if (std::isfinite(objective_.start_loss())) {
+    if (settled_ && settled_->no_minimum) {
+      ending.stopped = settled_->failure;
+    } else if (std::isfinite(objective_.start_loss())) {
       ending = options_.gamma() ? use_gamma(*options_.gamma()) : find_gamma();
       if (sampling_->halves_step() && result_->taken().lambda && !watch_.over()) {
         result_->compare_with_half_step(
@@ -115,6 +123,8 @@ class Estimation {
   std::vector<std::string> names_;
   ModelGuard guard_;
   std::vector<Replica> replicas_;  // the first is the caller's model
+  Problem problem_;                // the data in the chains' dtype
+  std::optional<Settled> settled_;
   Objective objective_;
   std::optional<Sampling> sampling_;
   std::optional<Result> result_;

@@ -10,6 +10,7 @@
 #include "src/base/check.hpp"
 #include "src/base/glob.hpp"
 #include "src/llc/samplers.hpp"
+#include "src/llc/settling.hpp"
 #include "src/model/problem.hpp"
 #include "src/model/replica.hpp"
 
@@ -64,15 +65,20 @@ void check(const Problem& problem, const LlcOptions& options) {
           fmt::format("at most {}, the number of samples", samples));
   }
   check(samples >= 2 || options.n_beta(), kFunction, "data.size()", samples, "at least 2, or n_beta");
+  if (!options.settle()) return;
+  check(settle_options(options), samples, kFunction);
+  check(!options.ranks() || options.ranks()->size() == 1, kFunction, "settle", "given with several ranks",
+        "none: call dds::settle on one rank, and give its weights to all");
 }
 
-std::vector<std::string> selected_parameters(const torch::nn::Module& model, const Patterns& patterns) {
+std::vector<std::string> selected_parameters(const torch::nn::Module& model, const Patterns& patterns,
+                                             const char* function) {
   const auto all = trainable_parameters(model);
   std::vector<std::string> selected;
   std::copy_if(all.begin(), all.end(), std::back_inserter(selected),
                [&](const std::string& name) { return patterns.select(name); });
   for (const std::string& pattern : patterns.list()) {
-    check(glob_match_any(pattern, all) || all.empty(), kFunction, "parameters", pattern,
+    check(glob_match_any(pattern, all) || all.empty(), function, "parameters", pattern,
           fmt::format("patterns that match some of {}", fmt::join(all, ", ")));
   }
   return selected;

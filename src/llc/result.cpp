@@ -10,12 +10,18 @@
 
 namespace dds {
 
-Result::Result(const LlcOptions& options, const Objective& objective, const Sampling& sampling, std::string replicas)
+Result::Result(const LlcOptions& options, const Objective& objective, const Sampling& sampling, std::string replicas,
+               std::optional<Settled> settled)
     : options_(options),
       objective_(objective),
       sampling_(sampling),
       start_length_(objective.start().norm().item<double>()) {
   estimate_.kind = options.kind();
+  if (settled) {
+    settled->weights = at::Tensor();
+    estimate_.diagnostics.settled_distance = settled->distance;
+  }
+  estimate_.settled = std::move(settled);
   estimate_.diagnostics.baseline = objective.start_loss();
   auto& s = estimate_.settings;
   s.samples = objective.samples();
@@ -64,10 +70,7 @@ void Result::take(const Stage& stage, std::string outcome) {
   d.gamma_response = stage.gamma_response;
   d.gamma_response_error = stage.gamma_response_error;
   d.batch_noise.reset();
-  if (!objective_.full_batch()) {
-    d.batch_noise =
-        stage.step_size * sampling_.step_rule().h_max(stage.gamma) * s.n_beta / (4 * static_cast<double>(s.batch_size));
-  }
+  if (stage.batch_heat && stage.lambda) d.batch_noise = *stage.batch_heat / std::abs(*stage.lambda);
 
   if (options_.keep_trace()) estimate_.trace = stage.trace;
   take_weights();
@@ -139,6 +142,8 @@ void Result::set_interval() {
       d.step_change ? std::max(0.0, *d.step_change * *d.step_change - *d.step_change_error * *d.step_change_error)
                     : 0.0;
   double square = beyond_noise;
+  // The plain estimate runs downhill, by half to all of this.
+  if (e.kind == LlcKind::Plain) square += std::pow(d.descent.value_or(0) / 2, 2);
   for (const auto& part : {e.standard_error, d.gamma_bias, d.saddle, d.rounding, d.elsewhere}) {
     square += std::pow(part.value_or(0), 2);
   }
@@ -147,21 +152,23 @@ void Result::set_interval() {
   e.high = *e.lambda + half;
 }
 
-LlcEstimate Result::conclude(Sampling& sampling, const Watch& watch, Ending ending) {
+LlcEstimate Result::conclude(Sampling& sampling, Watch& watch, Ending ending) {
   auto& e = estimate_;
-  bool over = watch.over();  // before the passes for the descent, which are not the chains'
+  const bool ended = watch.over();
+  watch.release();
   if (e.settings.gamma == 0) e.settings.gamma = sampling.dynamics().gamma;  // nothing was sampled
-  if (std::isfinite(e.diagnostics.baseline)) e.diagnostics.descent = sampling.descent(e.settings.gamma, over);
-  if (std::isfinite(e.diagnostics.baseline) && !over) look_beside(sampling);
-  over = over || sampling.cut_short();
+  const bool has_start = std::isfinite(e.diagnostics.baseline) && !(e.settled && e.settled->no_minimum);
+  if (has_start) e.diagnostics.descent = sampling.descent(e.settings.gamma, watch.over());
+  if (has_start && !watch.over()) look_beside(sampling);
   e.diagnostics.mu_max = sampling.step_rule().mu_max();
   set_interval();
   e.gradients = sampling.passes_spent();
   e.seconds = watch.seconds();
   if (watch.cancelled()) {
     ending.stopped = fmt::format("cancelled after {:.3g} s", e.seconds);
-  } else if (over) {
-    ending.stopped = fmt::format("stopped after {:.3g} s > {:.3g} s", e.seconds, options_.max_seconds().value_or(0));
+  } else if (ended || sampling.cut_short() || watch.over()) {
+    ending.stopped =
+        fmt::format("stopped after {:.3g} s, of {:.3g} s given", e.seconds, options_.max_seconds().value_or(0));
   }
   ending.halves_step = sampling.halves_step();
   judge(e, options_, ending);

@@ -17,8 +17,9 @@ namespace dds {
 /// Collects the trials of one call, and the numbers of the stage that was taken last.
 class Result {
  public:
-  /// What is known before a chain moves. `replicas`: how they were made.
-  Result(const LlcOptions& options, const Objective& objective, const Sampling& sampling, std::string replicas);
+  /// What is known before a chain moves. `replicas`: how they were made. `settled`: how w* was found, if it was.
+  Result(const LlcOptions& options, const Objective& objective, const Sampling& sampling, std::string replicas,
+         std::optional<Settled> settled);
 
   /// A trial that is not the estimate.
   void note(const Stage& stage, std::string outcome);
@@ -34,7 +35,7 @@ class Result {
   const Stage& taken() const { return stage_; }
 
   /// The rest of the numbers, and the verdict. `ending` comes without what the watch knows.
-  LlcEstimate conclude(Sampling& sampling, const Watch& watch, Ending ending);
+  LlcEstimate conclude(Sampling& sampling, Watch& watch, Ending ending);
 
  private:
   void take_losses(const Stage& stage);

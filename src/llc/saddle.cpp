@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <functional>
+#include <optional>
 #include <vector>
 
 namespace dds {
@@ -19,6 +20,9 @@ constexpr std::size_t kMostDirections = 12;
 constexpr double kBeyond = 8;  // above the least U: exp(-8) of its density
 constexpr int kMostDoublings = 8, kMostHalvings = 20;
 constexpr int kPoints = 16;  // on each side
+
+/// Directions that are none on all samples before the search among those of a few samples ends.
+constexpr int kMostMistaken = 3;
 
 /// E[c(t)] under exp(-U(t)), U = c(t) + gamma/2 t^2, by the trapezoid rule over all t that count. c(0) = 0.
 double mean_along(const std::function<double(double)>& c, double gamma) {
@@ -55,6 +59,16 @@ double mean_along(const std::function<double(double)>& c, double gamma) {
   return sum / mass;
 }
 
+/// The same from c(t) + c(-t) at one t, where the curvature h of c is above -gamma/2, so that gamma holds the
+/// direction:
+///   h / (2 (h + gamma))
+/// Empty elsewhere, where more of c counts. `curvature`: about that of c, for the choice of t.
+std::optional<double> mean_by_curvature(const std::function<double(double)>& c, double curvature, double gamma) {
+  const double t = std::sqrt(1 / (2 * std::max(-curvature, gamma)));
+  const double h = (c(t) + c(-t)) / (t * t);
+  return h > -gamma / 2 ? std::optional(h / (2 * (h + gamma))) : std::nullopt;
+}
+
 }  // namespace
 
 Saddle find_saddle(CurvatureProbe& probe, const Objective& objective, const Replica& replica, double n_beta,
@@ -63,6 +77,7 @@ Saddle find_saddle(CurvatureProbe& probe, const Objective& objective, const Repl
   const auto& start = objective.start();
   std::vector<at::Tensor> known;
   bool counts = true;
+  int mistaken = 0;
   for (int search = 0; search < kSearches && counts; ++search) {
     counts = false;
     replica.weights().copy_(start);
@@ -71,13 +86,18 @@ Saddle find_saddle(CurvatureProbe& probe, const Objective& objective, const Repl
       if (n_beta * -curvature < kShareOfGamma * gamma || known.size() == kMostDirections || stop()) break;
       known.push_back(v);
       const double slope = at::dot(objective.start_gradient(), v).item<double>();
-      const double mean = mean_along(
-          [&, &v = v](double t) {
-            replica.weights().copy_(start).add_(v, t);
-            saddle.passes += objective.start_passes();
-            return n_beta * (objective.excess(replica) - t * slope);
-          },
-          gamma);
+      const auto c = [&, &v = v](double t) {
+        replica.weights().copy_(start).add_(v, t);
+        saddle.passes += objective.start_passes();
+        return n_beta * (objective.excess(replica) - t * slope);
+      };
+      const auto seen = objective.full_batch() ? std::nullopt : mean_by_curvature(c, n_beta * curvature, gamma);
+      if (seen && *seen >= 0) {
+        // The probe has a few samples, on which more directions are negative than on all.
+        if (++mistaken == kMostMistaken) break;
+        continue;
+      }
+      const double mean = seen ? *seen : mean_along(c, gamma);
       saddle.taken_off += std::max(0.0, -mean);
       counts = counts || mean < 0;
     }

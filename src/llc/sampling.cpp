@@ -32,6 +32,12 @@ constexpr int kAdaptationLooks = 5;
 constexpr std::int64_t kKeptWeights = 64;
 constexpr std::int64_t kMostWeights = 1000;
 
+/// Mini-batches at the end of each chain by which their noise is measured, to about 15 %.
+constexpr std::int64_t kNoiseBatches = 64;
+
+/// Passes of the probe that the looks beside the chains mostly take: that time is kept for them.
+constexpr double kPassesBeside = 300;
+
 /// Chains from whose ends a point below w* is looked for.
 constexpr int kLooksBelow = 2;
 
@@ -76,7 +82,11 @@ Sampling::Sampling(const LlcOptions& options, const Objective& objective, const 
 // ---- calibration ----
 
 void Sampling::calibrate(std::optional<double> gamma) {
+  const double begin = watch_.seconds();
+  const auto before = probe_.gradients();
   look();
+  const auto passes = static_cast<double>(std::max<std::int64_t>(1, probe_.gradients() - before));
+  watch_.reserve(kPassesBeside * (watch_.seconds() - begin) / passes);
   dynamics_.gamma = gamma.value_or(gamma_rule(dynamics_.n_beta, typical_curvature()));
   run_pilot();
   for (int i = 1; i < kPilotGammas && !gamma; ++i) {
@@ -164,6 +174,31 @@ void Sampling::look_where_chains_stand() {
     replicas_[0].weights().copy_(chain.weights());
     look(dynamics_.scale);
   }
+  if (const auto seen = heat()) step_rule_.see_noise(seen->by_eps, seen->lambda);
+}
+
+std::optional<Sampling::Heat> Sampling::heat() {
+  if (objective_.full_batch() || watch_.over()) return std::nullopt;
+  const double n_beta = dynamics_.n_beta;
+  Heat heat{0, 0};
+  double places = 0;
+  for (const auto& chain : chains_) {
+    if (chain.diverged()) continue;
+    replicas_[0].weights().copy_(chain.weights());
+    const kernels::RandomKey key{mixed(options_.seed(), kNoiseStream), noises_++ * kNoiseBatches, 0};
+    const auto noise = objective_.noise(replicas_[0], dynamics_.scale, kNoiseBatches, key);
+    other_passes_ += kNoiseBatches * objective_.passes();
+    heat.by_eps += n_beta * n_beta * noise.trace / 8;
+    heat.lambda += n_beta * noise.excess;
+    ++places;
+  }
+  if (places == 0 || !std::isfinite(heat.by_eps)) return std::nullopt;
+  return Heat{heat.by_eps / places, heat.lambda / places};
+}
+
+Stage Sampling::with_heat(Stage stage) {
+  if (const auto seen = heat()) stage.batch_heat = stage.step_size * seen->by_eps;
+  return stage;
 }
 
 double Sampling::descent(double gamma, bool run_ended) {
@@ -225,7 +260,7 @@ Stage Sampling::sample(double gamma, double target) {
   if (!adapted_) dynamics_.eps = step_rule_.eps(gamma);
   const auto reserve = budget_.reserve(affordable(), !options_.gamma(), halves_step());
   const auto done = policy_->metropolis && step_rule_.automatic() ? burn_in_adapting() : burn_in();
-  return draw(done, target, reserve);
+  return with_heat(draw(done, target, reserve));
 }
 
 Stage Sampling::sample_at_half_step(const Stage& whole, double target) {
@@ -289,7 +324,7 @@ Stage Sampling::draw(std::int64_t burn_in, double target, std::int64_t reserve) 
 }
 
 Stage Sampling::draw_on(const Stage& stage, double target) {
-  return draw_until(stage, target, budget_.reserve(affordable(), false, halves_step()));
+  return with_heat(draw_until(stage, target, budget_.reserve(affordable(), false, halves_step())));
 }
 
 Stage Sampling::draw_until(Stage stage, double target, std::int64_t reserve) {

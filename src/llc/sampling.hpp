@@ -73,6 +73,13 @@ class Sampling {
   void look(const at::Tensor& scale = {});
   void forget_looks() { squares_ = places_ = 0; }
   void look_where_chains_stand();
+  /// What the noise of mini-batches adds to lambda where the chains stand, over eps, and lambda as these points show
+  /// it.
+  struct Heat {
+    double by_eps, lambda;
+  };
+  std::optional<Heat> heat();
+  Stage with_heat(Stage stage);
   std::int64_t burn_in();
   std::int64_t burn_in_adapting();
   std::int64_t burn_in_length() const { return budget_.burn_in(relaxation(), affordable()); }
@@ -102,6 +109,7 @@ class Sampling {
   std::int64_t other_passes_ = 0;  // of the pilot, and of looks beside the chains
   double squares_ = 0;             // of curvatures, summed over the places of the last look
   int places_ = 0;
+  std::uint64_t noises_ = 0;  // looks at the noise so far
 };
 
 }  // namespace dds

@@ -27,7 +27,8 @@ struct Stage {
   std::optional<double> distance_ratio, distance_ratio_error;
   std::optional<double> gamma_response, gamma_response_error;
   std::optional<double> functional_variance;
-  diagnostics::Traces trace;  ///< F less its discretisation
+  std::optional<double> batch_heat;  ///< (eps/8) tr(P C), see LlcDiagnostics::batch_noise
+  diagnostics::Traces trace;         ///< F less its discretisation
 
   /// The chains need not be run on: their error is within `target` of lambda, they agree and stand, and, if
   /// `whole_distance`, have come as far from w* as they must.

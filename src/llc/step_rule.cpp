@@ -6,8 +6,10 @@
 namespace dds {
 namespace {
 
-/// The automatic step on mini-batches uses up this much of the bound of their noise.
+/// The automatic step on mini-batches uses up this much of the bound of their noise: of one that is computed, and of
+/// one that is measured.
 constexpr double kBatchNoiseAim = 0.9 * LlcBounds::kBatchNoise;
+constexpr double kMeasuredNoiseAim = 0.7 * LlcBounds::kBatchNoise;
 constexpr double kAcceptanceAim = 0.8;
 constexpr double kLongestMetropolisStep = 2.5;  // times h_max
 
@@ -18,11 +20,16 @@ StepRule::StepRule(const LlcOptions& options, double n_beta, std::optional<std::
       calibration_relative_(options.relative_step()),
       relative_(options.relative_step()),
       n_beta_(n_beta) {
-  if (mini_batch) relative_ = std::min(relative_, kBatchNoiseAim * 4 * static_cast<double>(*mini_batch) / n_beta);
+  if (mini_batch && !options.control_variates())
+    relative_ = std::min(relative_, kBatchNoiseAim * 4 * static_cast<double>(*mini_batch) / n_beta);
 }
 
 void StepRule::see(double mu) {
   if (std::isfinite(mu)) mu_max_ = std::max(mu_max_, mu);
+}
+
+void StepRule::see_noise(double heat_by_eps, double lambda) {
+  if (heat_by_eps > 0 && lambda > 0) quiet_ = kMeasuredNoiseAim * lambda / heat_by_eps;
 }
 
 void StepRule::precondition(double largest) {

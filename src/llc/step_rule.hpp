@@ -1,14 +1,17 @@
 // The step size eps of a chain.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <dds/llc.hpp>
+#include <limits>
 #include <optional>
 
 namespace dds {
 
 /// eps is what was given, or else a share c of the inverse of the largest curvature of U that was seen:
 ///   eps = c / h_max,   h_max = n_beta mu_max + gamma P_max
+/// or less, where the noise of mini-batches asks for it.
 class StepRule {
  public:
   /// `mini_batch`: samples per step, where these are not all.
@@ -17,6 +20,8 @@ class StepRule {
   bool automatic() const { return !given_; }
   /// A curvature of L_n, in w / sqrt(P). Counts if it is finite and the largest so far.
   void see(double mu);
+  /// The noise of mini-batches adds `heat_by_eps` eps to `lambda`: from here on, a step keeps that within its bound.
+  void see_noise(double heat_by_eps, double lambda);
   /// What was seen so far counts no longer; `mu` does.
   void forget(double mu = 0) { mu_max_ = mu; }
   /// From here on with a preconditioner whose largest entry is `largest`: curvatures seen before no longer count.
@@ -24,7 +29,7 @@ class StepRule {
 
   double mu_max() const { return mu_max_; }
   double h_max(double gamma) const { return n_beta_ * mu_max_ + gamma * largest_; }
-  double eps(double gamma) const { return given_ ? *given_ : relative_ / h_max(gamma); }
+  double eps(double gamma) const { return given_ ? *given_ : std::min(relative_ / h_max(gamma), quiet_); }
   /// For chains of calibration: automatic, and without the bound for mini-batches.
   double calibration_eps(double gamma) const { return calibration_relative_ / h_max(gamma); }
 
@@ -34,7 +39,8 @@ class StepRule {
   double relative_;
   double n_beta_;
   double mu_max_ = 0;
-  double largest_ = 1;  // P_max
+  double largest_ = 1;                                      // P_max
+  double quiet_ = std::numeric_limits<double>::infinity();  // the longest step within the bound of the noise
 };
 
 /// Brings the step of a Metropolis chain to an acceptance of 0.8, by stochastic approximation of log eps over the

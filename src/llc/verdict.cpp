@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "src/llc/stage.hpp"
@@ -35,10 +38,28 @@ std::optional<double> magnitude(const std::optional<double>& value) {
   return value ? std::optional(std::abs(*value)) : std::nullopt;
 }
 
-void judge_mixing(Judge& judge, const LlcEstimate& e) {
-  judge.at_most("r_hat", e.diagnostics.r_hat, LlcBounds::kRHat);
-  judge.at_least("ess", e.diagnostics.ess, LlcBounds::kEss);
-  judge.at_most("|drift|", magnitude(e.diagnostics.drift), LlcBounds::kDrift);
+/// Of lambda.
+std::optional<double> share(const LlcEstimate& e, const std::optional<double>& value) {
+  return value ? std::optional(std::abs(*value / *e.lambda)) : std::nullopt;
+}
+
+/// w* itself, which no chain can mend.
+void judge_point(Judge& judge, const LlcEstimate& e) {
+  const auto& d = e.diagnostics;
+  const double size = std::abs(*e.lambda);
+  if (e.kind == LlcKind::Plain && !(d.descent && *d.descent <= LlcBounds::kDescent * size)) {
+    judge.fail(d.descent ? fmt::format("w* is no minimum: descent/|lambda| {:.3g} > {:.3g}: {}", *d.descent / size,
+                                       LlcBounds::kDescent,
+                                       e.settled ? "settle further, by SettleOptions::lbfgs_steps"
+                                                 : "settle first, by LlcOptions::settle, or take LlcKind::Tilted")
+                         : "w* is no minimum: descent/|lambda| not available");
+  }
+  if (d.saddle && !(*d.saddle <= LlcBounds::kSaddle * size)) {
+    judge.fail(
+        fmt::format("saddle: points near w* are lower, which takes {:.3g} off lambda {:.3g}, the most negative "
+                    "curvature at w* being {:.3g}: train or settle further, or take a larger gamma",
+                    *d.saddle, *e.lambda, *d.negative_curvature));
+  }
 }
 
 /// What the chains cannot tell of themselves.
@@ -47,34 +68,56 @@ void judge_surroundings(Judge& judge, const LlcEstimate& e) {
   const auto exceeds = [&](const std::optional<double>& part, double bound) {
     return part && !(*part <= bound * std::abs(*e.lambda));
   };
-  if (exceeds(d.saddle, LlcBounds::kSaddle)) {
-    judge.fail(
-        fmt::format("saddle: points near w* are lower, which takes {:.3g} off lambda {:.3g}; the most negative "
-                    "curvature at w* is {:.3g}",
-                    *d.saddle, *e.lambda, *d.negative_curvature));
+  if (exceeds(d.rounding, LlcBounds::kRounding)) {
+    judge.fail(fmt::format("rounding: the loss in fp32 is {:.3g} off, of lambda {:.3g}: sample with LlcOptions::fp64",
+                           *d.rounding, *e.lambda));
   }
   if (exceeds(d.elsewhere, LlcBounds::kElsewhere)) {
     judge.fail(
-        fmt::format("metastable: regions where no chain was would add {:.3g} to lambda {:.3g}; a larger gamma "
+        fmt::format("metastable: regions where no chain was would add {:.3g} to lambda {:.3g}: a larger gamma "
                     "shuts them off",
                     *d.elsewhere, *e.lambda));
   }
-  if (exceeds(d.rounding, LlcBounds::kRounding)) {
-    judge.fail(fmt::format("rounding: the loss in fp32 is {:.3g} off, of lambda {:.3g}; sample with LlcOptions::fp64",
-                           *d.rounding, *e.lambda));
-  }
+  if (!(*e.lambda > 0)) judge.fail(fmt::format("lambda {:.3g} is not positive", *e.lambda));
 }
 
-void judge_size(Judge& judge, const LlcEstimate& e) {
-  const auto share = [&](const std::optional<double>& value) {
-    return value ? std::optional(std::abs(*value / *e.lambda)) : std::nullopt;
-  };
-  if (e.kind == LlcKind::Plain) {
-    judge.at_most("w* is no minimum: descent/|lambda|", share(e.diagnostics.descent), LlcBounds::kDescent);
+/// How much longer the chains would have to be, by what is furthest from its bound. 1: long enough.
+double lengthening(const LlcEstimate& e) {
+  const auto& d = e.diagnostics;
+  double factor = 1;
+  const auto needs = [&](double times) { factor = std::max(factor, times); };
+  if (e.standard_error) needs(std::pow(*e.standard_error / (LlcBounds::kRelativeError * std::abs(*e.lambda)), 2));
+  if (d.ess) needs(LlcBounds::kEss / *d.ess);
+  // A mean that is off by the distance between chains, or by a drift, falls like 1 / length.
+  if (d.r_hat && *d.r_hat > LlcBounds::kRHat) needs(std::min(16.0, (*d.r_hat - 1) / (LlcBounds::kRHat - 1)) * 2);
+  if (d.drift && std::abs(*d.drift) > LlcBounds::kDrift) needs(2);
+  if (!distance_is_stationary(d.distance_ratio, d.distance_ratio_error)) {
+    const double length = static_cast<double>(e.settings.burn_in + e.settings.draws);
+    needs(std::max(2.0, 2 * e.settings.relaxation / length));
   }
-  if (!(*e.lambda > 0)) return judge.fail(fmt::format("lambda {:.3g} is not positive", *e.lambda));
-  judge.at_most("standard_error/lambda", share(e.standard_error), LlcBounds::kRelativeError);
-  judge.at_most("discretisation/lambda", share(e.diagnostics.discretisation), LlcBounds::kDiscretisation);
+  return factor;
+}
+
+/// What makes the chains so much longer.
+std::string to_lengthen(const LlcEstimate& e, const LlcOptions& options) {
+  const double factor = 1.2 * lengthening(e);
+  const auto times = [&](std::int64_t steps) { return factor * static_cast<double>(steps); };
+  std::string text = fmt::format("needs about {:.2g} x the steps and the time: ", factor);
+  if (options.draws()) {
+    text += fmt::format("draws({:.2g})", times(e.settings.draws));
+    if (options.burn_in())
+      text += fmt::format(" and burn_in({:.2g})", times(std::max<std::int64_t>(e.settings.burn_in, 100)));
+  } else {
+    text += fmt::format("max_gradients({:.2g})", times(std::max(e.gradients, options.max_gradients().value_or(0))));
+  }
+  return text;
+}
+
+void judge_mixing(Judge& judge, const LlcEstimate& e) {
+  judge.at_most("r_hat", e.diagnostics.r_hat, LlcBounds::kRHat);
+  judge.at_least("ess", e.diagnostics.ess, LlcBounds::kEss);
+  judge.at_most("|drift|", magnitude(e.diagnostics.drift), LlcBounds::kDrift);
+  if (*e.lambda > 0) judge.at_most("standard_error/lambda", share(e, e.standard_error), LlcBounds::kRelativeError);
 }
 
 /// `settled`: lambda is the same at four times gamma. Chains may then go any distance, and need not yet have come all
@@ -84,7 +127,7 @@ void judge_neighbourhood(Judge& judge, const LlcEstimate& e, const LlcOptions& o
       settled && e.diagnostics.distance_ratio && *e.diagnostics.distance_ratio > LlcBounds::kDistanceOnTheWay;
   if (!on_the_way && !distance_is_stationary(e.diagnostics.distance_ratio, e.diagnostics.distance_ratio_error)) {
     judge.fail(
-        fmt::format("|w-w*| not stationary: |w-w*|^2 at {:.2g} of what it must be; 2/(eps gamma) is {:.0f} steps, "
+        fmt::format("|w-w*| not stationary: |w-w*|^2 at {:.2g} of what it must be, 2/(eps gamma) being {:.0f} steps, "
                     "burn_in {}, draws {}",
                     *e.diagnostics.distance_ratio, e.settings.relaxation, e.settings.burn_in, e.settings.draws));
   }
@@ -109,10 +152,13 @@ void judge_gamma(Judge& judge, const LlcEstimate& e, const Ending& ending) {
   }
 }
 
-void judge_step(Judge& judge, const LlcEstimate& e, bool halves_step) {
+void judge_step(Judge& judge, const LlcEstimate& e) {
+  judge.at_most("discretisation/lambda", share(e, e.diagnostics.discretisation), LlcBounds::kDiscretisation);
   if (e.diagnostics.acceptance) judge.at_least("acceptance", e.diagnostics.acceptance, LlcBounds::kAcceptance);
   if (e.diagnostics.batch_noise) judge.at_most("batch_noise", e.diagnostics.batch_noise, LlcBounds::kBatchNoise);
-  if (!halves_step) return;
+}
+
+void judge_half_step(Judge& judge, const LlcEstimate& e) {
   if (!e.diagnostics.step_change) return judge.fail("half the step not available");
   if (*e.diagnostics.step_change_error > 2 * LlcBounds::kRelativeError * std::abs(*e.lambda)) {
     judge.fail(fmt::format("half the step: error {:.2g} is too large to judge by", *e.diagnostics.step_change_error));
@@ -132,24 +178,30 @@ void judge(LlcEstimate& estimate, const LlcOptions& options, const Ending& endin
     return judge.fail(fmt::format("the loss at w* is {}", estimate.diagnostics.baseline));
   if (estimate.diagnostics.diverged > 0)
     judge.fail(fmt::format("{} of {} chains diverged", estimate.diagnostics.diverged, estimate.settings.chains));
-  if (!ending.stopped.empty()) judge.fail(ending.stopped);
   if (!estimate.lambda) {
+    if (!ending.stopped.empty()) judge.fail(ending.stopped);
     if (estimate.failures.empty()) judge.fail("no finite number came of the chains");
     return;
   }
+  // In the order of causes: what is wrong with w* or with the step shows in all that follows.
+  judge_point(judge, estimate);
+  if (!ending.stopped.empty()) judge.fail(ending.stopped);
+  judge_step(judge, estimate);
   judge_surroundings(judge, estimate);
-  judge_size(judge, estimate);
+  const std::size_t before = estimate.failures.size();
   judge_mixing(judge, estimate);
   judge_neighbourhood(judge, estimate, options, ending.gamma_settled);
-  judge_step(judge, estimate, ending.halves_step);
+  if (estimate.failures.size() > before && lengthening(estimate) > 1) {
+    estimate.failures[before] += ": " + to_lengthen(estimate, options);
+  }
   judge_gamma(judge, estimate, ending);
+  if (ending.halves_step) judge_half_step(judge, estimate);
 }
 
 std::string LlcEstimate::verdict() const {
   if (converged()) return "converged";
-  std::string text;
-  for (const auto& failure : failures) text += (text.empty() ? "" : "; ") + failure;
-  return text;
+  if (failures.size() == 1) return failures[0];
+  return fmt::format("{} (and {} more)", failures[0], failures.size() - 1);
 }
 
 }  // namespace dds

@@ -19,10 +19,14 @@ Watch::Watch(std::optional<double> max_seconds, std::function<bool()> cancelled,
     : max_seconds_(max_seconds), cancelled_(std::move(cancelled)), progress_(std::move(progress)) {}
 
 double Watch::left() const {
-  return max_seconds_ ? std::max(0.0, *max_seconds_ - seconds()) : std::numeric_limits<double>::infinity();
+  return max_seconds_ ? std::max(0.0, *max_seconds_ - reserved_ - seconds()) : std::numeric_limits<double>::infinity();
 }
 
-bool Watch::over() const { return aborted_ || was_cancelled_ || (max_seconds_ && seconds() >= *max_seconds_); }
+void Watch::reserve(double seconds) {
+  if (max_seconds_) reserved_ = std::min(seconds, *max_seconds_ / 2);
+}
+
+bool Watch::over() const { return aborted_ || was_cancelled_ || left() <= 0; }
 
 bool Watch::tick() {
   if (cancelled_ && cancelled_()) was_cancelled_ = true;

@@ -37,6 +37,10 @@ class Watch {
   bool tick();
   void abort() { aborted_ = true; }
   void cancel() { was_cancelled_ = true; }
+  /// Keeps so many of the seconds for what follows the chains, but no more than half: it is over earlier by them.
+  void reserve(double seconds);
+  /// The chains have ended: what was kept may be spent.
+  void release() { reserved_ = 0; }
   /// Seconds until it is over by itself; infinite without a limit.
   double left() const;
   /// Ends so many seconds from now, in place of any earlier limit. Not to be called while chains run.
@@ -52,6 +56,7 @@ class Watch {
 
   Stopwatch stopwatch_;
   std::optional<double> max_seconds_;
+  double reserved_ = 0;
   std::function<bool()> cancelled_;
   std::function<void(double)> progress_;
   std::mutex mutex_;

@@ -49,7 +49,7 @@ void add_runs() {
 void add_crowded() {
   add("csv", "lines", std::string(5000, '\n'));
   add("csv", "commas", std::string(5000, ',') + "\n");
-  std::string description = R"({"schema_version":3)";
+  std::string description = R"({"schema_version":4)";
   for (int i = 0; i < 5000; ++i) description += ",\"" + std::to_string(i) + "\":0";
   add("run", "keys", description + "}");
 }

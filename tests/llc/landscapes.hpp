@@ -3,10 +3,12 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <cmath>
 #include <dds/llc.hpp>
 #include <functional>
 #include <memory>
+#include <string>
 
 namespace dds::test {
 
@@ -33,6 +35,12 @@ class Energy {
   at::Tensor weights_;
   Function k_;
 };
+
+/// One of the failures has this in its text.
+inline bool fails_by(const LlcEstimate& estimate, const std::string& part) {
+  return std::any_of(estimate.failures.begin(), estimate.failures.end(),
+                     [&](const std::string& failure) { return failure.find(part) != std::string::npos; });
+}
 
 /// E[f(x)] over the density exp(-u(x)) on [low, high], by the trapezoid rule.
 template <class F, class U>

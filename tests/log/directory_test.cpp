@@ -534,7 +534,7 @@ TEST_F(DirectoryTest, ReadingNamesFileAndLineOfWhatIsMalformed) {
 TEST_F(DirectoryTest, JsonThatIsDeepIsNoJson) {
   write_run(path());
   const std::string deep(2'000'000, '['), description = content(path() / "run.json");
-  test::put(path() / "run.json", "{\"schema_version\": 3, \"a\": " + deep);
+  test::put(path() / "run.json", "{\"schema_version\": 4, \"a\": " + deep);
   EXPECT_NE(message_of<IoError>([&] { log::read_run(path()); }).find("not a JSON object"), std::string::npos);
   test::put(path() / "run.json", description);
   test::put(path() / "spectra.jsonl", content(path() / "spectra.jsonl") + "{\"a\":" + deep + "\n");
@@ -547,7 +547,7 @@ TEST_F(DirectoryTest, JsonThatIsDeepIsNoJson) {
 
 TEST_F(DirectoryTest, AnObjectOfManyKeysIsRefused) {
   const auto object = [](int keys) {
-    std::string text = R"({"schema_version":3)";
+    std::string text = R"({"schema_version":4)";
     for (int i = 1; i < keys; ++i) text += ",\"" + std::to_string(i) + "\":0";
     return text + "}";
   };
