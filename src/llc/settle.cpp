@@ -31,8 +31,8 @@ namespace dds {
 namespace {
 
 /// Steps of L-BFGS between two looks at what is left.
-constexpr std::int64_t kStepsPerLook = 10;
-constexpr std::int64_t kMemory = 20;  // steps that L-BFGS goes by
+constexpr std::int64_t kSettlingSteps = 10;
+constexpr std::int64_t kPairsKept = 20;  // steps that L-BFGS goes by
 /// Parts of a pass over all samples, which threads share: the sum is theirs in this order, however many threads.
 constexpr std::int64_t kParts = 16;
 /// A ray is followed to lengths of (1 + |w|) 2^k, k from -2: so many of them.
@@ -40,7 +40,7 @@ constexpr int kLengths = 12, kFewestLengths = 4;
 /// A fall along a ray counts if it is this share of the loss, or if n beta times it is above the target.
 constexpr double kFallWithoutEnd = 0.01;
 
-double length_of(const at::Tensor& v) { return v.norm().item<double>(); }
+double settled_length(const at::Tensor& v) { return v.norm().item<double>(); }
 
 LlcOptions for_replicas(const SettleOptions& options) {
   return LlcOptions().chains(kParts).threads(options.threads()).factory(options.factory()).seed(options.seed());
@@ -69,7 +69,7 @@ class Settling {
 
   Settled run() {
     result_.loss_before = here_.loss;
-    result_.gradient_before = length_of(here_.gradient);
+    result_.gradient_before = settled_length(here_.gradient);
     if (!std::isfinite(here_.loss)) {
       result_.failure = fmt::format("the loss at the checkpoint is {}", here_.loss);
     } else if (!is_close() || !has_arrived()) {
@@ -158,15 +158,15 @@ class Settling {
 
   void go_by_lbfgs() {
     torch::optim::LBFGS lbfgs({weights_}, torch::optim::LBFGSOptions(1)
-                                              .max_iter(kStepsPerLook)
-                                              .history_size(kMemory)
+                                              .max_iter(kSettlingSteps)
+                                              .history_size(kPairsKept)
                                               .tolerance_grad(0)
                                               .tolerance_change(0)
                                               .line_search_fn("strong_wolfe"));
     last_ = objective_.start();
-    for (std::int64_t step = 0; !has_arrived() && step < options_.lbfgs_steps() && !is_over(); step += kStepsPerLook) {
+    for (std::int64_t step = 0; !has_arrived() && step < options_.lbfgs_steps() && !is_over(); step += kSettlingSteps) {
       last_ = weights_.clone();
-      const double before = length_of(here_.gradient);
+      const double before = settled_length(here_.gradient);
       lbfgs.step([&] {
         auto there = look();
         weights_.mutable_grad() = there.gradient;
@@ -175,13 +175,13 @@ class Settling {
       weights_.mutable_grad() = at::Tensor();
       const double loss = here_.loss;
       if (!take_if_lower(last_, look())) break;
-      if (here_.loss == loss && !(length_of(here_.gradient) < before)) break;
+      if (here_.loss == loss && !(settled_length(here_.gradient) < before)) break;
     }
   }
 
   /// By the simple bound, which takes no further pass.
   bool is_close() const {
-    return std::pow(result_.n_beta * length_of(here_.gradient), 2) / result_.gamma <= options_.target_descent();
+    return std::pow(result_.n_beta * settled_length(here_.gradient), 2) / result_.gamma <= options_.target_descent();
   }
 
   /// Whether no further step is needed, or would help.
@@ -201,9 +201,9 @@ class Settling {
   /// Along the weights themselves, or along the last steps, the loss never rises: that is no minimum ahead.
   bool falls_without_end() {
     const auto here = weights_.clone();
-    const double longest = 1 + length_of(here);
+    const double longest = 1 + settled_length(here);
     for (const auto& ray : {here, last_.defined() ? here - last_ : here - objective_.start()}) {
-      const double length = length_of(ray);
+      const double length = settled_length(ray);
       if (!(length > 0)) continue;
       double last = here_.loss;
       int seen = 0;
@@ -234,9 +234,9 @@ class Settling {
     r.weights = weights_.clone();
     r.descent = here_.descent;
     r.loss_after = here_.loss;
-    r.gradient_after = length_of(here_.gradient);
-    r.distance = length_of(weights_ - objective_.start());
-    const double start_length = length_of(objective_.start());
+    r.gradient_after = settled_length(here_.gradient);
+    r.distance = settled_length(weights_ - objective_.start());
+    const double start_length = settled_length(objective_.start());
     r.relative_distance = r.distance > 0 ? r.distance / start_length : 0;
     r.gradients = spent();
     r.seconds = watch_.seconds();
@@ -245,7 +245,7 @@ class Settling {
       r.failure = fmt::format(
           "no minimum: the loss falls for ever as the weights grow, from {:.3g} at |w| = {:.3g}: use weight decay, "
           "other data, or LlcKind::Tilted at the checkpoint",
-          r.loss_after, length_of(weights_));
+          r.loss_after, settled_length(weights_));
       return std::move(r);
     }
     if (r.descent <= options_.target_descent()) return std::move(r);
