@@ -10,6 +10,8 @@
 
 namespace dds::test {
 
+inline constexpr double kTolerance = 1e-12;  // relative, fp64
+
 /// Hooks of all three stages on everything below a model, and what they were told.
 struct Spy {
   struct Event {

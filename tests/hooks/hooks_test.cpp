@@ -10,6 +10,7 @@
 namespace dds {
 namespace {
 
+using test::kTolerance;
 using test::message_of;
 using test::relative_difference;
 using test::Residual;
@@ -19,8 +20,6 @@ using test::to_double;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using Module = torch::nn::Module;
-
-constexpr double kTolerance = 1e-12;  // relative, fp64
 
 // ---- layers that are recognised by their operators ----
 

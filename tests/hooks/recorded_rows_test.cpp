@@ -49,12 +49,12 @@ int expect_right(const PerSampleGradients& gradients, const std::map<std::string
   return known;
 }
 
-struct Step {
+struct Case {
   std::string name;
   std::vector<std::int64_t> shape;  ///< of the input
   std::function<Net::Run(Net&)> build;
 };
-void PrintTo(const Step& step, std::ostream* os) { *os << step.name; }
+void PrintTo(const Case& step, std::ostream* os) { *os << step.name; }
 
 /// One module that is run by `use`.
 template <class Module, class Use>
@@ -66,7 +66,7 @@ std::function<Net::Run(Net&)> with(Module module, Use use) {
 }
 
 /// As many of everything as there are samples; the gradients are known all the same.
-std::vector<Step> told() {
+std::vector<Case> told() {
   const auto targets = [] { return torch::tensor({1, 0, 3, 2}); };
   return {
       {"PerceptronOfOneWidth",
@@ -183,7 +183,7 @@ std::vector<Step> told() {
   };
 }
 
-class RecordedRowsTold : public testing::TestWithParam<Step> {};
+class RecordedRowsTold : public testing::TestWithParam<Case> {};
 
 TEST_P(RecordedRowsTold, ThoughSizesAgree) {
   torch::manual_seed(5);

@@ -99,11 +99,11 @@ TEST(Settle, OfAFarMinimumFromZeroWeightsIsNotTakenForNone) {
 }
 
 /// Least squares of two weights with noise, from a checkpoint beside.
-struct Regression {
+struct SettledRegression {
   torch::nn::Linear model{torch::nn::LinearOptions(2, 1).bias(false)};
   Data data;
 
-  Regression() {
+  SettledRegression() {
     auto g = settle_generator(9);
     const auto x = torch::randn({400, 2}, g), noise = torch::randn({400, 1}, g);
     const torch::NoGradGuard no_grad;
@@ -115,7 +115,7 @@ struct Regression {
 };
 
 TEST(Settle, OnMiniBatchesIsTheSameWhateverTheThreadsAndWritesTheModelOnlyIfAsked) {
-  Regression regression;
+  SettledRegression regression;
   const auto options = SettleOptions().batch_size(50).gamma(5).seed(4).learning_rate(0.01).target_descent(1e-4);
   const auto before = regression.model->weight.detach().clone();
   const auto one = settle(regression.problem(), SettleOptions(options).threads(1));
@@ -132,7 +132,7 @@ TEST(Settle, OnMiniBatchesIsTheSameWhateverTheThreadsAndWritesTheModelOnlyIfAske
 }
 
 TEST(Settle, ABudgetThatEndsIsSaid) {
-  Regression regression;
+  SettledRegression regression;
   const auto settled =
       settle(regression.problem(),
              SettleOptions().batch_size(50).gamma(5).adam_steps(1000).learning_rate(1e-6).max_gradients(30));
@@ -146,7 +146,7 @@ TEST(Settle, ALossThatIsNotFiniteIsSaid) {
 }
 
 TEST(Settle, RefusesItsArgumentsByName) {
-  Regression regression;
+  SettledRegression regression;
   const auto refuse = [&](const SettleOptions& options, const char* name) {
     try {
       settle(regression.problem(), options);
@@ -164,8 +164,9 @@ TEST(Settle, RefusesItsArgumentsByName) {
 }
 
 TEST(SettledEstimate, OfACheckpointIsThatOfTheMinimum) {
-  Regression regression;
-  const auto options = LlcOptions().threads(1).seed(test::seed(2)).gamma(5).burn_in(300).draws(2000).max_relative_distance(10);
+  SettledRegression regression;
+  const auto options =
+      LlcOptions().threads(1).seed(test::seed(2)).gamma(5).burn_in(300).draws(2000).max_relative_distance(10);
   const auto as_it_is = estimate_llc(regression.problem(), options);
   EXPECT_FALSE(as_it_is.converged());
   EXPECT_NE(as_it_is.failures.at(0).find("settle"), std::string::npos) << as_it_is.verdict();

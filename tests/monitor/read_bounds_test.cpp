@@ -9,7 +9,7 @@
 namespace dds {
 namespace {
 
-const Signature& of(const std::vector<Signature>& signatures, const std::string& layer, Side side) {
+const Signature& side_of(const std::vector<Signature>& signatures, const std::string& layer, Side side) {
   for (const Signature& s : signatures) {
     if (s.layer == layer && s.side == side) return s;
   }
@@ -34,19 +34,19 @@ std::vector<Signature> read_of(std::int64_t samples, std::int64_t batch, Likelih
 TEST(ReadBounds, AnExactFisherOfFewSamplesHasClassesLessOneForEach) {
   for (const std::int64_t batch : {1, 2, 512}) {
     const auto signatures = read_of(6, batch, categorical());
-    const Signature& fisher = of(signatures, "first", Side::Fisher);
+    const Signature& fisher = side_of(signatures, "first", Side::Fisher);
     EXPECT_EQ(fisher.structural_bound, 6 * 4) << batch;  // n (C - 1)
     EXPECT_EQ(fisher.rank, 6 * 4) << batch;
-    EXPECT_EQ(of(signatures, "second", Side::Fisher).structural_bound, 4) << batch;
-    EXPECT_EQ(of(signatures, "first", Side::Input).structural_bound, 6) << batch;
+    EXPECT_EQ(side_of(signatures, "second", Side::Fisher).structural_bound, 4) << batch;
+    EXPECT_EQ(side_of(signatures, "first", Side::Input).structural_bound, 6) << batch;
     for (const Signature& s : signatures) EXPECT_EQ(s.dead_directions, 0) << s.layer << " " << to_string(s.side);
     for (const Signature& s : signatures) EXPECT_EQ(to_string(s.status), "ok") << s.layer << " " << to_string(s.side);
   }
 }
 
 TEST(ReadBounds, AGaussianHasOneForEachValue) {
-  EXPECT_EQ(of(read_of(6, 4, gaussian(1)), "first", Side::Fisher).structural_bound, 6 * 5);
-  EXPECT_EQ(of(read_of(60, 16, gaussian(1)), "first", Side::Fisher).structural_bound, 40);
+  EXPECT_EQ(side_of(read_of(6, 4, gaussian(1)), "first", Side::Fisher).structural_bound, 6 * 5);
+  EXPECT_EQ(side_of(read_of(60, 16, gaussian(1)), "first", Side::Fisher).structural_bound, 40);
 }
 
 class Narrow : public torch::nn::Module {
@@ -62,9 +62,9 @@ TEST(ReadBounds, TheFisherSideIsNotWithinTheActivations) {
   for (const Fisher fisher : {Fisher::True, Fisher::Empirical}) {
     const auto expect = [&](LikelihoodPtr likelihood, const at::Tensor& y, std::int64_t rank) {
       const auto signatures = read({net, std::move(likelihood), Data(x, y)}, ReadOptions().fisher(fisher));
-      EXPECT_EQ(of(signatures, "only", Side::Activation).structural_bound, 3);
-      EXPECT_EQ(of(signatures, "only", Side::Fisher).structural_bound, rank);
-      EXPECT_EQ(of(signatures, "only", Side::Fisher).rank, rank);
+      EXPECT_EQ(side_of(signatures, "only", Side::Activation).structural_bound, 3);
+      EXPECT_EQ(side_of(signatures, "only", Side::Fisher).structural_bound, rank);
+      EXPECT_EQ(side_of(signatures, "only", Side::Fisher).rank, rank);
     };
     expect(gaussian(1), torch::randn({60, 8}), 8);
     expect(bernoulli(), torch::rand({60, 8}), 8);
@@ -90,7 +90,7 @@ TEST(ReadBounds, WhereTheBoundIsNotKnownOnlyARankThatReachesItCounts) {
   for (const bool narrow : {false, true}) {
     net.narrow = narrow;
     const auto signatures = read({net, gaussian(1), Data(torch::randn({60, 6}))});
-    const Signature& s = of(signatures, "second", Side::Activation);
+    const Signature& s = side_of(signatures, "second", Side::Activation);
     EXPECT_EQ(s.structural_bound, narrow ? std::nullopt : std::optional<std::int64_t>(9));
     EXPECT_EQ(s.dead_directions, narrow ? std::nullopt : std::optional<std::int64_t>(0));
     EXPECT_EQ(s.status.has(Status::BoundUnknown), narrow);
