@@ -182,6 +182,7 @@ bool concatenation(Rule& rule) {
   const bool stacks = rule.run.name == "stack";
   const int dim = positive(int_at(rule.args(), 1, 0), rule.output.dim());
   if (parts.empty() || dim < 0 || dim >= rule.output.dim()) return false;
+  if (stacks) rule.node.stacked_along = dim;
   for (const at::Tensor& part : parts) {
     if (!part.defined() || (!stacks && part.dim() != rule.output.dim())) continue;
     std::vector<Axis> axes = same_axes(part);

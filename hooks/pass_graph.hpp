@@ -105,6 +105,7 @@ struct Node {
   bool data_tokens = false;   ///< other samples may have other ones
   at::Tensor columns = {};    ///< of data: the tensor, for the columns that vary
   int features = -1;          ///< the dimension that counts them
+  int stacked_along = -1;     ///< the dimension along which operands stand beside each other, one entry each; -1: none
   bool root = false;          ///< a backward pass began here
   std::string unseen = {};    ///< a consumer that was not recorded, by its name
   bool graded = false;        ///< has a history in autograd that was looked at

@@ -78,7 +78,7 @@ bool Ranks::joined_rows(const Stack& stack, int dim, Vertex into) {
   const Node& first = node(stack.front());
   Stack parts;
   int along = -1;
-  bool joins = false;
+  bool joins = first.stacked_along >= 0;
   for (std::size_t i = 0; i < first.links.size(); ++i) {
     const std::vector<Axis>& axes = first.links[i].axes;
     const Axis& own = axes[static_cast<std::size_t>(dim)];

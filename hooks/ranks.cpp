@@ -79,6 +79,11 @@ Ranks::Ranks(const PassGraph& graph, const std::vector<std::vector<Consumer>>& c
 /// How many different slices a tensor has along a dimension.
 std::int64_t Ranks::count_distinct(NodeId id, int dim) const {
   const std::int64_t all = size(id, dim);
+  if (node(id).stacked_along == dim) {
+    std::set<NodeId> parts;
+    for (const Link& link : node(id).links) parts.insert(link.operand);
+    return std::min(all, std::ssize(parts));
+  }
   std::int64_t count = node(id).links.empty() ? all : 1, joined = 0;
   std::set<NodeId> parts;
   for (const Link& link : node(id).links) {

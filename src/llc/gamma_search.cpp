@@ -111,9 +111,9 @@ GammaSearch::Decision GammaSearch::decide(const Stage& stage, bool run_ended, st
 
 std::string GammaSearch::what_limits() const {
   if (taken_bias_ > 0) {
-    return fmt::format("gamma_limited: {}; smaller ones would change it by about {:.2g}", taken_, taken_bias_);
+    return fmt::format("gamma_limited: {}, and smaller ones would change it by about {:.2g}", taken_, taken_bias_);
   }
-  return fmt::format("gamma_unsettled: {}; the draws are too few to tell what smaller ones would change", taken_);
+  return fmt::format("gamma_unsettled: {}, and the draws are too few to tell what smaller ones would change", taken_);
 }
 
 /// By the slope, where it is seen above a noise that is less than the move's, or where it shows by itself that little

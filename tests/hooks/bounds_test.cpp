@@ -102,6 +102,27 @@ Step without_biases(Model& model) {
   return [=]() mutable { classify(c(b(a(x)))); };
 }
 
+/// A batch made of samples, as data loaders make it.
+Step stacked_samples(Model& model) {
+  auto a = linear(model, "a", 9, 7);
+  const at::Tensor all = data({40, 9});
+  return [=]() mutable {
+    std::vector<at::Tensor> samples;
+    for (int i = 0; i < 20; ++i) samples.push_back(all[2 * i]);
+    regress(a(torch::stack(samples)));
+  };
+}
+
+Step stacked_steps(Model& model) {
+  auto a = linear(model, "a", 5, 30), b = linear(model, "b", 30, 20);
+  const at::Tensor x = data({3, 4, 5});
+  return [=]() mutable {
+    std::vector<at::Tensor> steps;
+    for (int t = 0; t < 3; ++t) steps.push_back(torch::tanh(a(x[t])));
+    regress(b(torch::stack(steps, 1)));
+  };
+}
+
 Step zero_biases(Model& model) {
   auto a = linear(model, "a", 16, 4), b = linear(model, "b", 4, 16);
   const torch::NoGradGuard no_grad;
@@ -439,6 +460,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Architecture{"chain", chain, {{"c output", 5}, {"a gradient", 4}}},
                     Architecture{
                         "withoutBiases", without_biases, {{"b output", 3}, {"c output", 4}, {"c gradient", 11}}},
+                    Architecture{"stackedSamples", stacked_samples, {{"a output", 7}, {"a input", 9}}},
+                    Architecture{"stackedSteps", stacked_steps, {{"a output", 6}, {"b output", 12}}},
                     Architecture{"zeroBiases", zero_biases, {{"b output", 4}}},
                     Architecture{"residual", residual, {{"down2 gradient", 9}, {"down1 gradient", 64}}},
                     Architecture{"linearResidual", linear_residual, {{"same output", 6}, {"wide gradient", 3}}},
