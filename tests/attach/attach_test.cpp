@@ -142,7 +142,9 @@ TEST_P(AttachEndings, AreTheCommandsOwnAndLeaveAWholeLog) {
   std::set<std::int64_t> steps;
   for (const Signature& s : log.signatures) {
     steps.insert(s.step);
-    EXPECT_TRUE(s.status.empty()) << s.step << " " << s.layer << " " << to_string(s.status);
+    // In the first step a weight is known for a parameter only once it has a gradient.
+    const bool first = s.step == 0 && to_string(s.status) == "bound_unknown";
+    EXPECT_TRUE(s.status.empty() || first) << s.step << " " << s.layer << " " << to_string(s.status);
   }
   EXPECT_EQ(std::vector<std::int64_t>(steps.begin(), steps.end()), GetParam().steps);
   EXPECT_EQ(test::described(log, "attach")["updates_per_step"], GetParam().updates_per_step);
