@@ -97,7 +97,8 @@ struct DirectionOrder {
 ///    a = b = c^2. So the search starts beside the line too, unless the first search ends at zeros of K: in the
 ///    directions in which K is flat to second order, at the length from which K is no longer what it is on the line.
 ///    What it finds is followed inwards as t^p, with the p for which K is lowest.
-/// 3. *Gauge.* If the K that counts is at most 1,000 floors at all points, the direction is a gauge. Points at the rim of
+/// 3. *Gauge.* If the K that counts is at most 1,000 floors at all points, the direction is a gauge. Points at the rim
+/// of
 ///    the cone do not count. If K is zero along a curve on one side of w* only, the direction is Undecided.
 /// 4. *Order.* Otherwise, a least-squares fit over the points where K is above 1,000,000 floors:
 ///      log K = a + 2 k log |t| + corrections in t, t^2 and the sign of t.
@@ -107,8 +108,8 @@ struct DirectionOrder {
 /// 5. *Window.* It has to hold below t_min too, within 1/4, as far as K is clear of rounding (at most four decades).
 ///    Otherwise it is Undecided: w^4 + 1e-6 w^2 has order 2 from t = 3e-3 on, and order 1 at t = 0.
 ///
-/// That w* is a minimum is tested first, on three rays in the flat directions and by a few steps of descent beside each.
-/// A region where K is negative may be missed if it is narrow, or if there are many flat directions.
+/// That w* is a minimum is tested first, on three rays in the flat directions and by a few steps of descent beside
+/// each. A region where K is negative may be missed if it is narrow, or if there are many flat directions.
 ///
 /// Valid input: `point` (p, fp64, CPU); `direction` of the same shape and dtype, finite and not zero; options in range.
 /// Throws InvalidArgument for any other input, and for an excess that is empty, gives no 0-d fp64 tensor or does not

@@ -240,7 +240,8 @@ TEST(GammaSearchAlone, TheGammaWithTheSmallestErrorIsTaken) {
   const auto last = search.decide(stage_of(0.075, 0.15, 0.060, 0.02, 0.02), false, 100);
   EXPECT_FALSE(last.take);
   EXPECT_FALSE(last.lower);
-  EXPECT_EQ(search.limited(), "gamma_limited: lambda 0.24 at gamma 0.3, and smaller ones would change it by about 0.024");
+  EXPECT_EQ(search.limited(),
+            "gamma_limited: lambda 0.24 at gamma 0.3, and smaller ones would change it by about 0.024");
 }
 
 TEST(StepRuleLooks, WhatIsForgottenCountsNoLonger) {
