@@ -144,8 +144,9 @@ void judge_neighbourhood(Judge& judge, const LlcEstimate& e, const LlcOptions& o
 void judge_gamma(Judge& judge, const LlcEstimate& e, const Ending& ending) {
   if (!ending.gamma_limited.empty()) return judge.fail(ending.gamma_limited);
   if (e.diagnostics.gamma_change || !e.diagnostics.gamma_response || !e.diagnostics.gamma_response_error) return;
-  // A given gamma: lambda_hat(gamma) is what was asked for. It fails where it measures gamma more than the loss.
-  const double surely = *e.diagnostics.gamma_response - 2 * *e.diagnostics.gamma_response_error;
+  // A given gamma: lambda_hat(gamma) is what was asked for. It fails where it measures gamma more than the loss. On
+  // mini-batches the response is mostly noise, whose error a few chains tell badly.
+  const double surely = *e.diagnostics.gamma_response - 3 * *e.diagnostics.gamma_response_error;
   if (surely > LlcBounds::kGammaResponse * *e.lambda) {
     judge.fail(fmt::format("gamma_limited: halving gamma would add {:.3g} +- {:.2g} to lambda {:.3g}",
                            *e.diagnostics.gamma_response, *e.diagnostics.gamma_response_error, *e.lambda));
