@@ -177,7 +177,7 @@ NodeId PassGraph::node_of(const at::Tensor& tensor, const IsParameter& is_parame
 void PassGraph::look_at_history(const at::Tensor& tensor, NodeId id) {
   if (nodes_[id].graded || !tensor.requires_grad() || tensor.is_leaf()) return;
   nodes_[id].graded = true;
-  const Function function = tensor.grad_fn();
+  const Function& function = tensor.grad_fn();
   if (!function) return;
   std::set<const torch::autograd::Node*> seen;
   std::vector<Function> open{function};
@@ -332,7 +332,7 @@ void PassGraph::ends(const Run& run, const std::vector<c10::IValue>& outputs) {
     const NodeId id = nodes_.size() - 1;
     give(output, id);
     if (nodes_[id].graded) {
-      if (const auto function = output.grad_fn())
+      if (const auto& function = output.grad_fn())
         graded_.insert_or_assign(function.get(), Graded{weak(Function(function)), id});
     }
   });
