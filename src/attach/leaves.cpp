@@ -43,7 +43,7 @@ void Leaves::for_each(const std::function<void(const hooks::FoundParameter&)>& v
   }
 }
 
-void Leaves::for_each_buffer(const std::function<void(const std::string&, const at::Tensor&)>& visit) const {
+void Leaves::for_each_named_buffer(const std::function<void(const std::string&, const at::Tensor&)>& visit) const {
   for (const auto& [name, buffer] : buffers_) {
     if (auto tensor = buffer.lock()) visit(name, at::Tensor(std::move(tensor)));
   }

@@ -47,7 +47,7 @@ class Leaves : public hooks::ParameterSource {
   /// Parameters and buffers so far.
   std::size_t size() const { return parameters_.size() + buffers_.size(); }
   /// The buffers of the networks that are still alive.
-  void for_each_buffer(const std::function<void(const std::string& name, const at::Tensor& buffer)>& visit) const;
+  void for_each_named_buffer(const std::function<void(const std::string& name, const at::Tensor& buffer)>& visit) const;
   /// All parameters that are alive.
   std::vector<at::Tensor> tensors() const;
   /// Leaves that may turn out to be parameters.

@@ -40,7 +40,7 @@ void Snapshots::take(const Leaves& leaves, const std::vector<at::Tensor>& used, 
   if (leaves.size() == known_) return;
   known_ = leaves.size();
   leaves.for_each([&](const hooks::FoundParameter& parameter) { take(parameter.tensor); });
-  leaves.for_each_buffer([&](const std::string&, const at::Tensor& buffer) { take(buffer); });
+  leaves.for_each_named_buffer([&](const std::string&, const at::Tensor& buffer) { take(buffer); });
 }
 
 bool Snapshots::outdated(const std::vector<at::Tensor>& used) const {
@@ -64,7 +64,7 @@ void Snapshots::write(const std::filesystem::path& folder, std::int64_t step, co
     if (copy != copies_.end()) tensors.emplace_back(name, copy->second.tensor);
   };
   leaves.for_each([&](const hooks::FoundParameter& parameter) { add(parameter.name, parameter.tensor); });
-  leaves.for_each_buffer(add);
+  leaves.for_each_named_buffer(add);
   drop();  // the copies are in `tensors`
   if (tensors.empty()) return;
   std::error_code error;
