@@ -105,7 +105,7 @@ TEST_F(MessagesTest, AnErrorThatNoCallCanThrowAnyMoreIsTold) {
 
 TEST_F(MessagesTest, AMonitorWithoutAStepIsTold) {
   torch::nn::Linear model(3, 2);
-  Monitor(*model, MonitorOptions(), std::make_shared<log::Memory>());
+  { const Monitor unused(*model, MonitorOptions(), std::make_shared<log::Memory>()); }
   EXPECT_EQ(heard_,
             std::vector<std::string>{"warning: Monitor: the monitor ended without a step, so nothing was read: a "
                                      "training loop calls Monitor::step()"});
