@@ -58,8 +58,7 @@ std::string Axes::doubt(Id axis, std::int64_t n) const {
   const Axis& rows = of(axis);
   if (!have_data({axis})) {
     return "they were made within the recording of constants, parameters or buffers, so that they may be positions "
-           "that "
-           "all samples share";
+           "that all samples share";
   }
   const bool first = std::any_of(rows.places.begin(), rows.places.end(), [](const Place& p) { return p.dim == 0; });
   const bool crossing = std::any_of(rows.places.begin(), rows.places.end(),

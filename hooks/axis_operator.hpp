@@ -41,8 +41,6 @@ struct AxisOperator {
   Ids fresh() const { return tracker.axes().add(out.dim(), has_data()); }
   /// The axes of dimensions that these operands share by LibTorch's rules of broadcasting: from the last one on.
   Ids broadcast(const Tensors& operands) const;
-  /// `dim` counted from the front.
-  static std::int64_t wrapped(std::int64_t dim, const at::Tensor& of) { return dim < 0 ? dim + of.dim() : dim; }
 };
 
 // Each gives the axes of the output, and joins those of operands that are one.

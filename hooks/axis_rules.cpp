@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "hooks/axis_operator.hpp"
+#include "hooks/features.hpp"
 
 namespace dds::hooks {
 namespace {
@@ -35,7 +36,7 @@ Ids like_first(const Op& op) {
 Ids along(const Op& op) {
   const at::Tensor in = op.tensor(0);
   if (op.args.size() > 1 && op.args[1].isInt() && in.defined() && in.dim() > 0)
-    op.tracker.mix(in, op.ids(in)[static_cast<std::size_t>(Op::wrapped(op.args[1].toInt(), in))]);
+    op.tracker.mix(in, op.ids(in)[static_cast<std::size_t>(from_front(op.args[1].toInt(), in.dim()))]);
   return like_first(op);
 }
 
@@ -56,7 +57,7 @@ Ids reduced(const Op& op) {
   std::vector<std::int64_t> dims;
   if (op.args[1].isIntList()) dims = op.args[1].toIntVector();
   if (op.args[1].isInt()) dims = {op.args[1].toInt()};
-  for (std::int64_t& dim : dims) dim = Op::wrapped(dim, in);
+  for (std::int64_t& dim : dims) dim = from_front(dim, in.dim());
   const bool kept = op.out.dim() == in.dim();
   if (dims.empty() || (!kept && op.out.dim() + std::ssize(dims) != in.dim())) return result;
   const Ids ids = op.ids(in);
@@ -108,7 +109,7 @@ Ids gathered(const Op& op) {
   const at::Tensor self = op.tensor(0), index = op.tensor(2);
   if (!self.defined() || !index.defined() || index.dim() != self.dim()) return op.fresh();
   const Ids from = op.ids(self), result = op.ids(index);
-  const std::int64_t along = Op::wrapped(int_at(op.args, 1, 0), self);
+  const std::int64_t along = from_front(int_at(op.args, 1, 0), self.dim());
   for (std::int64_t d = 0; d < self.dim(); ++d) {
     const auto at = static_cast<std::size_t>(d);
     if (d != along && self.size(d) == index.size(d)) op.join(from[at], result[at]);
@@ -121,7 +122,7 @@ Ids scattered(const Op& op) {
   const at::Tensor self = op.tensor(0);
   if (!self.defined()) return op.fresh();
   const Ids result = op.ids(self);
-  const std::int64_t along = Op::wrapped(int_at(op.args, 1, 0), self);
+  const std::int64_t along = from_front(int_at(op.args, 1, 0), self.dim());
   for (const std::size_t place : {2, 3}) {
     const at::Tensor other = op.tensor(place);
     if (!other.defined() || other.dim() != self.dim()) continue;
@@ -137,7 +138,7 @@ Ids selected(const Op& op) {
   const at::Tensor self = op.tensor(0), index = op.tensor(2);
   if (!self.defined() || !index.defined() || index.dim() != 1 || self.dim() == 0) return op.fresh();
   Ids result = op.ids(self);
-  Axes::Id& along = result[static_cast<std::size_t>(Op::wrapped(int_at(op.args, 1, 0), self))];
+  Axes::Id& along = result[static_cast<std::size_t>(from_front(int_at(op.args, 1, 0), self.dim()))];
   const Axes::Id chosen = op.ids(index)[0];
   if (op.tracker.axes().have_data({along})) op.tracker.axes().reorder(chosen);
   op.tracker.drop(self, along);
@@ -183,7 +184,7 @@ Ids indexed(const Op& op) {
 Ids joined(const Op& op) {
   const Tensors parts = tensors_at(op.args, 0);
   Ids result = op.fresh();
-  const std::int64_t along = Op::wrapped(int_at(op.args, 1, 0), op.out);
+  const std::int64_t along = from_front(int_at(op.args, 1, 0), op.out.dim());
   for (const at::Tensor& part : parts) {
     const Ids ids = op.ids(part);
     const bool stacked = part.dim() + 1 == op.out.dim();
@@ -230,7 +231,7 @@ Ids reordered(const Op& op) {
   for (std::int64_t d = 0; d < in.dim(); ++d) {
     const auto at = static_cast<std::size_t>(d);
     const bool moved =
-        std::any_of(dims.begin(), dims.end(), [&](std::int64_t dim) { return Op::wrapped(dim, in) == d; });
+        std::any_of(dims.begin(), dims.end(), [&](std::int64_t dim) { return from_front(dim, in.dim()) == d; });
     result[at] = moved ? op.tracker.axes().add(1, false).front() : ids[at];
     if (!moved) continue;
     op.tracker.axes().reorder(result[at]);

@@ -5,16 +5,10 @@
 
 #include "hooks/axis_rules.hpp"
 #include "hooks/memory.hpp"
+#include "hooks/operators.hpp"
 
 namespace dds::hooks {
 namespace {
-
-/// "relu" of "aten::relu_".
-std::string_view plain_name(std::string_view name) {
-  if (const std::size_t colons = name.rfind("::"); colons != std::string_view::npos) name.remove_prefix(colons + 2);
-  if (name.size() > 1 && name.ends_with('_')) name.remove_suffix(1);
-  return name;
-}
 
 std::vector<at::Tensor> tensors_in(Arguments args) {
   std::vector<at::Tensor> tensors;
@@ -89,7 +83,7 @@ void AxisTracker::outermost_starts(Arguments args) {
 
 void AxisTracker::operator_ends(std::string_view name, Arguments args, Arguments outputs, bool inside,
                                 std::int64_t order) {
-  const std::string_view plain = plain_name(name);
+  const std::string_view plain = bare_name(name);
   const std::vector<at::Tensor> operands = tensors_in(args);
   inside_ = inside;
   order_ = order;

@@ -39,7 +39,6 @@ class CallRecord {
 
   /// The call that gave this very tensor.
   std::optional<CallId> that_gave(const at::Tensor& tensor) const;
-  bool none_gave() const { return outputs_.empty(); }
   /// The tensor is overwritten and no call's output any more.
   void forget_output(const at::Tensor& tensor) { outputs_.erase(tensor.unsafeGetTensorImpl()); }
   /// No output is asked for any more. Those that are kept to be recognised keep whole graphs alive.

@@ -8,13 +8,16 @@
 
 namespace dds::hooks {
 
-/// Dimensions as they are counted from the front; negative ones count from the end. Those that a tensor of `rank`
+/// A dimension as it is counted from the front; a negative one counts from the end.
+inline std::int64_t from_front(std::int64_t dim, std::int64_t rank) { return dim < 0 ? dim + rank : dim; }
+
+/// The same of several. Those that a tensor of `rank`
 /// dimensions does not have are left out.
 inline std::vector<std::int64_t> from_front(const std::vector<std::int64_t>& dims, std::int64_t rank) {
   std::vector<std::int64_t> result;
   for (const std::int64_t dim : dims) {
-    const std::int64_t positive = dim < 0 ? dim + rank : dim;
-    if (positive >= 0 && positive < rank) result.push_back(positive);
+    const std::int64_t own = from_front(dim, rank);
+    if (own >= 0 && own < rank) result.push_back(own);
   }
   return result;
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "hooks/features.hpp"
+
 namespace dds::hooks {
 namespace {
 
@@ -71,23 +73,12 @@ std::optional<LossRun> read_loss(const Operator& op, Arguments args) {
 }
 
 std::optional<ActivationRun> read_activation(const Operator& op, Arguments args) {
-  const auto* softmax = op.as<kind::Softmax>();
-  if (!(softmax && softmax->undone) && !op.as<kind::Logistic>()) return std::nullopt;
+  const bool softmax = op.as<kind::LogSoftmax>() != nullptr;
+  if (!softmax && !op.as<kind::Logistic>()) return std::nullopt;
   const at::Tensor input = tensor_at(args, 0);
   if (!input.defined() || input.dim() == 0) return std::nullopt;
   if (!softmax) return ActivationRun{Difference::Logistic, input, 0};
-  const std::int64_t dim = int_at(args, 1, 0);
-  return ActivationRun{Difference::Softmax, input, dim < 0 ? dim + input.dim() : dim};
-}
-
-bool is_softmax_of_rows(const Operator& op, Arguments args) {
-  const at::Tensor input = tensor_at(args, 0);
-  if (const auto* loss = op.as<kind::Loss>()) {
-    return loss->difference == Difference::Softmax && !loss->activated && input.dim() == 2;
-  }
-  if (!op.as<kind::Softmax>() || !input.defined()) return false;
-  const std::int64_t dim = int_at(args, 1, 0);
-  return dim == -1 || dim == input.dim() - 1;
+  return ActivationRun{Difference::Softmax, input, from_front(int_at(args, 1, 0), input.dim())};
 }
 
 }  // namespace dds::hooks

@@ -35,7 +35,4 @@ struct ActivationRun {
 };
 std::optional<ActivationRun> read_activation(const Operator& op, Arguments args);
 
-/// True for a softmax over the last dimension: the gradient at its input sums to zero over each row.
-bool is_softmax_of_rows(const Operator& op, Arguments args);
-
 }  // namespace dds::hooks

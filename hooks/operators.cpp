@@ -90,14 +90,10 @@ constexpr Operator kOperators[] = {
     {"aten::poisson_nll_loss", Loss{.reduction = 5}},
 
     // ---- what stands between a layer and a loss, or another layer ----
-    {"aten::log_softmax", Softmax{.undone = true}},
-    {"aten::_log_softmax", Softmax{}},
-    {"aten::softmax", Softmax{}},
-    {"aten::_softmax", Softmax{}},
+    {"aten::log_softmax", LogSoftmax{}},
     {"aten::sigmoid", Logistic{}},
     {"aten::add", Addition{}},
     {"aten::add_", Addition{}},
-    {"aten::detach", Detach{}},
 };
 
 }  // namespace
@@ -136,6 +132,12 @@ const Operator* find_operator(std::string_view name) {
 
 bool is_in_place(std::string_view name) {
   return !name.empty() && name.back() == '_' && (name.size() < 2 || name[name.size() - 2] != '_');
+}
+
+std::string_view bare_name(std::string_view name) {
+  if (const auto colons = name.rfind("::"); colons != std::string_view::npos) name.remove_prefix(colons + 2);
+  if (is_in_place(name)) name.remove_suffix(1);
+  return name;
 }
 
 }  // namespace dds::hooks

@@ -92,10 +92,8 @@ struct Loss {
   Place smoothing = kNone;                      ///< of labels
 };
 
-/// Over the dimension at argument 1. `undone`: a loss may be given its result instead of its input.
-struct Softmax {
-  bool undone = false;
-};
+/// Over the dimension at argument 1. A loss may be given its result instead of its input.
+struct LogSoftmax {};
 
 /// The logistic function of each entry, which a loss may be given instead of its input.
 struct Logistic {};
@@ -103,15 +101,12 @@ struct Logistic {};
 /// An addition: a bias may follow a product in this way.
 struct Addition {};
 
-/// Computes nothing of its argument.
-struct Detach {};
-
 }  // namespace kind
 
 struct Operator {
   std::string_view name;
   std::variant<kind::Product, kind::Einsum, kind::Convolution, kind::Embedding, kind::Norm, kind::Recurrent,
-               kind::Bilinear, kind::Prelu, kind::Loss, kind::Softmax, kind::Logistic, kind::Addition, kind::Detach>
+               kind::Bilinear, kind::Prelu, kind::Loss, kind::LogSoftmax, kind::Logistic, kind::Addition>
       kind;
   bool bias_may_follow = false;  ///< an addition after it may be the layer's bias
 
@@ -127,5 +122,7 @@ const Operator* find_operator(std::string_view name);
 
 /// True if the operator writes into its first argument: "aten::relu_".
 bool is_in_place(std::string_view name);
+/// "relu" of "aten::relu" and of "aten::relu_".
+std::string_view bare_name(std::string_view name);
 
 }  // namespace dds::hooks

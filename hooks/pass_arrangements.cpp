@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "hooks/features.hpp"
 #include "hooks/pass_rule.hpp"
 
 namespace dds::hooks {
@@ -11,7 +12,7 @@ namespace {
 
 using Kind = Axis::Kind;
 
-int positive(std::int64_t dim, std::int64_t rank) { return static_cast<int>(dim < 0 ? dim + rank : dim); }
+int positive(std::int64_t dim, std::int64_t rank) { return static_cast<int>(from_front(dim, rank)); }
 
 std::vector<Axis> same_axes(const at::Tensor& tensor) {
   std::vector<Axis> axes(static_cast<std::size_t>(tensor.dim()));

@@ -16,12 +16,6 @@ namespace {
 /// A pass with more operators is not looked at.
 constexpr std::size_t kMostNodes = 50'000;
 
-std::string_view bare(std::string_view name) {
-  if (const auto colons = name.rfind("::"); colons != std::string_view::npos) name.remove_prefix(colons + 2);
-  if (is_in_place(name)) name.remove_suffix(1);
-  return name;
-}
-
 Node leaf(const at::Tensor& tensor) {
   Node node;
   for (std::int64_t dim = 0; dim < tensor.dim(); ++dim) {
@@ -277,7 +271,7 @@ std::unique_ptr<PassGraph::Run> PassGraph::starts(std::string_view name, Argumen
   if (!wanted || (!grad_mode && in_place && first.defined() && first.requires_grad() && first.is_leaf())) return {};
   auto run = std::make_unique<Run>();
   run->full_name = name;
-  run->name = bare(run->full_name);
+  run->name = bare_name(run->full_name);
   run->in_place = in_place;
   run->known = is_described(run->name);
   run->grad_mode = grad_mode;

@@ -126,46 +126,55 @@ bool Ranks::have_one_origin(NodeId a, NodeId b) const {
   return std::any_of(seen[0].begin(), seen[0].end(), [&](NodeId id) { return seen[1].count(id) > 0; });
 }
 
-/// True if dimensions that are merged were one before, and no weights and no function that is not linear came between.
-bool Ranks::merges_what_was_split(NodeId operand) const {
-  std::vector<NodeId> open{operand};
+namespace {
+
+bool has_axis(const Link& link, Kind kind) {
+  return std::any_of(link.axes.begin(), link.axes.end(), [&](const Axis& axis) { return axis.kind == kind; });
+}
+
+/// True if `found` is true of a node, or of one that can be reached from it, or if these are too many to look at.
+/// `found(node, go)` calls go() for the nodes next to one.
+template <class Found>
+bool reaches(NodeId from, const Found& found) {
+  std::vector<NodeId> open{from};
   std::set<NodeId> seen;
   while (!open.empty()) {
     const NodeId id = open.back();
     open.pop_back();
     if (!seen.insert(id).second) continue;
-    if (seen.size() > 64) return true;
-    const Node& made = node(id);
-    if (made.kind == Node::Kind::Contraction && have_one_origin(made.links[0].operand, made.links[1].operand))
-      return true;
-    for (const Link& link : node(id).links) {
-      if (!is_fixed(node(id), link)) continue;
-      if (std::any_of(link.axes.begin(), link.axes.end(), [](const Axis& a) { return a.kind == Kind::Part; }))
-        return true;
-      open.push_back(link.operand);
-    }
+    if (seen.size() > 64 || found(id, [&](NodeId next) { open.push_back(next); })) return true;
   }
   return false;
 }
 
+}  // namespace
+
+/// True if dimensions that are merged were one before, and no weights and no function that is not linear came between.
+bool Ranks::merges_what_was_split(NodeId operand) const {
+  return reaches(operand, [this](NodeId id, const auto& go) {
+    const Node& made = node(id);
+    if (made.kind == Node::Kind::Contraction && have_one_origin(made.links[0].operand, made.links[1].operand))
+      return true;
+    for (const Link& link : made.links) {
+      if (!is_fixed(made, link)) continue;
+      if (has_axis(link, Kind::Part)) return true;
+      go(link.operand);
+    }
+    return false;
+  });
+}
+
 bool Ranks::splits_what_is_merged(NodeId result) const {
-  std::vector<NodeId> open{result};
-  std::set<NodeId> seen;
-  while (!open.empty()) {
-    const NodeId id = open.back();
-    open.pop_back();
-    if (!seen.insert(id).second) continue;
-    if (seen.size() > 64) return true;
+  return reaches(result, [this](NodeId id, const auto& go) {
     for (const Consumer& by : consumers_[id]) {
       const Link& link = node(by.node).links[by.link];
       if (link.way == Way::Rescaled) return true;
       if (!is_fixed(node(by.node), link)) continue;
-      if (std::any_of(link.axes.begin(), link.axes.end(), [](const Axis& a) { return a.kind == Kind::Merged; }))
-        return true;
-      open.push_back(by.node);
+      if (has_axis(link, Kind::Merged)) return true;
+      go(by.node);
     }
-  }
-  return false;
+    return false;
+  });
 }
 
 }  // namespace dds::hooks

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "src/base/dtype.hpp"
+#include "src/llc/pass.hpp"
 
 namespace dds {
 namespace {
@@ -20,8 +21,6 @@ constexpr double kPowerTolerance = 0.01;
 constexpr int kMaxConjugateGradients = 30;
 /// A descent below this is small against any learning coefficient: these are multiples of 1/(2k), k the order.
 constexpr double kDescentOfInterest = 0.005;
-
-double length_of(const at::Tensor& v) { return v.norm().item<double>(); }
 
 /// Step of a central difference along a unit vector: the cube root of the rounding error balances it and the third
 /// derivative.

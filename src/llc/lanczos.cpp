@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "src/base/dtype.hpp"
+#include "src/llc/pass.hpp"
 
 namespace dds {
 namespace {
@@ -21,8 +22,6 @@ constexpr std::int64_t kMostSteps = 96, kFewestSteps = 16;
 constexpr std::int64_t kMostNumbers = 50'000'000;  // in the basis
 constexpr std::int64_t kStepsPerLook = 8;
 constexpr double kSettled = 0.02;  // |H v - theta v| against |theta|
-
-double norm_of(const at::Tensor& v) { return v.norm().item<double>(); }
 
 /// w less its parts in the rows of `basis`. Twice, for what rounding leaves.
 void remove_rows(const at::Tensor& basis, at::Tensor& w) {
@@ -40,7 +39,7 @@ class Tridiagonal {
     next_ = start.clone();
     remove_known();
     off_.push_back(0);
-    next_.div_(norm_of(next_));
+    next_.div_(length_of(next_));
   }
 
   /// False once there is no further one: H maps the basis to itself, or it is as long as it may be.
@@ -55,7 +54,7 @@ class Tridiagonal {
     remove_rows(rows_.narrow(0, 0, k + 1), image);
     next_ = image;
     remove_known();
-    const double rest = norm_of(next_);
+    const double rest = length_of(next_);
     largest_ = std::max({largest_, std::abs(along), rest});
     off_.push_back(rest);
     if (!(rest > rounding() * largest_) || !std::isfinite(rest)) return false;

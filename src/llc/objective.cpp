@@ -93,6 +93,11 @@ void Objective::measure_start(const Replica& replica) {
   if (slopes_.defined() && kind_ == LlcKind::Plain) slopes_.sub_(slope_);
 }
 
+double Objective::n_beta(std::optional<double> given) const {
+  const auto n = static_cast<double>(samples_);
+  return given.value_or(n / std::log(n));
+}
+
 at::Tensor Objective::numbers_dealt(std::int64_t batch) const {
   const auto i = static_cast<std::size_t>(batch);
   return order_.slice(0, edges_[i], edges_[i + 1]);

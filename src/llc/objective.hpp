@@ -39,6 +39,8 @@ class Objective {
   const at::Tensor& start_gradient() const { return slope_; }  ///< g = grad L_n(w*), over all samples
   double start_loss() const { return start_loss_; }            ///< L_n(w*)
   std::int64_t samples() const { return samples_; }
+  /// n / log n, unless n beta is given.
+  double n_beta(std::optional<double> given) const;
   bool full_batch() const { return !batch_size_; }
   /// Samples per step where these are not all.
   std::optional<std::int64_t> batch_size() const { return batch_size_; }

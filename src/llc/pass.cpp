@@ -102,5 +102,6 @@ at::Tensor carried_noise_like(const at::Tensor& weights, const kernels::RandomKe
 }
 
 double inner_product(const at::Tensor& a, const at::Tensor& b) { return at::dot(a, b).item<double>(); }
+double length_of(const at::Tensor& v) { return v.norm().item<double>(); }
 
 }  // namespace dds

@@ -38,6 +38,8 @@ kernels::Sums run(const WeightPass& pass);
 
 /// a . b, in the dtype of the vectors.
 double inner_product(const at::Tensor& a, const at::Tensor& b);
+/// |v|, in the dtype of the vector.
+double length_of(const at::Tensor& v);
 
 /// What `WeightPass::carried` needs before the first step: the noise of `key`.
 at::Tensor carried_noise_like(const at::Tensor& weights, const kernels::RandomKey& key);

@@ -49,12 +49,11 @@ Batch probe_batch(const LlcOptions& options, const Objective& objective) {
 }
 
 Dynamics dynamics_of(const LlcOptions& options, const Objective& objective) {
-  const auto n = static_cast<double>(objective.samples());
   Dynamics dynamics;
   dynamics.sampler = options.sampler() == Sampler::Automatic
                          ? automatic_sampler(objective.full_batch(), objective.start().numel())
                          : options.sampler();
-  dynamics.n_beta = options.n_beta().value_or(n / std::log(n));
+  dynamics.n_beta = objective.n_beta(options.n_beta());
   dynamics.box = options.box().value_or(0);
   return dynamics;
 }

@@ -19,6 +19,7 @@
 #include "src/llc/gamma_search.hpp"
 #include "src/llc/objective.hpp"
 #include "src/llc/options.hpp"
+#include "src/llc/pass.hpp"
 #include "src/llc/replicas.hpp"
 #include "src/llc/settling.hpp"
 #include "src/llc/streams.hpp"
@@ -40,8 +41,6 @@ constexpr int kLengths = 12, kFewestLengths = 4;
 /// A fall along a ray counts if it is this share of the loss, or if n beta times it is above the target.
 constexpr double kFallWithoutEnd = 0.01;
 
-double settled_length(const at::Tensor& v) { return v.norm().item<double>(); }
-
 LlcOptions for_replicas(const SettleOptions& options) {
   return LlcOptions().chains(kParts).threads(options.threads()).factory(options.factory()).seed(options.seed());
 }
@@ -59,8 +58,7 @@ class Settling {
         probe_(objective_, probe_batch(),
                generator_for(objective_.start().device(), options.seed(), kCurvatureStream)) {
     add_replicas(replicas_, problem, for_replicas(options), names, objective_);
-    const auto n = static_cast<double>(objective_.samples());
-    result_.n_beta = options.n_beta().value_or(n / std::log(n));
+    result_.n_beta = objective_.n_beta(options.n_beta());
     result_.gamma =
         options.gamma() ? *options.gamma() : gamma_rule(result_.n_beta, std::sqrt(probe_.mean_square(replicas_[0])));
     here_ = {objective_.start_loss(), objective_.start_gradient()};
@@ -69,7 +67,7 @@ class Settling {
 
   Settled run() {
     result_.loss_before = here_.loss;
-    result_.gradient_before = settled_length(here_.gradient);
+    result_.gradient_before = length_of(here_.gradient);
     if (!std::isfinite(here_.loss)) {
       result_.failure = fmt::format("the loss at the checkpoint is {}", here_.loss);
     } else if (!is_close() || !has_arrived()) {
@@ -166,7 +164,7 @@ class Settling {
     last_ = objective_.start();
     for (std::int64_t step = 0; !has_arrived() && step < options_.lbfgs_steps() && !is_over(); step += kSettlingSteps) {
       last_ = weights_.clone();
-      const double before = settled_length(here_.gradient);
+      const double before = length_of(here_.gradient);
       lbfgs.step([&] {
         auto there = look();
         weights_.mutable_grad() = there.gradient;
@@ -175,13 +173,13 @@ class Settling {
       weights_.mutable_grad() = at::Tensor();
       const double loss = here_.loss;
       if (!take_if_lower(last_, look())) break;
-      if (here_.loss == loss && !(settled_length(here_.gradient) < before)) break;
+      if (here_.loss == loss && !(length_of(here_.gradient) < before)) break;
     }
   }
 
   /// By the simple bound, which takes no further pass.
   bool is_close() const {
-    return std::pow(result_.n_beta * settled_length(here_.gradient), 2) / result_.gamma <= options_.target_descent();
+    return std::pow(result_.n_beta * length_of(here_.gradient), 2) / result_.gamma <= options_.target_descent();
   }
 
   /// Whether no further step is needed, or would help.
@@ -201,9 +199,9 @@ class Settling {
   /// Along the weights themselves, or along the last steps, the loss never rises: that is no minimum ahead.
   bool falls_without_end() {
     const auto here = weights_.clone();
-    const double longest = 1 + settled_length(here);
+    const double longest = 1 + length_of(here);
     for (const auto& ray : {here, last_.defined() ? here - last_ : here - objective_.start()}) {
-      const double length = settled_length(ray);
+      const double length = length_of(ray);
       if (!(length > 0)) continue;
       double last = here_.loss;
       int seen = 0;
@@ -234,9 +232,9 @@ class Settling {
     r.weights = weights_.clone();
     r.descent = here_.descent;
     r.loss_after = here_.loss;
-    r.gradient_after = settled_length(here_.gradient);
-    r.distance = settled_length(weights_ - objective_.start());
-    const double start_length = settled_length(objective_.start());
+    r.gradient_after = length_of(here_.gradient);
+    r.distance = length_of(weights_ - objective_.start());
+    const double start_length = length_of(objective_.start());
     r.relative_distance = r.distance > 0 ? r.distance / start_length : 0;
     r.gradients = spent();
     r.seconds = watch_.seconds();
@@ -245,7 +243,7 @@ class Settling {
       r.failure = fmt::format(
           "no minimum: the loss falls for ever as the weights grow, from {:.3g} at |w| = {:.3g}: use weight decay, "
           "other data, or LlcKind::Tilted at the checkpoint",
-          r.loss_after, settled_length(weights_));
+          r.loss_after, length_of(weights_));
       return std::move(r);
     }
     if (r.descent <= options_.target_descent()) return std::move(r);

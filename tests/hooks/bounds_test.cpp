@@ -5,6 +5,7 @@
 #include <dds/recorder.hpp>
 #include <map>
 
+#include "tests/hooks/bounded_rows.hpp"
 #include "tests/seed.hpp"
 #include "tests/support.hpp"
 
@@ -42,9 +43,7 @@ nn::Linear linear(Model& model, const std::string& name, std::int64_t in, std::i
   return put(model, name, nn::Linear(nn::LinearOptions(in, out).bias(bias)));
 }
 
-std::int64_t rank_of(const std::vector<at::Tensor>& rows) {
-  return torch::linalg_matrix_rank(torch::cat(rows), 1e-9).item<std::int64_t>();
-}
+std::int64_t rank_of(const at::Tensor& rows) { return torch::linalg_matrix_rank(rows, 1e-9).item<std::int64_t>(); }
 
 Captured captured_of(const Architecture& architecture, Model& model) {
   const Step step = architecture.make(model);
@@ -57,23 +56,11 @@ Captured captured_of(const Architecture& architecture, Model& model) {
 
 void expect_bounds_are_ranks(const Captured& captured, const Expected& expected) {
   Expected found;
-  for (const CapturedLayer& layer : captured.layers) {
-    std::vector<at::Tensor> outputs, inputs, gradients;
-    for (const CapturedCall& call : layer.calls) {
-      outputs.push_back(as_rows(call.output, call.output_features));
-      if (!call.input_features.empty()) inputs.push_back(as_rows(call.inputs[0], call.input_features));
-      if (call.gradient().defined()) gradients.push_back(as_rows(call.gradient(), call.output_features));
-    }
-    const auto check = [&](const std::vector<at::Tensor>& rows, const RankBound& bound, const std::string& side) {
-      if (rows.empty()) return;
-      EXPECT_EQ(bound.rank, rank_of(rows)) << layer.layer << " " << side << " " << bound.unknown;
-      EXPECT_EQ(bound.unknown, "") << layer.layer << " " << side;
-      found[layer.layer + " " + side] = bound.rank;
-    };
-    check(outputs, layer.output_bound, "output");
-    check(inputs, layer.input_bound, "input");
-    check(gradients, layer.gradient_bound, "gradient");
-  }
+  test::for_each_side(captured, [&](const std::string& side, const at::Tensor& rows, const RankBound& bound) {
+    EXPECT_EQ(bound.rank, rank_of(rows)) << side << " " << bound.unknown;
+    EXPECT_EQ(bound.unknown, "") << side;
+    found[side] = bound.rank;
+  });
   EXPECT_FALSE(found.empty());
   for (const auto& [what, rank] : expected) EXPECT_EQ(found[what], rank) << what;
 }
@@ -584,7 +571,7 @@ TEST(BoundsOfTheUnknown, ACustomFunctionMayReadWhatALayerReads) {
         }};
     const Captured captured = captured_of(architecture, model);
     const CapturedLayer& a = layer_of(captured, "a");
-    EXPECT_EQ(rank_of({a.calls[0].gradient()}), 10);
+    EXPECT_EQ(rank_of(a.calls[0].gradient()), 10);
     if (last) continue;
     EXPECT_EQ(a.gradient_bound.rank, 10);
     EXPECT_THAT(a.gradient_bound.unknown, testing::HasSubstr("Copy"));

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/hooks/bounded_rows.hpp"
 #include "tests/seed.hpp"
 #include "tests/support.hpp"
 
@@ -265,25 +266,12 @@ struct Sides {
 
 /// Bounds and ranks of all layers and sides, for one draw of weights and data.
 void read_into(std::map<std::string, Sides>& all, const Captured& captured) {
-  for (const CapturedLayer& layer : captured.layers) {
-    std::vector<at::Tensor> outputs, inputs, gradients;
-    for (const CapturedCall& call : layer.calls) {
-      outputs.push_back(as_rows(call.output, call.output_features));
-      if (!call.input_features.empty()) inputs.push_back(as_rows(call.inputs[0], call.input_features));
-      if (call.gradient().defined()) gradients.push_back(as_rows(call.gradient(), call.output_features));
-    }
-    const auto add = [&](const std::vector<at::Tensor>& rows, const RankBound& bound, const std::string& side) {
-      if (rows.empty()) return;
-      const at::Tensor matrix = torch::cat(rows);
-      Sides& into = all[layer.layer + " " + side];
-      into.bound = std::max(into.bound, bound.rank);
-      if (!bound.unknown.empty()) into.unknown = bound.unknown;
-      into.rank = std::max(into.rank, torch::linalg_matrix_rank(matrix, 1e-12).item<std::int64_t>());
-    };
-    add(outputs, layer.output_bound, "output");
-    add(inputs, layer.input_bound, "input");
-    add(gradients, layer.gradient_bound, "gradient");
-  }
+  test::for_each_side(captured, [&](const std::string& side, const at::Tensor& rows, const RankBound& bound) {
+    Sides& into = all[side];
+    into.bound = std::max(into.bound, bound.rank);
+    if (!bound.unknown.empty()) into.unknown = bound.unknown;
+    into.rank = std::max(into.rank, torch::linalg_matrix_rank(rows, 1e-12).item<std::int64_t>());
+  });
 }
 
 /// Of three draws, since a unit may be off by chance.
