@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "hooks/transforms.hpp"
+#include "src/attach/interpreter.hpp"
 
 namespace dds::attach {
 namespace {
@@ -34,6 +35,7 @@ bool is(const Weak& weak, const at::Tensor& tensor) {
 }  // namespace
 
 void Leaves::for_each(const std::function<void(const hooks::FoundParameter&)>& visit) const {
+  const auto lock = locked(mutex_);
   for (const Parameter& parameter : parameters_) {
     hooks::FoundParameter found = parameter.found;
     auto tensor = parameter.tensor.lock();
@@ -44,14 +46,21 @@ void Leaves::for_each(const std::function<void(const hooks::FoundParameter&)>& v
 }
 
 void Leaves::for_each_named_buffer(const std::function<void(const std::string&, const at::Tensor&)>& visit) const {
+  const auto lock = locked(mutex_);
   for (const auto& [name, buffer] : buffers_) {
     if (auto tensor = buffer.lock()) visit(name, at::Tensor(std::move(tensor)));
   }
 }
 
+bool Leaves::empty() const {
+  const auto lock = locked(mutex_);
+  return parameters_.empty();
+}
+
 bool Leaves::known(const at::Tensor& leaf) const {
-  return std::any_of(parameters_.begin(), parameters_.end(),
-                     [&](const Parameter& parameter) { return is(parameter.tensor, leaf); });
+  const auto lock = locked(mutex_);
+  const auto place = places_.find(leaf.unsafeGetTensorImpl());
+  return place != places_.end() && is(parameters_[place->second].tensor, leaf);
 }
 
 std::optional<Network> Leaves::network_of(const at::Tensor& leaf) const {
@@ -61,22 +70,63 @@ std::optional<Network> Leaves::network_of(const at::Tensor& leaf) const {
   return std::nullopt;
 }
 
+bool Leaves::take_network_of(const at::Tensor& leaf) {
+  const auto met = strangers_.find(leaf.unsafeGetTensorImpl());
+  const bool again = met != strangers_.end() && is(met->second, leaf);
+  if (std::none_of(trees_.begin(), trees_.end(), [&](ModuleTree* tree) { return tree->may_have(leaf, again); }))
+    return false;
+  if (const auto network = network_of(leaf)) {
+    take(*network);
+    return true;
+  }
+  std::erase_if(strangers_, [](const auto& entry) { return entry.second.expired(); });
+  strangers_.insert_or_assign(leaf.unsafeGetTensorImpl(), Weak(leaf.getIntrusivePtr()));
+  return false;
+}
+
 bool Leaves::adopt(const at::Tensor& leaf) {
+  const auto lock = locked(mutex_);
   if (!has_memory(leaf) || known(leaf)) return false;
   const auto among = [&](const std::vector<Weak>& list) {
     return std::any_of(list.begin(), list.end(), [&](const Weak& weak) { return is(weak, leaf); });
   };
   if (among(candidates_)) return false;
-  if (const auto network = network_of(leaf)) {
-    take(*network);
-    return true;
-  }
+  if (take_network_of(leaf)) return true;
   if (!among(proven_) && (settled_ || !networks_.empty())) {
     candidates_.emplace_back(leaf.getIntrusivePtr());
     return false;
   }
   take_alone(leaf);
   return true;
+}
+
+std::vector<at::Tensor> Leaves::adopt_reached(const std::vector<at::Tensor>& leaves) {
+  const auto lock = locked(mutex_);
+  for (const at::Tensor& leaf : leaves) {
+    if (has_memory(leaf) && !known(leaf)) take_network_of(leaf);
+  }
+  std::vector<at::Tensor> parameters;
+  for (const at::Tensor& leaf : leaves) {
+    adopt(leaf);
+    if (known(leaf)) parameters.push_back(leaf);
+  }
+  return parameters;
+}
+
+void Leaves::add(Parameter parameter) {
+  places_.insert_or_assign(parameter.tensor._unsafe_get_target(), parameters_.size());
+  parameters_.push_back(std::move(parameter));
+}
+
+std::set<std::size_t> Leaves::networks_of(const std::set<const at::TensorImpl*>& parameters) const {
+  const auto lock = locked(mutex_);
+  std::set<std::size_t> networks;
+  for (const at::TensorImpl* parameter : parameters) {
+    const auto place = places_.find(parameter);
+    if (place != places_.end() && parameters_[place->second].network)
+      networks.insert(*parameters_[place->second].network);
+  }
+  return networks;
 }
 
 void Leaves::take(const Network& network) {
@@ -93,7 +143,7 @@ void Leaves::take(const Network& network) {
     found.layer = source.prefix + found.layer;
     found.name = source.prefix + found.name;
     found.tensor = at::Tensor();
-    parameters_.push_back({found, Weak(parameter.tensor.getIntrusivePtr())});
+    add({found, Weak(parameter.tensor.getIntrusivePtr()), networks_.size()});
   }
   for (const auto& [name, buffer] : network.buffers) {
     buffers_.emplace_back(source.prefix + name, Weak(buffer.getIntrusivePtr()));
@@ -104,37 +154,49 @@ void Leaves::take(const Network& network) {
 
 void Leaves::take_alone(const at::Tensor& leaf) {
   const std::string name = fmt::format("leaf{} [{}]", ++alone_, fmt::join(leaf.sizes(), "x"));
-  parameters_.push_back({{name, "Raw", name, {}, false}, Weak(leaf.getIntrusivePtr())});
+  add({{name, "Raw", name, {}, false}, Weak(leaf.getIntrusivePtr()), std::nullopt});
   layers_.insert(name);
 }
 
-bool Leaves::settle() {
-  settled_ = true;
-  const std::vector<Parameter> before = std::move(parameters_);
+void Leaves::name_anew(const std::vector<Parameter>& parameters) {
+  std::vector<at::Tensor> alive;
+  for (const Parameter& parameter : parameters) {
+    if (auto tensor = parameter.tensor.lock()) alive.emplace_back(std::move(tensor));
+  }
   parameters_.clear();
+  places_.clear();
+  strangers_.clear();
   buffers_.clear();
   networks_.clear();
   layers_.clear();
   alone_ = 0;
   settled_ = false;
-  for (const Parameter& parameter : before) {
-    if (auto tensor = parameter.tensor.lock()) adopt(at::Tensor(std::move(tensor)));
-  }
+  adopt_reached(alive);
   settled_ = true;
+}
+
+bool Leaves::settle() {
+  const auto lock = locked(mutex_);
+  const std::vector<Parameter> before = parameters_;
+  name_anew(before);
   return std::equal(before.begin(), before.end(), parameters_.begin(), parameters_.end(),
                     [](const Parameter& a, const Parameter& b) { return a.found.name == b.found.name; });
 }
 
-std::vector<at::Tensor> Leaves::tensors() const {
-  std::vector<at::Tensor> tensors;
-  tensors.reserve(parameters_.size());
+void Leaves::keep(const std::set<const at::TensorImpl*>& updated) {
+  const auto lock = locked(mutex_);
+  const std::set<std::size_t> networks = networks_of(updated);
+  std::vector<Parameter> kept;
   for (const Parameter& parameter : parameters_) {
-    if (auto tensor = parameter.tensor.lock()) tensors.emplace_back(std::move(tensor));
+    if (parameter.network ? networks.contains(*parameter.network)
+                          : updated.contains(parameter.tensor._unsafe_get_target()))
+      kept.push_back(parameter);
   }
-  return tensors;
+  if (kept.size() < parameters_.size()) name_anew(kept);
 }
 
 std::vector<at::Tensor> Leaves::candidates() const {
+  const auto lock = locked(mutex_);
   std::vector<at::Tensor> tensors;
   for (const Weak& weak : candidates_) {
     if (auto tensor = weak.lock()) tensors.emplace_back(std::move(tensor));
@@ -143,6 +205,7 @@ std::vector<at::Tensor> Leaves::candidates() const {
 }
 
 std::vector<const at::TensorImpl*> Leaves::decide(const std::function<bool(const at::Tensor&)>& changed) {
+  const auto lock = locked(mutex_);
   std::vector<const at::TensorImpl*> forgotten;
   for (const Weak& weak : candidates_) {
     auto alive = weak.lock();

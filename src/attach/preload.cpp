@@ -23,6 +23,9 @@
 #define DDS_REGISTER_PARAMETER \
   "_ZN5torch2nn6Module18register_parameterENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEEN2at6TensorEb"
 #define DDS_MODULE(kind, arguments) "_ZN5torch2nn6Module" kind arguments
+#define DDS_PARAMETERS "_ZNK5torch2nn6Module10parametersEb"
+#define DDS_NAMED_PARAMETERS "_ZNK5torch2nn6Module16named_parametersB5cxx11Eb"
+#define DDS_OPTIMISER(name) "_ZN5torch5optim" name "4stepESt8functionIFN2at6TensorEvEE"
 #define DDS_NAMED "ENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
 
 namespace {
@@ -141,6 +144,22 @@ const Plugin* plugin() {
   return found;
 }
 
+void tell_of_network(const void* module) {
+  if (const Plugin* there = plugin()) there->met(module);
+}
+
+struct OptimiserRuns {
+  OptimiserRuns() : there(plugin()) {
+    if (there) there->optimiser(true);
+  }
+  ~OptimiserRuns() {
+    if (there) there->optimiser(false);
+  }
+  OptimiserRuns(const OptimiserRuns&) = delete;
+  OptimiserRuns& operator=(const OptimiserRuns&) = delete;
+  const Plugin* there;
+};
+
 void tell_of_module(const void* module) {
   if (const Plugin* there = plugin()) there->module(module);
 }
@@ -202,6 +221,36 @@ void* dds_register_parameter(void* module, void* name, void* tensor, bool requir
   tell_of_module(module);
   return parameter;
 }
+
+// torch::nn::Module::parameters(recurse) and named_parameters(recurse): what is returned by value lies in memory of the
+// caller's, whose address comes first and is returned
+DDS_SEEN void* dds_parameters(void* result, const void* module, bool recurse) __asm__(DDS_PARAMETERS);
+void* dds_parameters(void* result, const void* module, bool recurse) {
+  static const auto ask = reinterpret_cast<void* (*)(void*, const void*, bool)>(real(DDS_PARAMETERS));
+  tell_of_network(module);
+  return ask(result, module, recurse);
+}
+DDS_SEEN void* dds_named_parameters(void* result, const void* module, bool recurse) __asm__(DDS_NAMED_PARAMETERS);
+void* dds_named_parameters(void* result, const void* module, bool recurse) {
+  static const auto ask = reinterpret_cast<void* (*)(void*, const void*, bool)>(real(DDS_NAMED_PARAMETERS));
+  tell_of_network(module);
+  return ask(result, module, recurse);
+}
+// torch::optim::SGD::step(closure) and those of the others: a tensor is returned by value, the closure lies in memory
+// of the caller's. The tables of virtual functions have these too. LBFGS has several passes in a step, and is not met.
+#define DDS_MEET_OPTIMISER(number, name)                                                                      \
+  DDS_SEEN void* dds_step##number(void* result, void* optimiser, void* closure) __asm__(DDS_OPTIMISER(name)); \
+  void* dds_step##number(void* result, void* optimiser, void* closure) {                                      \
+    static const auto step = reinterpret_cast<void* (*)(void*, void*, void*)>(real(DDS_OPTIMISER(name)));     \
+    const OptimiserRuns runs;                                                                                 \
+    return step(result, optimiser, closure);                                                                  \
+  }
+DDS_MEET_OPTIMISER(1, "3SGD")
+DDS_MEET_OPTIMISER(2, "4Adam")
+DDS_MEET_OPTIMISER(3, "5AdamW")
+DDS_MEET_OPTIMISER(4, "7Adagrad")
+DDS_MEET_OPTIMISER(5, "7RMSprop")
+#undef DDS_MEET_OPTIMISER
 
 // What `import torch` calls, once, when the libraries are there. Others may have a function of this name.
 DDS_SEEN void* initModule() {

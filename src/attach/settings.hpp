@@ -20,6 +20,8 @@ struct Settings {
   std::optional<std::int64_t> stop_after;                 ///< no later step is due
   bool snapshots = false;        ///< 1: keep the parameters of the steps that are read, and a probe
   std::filesystem::path list;    ///< read nothing, and leave the layers that were seen in this file
+  bool quiet = false;            ///< 1: no account on the standard error
+  std::int64_t process = 0;      ///< the command's own process, which accounts for its end if it trained nothing, too
   std::filesystem::path torch;   ///< for the preloaded object: the LibTorch to wait for; empty: any
   std::filesystem::path plugin;  ///< for the preloaded object: the plugin to load; empty: the one beside it
 

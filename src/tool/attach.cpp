@@ -47,6 +47,7 @@ void set_environment(const AttachArguments& options, const fs::path& list) {
   settings.torch = torch.library;
   settings.plugin = plugin_for(torch);
   settings.list = list;
+  settings.process = ::getpid();
   ::setenv(attach::kVariable, settings.text().c_str(), 1);
 
   const std::string object = preload_object().string();
@@ -171,6 +172,7 @@ void add_attach(CLI::App& program) {
   command->add_flag("--snapshots", options->settings.snapshots,
                     "keep the parameters of the steps that are read, and in Python a probe batch and the network, in\n"
                     "snapshots/ of the run directory, for 'dds llc'");
+  command->add_flag("--quiet", options->settings.quiet, "no line on the standard error at the end");
   command->add_flag("--list", options->list,
                     "read nothing; print the layers of the first step when the command has ended");
   command->callback([options] { attach(*options); });
