@@ -22,6 +22,7 @@ inline constexpr const char* kQuiet = "quiet";
 inline constexpr const char* kProcess = "process";
 inline constexpr const char* kList = "list";
 inline constexpr const char* kTorch = "torch";
+inline constexpr const char* kVersion = "version";
 inline constexpr const char* kPlugin = "plugin";
 }  // namespace key
 

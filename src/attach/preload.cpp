@@ -97,6 +97,38 @@ bool setting(const char* settings, const char* key, char* value, size_t size) {
   return false;
 }
 
+/// The number after "#define NAME " in a text, or -1.
+int defined_number(const char* text, const char* name) {
+  const char* at = strstr(text, name);
+  return at ? atoi(at + strlen(name)) : -1;
+}
+
+/// The version of the LibTorch at `path` by its headers: "2.15.0". False where they are not to be found.
+bool version_of(const char* path, char* version, size_t size) {
+  static const char* const headers[] = {"include/torch/headeronly/version.h", "include/torch/version.h",
+                                        "include/torch/csrc/api/include/torch/version.h"};
+  char folder[4096];
+  snprintf(folder, sizeof folder, "%s", path);
+  for (char* slash = strrchr(folder, '/'); slash && slash != folder; slash = strrchr(folder, '/')) {
+    *slash = '\0';
+    for (const char* header : headers) {
+      char file[4400], text[4096] = "";
+      snprintf(file, sizeof file, "%s/%s", folder, header);
+      FILE* stream = fopen(file, "re");
+      if (!stream) continue;
+      text[fread(text, 1, sizeof text - 1, stream)] = '\0';
+      fclose(stream);
+      const int major = defined_number(text, "#define TORCH_VERSION_MAJOR");
+      const int minor = defined_number(text, "#define TORCH_VERSION_MINOR");
+      const int patch = defined_number(text, "#define TORCH_VERSION_PATCH");
+      if (major < 0 || minor < 0 || patch < 0) continue;
+      snprintf(version, size, "%d.%d.%d", major, minor, patch);
+      return true;
+    }
+  }
+  return false;
+}
+
 void complain(const char* what) { fprintf(stderr, "dds: attach: %s; the command runs as if without it\n", what); }
 
 const Plugin* load(const char* settings) {
@@ -107,6 +139,18 @@ const Plugin* load(const char* settings) {
     const bool other = !there || strcmp(there, wanted) != 0;
     free(there);
     if (other) return nullptr;  // a child that runs on another LibTorch
+  }
+  if (setting(settings, dds::attach::key::kVersion, wanted, sizeof wanted)) {
+    char* there = realpath(torch, nullptr);
+    char version[64] = "of an unknown version", why[4600];
+    const bool right = there && version_of(there, version, sizeof version) && strcmp(version, wanted) == 0;
+    snprintf(why, sizeof why, "LibTorch %s, %s, is not %s: name it with --torch DIR", there ? there : torch, version,
+             wanted);
+    free(there);
+    if (!right) {
+      complain(why);
+      return nullptr;
+    }
   }
   if (!setting(settings, dds::attach::key::kPlugin, path, sizeof path)) {  // it lies beside this object
     Dl_info own;
@@ -127,6 +171,21 @@ const Plugin* load(const char* settings) {
   return started;
 }
 
+bool started = false;  // the plugin was, in this process
+
+/// The command's own process ends without LibTorch, and what it started has left no log.
+__attribute__((destructor)) void say_why_no_log() {
+  const char* settings = getenv(dds::attach::kVariable);
+  char text[4096];
+  if (!settings || started || setting(settings, dds::attach::key::kQuiet, text, sizeof text) ||
+      setting(settings, dds::attach::key::kList, text, sizeof text) ||
+      !setting(settings, dds::attach::key::kProcess, text, sizeof text) || atoi(text) != getpid() ||
+      !setting(settings, dds::attach::key::kOut, text, sizeof text) || access(text, F_OK) == 0)
+    return;
+  fprintf(stderr, "dds: attach: no log: %s\n",
+          loaded(kTorchLibrary) ? "LibTorch was loaded, and never met" : "no LibTorch was loaded");
+}
+
 /// The plugin, loaded at the first call at which LibTorch is there; null without one.
 const Plugin* plugin() {
   enum { kWaiting, kLoading, kDone };
@@ -140,6 +199,7 @@ const Plugin* plugin() {
     return nullptr;
   }
   found = load(settings);
+  started = found != nullptr;
   __atomic_store_n(&state, kDone, __ATOMIC_RELEASE);
   return found;
 }

@@ -42,13 +42,15 @@ void assign(Settings& settings, std::string_view key, std::string_view value) {
     settings.list = value;
   } else if (key == key::kTorch) {
     settings.torch = value;
+  } else if (key == key::kVersion) {
+    settings.version = value;
   } else if (key == key::kPlugin) {
     settings.plugin = value;
   } else {
     throw_invalid(kVariable, "key", value_text(key),
-                  fmt::format("{}, {}, {}, {}, {}, {}, {}, {}, {}, {} or {}", key::kOut, key::kEvery, key::kLayers,
+                  fmt::format("{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {} or {}", key::kOut, key::kEvery, key::kLayers,
                               key::kMaxRows, key::kStopAfter, key::kSnapshots, key::kQuiet, key::kProcess, key::kList,
-                              key::kTorch, key::kPlugin));
+                              key::kTorch, key::kVersion, key::kPlugin));
   }
 }
 
@@ -88,6 +90,7 @@ std::string Settings::text() const {
     }
   };
   add(key::kPlugin, plugin.string());
+  add(key::kVersion, version);
   add(key::kTorch, torch.string());
   add(key::kOut, out.string());
   add(key::kEvery, std::to_string(every));

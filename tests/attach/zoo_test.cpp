@@ -14,6 +14,7 @@ namespace {
 
 using test::Result;
 using testing::HasSubstr;
+namespace fs = std::filesystem;
 
 struct Kind {
   std::string name;
@@ -106,6 +107,17 @@ TEST_F(AttachAccount, SaysWhyThereIsNoLog) {
   EXPECT_THAT(nothing.error, HasSubstr("dds: attach: no log: no backward pass was run\n"));
   EXPECT_EQ(nothing.status, 0);
   EXPECT_EQ(dds("attach --quiet --out run -- " + program("zoo")).error, "");
+}
+
+TEST_F(AttachAccount, WhatACommandStartsFindsItsLibTorchByItself) {
+  test::put(path("script"), "#!/bin/sh\necho first\n" + program("zoo") + " gan truth\n");
+  fs::permissions(path("script"), fs::perms::owner_all);
+  const Result bare = shell("./script");
+  EXPECT_EQ(bare, attach("--every 10 --out run", "./script"));
+  EXPECT_EQ(run().signatures.size(), 3U * 4 * 2);
+  const Result none = dds("attach --out none -- ls script");
+  EXPECT_EQ(none.out, "script\n");
+  EXPECT_EQ(none.error, "dds: attach: no log: no LibTorch was loaded\n");
 }
 
 TEST_F(AttachAccount, APatternThatSelectsNothingIsAnErrorAtTheEnd) {
