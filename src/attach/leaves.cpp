@@ -179,8 +179,13 @@ bool Leaves::settle() {
   const auto lock = locked(mutex_);
   const std::vector<Parameter> before = parameters_;
   name_anew(before);
-  return std::equal(before.begin(), before.end(), parameters_.begin(), parameters_.end(),
-                    [](const Parameter& a, const Parameter& b) { return a.found.name == b.found.name; });
+  // Inputs may be gone from among them; what is left has to have its name still.
+  std::map<const at::TensorImpl*, std::string> names;
+  for (const Parameter& parameter : before) names[parameter.tensor._unsafe_get_target()] = parameter.found.name;
+  return std::all_of(parameters_.begin(), parameters_.end(), [&](const Parameter& parameter) {
+    const auto name = names.find(parameter.tensor._unsafe_get_target());
+    return name != names.end() && name->second == parameter.found.name;
+  });
 }
 
 void Leaves::keep(const std::set<const at::TensorImpl*>& updated) {

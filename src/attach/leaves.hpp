@@ -37,9 +37,9 @@ class Leaves : public hooks::ParameterSource {
   /// Returns those that are parameters now.
   std::vector<at::Tensor> adopt_reached(const std::vector<at::Tensor>& leaves);
 
-  /// Parameters are named when they are first used, which may be before their network is whole. True if they would get
-  /// the same names now. For one call, before anything is logged; from then on a leaf by itself has to be changed by an
-  /// update first.
+  /// Parameters are named when they are first used, which may be before their network is whole. True if those
+  /// that are parameters still have the same names now. For one call, before anything is logged; from then on a leaf by
+  /// itself has to be changed by an update first.
   bool settle();
   /// Forgets the networks and leaves none of which is among these, before anything is logged: their names are free
   /// again.

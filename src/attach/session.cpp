@@ -8,6 +8,7 @@
 #include <dds/error.hpp>
 #include <dds/suspend_recording.hpp>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "hooks/gradient_slot.hpp"
@@ -107,7 +108,7 @@ void Session::deafen() {
 void Session::parameters_used(const std::vector<at::Tensor>& leaves, bool looked_at, std::size_t bytes) {
   guarded([&] {
     if (!steps_.certain() && !looked_at) {
-      for (const at::Tensor& leaf : leaves) used_.insert(leaf.unsafeGetTensorImpl());
+      for (const at::Tensor& leaf : leaves) used_[std::this_thread::get_id()].insert(leaf.unsafeGetTensorImpl());
     }
     look_for_update(/*before_use=*/true);
     take_snapshot(leaves);
@@ -149,20 +150,19 @@ void Session::backward_starts(const Edges& roots, const Edges& outputs, bool cre
       if (!passes.outside) training_.reach(leaves_->adopt_reached(reached.wanted));
       return;
     }
-    passes.outside = !training_pass(reached);
+    passes.outside = !training_pass(reached, !outputs.empty());
     if (!passes.outside) return;
     ++account_.passes_outside;
     if (!create_graph) passes.ignored.emplace();
   });
 }
 
-bool Session::training_pass(const Reached& reached) {
+bool Session::training_pass(const Reached& reached, bool asked) {
   const std::size_t networks = leaves_->networks().size();
   leaves_->adopt_reached(reached.wanted);
-  const bool none = leaves_->empty();
-  if (!none) training_begins();
+  if (!leaves_->empty()) training_begins();
   std::vector<at::Tensor> parameters = leaves_->adopt_reached(reached.wanted);
-  if (parameters.empty() && (reached.wanted.empty() ? !none : !reached.passed.empty())) return false;
+  if (asked && parameters.empty() && (reached.wanted.empty() || !reached.passed.empty())) return false;
   look_for_update(/*before_use=*/false);
   if (training_.gradients_cleared()) {
     // No update came of the passes before. What they left is no part of what the next one will be of.
@@ -177,7 +177,7 @@ bool Session::training_pass(const Reached& reached) {
   if (parameters.empty()) parameters = reached.wanted;
   training_.reach(parameters);
   if (!steps_.certain()) {
-    for (const at::Tensor& leaf : parameters) used_.insert(leaf.unsafeGetTensorImpl());
+    for (const at::Tensor& leaf : parameters) used_[std::this_thread::get_id()].insert(leaf.unsafeGetTensorImpl());
   }
   for (std::size_t place = networks; steps_.certain() && place < leaves_->networks().size(); ++place) {
     constexpr std::int64_t kPatience = 10;  // steps that a network that is new may take until it is updated
@@ -226,15 +226,31 @@ void Session::look_for_update(bool before_use) {
   const std::optional<Update> update = training_.look();
   if (!update) return;
   ++account_.updates;
-  for (const TensorId input : leaves_->decide([this](const at::Tensor& tensor) { return training_.changed(tensor); }))
-    used_.erase(input);
+  for (const TensorId input : leaves_->decide([this](const at::Tensor& tensor) { return training_.changed(tensor); })) {
+    for (auto& [thread, used] : used_) used.erase(input);
+  }
   if (update->overlaps && recording_->on()) {
     note("several threads train at the same time: steps in which their passes overlap are not read");
     abandon();
   }
+  const std::set<TensorId> used = used_before(*update);
   count_networks(leaves_->networks_of(update->changed));
-  apply(steps_.update(update->changed, used_, update->sure), before_use);
+  apply(steps_.update(update->changed, used, update->sure), before_use);
   if (steps_.certain()) training_.first_is_over();
+}
+
+std::set<TensorId> Session::used_before(const Update& update) {
+  if (steps_.certain()) return {};
+  if (update.thread && used_.size() > 1 && steps_.updates_per_step() == 0) {
+    // The first update shows which thread trains.
+    abandon();
+    catch_up_ = true;
+    first_step_is_lost(update.changed);
+    std::erase_if(used_, [&](const auto& entry) { return entry.first != *update.thread; });
+  }
+  std::set<TensorId> all;
+  for (const auto& [thread, used] : used_) all.insert(used.begin(), used.end());
+  return all;
 }
 
 void Session::count_networks(const std::set<std::size_t>& updated) {
@@ -262,7 +278,7 @@ void Session::apply(Steps::Event event, bool before_use) {
   if (event == Event::Reopens || event == Event::Skips) {
     catch_up_ = recording_->on() || catch_up_;
     abandon();
-    if (event == Event::Skips && account_.readings == 0) first_step_is_lost();
+    if (event == Event::Skips && account_.readings == 0) first_step_is_lost(steps_.first());
   }
   if (event != Event::Reopens) updated_.clear();
   std::erase_if(owed_, [this](const auto& entry) { return entry.second < step(); });
@@ -275,8 +291,8 @@ void Session::apply(Steps::Event event, bool before_use) {
 
 /// Nothing was read yet. What has been used and was not updated is none of the training, and shall not have the names
 /// of what is.
-void Session::first_step_is_lost() {
-  leaves_->keep(steps_.first());
+void Session::first_step_is_lost(const std::set<TensorId>& updated) {
+  leaves_->keep(updated);
   make_recording();
 }
 

@@ -12,6 +12,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "src/attach/account.hpp"
@@ -74,15 +75,17 @@ class Session {
   // Events.
   void parameters_used(const std::vector<at::Tensor>& leaves, bool looked_at, std::size_t bytes);
   void operator_starts(std::string_view name, c10::ArrayRef<const c10::IValue> args);
-  /// False for a pass that is none of the training.
-  bool training_pass(const Reached& reached);
+  /// False for a pass that is none of the training. `asked`: for certain gradients.
+  bool training_pass(const Reached& reached, bool asked);
   void training_begins();
   void pass_ends();
   /// Looks whether there was an update. `before_use`: a recording that begins now misses nothing of the step.
   void look_for_update(bool before_use);
   void count_networks(const std::set<std::size_t>& updated);
   void apply(Steps::Event event, bool before_use);
-  void first_step_is_lost();
+  void first_step_is_lost(const std::set<TensorId>& updated);
+  /// What was used in the first step, by the threads whose passes the update follows.
+  std::set<TensorId> used_before(const Update& update);
 
   /// The number of the step under way.
   std::int64_t step() const { return steps_.step(); }
@@ -134,7 +137,7 @@ class Session {
   std::optional<Snapshots> snapshots_;  ///< empty: none are wanted
   Probe probe_;
   std::int64_t failed_snapshots_ = 0;
-  std::set<TensorId> used_;  ///< taken by operators and passes in the first step
+  std::map<std::thread::id, std::set<TensorId>> used_;  ///< taken by operators and passes in the first step
   Account account_;
   std::vector<std::string> notes_;
 };

@@ -44,6 +44,7 @@ void Training::pass_ends(const std::vector<at::Tensor>& others) {
   others_.clear();
   for (const at::Tensor& other : others) others_.emplace_back(other.getIntrusivePtr());
   overlap_ = overlap_ || (differentiated() && !differentiated_.contains(here));
+  threads_.insert(here);
   differentiated_.insert(here);
   std::erase_if(pending_, [](const auto& entry) { return entry.second.expired(); });
   // What the optimiser of another thread has changed would be lost in what is remembered now.
@@ -55,7 +56,8 @@ void Training::optimiser_begins() { optimising_.insert(std::this_thread::get_id(
 void Training::optimiser_ends() {
   const std::thread::id here = std::this_thread::get_id();
   optimising_.erase(here);
-  if (differentiated()) updated_by_ = here;
+  const bool follows_passes = threads_.contains(here) ? differentiated_.contains(here) : differentiated();
+  if (follows_passes) updated_by_ = here;
 }
 
 bool Training::optimising_elsewhere() const {
@@ -67,7 +69,8 @@ std::optional<Update> Training::look() {
   if (!differentiated()) return std::nullopt;
   if (!updated_by_ && optimising_elsewhere()) return std::nullopt;  // half of it is done
   const std::vector<at::Tensor> tensors = pending();
-  Update update{watch_.changed(tensors), Evidence::Optimisers, true, false};
+  Update update;
+  update.changed = watch_.changed(tensors);
   if (update.changed.empty() && !updated_by_) return std::nullopt;
   if (!updated_by_) {
     const bool versions = watch_.by_version(update.changed, tensors);
@@ -78,10 +81,16 @@ std::optional<Update> Training::look() {
   }
   ++counts_[update.by];
   for (const TensorId id : update.changed) pending_.erase(id);
-  if (!updated_by_ || differentiated_.erase(*updated_by_) == 0) differentiated_.clear();
+  if (updated_by_ && differentiated_.erase(*updated_by_) > 0) {
+    update.thread = *updated_by_;
+    updaters_.insert(*updated_by_);
+  } else {
+    differentiated_.clear();
+  }
   updated_by_.reset();
-  update.overlaps = differentiated();
-  if (update.overlaps) remember();
+  update.overlaps = std::any_of(differentiated_.begin(), differentiated_.end(),
+                                [this](std::thread::id other) { return updaters_.contains(other); });
+  if (differentiated()) remember();
   return update;
 }
 

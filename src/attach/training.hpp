@@ -19,9 +19,10 @@ namespace dds::attach {
 struct Update {
   enum class Evidence { Versions, Elements, Optimisers };
   std::set<TensorId> changed;
-  Evidence by;
-  bool sure;      ///< each of `changed` is seen to have changed
-  bool overlaps;  ///< another thread has a pass behind it whose update is still to come
+  Evidence by = Evidence::Optimisers;
+  bool sure = true;                       ///< each of `changed` is seen to have changed
+  bool overlaps = false;                  ///< another thread, which updates too, has a pass behind it
+  std::optional<std::thread::id> thread;  ///< whose passes it follows; empty: of all that have any
 };
 
 /// An update is what changes leaves that backward passes have reached, between two passes. It shows in their versions,
@@ -73,6 +74,8 @@ class Training {
   std::map<TensorId, Weak> pending_;
   std::vector<Weak> others_;
   Watch watch_;
+  std::set<std::thread::id> threads_;         ///< that have ended a pass
+  std::set<std::thread::id> updaters_;        ///< that have updated what they differentiated
   std::set<std::thread::id> differentiated_;  ///< whose update is still to come
   std::set<std::thread::id> optimising_;
   std::optional<std::thread::id> updated_by_;  ///< whose optimiser ran since its last pass
