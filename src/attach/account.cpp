@@ -71,23 +71,24 @@ std::vector<std::string> losses_of(const Account& account, const std::vector<Lea
                                    const std::vector<std::string>& layers_never_read) {
   constexpr std::ptrdiff_t kNamed = 8;
   std::vector<std::string> losses;
-  if (account.passes > 0 && account.updates == 0) losses.push_back(why_no_log(account));
+  if (account.passes > 0 && account.updates == 0) losses.emplace_back(why_no_log(account));
   if (account.readings_due < account.due)
-    losses.push_back(fmt::format("{} of {} due steps were not read", account.due - account.readings_due, account.due));
+    losses.emplace_back(
+        fmt::format("{} of {} due steps were not read", account.due - account.readings_due, account.due));
   for (const Leaves::Source& network : networks) {
     if (network.updates > 0 && network.readings == 0)
-      losses.push_back(fmt::format("the network {}{} was updated {} and never read", network.network,
-                                   network.prefix.empty() ? "" : fmt::format(" ({})", network.prefix),
-                                   counted(network.updates, "time", "times")));
+      losses.emplace_back(fmt::format("the network {}{} was updated {} and never read", network.network,
+                                      network.prefix.empty() ? "" : fmt::format(" ({})", network.prefix),
+                                      counted(network.updates, "time", "times")));
   }
   if (account.threads_overlap && account.by_versions + account.by_elements > 0)
-    losses.push_back(
+    losses.emplace_back(
         "passes of several threads overlap, and not all updates are an optimiser's: numbers of steps may be wrong");
   if (account.readings > 0 && !layers_never_read.empty()) {
     const std::ptrdiff_t more = std::max<std::ptrdiff_t>(0, std::ssize(layers_never_read) - kNamed);
-    losses.push_back(fmt::format("no numbers came of {}{}",
-                                 fmt::join(layers_never_read.begin(), layers_never_read.end() - more, ", "),
-                                 more > 0 ? fmt::format(" and {} more", more) : ""));
+    losses.emplace_back(fmt::format("no numbers came of {}{}",
+                                    fmt::join(layers_never_read.begin(), layers_never_read.end() - more, ", "),
+                                    more > 0 ? fmt::format(" and {} more", more) : ""));
   }
   return losses;
 }

@@ -143,6 +143,7 @@ void Leaves::take(const Network& network) {
     found.layer = source.prefix + found.layer;
     found.name = source.prefix + found.name;
     found.tensor = at::Tensor();
+    if (found.kind == "Raw" && parameter.tensor.dim() < 2) vectors_.insert(found.layer);
     add({found, Weak(parameter.tensor.getIntrusivePtr()), networks_.size()});
   }
   for (const auto& [name, buffer] : network.buffers) {
@@ -156,12 +157,17 @@ void Leaves::take_alone(const at::Tensor& leaf) {
   const std::string name = fmt::format("leaf{} [{}]", ++alone_, fmt::join(leaf.sizes(), "x"));
   add({{name, "Raw", name, {}, false}, Weak(leaf.getIntrusivePtr()), std::nullopt});
   layers_.insert(name);
+  if (leaf.dim() < 2) vectors_.insert(name);
 }
 
 void Leaves::name_anew(const std::vector<Parameter>& parameters) {
   std::vector<at::Tensor> alive;
+  std::map<const at::TensorImpl*, Source> counts;
   for (const Parameter& parameter : parameters) {
-    if (auto tensor = parameter.tensor.lock()) alive.emplace_back(std::move(tensor));
+    auto tensor = parameter.tensor.lock();
+    if (!tensor) continue;
+    if (parameter.network) counts[tensor.get()] = networks_[*parameter.network];
+    alive.emplace_back(std::move(tensor));
   }
   parameters_.clear();
   places_.clear();
@@ -173,6 +179,14 @@ void Leaves::name_anew(const std::vector<Parameter>& parameters) {
   settled_ = false;
   adopt_reached(alive);
   settled_ = true;
+  for (const auto& [tensor, before] : counts) {
+    const auto place = places_.find(tensor);
+    if (place == places_.end() || !parameters_[place->second].network) continue;
+    Source& network = networks_[*parameters_[place->second].network];
+    network.updates = before.updates;
+    network.last_update = before.last_update;
+    network.gap = before.gap;
+  }
 }
 
 bool Leaves::settle() {

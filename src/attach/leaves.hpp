@@ -48,6 +48,8 @@ class Leaves : public hooks::ParameterSource {
   bool empty() const;
   /// Names of all layers, of networks that are gone too.
   const std::set<std::string>& layers() const { return layers_; }
+  /// Those of them that are single parameters of one dimension, such as a bias: they have no rows.
+  const std::set<std::string>& vectors() const { return vectors_; }
   bool known(const at::Tensor& leaf) const;
   /// The network that adopt(leaf) would take in; empty if the leaf is in no module.
   std::optional<Network> network_of(const at::Tensor& leaf) const;
@@ -97,7 +99,7 @@ class Leaves : public hooks::ParameterSource {
   std::unordered_map<const at::TensorImpl*, Weak> strangers_;      ///< that are in no module
   std::vector<std::pair<std::string, Weak>> buffers_;
   std::vector<Source> networks_;
-  std::set<std::string> layers_;
+  std::set<std::string> layers_, vectors_;
   std::size_t alone_ = 0;
   bool settled_ = false;
   std::vector<Weak> candidates_;

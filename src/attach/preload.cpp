@@ -142,7 +142,7 @@ const Plugin* load(const char* settings) {
   }
   if (setting(settings, dds::attach::key::kVersion, wanted, sizeof wanted)) {
     char* there = realpath(torch, nullptr);
-    char version[64] = "of an unknown version", why[4600];
+    char version[64] = "of an unknown version", why[9000];
     const bool right = there && version_of(there, version, sizeof version) && strcmp(version, wanted) == 0;
     snprintf(why, sizeof why, "LibTorch %s, %s, is not %s: name it with --torch DIR", there ? there : torch, version,
              wanted);

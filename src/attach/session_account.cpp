@@ -48,12 +48,9 @@ void Session::sum_up() {
   account_.updates_per_step = steps_.certain() ? steps_.updates_per_step() : 0;
 }
 
-/// A leaf of one dimension is no layer that has rows.
 std::vector<std::string> Session::layers_never_read() const {
   std::vector<std::string> layers = never_read(recording_->monitor().layers(), folder_->layers_read());
-  std::erase_if(layers, [](const std::string& layer) {
-    return layer.starts_with("leaf") && layer.ends_with(']') && layer.find('x') == std::string::npos;
-  });
+  std::erase_if(layers, [this](const std::string& layer) { return leaves_->vectors().contains(layer); });
   return layers;
 }
 

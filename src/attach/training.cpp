@@ -1,6 +1,7 @@
 #include "src/attach/training.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace dds::attach {
 
@@ -57,7 +58,9 @@ void Training::optimiser_ends() {
   const std::thread::id here = std::this_thread::get_id();
   optimising_.erase(here);
   const bool follows_passes = threads_.contains(here) ? differentiated_.contains(here) : differentiated();
-  if (follows_passes) updated_by_ = here;
+  if (!follows_passes) return;
+  updated_by_ = here;
+  noted_.merge(watch_.changed(pending()));  // now, since a network may be gone when somebody looks
 }
 
 bool Training::optimising_elsewhere() const {
@@ -70,7 +73,7 @@ std::optional<Update> Training::look() {
   if (!updated_by_ && optimising_elsewhere()) return std::nullopt;  // half of it is done
   const std::vector<at::Tensor> tensors = pending();
   Update update;
-  update.changed = watch_.changed(tensors);
+  update.changed = updated_by_ ? std::exchange(noted_, {}) : watch_.changed(tensors);
   if (update.changed.empty() && !updated_by_) return std::nullopt;
   if (!updated_by_) {
     const bool versions = watch_.by_version(update.changed, tensors);

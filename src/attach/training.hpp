@@ -79,6 +79,7 @@ class Training {
   std::set<std::thread::id> differentiated_;  ///< whose update is still to come
   std::set<std::thread::id> optimising_;
   std::optional<std::thread::id> updated_by_;  ///< whose optimiser ran since its last pass
+  std::set<TensorId> noted_;                   ///< what it changed
   std::map<Update::Evidence, std::int64_t> counts_;
   bool first_ = true, mistrusts_ = false, overlap_ = false;
 };

@@ -29,10 +29,10 @@ struct Truth {
 
   void add(const nn::Module& network) {
     for (const auto& item : network.named_modules("", /*include_self=*/false)) {
-      // Attention is one layer, with the projection that is a module of its own.
-      if (item.value()->parameters(/*recurse=*/false).empty() || item.key().find("out_proj") != std::string::npos)
-        continue;
-      if (item.key().find("self_attn") == std::string::npos) layers.insert(item.key());
+      const auto own = item.value()->named_parameters(/*recurse=*/false);
+      // The product of attention's parts is a parameter without a module of its own.
+      if (own.contains("in_proj_weight")) layers.insert(item.key() + ".in_proj_weight");
+      if (own.contains("weight")) layers.insert(item.key());
     }
     count(network.parameters());
   }
