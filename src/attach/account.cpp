@@ -14,7 +14,9 @@ std::string counted(std::int64_t count, std::string_view one, std::string_view m
 }
 
 std::string why_no_log(const Account& account) {
-  if (account.passes + account.passes_outside + account.passes_of_nothing == 0) return "no backward pass was run";
+  if (account.passes + account.passes_outside + account.passes_of_nothing == 0)
+    return account.forks == 0 ? "no backward pass was run"
+                              : "no backward pass was run here, and what runs in a forked process is not read";
   if (account.passes == 0) return "no backward pass reached a parameter";
   if (account.updates == 0)
     return fmt::format(

@@ -22,6 +22,7 @@ struct Account {
   std::int64_t updates_per_step = 0;                                 ///< 0: not known yet
   std::int64_t steps = 0, due = 0;
   std::int64_t readings = 0, readings_due = 0;  ///< all, and those of or in place of due steps
+  std::int64_t forks = 0;                       ///< processes that were forked, which are not followed
   bool threads_overlap = false;                 ///< passes of several threads came between updates
 };
 

@@ -129,7 +129,7 @@ std::set<std::size_t> Leaves::networks_of(const std::set<const at::TensorImpl*>&
   return networks;
 }
 
-void Leaves::take(const Network& network) {
+Leaves::Source Leaves::named(const Network& network) const {
   Source source{network.type, network.language, ""};
   const auto collides = [&] {
     return std::any_of(network.parameters.begin(), network.parameters.end(),
@@ -138,19 +138,45 @@ void Leaves::take(const Network& network) {
   for (int number = 1; collides(); ++number) {
     source.prefix = short_class(network.type) + (number > 1 ? fmt::format("#{}.", number) : ".");
   }
+  return source;
+}
+
+/// One that has grown has all that it had. Another may share a part of it.
+std::optional<std::size_t> Leaves::grown_from(const Network& network) const {
+  std::map<std::size_t, std::size_t> shared, had;
   for (const hooks::FoundParameter& parameter : network.parameters) {
+    if (!known(parameter.tensor)) continue;
+    const auto& before = parameters_[places_.at(parameter.tensor.unsafeGetTensorImpl())].network;
+    if (before) ++shared[*before];
+  }
+  if (shared.empty()) return std::nullopt;
+  for (const Parameter& parameter : parameters_) {
+    if (parameter.network && !parameter.tensor.expired()) ++had[*parameter.network];
+  }
+  const auto place = shared.begin();
+  return place->second == had[place->first] ? std::optional(place->first) : std::nullopt;
+}
+
+void Leaves::take(const Network& network) {
+  std::optional<std::size_t> place = grown_from(network);
+  if (!place) {
+    place = networks_.size();
+    networks_.push_back(named(network));
+  }
+  const std::string prefix = networks_[*place].prefix;
+  for (const hooks::FoundParameter& parameter : network.parameters) {
+    if (known(parameter.tensor)) continue;
     hooks::FoundParameter found = parameter;
-    found.layer = source.prefix + found.layer;
-    found.name = source.prefix + found.name;
+    found.layer = prefix + found.layer;
+    found.name = prefix + found.name;
     found.tensor = at::Tensor();
     if (found.kind == "Raw" && parameter.tensor.dim() < 2) vectors_.insert(found.layer);
-    add({found, Weak(parameter.tensor.getIntrusivePtr()), networks_.size()});
+    add({found, Weak(parameter.tensor.getIntrusivePtr()), place});
   }
   for (const auto& [name, buffer] : network.buffers) {
-    buffers_.emplace_back(source.prefix + name, Weak(buffer.getIntrusivePtr()));
+    buffers_.emplace_back(prefix + name, Weak(buffer.getIntrusivePtr()));
   }
   for (const Parameter& parameter : parameters_) layers_.insert(parameter.found.layer);
-  networks_.push_back(std::move(source));
 }
 
 void Leaves::take_alone(const at::Tensor& leaf) {

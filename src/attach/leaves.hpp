@@ -89,6 +89,9 @@ class Leaves : public hooks::ParameterSource {
   void add(Parameter parameter);
   /// Gives all of these names anew.
   void name_anew(const std::vector<Parameter>& parameters);
+  /// What is said of a network, with a prefix under which none of its layers has the name of another.
+  Source named(const Network& network) const;
+  std::optional<std::size_t> grown_from(const Network& network) const;
   void take(const Network& network);
   void take_alone(const at::Tensor& leaf);
 

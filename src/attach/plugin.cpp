@@ -55,7 +55,8 @@ extern "C" __attribute__((visibility("default"))) const dds::attach::Plugin* dds
   try {
     session = new Session(Settings::parse(settings));
     dds::hooks::tell_of_ranges(range);
-    pthread_atfork(nullptr, nullptr, [] { session->forked(); });
+    pthread_atfork(
+        nullptr, [] { session->forks(); }, [] { session->forked(); });
     // On a thread of its own: what is local to this one has been destroyed by then, LibTorch's part of it too.
     std::atexit([] {
       try {

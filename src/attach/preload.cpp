@@ -175,13 +175,15 @@ bool started = false;  // the plugin was, in this process
 
 /// The command's own process ends without LibTorch, and what it started has left no log.
 __attribute__((destructor)) void say_why_no_log() {
+  static bool said = false;
   const char* settings = getenv(dds::attach::kVariable);
   char text[4096];
-  if (!settings || started || setting(settings, dds::attach::key::kQuiet, text, sizeof text) ||
+  if (!settings || started || said || setting(settings, dds::attach::key::kQuiet, text, sizeof text) ||
       setting(settings, dds::attach::key::kList, text, sizeof text) ||
       !setting(settings, dds::attach::key::kProcess, text, sizeof text) || atoi(text) != getpid() ||
       !setting(settings, dds::attach::key::kOut, text, sizeof text) || access(text, F_OK) == 0)
     return;
+  said = true;
   fprintf(stderr, "dds: attach: no log: %s\n",
           loaded(kTorchLibrary) ? "LibTorch was loaded, and never met" : "no LibTorch was loaded");
 }
@@ -229,7 +231,9 @@ Main program_main = nullptr;
 
 int main_with_plugin(int argc, char** argv, char** environment) {
   plugin();
-  return program_main(argc, argv, environment);
+  const int status = program_main(argc, argv, environment);
+  say_why_no_log();  // programs close their standard error in what runs at exit
+  return status;
 }
 
 }  // namespace

@@ -170,6 +170,7 @@ bool Session::training_pass(const Reached& reached, bool asked) {
     if (steps_.untouched()) hooks::forget_gradients();
     if (training_.on_accelerator()) training_.mistrust();
   }
+  training_.pass_begins();
   beside_.clear();
   for (const at::Tensor& leaf : reached.wanted) {
     if (!parameters.empty() && !leaves_->known(leaf)) beside_.push_back(leaf);

@@ -58,6 +58,8 @@ class Session {
   void finish() noexcept;
   /// This is a child that was forked and has not executed anything: it is left alone.
   void forked() noexcept;
+  /// This process forked another.
+  void forks() noexcept { ++forks_; }
   bool gone() const { return life_ == Life::Over; }
 
  private:
@@ -124,6 +126,7 @@ class Session {
   std::shared_ptr<Ear> ear_;
   const c10::impl::LocalDispatchKeySet plain_keys_;  ///< without autocast and the like
   std::atomic<Life> life_ = Life::Running;
+  std::atomic<std::int64_t> forks_ = 0;
 
   std::mutex mutex_;       ///< of all below
   bool begun_ = false;     ///< a backward pass through parameters has begun

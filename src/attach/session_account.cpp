@@ -43,6 +43,7 @@ void Session::sum_up() {
   account_.by_elements = training_.count(Evidence::Elements);
   account_.by_optimisers = training_.count(Evidence::Optimisers);
   account_.threads_overlap = training_.threads_overlap();
+  account_.forks = forks_;
   account_.steps = step();
   account_.due = due_steps(step(), settings_.every, settings_.stop_after);
   account_.updates_per_step = steps_.certain() ? steps_.updates_per_step() : 0;

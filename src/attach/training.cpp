@@ -48,6 +48,11 @@ void Training::pass_ends(const std::vector<at::Tensor>& others) {
   threads_.insert(here);
   differentiated_.insert(here);
   std::erase_if(pending_, [](const auto& entry) { return entry.second.expired(); });
+  passing_.erase(here);
+  if (within_.erase(here) > 0) {
+    updated_by_ = here;
+    for (const auto& [id, weak] : pending_) noted_.insert(id);
+  }
   // What the optimiser of another thread has changed would be lost in what is remembered now.
   if (!updated_by_) remember();
 }
@@ -57,6 +62,7 @@ void Training::optimiser_begins() { optimising_.insert(std::this_thread::get_id(
 void Training::optimiser_ends() {
   const std::thread::id here = std::this_thread::get_id();
   optimising_.erase(here);
+  if (passing_.contains(here)) within_.insert(here);
   const bool follows_passes = threads_.contains(here) ? differentiated_.contains(here) : differentiated();
   if (!follows_passes) return;
   updated_by_ = here;

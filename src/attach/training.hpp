@@ -32,6 +32,8 @@ struct Update {
 /// Where several threads train at once, each optimiser that runs is an update by itself.
 class Training {
  public:
+  /// A pass begins on this thread.
+  void pass_begins() { passing_.insert(std::this_thread::get_id()); }
   /// Leaves that the pass under way computes gradients of. One counts until it changes, and then has to be reached
   /// again.
   void reach(const std::vector<at::Tensor>& leaves);
@@ -78,6 +80,8 @@ class Training {
   std::set<std::thread::id> updaters_;        ///< that have updated what they differentiated
   std::set<std::thread::id> differentiated_;  ///< whose update is still to come
   std::set<std::thread::id> optimising_;
+  std::set<std::thread::id> passing_;          ///< in a pass
+  std::set<std::thread::id> within_;           ///< whose optimiser ran within the pass, from a hook on a gradient
   std::optional<std::thread::id> updated_by_;  ///< whose optimiser ran since its last pass
   std::set<TensorId> noted_;                   ///< what it changed
   std::map<Update::Evidence, std::int64_t> counts_;

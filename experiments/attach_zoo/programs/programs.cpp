@@ -132,6 +132,21 @@ void warm_up(Truth& truth) {
   truth.add(*net);
 }
 
+/// Layers come one after the other, each with an optimiser that is new.
+void growing(Truth& truth) {
+  nn::Sequential net(nn::Linear(6, 6));
+  for (int size = 1; size <= 3; ++size) {
+    if (size > 1) net->push_back(nn::Linear(6, 6));
+    torch::optim::Adam adam(net->parameters(), 1e-2);
+    for (int i = 0; i < 15; ++i) {
+      const torch::Tensor x = inputs();
+      step(adam, F::mse_loss(net->forward(x), x.flip(1)));
+    }
+  }
+  truth.steps = 45;
+  truth.add(*net);
+}
+
 // ---- several networks at once ----
 
 void delayed_actor(Truth& truth) {
@@ -325,6 +340,7 @@ void transformer(Truth& truth) {
 int main(int argc, char** argv) {
   const std::map<std::string, std::function<void(Truth&)>> kinds{
       {"sequence", sequence},
+      {"growing", growing},
       {"switched", switched},
       {"embeddings", embeddings},
       {"embeddings_by_hand", embeddings_by_hand},

@@ -103,7 +103,21 @@ def by_hand():
                 weight -= 0.1 * gradient
         steps += 1
 
-kinds = {f.__name__: f for f in (sequence, warm_up, embeddings, pgd, soft_actor, thread_an_epoch, by_hand)}
+def within_the_pass():
+    """Each parameter has an optimiser, which runs as soon as its gradient is there."""
+    global steps
+    model = net("a")
+    optimizers = {p: torch.optim.SGD([p], 0.1) for p in model.parameters()}
+    def update(p):
+        optimizers[p].step()
+        optimizers[p].zero_grad()
+    for p in model.parameters():
+        p.register_post_accumulate_grad_hook(update)
+    for _ in range(30):
+        loss_of(model).backward()
+        steps += 1
+
+kinds = {f.__name__: f for f in (within_the_pass, sequence, warm_up, embeddings, pgd, soft_actor, thread_an_epoch, by_hand)}
 if len(sys.argv) != 3:
     print("\n".join(kinds))
     sys.exit()
