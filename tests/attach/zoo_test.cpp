@@ -36,7 +36,7 @@ class Zoo : public Base, public testing::WithParamInterface<Kind> {
     const Result bare = this->shell(command);
     ASSERT_EQ(bare.status, 0) << bare.error;
     EXPECT_EQ(bare, this->attach(fmt::format("--every {} --out run", every), command));
-    const auto truth = nlohmann::json::parse(test::content(this->path("truth")));
+    const nlohmann::json truth = nlohmann::json::parse(test::content(this->path("truth")));
     const log::Run log = this->run();
     const nlohmann::ordered_json attached = test::described(log, "attach");
     EXPECT_EQ(attached["steps"], truth["steps"]) << attached.dump(1);
