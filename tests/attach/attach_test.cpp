@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <csignal>
+#include <dds/signature_options.hpp>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
