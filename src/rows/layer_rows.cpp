@@ -176,12 +176,16 @@ void LayerRows::replace(Side side, TriangularAccumulator factor, RankBound bound
   at(side).bound = std::move(bound);
 }
 
-std::vector<at::Tensor> LayerRows::pending() const {
-  std::vector<at::Tensor> tensors;
+std::vector<at::Tensor> LayerRows::tensors() const {
+  std::vector<at::Tensor> all;
   for (const SideRows& side : sides_) {
-    for (const SideRows::Pending& pending : side.pending) tensors.push_back(pending.rows);
+    for (const auto& [rows, scale, owned] : side.pending) {
+      for (const at::Tensor& tensor : {rows, scale.factor, scale.certain}) {
+        if (tensor.defined()) all.push_back(tensor);
+      }
+    }
   }
-  return tensors;
+  return all;
 }
 
 }  // namespace dds

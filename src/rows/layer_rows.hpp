@@ -96,8 +96,8 @@ class LayerRows {
   bool expanded() const { return expanded_; }
   std::int64_t backwards() const { return backwards_; }
   const SideRows& side(Side side) const { return sides_[static_cast<std::size_t>(side)]; }
-  /// Tensors that wait for reduce().
-  std::vector<at::Tensor> pending() const;
+  /// The tensors that reduce() will read: rows and their scales.
+  std::vector<at::Tensor> tensors() const;
 
  private:
   explicit LayerRows(const SignatureOptions& options) : options_(options) {}

@@ -121,7 +121,11 @@ TEST_F(StrictDevice, SeesMemoryThatIsFreedUnderAStream) {
     }
     x.reset();
     const std::vector<std::string> found = strict::violations();
-    recorded ? EXPECT_THAT(found, IsEmpty()) : EXPECT_THAT(found, ElementsAre(HasSubstr("is freed while aten::sum")));
+    if (recorded) {
+      EXPECT_THAT(found, IsEmpty());
+    } else {
+      EXPECT_THAT(found, ElementsAre(HasSubstr("is freed while aten::sum")));
+    }
   }
 }
 
