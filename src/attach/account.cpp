@@ -98,15 +98,18 @@ std::vector<std::string> losses_of(const Account& account, const std::vector<Lea
 std::string summary_of(const Account& account, std::size_t networks, std::size_t layers,
                        const std::vector<std::string>& notes, const std::string& folder) {
   std::string line = "dds: attach: ";
+  const std::string why = folder.empty() ? why_no_log(account) : "";
   if (folder.empty()) {
-    line += fmt::format("no log: {}", why_no_log(account));
+    line += fmt::format("no log: {}", why);
   } else {
     line += fmt::format("{} ({}), {} of {} due read, {}, {}, in {}", counted(account.steps, "step", "steps"),
                         counted(account.updates, "update", "updates"), account.readings_due, account.due,
                         counted(static_cast<std::int64_t>(networks), "network", "networks"),
                         counted(static_cast<std::int64_t>(layers), "layer", "layers"), folder);
   }
-  for (const std::string& note : notes) line += "; " + note;
+  for (const std::string& note : notes) {
+    if (note != why) line += "; " + note;
+  }
   std::replace(line.begin(), line.end(), '\n', ' ');
   return line + "\n";
 }
