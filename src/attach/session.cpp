@@ -158,7 +158,7 @@ void Session::backward_starts(const Edges& roots, const Edges& outputs, bool cre
 }
 
 bool Session::training_pass(const Reached& reached, bool asked) {
-  const std::size_t networks = leaves_->networks().size();
+  const std::size_t layers = leaves_->layers().size();
   leaves_->adopt_reached(reached.wanted);
   if (!leaves_->empty()) training_begins();
   std::vector<at::Tensor> parameters = leaves_->adopt_reached(reached.wanted);
@@ -180,9 +180,12 @@ bool Session::training_pass(const Reached& reached, bool asked) {
   if (!steps_.certain()) {
     for (const at::Tensor& leaf : parameters) used_[std::this_thread::get_id()].insert(leaf.unsafeGetTensorImpl());
   }
-  for (std::size_t place = networks; steps_.certain() && place < leaves_->networks().size(); ++place) {
-    constexpr std::int64_t kPatience = 10;  // steps that a network that is new may take until it is updated
-    owed_[place] = step() + kPatience;
+  if (steps_.certain() && leaves_->layers().size() > layers) {
+    constexpr std::int64_t kPatience =
+        10;  // steps that a network that is new, or has grown, may take to its next update
+    std::set<TensorId> reached_now;
+    for (const at::Tensor& leaf : parameters) reached_now.insert(leaf.unsafeGetTensorImpl());
+    for (const std::size_t place : leaves_->networks_of(reached_now)) owed_[place] = step() + kPatience;
   }
   take_snapshot({});
   if (snapshots_ && recording_->of_this_step()) probe_.settle();

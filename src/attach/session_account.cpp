@@ -50,8 +50,14 @@ void Session::sum_up() {
 }
 
 std::vector<std::string> Session::layers_never_read() const {
-  std::vector<std::string> layers = never_read(recording_->monitor().layers(), folder_->layers_read());
-  std::erase_if(layers, [this](const std::string& layer) { return leaves_->vectors().contains(layer); });
+  std::vector<std::string> layers =
+      never_read({leaves_->layers().begin(), leaves_->layers().end()}, folder_->layers_read());
+  std::erase_if(layers, [this](const std::string& layer) {
+    const bool selected =
+        settings_.layers.empty() || std::any_of(settings_.layers.begin(), settings_.layers.end(),
+                                                [&](const std::string& pattern) { return glob_match(pattern, layer); });
+    return !selected || leaves_->vectors().contains(layer);
+  });
   return layers;
 }
 

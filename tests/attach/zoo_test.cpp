@@ -59,12 +59,12 @@ TEST_P(ZooInCpp, IsCountedAndReadAsItIs) { expect_all_of(program("zoo")); }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, ZooInCpp,
                          testing::Values(Kind{"sequence", 7}, Kind{"sequence", 100}, Kind{"growing", 7},
-                                         Kind{"switched", 7}, Kind{"embeddings", 7}, Kind{"embeddings_by_hand", 7},
-                                         Kind{"warm_up", 7}, Kind{"delayed_actor", 7}, Kind{"delayed_actor", 25},
-                                         Kind{"wgan", 7}, Kind{"wgan", 100}, Kind{"gan", 7}, Kind{"pgd", 7},
-                                         Kind{"pgd_backward", 7}, Kind{"diagonal", 7}, Kind{"thread_an_epoch", 7},
-                                         Kind{"thread_a_step", 7}, Kind{"threads_in_turn", 7}, Kind{"by_value", 7},
-                                         Kind{"transformer", 5}),
+                                         Kind{"growing", 100}, Kind{"switched", 7}, Kind{"embeddings", 7},
+                                         Kind{"embeddings_by_hand", 7}, Kind{"warm_up", 7}, Kind{"delayed_actor", 7},
+                                         Kind{"delayed_actor", 25}, Kind{"wgan", 7}, Kind{"wgan", 100}, Kind{"gan", 7},
+                                         Kind{"pgd", 7}, Kind{"pgd_backward", 7}, Kind{"diagonal", 7},
+                                         Kind{"thread_an_epoch", 7}, Kind{"thread_a_step", 7},
+                                         Kind{"threads_in_turn", 7}, Kind{"by_value", 7}, Kind{"transformer", 5}),
                          name_of);
 
 using ZooInPython = Zoo<test::PythonAttachTest>;
