@@ -1,8 +1,5 @@
 #include "hooks/pass_graph.hpp"
 
-#include <ATen/ops/any.h>
-#include <ATen/ops/eq.h>
-#include <ATen/ops/ne.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
@@ -157,7 +154,7 @@ NodeId PassGraph::node_of(const at::Tensor& tensor, const IsParameter& is_parame
     const bool repeats = tensor.layout() == at::kStrided && tensor.stride(static_cast<std::int64_t>(dim)) == 0;
     node.labels.push_back(label(dim == 0 && !node.parameter && !repeats));
   }
-  if (node.parameter && tensor.dim() == 1) node.nonzero = at::any(at::ne(tensor.detach(), 0));
+  if (node.parameter && tensor.dim() == 1) node.nonzero = any_nonzero(tensor);
   nodes_.push_back(std::move(node));
   give(tensor, nodes_.size() - 1);
   return nodes_.size() - 1;

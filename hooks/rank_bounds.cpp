@@ -83,7 +83,7 @@ RankBound RankBounds::bound(const std::vector<NodeId>& stack, const std::vector<
   const Rank here = rank(here_), anywhere = rank(anywhere_);
   RankBound bound{.rank = here.most, .shape = std::max(here.most, anywhere.most)};
   bound.adds = here.most >= std::min(bound.shape, here_.rows(stack, dims, gradients));
-  bound.unknown = here.unknown.empty() ? anywhere.unknown : here.unknown;
+  bound.unknown = std::string(here.unknown.empty() ? anywhere.unknown : here.unknown);
   return bound;
 }
 
