@@ -237,7 +237,19 @@ std::string PassGraph::not_known() const {
   return nodes_.size() < kMostNodes ? std::string() : "a pass of too many operators";
 }
 
-std::string PassGraph::unseen_function() const {
+void PassGraph::backward_node_ran(std::string_view name, std::int64_t sequence) {
+  if (name.ends_with("GraphRoot")) own_gradients_ = own_gradients_ || scalars_ < 2;  // stands before several tensors
+  scalars_ = 0;
+  ++runs_[sequence];
+}
+
+std::size_t PassGraph::runs(NodeId id) const {
+  const auto known = runs_.find(nodes_[id].sequence);
+  return known == runs_.end() ? 0 : known->second;
+}
+
+std::string PassGraph::gradients_not_known() const {
+  if (own_gradients_) return kOwnGradient;
   for (const std::string& name : custom_functions_) {
     if (seen_functions_.count(name) == 0) return name;
   }
@@ -277,6 +289,7 @@ std::unique_ptr<PassGraph::Run> PassGraph::starts(std::string_view name, Argumen
   run->arguments.assign(args.begin(), args.end());
   run->begun = records_;
   if (run->name == "ones_like" && first.defined() && first.numel() == 1 && first.requires_grad()) {
+    ++scalars_;
     nodes_[run->nodes.front()].root = true;  // what a backward pass from a scalar begins with
   }
   return run;
@@ -300,8 +313,10 @@ void PassGraph::ends(const Run& run, const std::vector<c10::IValue>& outputs) {
     const NodeId id = nodes_.size() - 1;
     give(output, id);
     if (nodes_[id].graded) {
-      if (const auto& function = output.grad_fn())
+      if (const auto& function = output.grad_fn()) {
+        nodes_[id].sequence = static_cast<std::int64_t>(function->sequence_nr());
         graded_.insert_or_assign(function.get(), Graded{weak(Function(function)), id});
+      }
     }
   });
 }

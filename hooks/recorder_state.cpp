@@ -120,6 +120,11 @@ void RecorderState::custom_function_runs(std::string_view name) {
   graph_.custom_function_ran(name);
 }
 
+void RecorderState::backward_node_runs(std::string_view name, std::int64_t sequence) {
+  const std::lock_guard lock(mutex_);
+  graph_.backward_node_ran(name, sequence);
+}
+
 // ---- when an operator starts ----
 
 std::unique_ptr<hooks::OperatorNote> RecorderState::operator_starts(std::string_view name, Arguments args,

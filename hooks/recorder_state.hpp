@@ -46,6 +46,7 @@ class RecorderState : public hooks::Listener {
   void operator_ends(std::string_view name, hooks::OperatorNote& note, const std::vector<c10::IValue>& outputs,
                      hooks::Nesting& nesting) override;
   void custom_function_runs(std::string_view name) override;
+  void backward_node_runs(std::string_view name, std::int64_t sequence) override;
   void tapped(std::string_view name, const at::Tensor& tensor) override;
   void failed(std::string_view where, std::string_view what) override;
 
