@@ -3,12 +3,19 @@
 #include <ATen/ops/add.h>
 #include <c10/core/GradMode.h>
 
+#include <atomic>
 #include <utility>
 
 #include "hooks/observer.hpp"
 #include "hooks/transforms.hpp"
 
 namespace dds::hooks {
+namespace {
+
+std::atomic<std::uint64_t> era = 0;
+std::atomic<int> ignored = 0;
+
+}  // namespace
 
 std::shared_ptr<GradientSlot> GradientSlot::of(const at::Tensor& tensor) {
   auto slot = std::make_shared<GradientSlot>();
@@ -20,28 +27,41 @@ std::shared_ptr<GradientSlot> GradientSlot::of(const at::Tensor& tensor) {
   return slot;
 }
 
+bool GradientSlot::current() const { return era_ == era; }
+
 void GradientSlot::add(const at::Tensor& incoming) {
-  if (!incoming.defined() || is_stand_in(incoming)) return;  // a vectorised pass beside the training
+  if (ignored > 0 || !incoming.defined() || is_stand_in(incoming)) return;  // a vectorised pass beside the training
   const Unseen unseen;
   const at::NoGradGuard no_grad;
   const std::lock_guard lock(mutex_);
+  if (!current()) {
+    gradient_.reset();
+    backwards_ = 0;
+    era_ = era;
+  }
   gradient_ = gradient_.defined() ? at::add(gradient_, incoming) : incoming.detach();
   ++backwards_;
 }
 
 at::Tensor GradientSlot::gradient() const {
   const std::lock_guard lock(mutex_);
-  return gradient_;
+  return current() ? gradient_ : at::Tensor();
 }
 
 at::Tensor GradientSlot::take() {
   const std::lock_guard lock(mutex_);
-  return std::exchange(gradient_, {});
+  at::Tensor taken = std::exchange(gradient_, {});
+  return current() ? taken : at::Tensor();
 }
 
 std::int64_t GradientSlot::backwards() const {
   const std::lock_guard lock(mutex_);
-  return backwards_;
+  return current() ? backwards_ : 0;
 }
+
+void forget_gradients() { ++era; }
+
+GradientsIgnored::GradientsIgnored() { ++ignored; }
+GradientsIgnored::~GradientsIgnored() { --ignored; }
 
 }  // namespace dds::hooks

@@ -21,10 +21,25 @@ class GradientSlot {
 
  private:
   void add(const at::Tensor& incoming);
+  /// True if what was summed up counts.
+  bool current() const;
 
   mutable std::mutex mutex_;  // of all below
   at::Tensor gradient_;
   std::int64_t backwards_ = 0;
+  std::uint64_t era_ = 0;  ///< when it was summed up
+};
+
+/// The gradients in all slots count for nothing: no update follows from their passes.
+void forget_gradients();
+
+/// While one lives, no slot takes a gradient in, on any thread: for a pass that is none of the training.
+class GradientsIgnored {
+ public:
+  GradientsIgnored();
+  ~GradientsIgnored();
+  GradientsIgnored(const GradientsIgnored&) = delete;
+  GradientsIgnored& operator=(const GradientsIgnored&) = delete;
 };
 
 }  // namespace dds::hooks
