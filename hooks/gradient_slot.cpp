@@ -10,8 +10,8 @@
 
 namespace dds::hooks {
 
-std::shared_ptr<GradientSlot> GradientSlot::of(const at::Tensor& tensor) {
-  auto slot = std::make_shared<GradientSlot>();
+std::shared_ptr<GradientSlot> GradientSlot::of(const at::Tensor& tensor, std::shared_ptr<const Trained> trained) {
+  auto slot = std::make_shared<GradientSlot>(std::move(trained));
   if (tensor.requires_grad()) {
     tensor.register_hook([weak = std::weak_ptr(slot)](at::TensorBase gradient) {
       if (const auto kept = weak.lock()) kept->add(at::Tensor(std::move(gradient)));
@@ -22,26 +22,35 @@ std::shared_ptr<GradientSlot> GradientSlot::of(const at::Tensor& tensor) {
 
 void GradientSlot::add(const at::Tensor& incoming) {
   if (!incoming.defined() || is_stand_in(incoming)) return;  // a vectorised pass beside the training
+  const PassKind kind = trained_ ? kind_of_pass(*trained_) : PassKind::Accumulates;
+  if (trained_ && kind != PassKind::Beside) trained_->reached = true;
   const Unseen unseen;
   const at::NoGradGuard no_grad;
   const std::lock_guard lock(mutex_);
+  if (kind < kind_) return;
+  if (kind > kind_) {
+    gradient_.reset();
+    backwards_ = 0;
+  }
+  kind_ = kind;
   gradient_ = gradient_.defined() ? at::add(gradient_, incoming) : incoming.detach();
   ++backwards_;
 }
 
 at::Tensor GradientSlot::gradient() const {
   const std::lock_guard lock(mutex_);
-  return gradient_;
+  return counts() ? gradient_ : at::Tensor();
 }
 
 at::Tensor GradientSlot::take() {
   const std::lock_guard lock(mutex_);
-  return std::exchange(gradient_, {});
+  at::Tensor taken = std::exchange(gradient_, {});
+  return counts() ? taken : at::Tensor();
 }
 
 std::int64_t GradientSlot::backwards() const {
   const std::lock_guard lock(mutex_);
-  return backwards_;
+  return counts() ? backwards_ : 0;
 }
 
 }  // namespace dds::hooks
