@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <dds/recorder.hpp>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -92,6 +93,7 @@ class RecorderState : public hooks::Listener {
   std::optional<hooks::LayerRun> layer_run(const hooks::Operator* entry, hooks::Arguments args) const;
   std::optional<hooks::SiteId> site_of(const hooks::LayerRun& run);
   void attribute(std::string_view name, hooks::Arguments args, Note& note);
+  void find_uses_beside(std::string_view name, hooks::Arguments args);
   void attribute_run(std::string_view name, const Run& run, const std::set<std::size_t>& layers);
   void without_grad_mode(std::string_view name, hooks::Arguments args, Note& note);
 
@@ -128,10 +130,12 @@ class RecorderState : public hooks::Listener {
   hooks::PassGraph graph_;
   std::vector<std::optional<hooks::NodeId>> outputs_, inputs_;  ///< of calls, in the graph
   hooks::LossRecord losses_;
+  std::shared_ptr<const hooks::Trained> trained_;
   hooks::LossTies ties_;
   hooks::UseCounts uses_;
   hooks::AxisTracker axes_;
-  std::set<std::string> tapped_;  ///< the patterns that a tap matched
+  std::shared_ptr<std::map<std::string, std::string>> beside_;  ///< as CapturedOperator has it
+  std::set<std::string> tapped_;                                ///< the patterns that a tap matched
   std::vector<std::string> errors_;
   std::int64_t next_order_ = 0;  ///< counts calls and losses
   std::uint64_t number_ = 0;     ///< of the recording: ids of sites and calls are good within one

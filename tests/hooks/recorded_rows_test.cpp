@@ -266,6 +266,27 @@ TEST(RecordedRows, ThatMixAreCoupled) {
   }
 }
 
+// Half of the gradient of `shift` comes from an operator that is no run of a layer.
+TEST(RecordedRows, OfAParameterWithOtherUsesAreRefused) {
+  const at::Tensor x = torch::randn({n, 3}, torch::kDouble);
+  const auto net = std::make_shared<Net>([](Net& net) -> Net::Run {
+    nn::Linear a = net.register_module("a", nn::Linear(3, 2));
+    net.register_parameter("shift", torch::randn({2}));
+    return [=](Net& net, const at::Tensor& x) mutable {
+      const at::Tensor shift = net.named_parameters()["shift"];
+      return a(x) + shift + shift.expand({n, 2}).tanh();
+    };
+  });
+  net->to(torch::kDouble);
+  const auto losses = [&] { return losses_of(net->forward(x)); };
+  const auto gradients = recorded(*net, losses);
+  for (const PerSampleLayer& layer : gradients.layers()) {
+    const bool other = layer.name == "shift";
+    EXPECT_EQ(to_string(layer.status), other ? "not_observable" : "ok") << layer.name << ": " << layer.detail;
+  }
+  EXPECT_EQ(expect_right(gradients, one_by_one(*net, losses()), "other uses"), 1);
+}
+
 // ---- networks drawn at random ----
 
 /// Draws networks on (n, n) whose positions, features and samples are as many of each.
