@@ -97,6 +97,10 @@ struct Block : nn::Module {
   nn::LayerNorm norm1{nullptr}, norm2{nullptr};
 };
 
+/// Of width 16, over 20 tokens. A norm's outputs have 15 dimensions, and a layer behind it has one more by its bias.
+/// All that writes into what a norm reads has gradients across the ones. Of queries, keys and values (48): values are
+/// mixed into such an output, and have 15 dimensions; gradients of a query are differences of keys, 15 behind a norm
+/// and 16 else; those of keys have 16.
 struct Transformer : nn::Module {
   Transformer(bool norm_first, bool pooled, bool tied) : pooled(pooled), tied(tied) {
     tokens = register_module("tokens", nn::Embedding(kTokens, kWidth));
@@ -155,11 +159,37 @@ std::vector<Healthy> healthy_networks() {
                     counts({{"in", 0, 0}, {"out", 0, 1}})));
   all.push_back(own("residual cnn", std::make_shared<Residual>(), torch::randn({200, 2, 7, 7}),
                     counts({{"stem", 0, 0}, {"norm0", 0, 0}, {"conv", 0, 0}, {"norm1", 0, 0}, {"fc", 0, 1}})));
-  all.push_back(own("pre-norm transformer", std::make_shared<Transformer>(true, false, false), tokens(), {}));
-  all.push_back(own("post-norm encoder, pooled", std::make_shared<Transformer>(false, true, false), tokens(), {}));
-  all.push_back(own("tied embedding", std::make_shared<Transformer>(true, false, true), tokens(), {}));
-  all.push_back(own("lstm", std::make_shared<Lstm>(), torch::randn({300, 7, 6}), {}));
-  all.push_back(own("gru", std::make_shared<Gru>(), torch::randn({300, 7, 6}), {}));
+  // The read-out has no bias: 15 of 20 logits.
+  const auto pre_norm = [](const std::string& head) {
+    return counts({{"tokens", 0, 1},
+                   {"block.norm1", 1, 0},
+                   {"block.qkv", 32, 2},
+                   {"block.out", 0, 1},
+                   {"block.norm2", 1, 0},
+                   {"block.up", 16, 0},
+                   {"block.down", 0, 1},
+                   {"norm", 1, 0},
+                   {head, 5, 1}});
+  };
+  all.push_back(
+      own("pre-norm transformer", std::make_shared<Transformer>(true, false, false), tokens(), pre_norm("head")));
+  // All positions have the gradient of their mean, that of 5 logits.
+  all.push_back(own("post-norm encoder, pooled", std::make_shared<Transformer>(false, true, false), tokens(),
+                    counts({{"tokens", 0, 0},
+                            {"block.qkv", 31, 1},
+                            {"block.out", 0, 1},
+                            {"block.norm1", 1, 0},
+                            {"block.up", 16, 0},
+                            {"block.down", 0, 1},
+                            {"block.norm2", 1, 1},
+                            {"norm", 1, 12},
+                            {"head", 0, 1}})));
+  all.push_back(
+      own("tied embedding", std::make_shared<Transformer>(true, false, true), tokens(), pre_norm("tokens#2")));
+  // Gradients come in at the last position alone: those of 5 logits.
+  const Counts recurrent = counts({{"cell", 0, 6}, {"fc", 0, 1}});
+  all.push_back(own("lstm", std::make_shared<Lstm>(), torch::randn({300, 7, 6}), recurrent));
+  all.push_back(own("gru", std::make_shared<Gru>(), torch::randn({300, 7, 6}), recurrent));
   return all;
 }
 

@@ -7,6 +7,7 @@
 #include <dds/dds.hpp>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,8 +19,7 @@ struct Healthy {
   std::shared_ptr<torch::nn::Module> model;
   Forward forward;
   at::Tensor probe;
-  /// By hand: dimensions of `width` that the architecture leaves out, by layer and side. All readings, or none: not
-  /// derived.
+  /// By hand: dimensions of `width` that the architecture leaves out, by layer and side.
   std::map<std::pair<std::string, Side>, std::int64_t> left_out;
 };
 

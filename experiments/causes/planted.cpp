@@ -22,8 +22,10 @@ struct Network : torch::nn::Module {
     to(torch::kDouble);
   }
   at::Tensor forward(at::Tensor x) {
+    outputs.clear();
     for (std::int64_t i = 0; i <= kHidden; ++i) {
       x = layers[static_cast<std::size_t>(i)](x);
+      outputs.push_back(x.detach());
       if (i < kHidden) x = tanh ? torch::tanh(x) : torch::relu(x);
     }
     return x;
@@ -32,6 +34,7 @@ struct Network : torch::nn::Module {
   at::Tensor bias(std::int64_t layer) { return layers[static_cast<std::size_t>(layer)]->bias.data(); }
   bool tanh;
   std::vector<torch::nn::Linear> layers;
+  std::vector<at::Tensor> outputs;  ///< of the last forward
 };
 
 /// A cause that a reading should name.
@@ -82,7 +85,7 @@ class Planter {
     return units;
   }
 
-  /// Units whose function gives the same in every row: 0 of a ReLU, 1 of a tanh.
+  /// Units whose function gives the same in every row: 0 of a ReLU, -1 of a tanh.
   void off(std::int64_t layer, std::int64_t count) {
     const Units units = take(layer, count);
     for (const std::int64_t unit : units) net_.bias(layer)[unit] = -1000;
@@ -128,13 +131,30 @@ class Planter {
 
 std::string layer_of(std::int64_t layer) { return fmt::format("fc{}", layer); }
 
+using Causes = std::map<std::tuple<std::string, Side, CauseKind>, std::set<std::int64_t>>;
+
 /// Plants of one kind at one place are one cause.
-std::map<std::tuple<std::string, Side, CauseKind>, std::set<std::int64_t>> joined(const std::vector<Expected>& all) {
-  std::map<std::tuple<std::string, Side, CauseKind>, std::set<std::int64_t>> units;
+Causes joined(const std::vector<Expected>& all) {
+  Causes units;
   for (const Expected& one : all) {
     units[{layer_of(one.layer), one.side, one.kind}].insert(one.units.begin(), one.units.end());
   }
   return units;
+}
+
+/// Units of random weights may be off too, unplanted ones among them: their outputs say so.
+void add_units_that_are_off(Network& net, Causes& causes) {
+  for (std::int64_t layer = 0; layer < kHidden && !net.tanh; ++layer) {
+    const at::Tensor most = net.outputs[static_cast<std::size_t>(layer)].amax(0);
+    for (std::int64_t unit = 0; unit < kWidth; ++unit) {
+      if (most[unit].item<double>() > 0) continue;
+      causes[{layer_of(layer), Side::Fisher, CauseKind::ReluOff}].insert(unit);
+      const auto unread = causes.find({layer_of(layer), Side::Fisher, CauseKind::OutgoingZero});
+      if (unread == causes.end()) continue;
+      unread->second.erase(unit);
+      if (unread->second.empty()) causes.erase(unread);
+    }
+  }
 }
 
 }  // namespace

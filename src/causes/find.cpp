@@ -53,8 +53,8 @@ void find(const CauseEvidence& reading, const ReadingIndex& all) {
   if (search.left > 0) {
     find_units(search);
     find_duplicates(search);
-    find_lost_ranks(search);
     find_combinations(search);
+    find_lost_ranks(search);
   }
   if (search.left > 0) {
     search.causes.push_back(

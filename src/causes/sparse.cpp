@@ -4,25 +4,33 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <map>
+#include <random>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "src/causes/search.hpp"
 
 namespace dds {
 namespace {
 
-/// The reduced form of a basis: each row has a pivot, where all others are zero. Rows of few units stand out.
-at::Tensor reduced(at::Tensor basis) {
-  const std::int64_t count = basis.size(0), width = basis.size(1);
-  basis = basis.clone(at::MemoryFormat::Contiguous);
-  double* const rows = basis.data_ptr<double>();
+/// The reduced form of a basis (row by row `count` x `width`): each row has a pivot, where all others are zero. A
+/// vector of few units stands out as a row if no other pivot is among its units, so `draw` chooses among large entries.
+void reduce(std::vector<double>& rows, std::int64_t count, std::int64_t width, std::minstd_rand& draw) {
+  constexpr double kLarge = 0.2;  // of the largest
+  std::vector<std::int64_t> large;
   for (std::int64_t step = 0; step < count; ++step) {
-    double* const begin = rows + step * width;
-    double* const largest =
-        std::max_element(begin, rows + count * width, [](double a, double b) { return std::abs(a) < std::abs(b); });
-    const std::int64_t place = largest - rows, column = place % width;
-    std::swap_ranges(begin, begin + width, rows + place / width * width);
+    double* const begin = rows.data() + step * width;
+    double most = 0;
+    std::for_each(begin, rows.data() + count * width, [&](double entry) { most = std::max(most, std::abs(entry)); });
+    if (!(most > 0)) return;
+    large.clear();
+    for (std::int64_t i = step * width; i < count * width; ++i) {
+      if (std::abs(rows[i]) >= kLarge * most) large.push_back(i);
+    }
+    const std::int64_t place = large[draw() % large.size()], column = place % width;
+    if (place / width != step) std::swap_ranges(begin, begin + width, rows.data() + place / width * width);
     const double pivot = begin[column];
     std::for_each(begin, begin + width, [&](double& entry) { entry /= pivot; });
     for (std::int64_t other = 0; other < count; ++other) {
@@ -31,7 +39,31 @@ at::Tensor reduced(at::Tensor basis) {
       for (std::int64_t i = 0; i < width; ++i) rows[other * width + i] -= factor * begin[i];
     }
   }
-  return basis;
+}
+
+/// Vectors of two to `most` units in the span of a basis, each once, by their units.
+std::map<std::vector<std::int64_t>, std::vector<double>> sparse_vectors(const at::Tensor& basis, std::int64_t most) {
+  const std::int64_t count = basis.size(0), width = basis.size(1);
+  const double* const entries = basis.data_ptr<double>();
+  constexpr std::int64_t kMostWork = std::int64_t{1} << 26;
+  const std::int64_t tries = std::clamp<std::int64_t>(kMostWork / (count * count * width), 1, 40);
+  constexpr double kNone = 1e-6;
+  std::map<std::vector<std::int64_t>, std::vector<double>> found;
+  std::minstd_rand draw;  // the same for every reading
+  for (std::int64_t i = 0; i < tries; ++i) {
+    std::vector<double> rows(entries, entries + count * width);
+    reduce(rows, count, width, draw);
+    for (auto row = rows.begin(); row != rows.end(); row += width) {
+      std::vector<std::int64_t> units;
+      for (std::int64_t unit = 0; unit < width; ++unit) {
+        if (std::abs(row[unit]) > kNone) units.push_back(unit);
+      }
+      if (std::ssize(units) >= 2 && std::ssize(units) <= most) {
+        found.try_emplace(std::move(units), row, row + width);
+      }
+    }
+  }
+  return found;
 }
 
 }  // namespace
@@ -85,26 +117,18 @@ void find_combinations(CauseSearch& search) {
   if (search.left <= 0) return;
   const at::Tensor basis = search.span.rest(search.dead);
   const std::int64_t rank = search.span.width() - search.dead;
-  // A row of the reduced form of any subspace has 1 + rank entries: fewer are no accident.
+  // A vector of any subspace has 1 + rank entries or more: fewer are no accident.
   const std::int64_t most = std::min<std::int64_t>(4, 1 + rank / 2);
   if (basis.size(0) == 0 || basis.size(0) > search.span.width() / 2) return;
-  const at::Tensor rows = reduced(basis);
-  constexpr double kNone = 1e-6;
-  std::vector<at::Tensor> sparse;
-  std::set<std::int64_t> units;
-  for (std::int64_t i = 0; i < rows.size(0); ++i) {
-    const double* const row = rows.data_ptr<double>() + i * rows.size(1);
-    std::vector<std::int64_t> support;
-    for (std::int64_t unit = 0; unit < rows.size(1); ++unit) {
-      if (std::abs(row[unit]) > kNone) support.push_back(unit);
-    }
-    if (std::ssize(support) > most || std::ssize(support) < 2) continue;
-    sparse.push_back(rows.select(0, i));
-    units.insert(support.begin(), support.end());
-  }
+  const auto sparse = sparse_vectors(basis.contiguous(), most);
   if (sparse.empty()) return;
-  at::Tensor vectors = at::zeros({std::ssize(sparse), rows.size(1)}, rows.options());
-  for (std::size_t i = 0; i < sparse.size(); ++i) vectors.select(0, static_cast<std::int64_t>(i)).copy_(sparse[i]);
+  const at::Tensor vectors = at::zeros({std::ssize(sparse), basis.size(1)}, basis.options());
+  std::set<std::int64_t> units;
+  double* next = vectors.data_ptr<double>();
+  for (const auto& [of, entries] : sparse) {
+    next = std::copy(entries.begin(), entries.end(), next);
+    units.insert(of.begin(), of.end());
+  }
   Cause cause{.kind = CauseKind::Combination, .units = {units.begin(), units.end()}};
   if (search.span.take(vectors, search.left, cause)) search.explain(std::move(cause));
 }

@@ -150,6 +150,16 @@ TEST_F(Planted, UnitsThatAreCombinationsOfOthers) {
   EXPECT_EQ(found(relu), "fc1 activation: combination:2[1-2,5-6,20-21]\n");
 }
 
+// What fc0 lost leaves 22 of fc1; that one of its units is a combination of two others is seen all the same.
+TEST_F(Planted, ACombinationBehindALostRank) {
+  relu.to(torch::kDouble);
+  for (const std::int64_t unit : {3, 8, 9}) relu.bias(0)[unit] = -1000;
+  for (const at::Tensor& parameter : {relu.weight(1), relu.bias(1)}) parameter[5] = parameter[1] - 2 * parameter[20];
+  EXPECT_EQ(found(relu),
+            "fc0 fisher: relu_off:3[3,8-9]\n"
+            "fc1 activation: combination:1[1,5,20] upstream:1(fc0)\n");
+}
+
 // Beyond 60 a tanh is 1 to the last digit, so fc1 has 22 units and its bias.
 TEST_F(Planted, UnitsThatAreSaturated) {
   tanh.bias(0)[1] = 60;
