@@ -1,6 +1,6 @@
 // The main job: a convolutional network trains on Fashion-MNIST in a plain loop with the library attached. Signatures
 // of every layer as it goes; at checkpoints a read in fp64 with the true Fisher; at some of them the LLC over all
-// training images, plain where the checkpoint settles and tilted as it is; then the report.
+// training images, plain where the checkpoint settles and, in the preset full, tilted as it is; then the report.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -37,6 +37,7 @@ struct Plan {
   std::int64_t probe;                     ///< training images that a checkpoint read is taken over
   std::vector<std::int64_t> checkpoints;  ///< training steps; the end is added
   std::set<std::int64_t> estimated;       ///< those with an LLC; the end is added
+  std::vector<dds::LlcKind> kinds;        ///< of LLC at each of these
   std::int64_t chains;
   std::int64_t burn_in;
   std::int64_t draws;  ///< of the plain estimate; the tilted one gets half
@@ -47,9 +48,27 @@ struct Plan {
 Plan plan_of(const RunOptions& options) {
   if (options.full()) {
     const std::vector<std::int64_t> steps{0, 10, 30, 100, 200, 400, 700, 1200, 2000, 3500};
-    return {12, 2048, steps, {steps.begin(), steps.end()}, 4, 500, 3000, 2808, 900};
+    return {.epochs = 12,
+            .probe = 2048,
+            .checkpoints = steps,
+            .estimated = {steps.begin(), steps.end()},
+            .kinds = {dds::LlcKind::Plain, dds::LlcKind::Tilted},
+            .chains = 4,
+            .burn_in = 500,
+            .draws = 3000,
+            .adam = 2808,
+            .llc_seconds = 900};
   }
-  return {6, 512, {0, 10, 30, 100, 200, 400, 800, 1500}, {400, 800, 1500}, 2, 250, 1300, 936, 400};
+  return {.epochs = 6,
+          .probe = 512,
+          .checkpoints = {0, 10, 30, 100, 200, 400, 800, 1500},
+          .estimated = {400, 800, 1500},
+          .kinds = {dds::LlcKind::Plain},
+          .chains = 2,
+          .burn_in = 250,
+          .draws = 1300,
+          .adam = 936,
+          .llc_seconds = 400};
 }
 
 /// Shuffled mini-batches of one epoch, whole ones only.
@@ -159,13 +178,13 @@ Checkpoint read_checkpoint(dds::Monitor& monitor, Network& network, const dds::D
   if (!plan.estimated.contains(checkpoint.step)) return checkpoint;
   checkpoint.has_estimates = true;
   double done = 0.1;
-  for (const dds::LlcKind kind : {dds::LlcKind::Plain, dds::LlcKind::Tilted}) {
+  for (const dds::LlcKind kind : plan.kinds) {
     dds::LlcEstimate estimate =
         dds::estimate_llc(dds::Problem(*network, dds::categorical(), all), llc_options(plan, kind, seed));
     estimate.step = checkpoint.step;
     monitor.log(estimate);
     checkpoint.estimates.emplace(kind, std::move(estimate));
-    progress(done += 0.45);
+    progress(done += 0.9 / static_cast<double>(plan.kinds.size()));
   }
   return checkpoint;
 }
@@ -367,7 +386,7 @@ void run(const RunOptions& options, const std::filesystem::path& data_folder) {
   summary.add(converged_claim(checkpoints));
   summary.add(resolution_claim(checkpoints));
   summary.add(cost_ratio_claim(checkpoints, plan, train.images.size(0)));
-  for (const dds::LlcKind kind : {dds::LlcKind::Plain, dds::LlcKind::Tilted}) {
+  for (const dds::LlcKind kind : plan.kinds) {
     for (const std::string& layer : monitor.layers()) summary.add(correlation_claim(checkpoints, kind, layer));
   }
   const std::filesystem::path report = dds::write_report(options.out);

@@ -10,6 +10,7 @@
 //   dead_explained         of the rest, what the causes below show
 //   dead_unexplained       what no cause shows. It is never guessed
 //
+// Of layers wider than Spectrum::kMostAxes only what the architecture leaves out is told; the rest is unexplained.
 // So dead_explained + dead_unexplained = dead_directions wherever dead_directions is known.
 //
 // A cause that names vectors was tested on the rows: a unit vector v of its span is taken as dead only if

@@ -29,7 +29,7 @@ struct DeadAxesChange {
 ///
 /// A Monitor whose readings keep dead axes has a tracker. It logs the counts as Signature::born and Signature::revived.
 /// For the subspaces themselves, feed a tracker of your own from a sink:
-///   dds::log::callback([&](const dds::Signature& s) { if (s.dead_axes.defined()) use(tracker.add(s)); })
+///   dds::log::callback([&](const dds::Signature& s) { if (s.axes.defined()) use(tracker.add(s)); })
 ///
 /// The rule, with the principal angles between the earlier and the later subspace:
 ///   kept    = number of angles below `threshold`,
@@ -47,13 +47,14 @@ class DeadAxesTracker {
   /// Valid input: a reading made with SignatureOptions::dead_axes, or one without numbers, which is ignored.
   /// Result: the change since the last reading of the series. Empty for the first reading, for one without numbers, and
   /// where the layer's width changed; the series then begins anew.
-  /// Throws InvalidArgument for a reading that has numbers but no dead axes.
+  /// Throws InvalidArgument for a reading that has numbers, but neither dead_axes nor axes.
   std::optional<DeadAxesChange> add(const Signature& signature);
 
  private:
   struct Last {
     std::int64_t step;
-    at::Tensor axes;
+    at::Tensor basis;  ///< of the dead axes
+    at::Tensor alive;  ///< in their place where they are too many: of what is orthogonal to them
   };
   double threshold_;
   std::map<SeriesId, Last> last_;

@@ -78,8 +78,8 @@ enum class Status : std::uint32_t {
   NoGradient = 1u << 3,       ///< no backward pass reached the output: no Fisher side
   Overwritten = 1u << 4,      ///< the captured tensor was changed in place before it was read: no numbers
   Zero = 1u << 5,             ///< every entry of every row is zero: rank 0 and no positive eigenvalue
-  Subsampled = 1u << 6,       ///< more rows than SignatureOptions::max_rows: a seeded random subset was read
-  TooWide = 1u << 7,          ///< wider than SignatureOptions::max_width: no numbers
+  Subsampled = 1u << 6,       ///< more rows than SignatureOptions allows: a seeded random subset was read
+  TooWide = 1u << 7,          ///< in logs from before wide layers were read: no numbers
   Fp64Unavailable = 1u << 8,  ///< the forward builds tensors of its own dtype: read in the model's dtype
   Coupled = 1u << 9,  ///< samples mix in the forward (batch norm in training): delta_i is row i of d (sum_j l_j) / d s
   ReductionUnknown = 1u << 10,   ///< no one factor gives the samples' losses back (MonitorOptions): no Fisher side
@@ -175,10 +175,11 @@ struct Signature {
   /// With SignatureOptions::spectra: all min(n, d) singular values, descending.
   std::vector<double> spectrum;
   /// With SignatureOptions::dead_axes: the right singular vectors at or below the floor, as orthonormal rows.
-  /// (width - rank) x width, fp64, CPU.
+  /// (width - rank) x width, fp64, CPU. Undefined where the layer is wider than Spectrum::kMostAxes.
   at::Tensor dead_axes;
   /// With SignatureOptions::dead_axes: all right singular vectors, one a row, in the order of the singular values.
-  /// width x width, fp64, CPU. DecayCounter follows directions by them.
+  /// width x width, fp64, CPU. DecayCounter follows directions by them. Where the layer is wider than
+  /// Spectrum::kMostAxes, the first min(rows, width) of them: what is orthogonal to the first `rank` is dead.
   at::Tensor axes;
 
   /// True if the reading has a spectrum: rank, sigma_max, floor and at_floor are not empty.

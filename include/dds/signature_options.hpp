@@ -27,7 +27,8 @@ class SignatureOptions {
   TORCH_ARG(bool, spectra) = false;
   /// Keep the right singular vectors at or below the floor in Signature::dead_axes: width - rank of them.
   /// Signature::dead_directions = structural_bound - rank can be smaller: it leaves out the axes that are dead by the
-  /// shapes of the network alone.
+  /// shapes of the network alone. Of a layer wider than Spectrum::kMostAxes only the vectors of the min(rows, width)
+  /// singular values are kept, in Signature::axes: the dead axes are what is orthogonal to the first `rank` of them.
   /// A Monitor then also follows the axes over the training (DeadAxesTracker), and fills in Signature::born and
   /// Signature::revived. All right singular vectors are in Signature::axes: with `spectra`, Monitor::decay_counts
   /// follows directions by them. For layers of more than a few hundred columns use a Worker.
@@ -44,8 +45,9 @@ class SignatureOptions {
   /// The most rows of one layer and side in one reading. At least 1. If there are more, a seeded random subset is read
   /// (Status::Subsampled).
   TORCH_ARG(std::int64_t, max_rows) = 65536;
-  /// The most columns of a layer. At least 1. A wider layer gets no numbers (Status::TooWide): its triangular factors
-  /// would take several times 8 width^2 bytes.
+  /// The most columns of a triangular factor. At least 1. Of a wider layer at most so many rows are read, as of
+  /// max_rows: they are their own factor, and there are no more singular values than rows. So a reading takes at most
+  /// some 8 max_width width bytes and 2 max_width^2 width operations. MonitorOptions::window multiplies the rows.
   TORCH_ARG(std::int64_t, max_width) = 2048;
   /// Seed of the random subset of rows, and of labels that are drawn.
   TORCH_ARG(std::uint64_t, seed) = 0;

@@ -15,6 +15,9 @@ namespace DDS_EXPORT dds {
 
 /// The singular values of a matrix of rows.
 struct Spectrum {
+  /// Of a wider matrix only the right singular vectors of its min(rows, width) singular values are made.
+  static constexpr std::int64_t kMostAxes = 2048;
+
   std::int64_t rows = 0;  ///< rows of the matrix
   /// n in lambda = sigma^2 / n. It is `rows`, unless several scaled rows make up one expectation.
   std::int64_t divisor = 0;
@@ -25,7 +28,9 @@ struct Spectrum {
   bool retried = false;       ///< the solver failed on this matrix, and a slower, safer one was used
   double cancellation = 1;    ///< factor in the floor: 1 + T / |delta_out| (noise_floor)
   at::Tensor factor;          ///< min(rows, width) x width, fp64: the matrix's triangular factor divided by 2^exponent
-  at::Tensor right;  ///< with `vectors`: right singular vectors, one a row (d x d, fp64, CPU), in the order of sigma
+  /// With `vectors`: right singular vectors, one a row, in the order of sigma. fp64, CPU; d x d, or min(rows, d) x d
+  /// where d is above kMostAxes.
+  at::Tensor right;
 };
 
 /// Reads the spectra of several matrices at once, in fp64. Factors (min(n, d) x d) of equal shape go through one
@@ -93,7 +98,7 @@ void read_numbers(const Spectrum& spectrum, c10::ScalarType dtype, Signature& si
 /// The right singular vectors at or below the floor, one a row: the directions in which the rows have no component
 /// above rounding. Result: (width - rank) x width, fp64, CPU. Signature::dead_directions = structural_bound - rank can
 /// be smaller: it leaves out the axes that are dead by the shapes of the network alone. Throws InvalidArgument for a
-/// spectrum that was read without vectors, and for a signature without a rank.
+/// spectrum that was read without vectors, or is wider than Spectrum::kMostAxes, and for a signature without a rank.
 at::Tensor dead_axes(const Spectrum& spectrum, const Signature& signature);
 
 }  // namespace dds

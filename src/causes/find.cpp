@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <dds/spectrum.hpp>
 
 #include "src/causes/search.hpp"
 
@@ -50,7 +51,7 @@ void find(const CauseEvidence& reading, const ReadingIndex& all) {
                      .left = dead - certain};
   find_kernels(search);
   add_shapes(search);
-  if (search.left > 0) {
+  if (search.left > 0 && width <= Spectrum::kMostAxes) {
     find_units(search);
     find_duplicates(search);
     find_combinations(search);

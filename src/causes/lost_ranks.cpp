@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <dds/spectrum.hpp>
 #include <optional>
 
 #include "src/causes/search.hpp"
@@ -71,7 +72,7 @@ bool fills_constant(const CauseEvidence& reading) {
 std::optional<std::int64_t> rank_before(const CauseSearch& search, const Units& unread) {
   const Surroundings& around = search.around();
   const CauseEvidence* const source = search.all.find(around.input_of, Side::Activation);
-  if (!source || source == &search.reading) return std::nullopt;
+  if (!source || source == &search.reading || *source->signature->width > Spectrum::kMostAxes) return std::nullopt;
   if (around.made_by.empty()) {
     auto rank = rank_of_all(*source);
     if (rank && fills_constant(*source)) --*rank;

@@ -235,11 +235,8 @@ class Monitor::State {
     const Stopwatch watch;
     std::vector<at::Tensor> tensors;
     try {
-      for (ReadingRows::Layer& layer : job.rows.layers) {
-        layer.rows.own();
-        const std::vector<at::Tensor> pending = layer.rows.pending();
-        tensors.insert(tensors.end(), pending.begin(), pending.end());
-      }
+      for (ReadingRows::Layer& layer : job.rows.layers) layer.rows.own();
+      tensors = job.rows.tensors();
     } catch (...) {
       job.rows.fail();
       job.rows.layers.clear();

@@ -90,8 +90,16 @@ void StreamHandover::run(const std::function<void()>& work) {
     streams.push_back(device.side);
   }
   const c10::MultiStreamGuard guard(streams);
-  work();
-  for (const c10::Stream& stream : streams) stream.synchronize();
+  const auto wait = [&] {
+    for (const c10::Stream& stream : streams) stream.synchronize();
+  };
+  try {
+    work();
+  } catch (...) {
+    wait();  // what the work held is freed on the way out
+    throw;
+  }
+  wait();
 }
 
 }  // namespace dds

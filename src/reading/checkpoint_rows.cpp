@@ -172,19 +172,16 @@ class CheckpointReading {
     return rows_.layers.emplace_back(ReadingRows::Layer{.rows = LayerRows(layer, options_.signatures())}).rows;
   }
 
-  /// Rows that one call of `layer` may add in each of `passes`, in a batch that has `share` of all samples: no reading
-  /// has more than max_rows.
-  std::int64_t budget(const CapturedLayer& layer, double share, std::int64_t passes) const {
-    const double rows = static_cast<double>(own_max_rows(options_.signatures())) * share;
-    const double adds = static_cast<double>(passes) * static_cast<double>(layer.calls.size());
-    return std::max<std::int64_t>(1, static_cast<std::int64_t>(rows / adds));
+  /// What one call of `layer` brings in each of `passes`, in a batch that has `share` of all samples.
+  static RowShare part(const CapturedLayer& layer, double share, std::int64_t passes) {
+    return {share, static_cast<double>(passes) * static_cast<double>(layer.calls.size())};
   }
 
   void add_forward(const Captured& captured, double share) {
     for (const CapturedLayer& layer : captured.layers) {
       LayerRows& into = rows_of(layer);
       into.add_bounds(layer, independent_);
-      for (const CapturedCall& call : layer.calls) into.add_forward(call, budget(layer, share, 1));
+      for (const CapturedCall& call : layer.calls) into.add_forward(call, part(layer, share, 1));
       into.reduce();
     }
   }
@@ -196,7 +193,7 @@ class CheckpointReading {
       again ? into.repeat_draws() : into.remember_draws();
       for (CapturedCall& call : layer.calls) {
         into.add_gradient(call, call.take_gradient(), /*backwards=*/1, /*scale=*/{},
-                          budget(layer, share, labels_->passes));
+                          part(layer, share, labels_->passes));
       }
       into.reduce();
     }

@@ -86,7 +86,7 @@ void SignatureBatch::fill_in(Request& request, Spectrum& spectrum) {
     for (double& sigma : signature.spectrum) sigma = std::ldexp(sigma, spectrum.exponent);
   }
   if (options_.dead_axes()) {
-    signature.dead_axes = dead_axes(spectrum, signature);
+    if (spectrum.width <= Spectrum::kMostAxes) signature.dead_axes = dead_axes(spectrum, signature);
     signature.axes = spectrum.right;
   }
 }

@@ -84,16 +84,15 @@ ReadingRows::Layer layer_of(const CapturedLayer& layer, const Captured& captured
                             const SignatureOptions& options) {
   ReadingRows::Layer result{.rows = LayerRows(layer, options)};
   if (!captured.errors.empty()) result.rows.mark(Status::CaptureFailed);
-  const std::int64_t calls = std::ssize(layer.calls);
-  const std::int64_t budget = std::max<std::int64_t>(1, own_max_rows(options) / std::max<std::int64_t>(1, calls));
+  const RowShare share{.among = static_cast<double>(std::max<std::size_t>(1, layer.calls.size()))};
   result.rows.add_bounds(layer);
   for (const CapturedCall& call : layer.calls) {
-    result.rows.add_forward(call, budget);
+    result.rows.add_forward(call, share);
     if (!wants(options, Side::Fisher)) continue;
     if (coupled_downstream(call, captured)) result.rows.mark(Side::Fisher, Status::Coupled);
     const auto& [scale, cancellation] = losses.behind(call);
     const at::Tensor gradient = call.gradient();
-    result.rows.add_gradient(call, gradient, call.backwards(), scale.scale, budget);
+    result.rows.add_gradient(call, gradient, call.backwards(), scale.scale, share);
     if (gradient.defined() && gradient.numel() == 0) continue;  // no row, and so no scale: the mean of none is 0 / 0
     if (gradient.defined()) result.rows.mark(Side::Fisher, scale.status);
     result.reduction = scale.name;

@@ -24,6 +24,10 @@ UnitRanges ranges_of(const at::Tensor& rows) {
   return {rows.amin({0}).to(at::kDouble), rows.amax({0}).to(at::kDouble), rows.sum({0}, false, at::kDouble)};
 }
 
+std::int64_t rows_of(RowShare share, std::int64_t most) {
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(static_cast<double>(most) * share.samples / share.among));
+}
+
 }  // namespace
 
 void UnitRanges::add(const UnitRanges& other) {
@@ -49,13 +53,13 @@ void LayerRows::add_bounds(const CapturedLayer& layer, std::int64_t gradients) {
   at(Side::Fisher).bound.add(layer.gradient_bound.times(gradients));
 }
 
-void LayerRows::add_forward(const CapturedCall& call, std::int64_t max_rows) {
+void LayerRows::add_forward(const CapturedCall& call, RowShare share) {
   ran_ = true;
   expanded_ = expanded_ || call.expanded;
   if (wants(options_, Side::Activation)) {
     ++at(Side::Activation).calls;
     if (call.output_intact()) {
-      add(Side::Activation, as_rows(call.output, call.output_features), {}, max_rows);
+      add(Side::Activation, as_rows(call.output, call.output_features), {}, share);
     } else {
       mark(Side::Activation, Status::Overwritten);
     }
@@ -63,7 +67,7 @@ void LayerRows::add_forward(const CapturedCall& call, std::int64_t max_rows) {
   if (wants(options_, Side::Input) && !call.input_features.empty()) {
     ++at(Side::Input).calls;
     if (call.input_intact()) {
-      add(Side::Input, as_rows(call.inputs.front(), call.input_features), {}, max_rows);
+      add(Side::Input, as_rows(call.inputs.front(), call.input_features), {}, share);
     } else {
       mark(Side::Input, Status::Overwritten);
     }
@@ -75,10 +79,10 @@ void LayerRows::add_forward(const CapturedCall& call, std::int64_t max_rows) {
 }
 
 void LayerRows::add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards,
-                             const RowScale& scale, std::int64_t max_rows) {
+                             const RowScale& scale, RowShare share) {
   if (!wants(options_, Side::Fisher) || !gradient.defined()) return;
   backwards_ += backwards;
-  add(Side::Fisher, as_rows(gradient, call.output_features), scale, max_rows);
+  add(Side::Fisher, as_rows(gradient, call.output_features), scale, share);
 }
 
 void LayerRows::remember_draws() { remembered_ = generator_.defined() ? generator_.get_state() : at::Tensor(); }
@@ -97,7 +101,7 @@ at::Tensor LayerRows::subset(const at::Tensor& rows, std::int64_t count) {
   return rows.index_select(0, order.narrow(0, 0, count));
 }
 
-void LayerRows::add(Side side, const at::Tensor& rows, const RowScale& scale, std::int64_t max_rows) {
+void LayerRows::add(Side side, const at::Tensor& rows, const RowScale& scale, RowShare share) {
   const at::NoGradGuard no_grad;
   const Stopwatch watch;
   SideRows& into = at(side);
@@ -110,19 +114,16 @@ void LayerRows::add(Side side, const at::Tensor& rows, const RowScale& scale, st
     into.status |= Status::NotObservable;
     return;
   }
-  if (width > options_.max_width()) {
-    into.status |= Status::TooWide;
-    return;
-  }
   if (into.width != 0 && into.width != width) {
     into.status |= Status::ShapeChanged;
     return;
   }
   into.width = width;
   into.dtype = coarser(into.dtype.value_or(rows.scalar_type()), rows.scalar_type());
-  const bool subsampled = rows.size(0) > max_rows;
+  const std::int64_t most = rows_of(share, own_max_rows(options_, width));
+  const bool subsampled = rows.size(0) > most;
   if (subsampled) into.status |= Status::Subsampled;
-  into.pending.push_back({subsampled ? subset(rows, max_rows) : rows, scale, subsampled});
+  into.pending.push_back({subsampled ? subset(rows, most) : rows, scale, subsampled});
   into.seconds += watch.seconds();
 }
 
@@ -193,12 +194,19 @@ void LayerRows::merge(const LayerRows& other) {
 
 void LayerRows::replace(Side side, SideRows rows) { at(side) = std::move(rows); }
 
-std::vector<at::Tensor> LayerRows::pending() const {
-  std::vector<at::Tensor> tensors;
-  for (const SideRows& side : sides_) {
-    for (const SideRows::Pending& pending : side.pending) tensors.push_back(pending.rows);
+std::vector<at::Tensor> LayerRows::tensors() const {
+  std::vector<at::Tensor> all;
+  for (const at::Tensor& tensor : {around_.unfed, around_.unread, around_.gain}) {
+    if (tensor.defined()) all.push_back(tensor);
   }
-  return tensors;
+  for (const SideRows& side : sides_) {
+    for (const auto& [rows, scale, owned] : side.pending) {
+      for (const at::Tensor& tensor : {rows, scale.factor, scale.certain}) {
+        if (tensor.defined()) all.push_back(tensor);
+      }
+    }
+  }
+  return all;
 }
 
 }  // namespace dds

@@ -32,6 +32,12 @@ struct UnitRanges {
   void add(const UnitRanges& other);
 };
 
+/// The part of a layer's rows that one call brings, in one backward pass. So many of the most rows may be its own.
+struct RowShare {
+  double samples = 1;  ///< the samples of its batch over those of the reading
+  double among = 1;    ///< calls and passes that share the batch's
+};
+
 /// The rows of one side of a layer.
 struct SideRows {
   /// Rows that wait for LayerRows::reduce().
@@ -64,12 +70,12 @@ class LayerRows {
   /// Adds the bounds on the ranks of the rows of one recording, in which each sample gives `gradients` independent
   /// ones.
   void add_bounds(const CapturedLayer& layer, std::int64_t gradients = 1);
-  /// Adds the rows of one call to the activation and input sides, at most `max_rows` of them. The rows are kept by
-  /// reference until own() or reduce().
-  void add_forward(const CapturedCall& call, std::int64_t max_rows);
+  /// Adds the rows of one call to the activation and input sides: all of them, or a random subset of its share of the
+  /// most that a layer may have. The rows are kept by reference until own() or reduce().
+  void add_forward(const CapturedCall& call, RowShare share);
   /// Adds the gradient at the output of `call`, the sum of `backwards` passes, times `scale`, to the Fisher side.
   void add_gradient(const CapturedCall& call, const at::Tensor& gradient, std::int64_t backwards, const RowScale& scale,
-                    std::int64_t max_rows);
+                    RowShare share);
   /// Has subsets drawn once more: remember_draws() before the first term of an expectation, repeat_draws() before each
   /// further one, so that all terms are of the same rows.
   void remember_draws();
@@ -103,14 +109,14 @@ class LayerRows {
   bool expanded() const { return expanded_; }
   std::int64_t backwards() const { return backwards_; }
   const SideRows& side(Side side) const { return sides_[static_cast<std::size_t>(side)]; }
-  /// Tensors that wait for reduce().
-  std::vector<at::Tensor> pending() const;
+  /// The tensors that reduce() and what follows will read: rows, their scales, what is known of weights.
+  std::vector<at::Tensor> tensors() const;
 
  private:
   explicit LayerRows(const SignatureOptions& options) : options_(options) {}
 
   SideRows& at(Side side) { return sides_[static_cast<std::size_t>(side)]; }
-  void add(Side side, const at::Tensor& rows, const RowScale& scale, std::int64_t max_rows);
+  void add(Side side, const at::Tensor& rows, const RowScale& scale, RowShare share);
   at::Tensor subset(const at::Tensor& rows, std::int64_t count);
 
   std::string layer_;

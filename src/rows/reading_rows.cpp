@@ -16,6 +16,17 @@ void ReadingRows::Layer::merge(const Layer& other) {
   cancellation.add(other.cancellation);
 }
 
+std::vector<at::Tensor> ReadingRows::tensors() const {
+  std::vector<at::Tensor> all;
+  for (const Layer& layer : layers) {
+    const std::vector<at::Tensor> rows = layer.rows.tensors();
+    all.insert(all.end(), rows.begin(), rows.end());
+    const auto [known, terms, difference] = layer.cancellation.parts();
+    if (terms.defined()) all.insert(all.end(), {terms, difference});
+  }
+  return all;
+}
+
 ReadingRows::Layer* ReadingRows::find(const std::string& layer) {
   const auto found =
       std::find_if(layers.begin(), layers.end(), [&](const Layer& each) { return each.rows.layer() == layer; });

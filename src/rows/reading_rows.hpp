@@ -39,6 +39,8 @@ struct ReadingRows {
   std::exception_ptr error;  ///< the first that kept this process from a part of its rows
   bool incomplete = false;   ///< rows are missing, and it is not known of which layers
 
+  /// The tensors that what follows will read. Another thread must be handed all of them.
+  std::vector<at::Tensor> tensors() const;
   /// Null: there is none of this name.
   Layer* find(const std::string& layer);
   /// Adds a layer that another process has.

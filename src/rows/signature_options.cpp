@@ -16,8 +16,10 @@ bool wants(const SignatureOptions& options, Side side) {
   return std::find(options.sides().begin(), options.sides().end(), side) != options.sides().end();
 }
 
-std::int64_t own_max_rows(const SignatureOptions& options) {
-  return options.ranks() ? std::max<std::int64_t>(1, options.max_rows() / options.ranks()->size()) : options.max_rows();
+std::int64_t own_max_rows(const SignatureOptions& options, std::int64_t width) {
+  const std::int64_t rows =
+      width > options.max_width() ? std::min(options.max_rows(), options.max_width()) : options.max_rows();
+  return options.ranks() ? std::max<std::int64_t>(1, rows / options.ranks()->size()) : rows;
 }
 
 std::uint64_t stream_of(const SignatureOptions& options) {

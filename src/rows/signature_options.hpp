@@ -11,8 +11,8 @@ void check(const SignatureOptions& options, const char* function);
 
 /// True if the options ask for this side.
 bool wants(const SignatureOptions& options, Side side);
-/// Rows that one rank of SignatureOptions::ranks keeps of max_rows.
-std::int64_t own_max_rows(const SignatureOptions& options);
+/// The most rows of a layer of this width that one rank of SignatureOptions::ranks keeps.
+std::int64_t own_max_rows(const SignatureOptions& options, std::int64_t width);
 /// The stream of the seed that this rank draws from.
 std::uint64_t stream_of(const SignatureOptions& options);
 

@@ -11,7 +11,7 @@ namespace dds {
 void Follower::add(Signature& signature) {
   fixed_ranks_.add(signature);
   decay_.add(signature);
-  if (signature.dead_axes.defined()) {
+  if (signature.axes.defined()) {
     if (const std::optional<DeadAxesChange> change = dead_axes_.add(signature)) {
       signature.born = change->born;
       signature.revived = change->revived;

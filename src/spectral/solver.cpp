@@ -37,10 +37,16 @@ bool orthogonalise(double* a, double* b, std::int64_t n, double tolerance) {
 
 }  // namespace
 
+std::int64_t axes_of(const at::Tensor& matrix) {
+  const std::int64_t k = matrix.size(-2), d = matrix.size(-1);
+  return d > Spectrum::kMostAxes ? std::min(k, d) : d;
+}
+
 Decomposition library_svd(const at::Tensor& matrices, bool vectors) {
   if (!vectors) return {at::linalg_svdvals(matrices), {}};
   Decomposition result;
-  std::tie(std::ignore, result.sigma, result.right) = at::linalg_svd(matrices, /*full_matrices=*/true);
+  std::tie(std::ignore, result.sigma, result.right) =
+      at::linalg_svd(matrices, /*full_matrices=*/axes_of(matrices) > matrices.size(-2));
   return result;
 }
 
@@ -75,11 +81,12 @@ Decomposition jacobi_svd(const at::Tensor& matrix, bool vectors) {
   }
   if (!vectors) return result;
   // Dimensions that no row reaches complete the basis.
-  const std::int64_t found = static_cast<std::int64_t>(axes.size());
+  const std::int64_t found = static_cast<std::int64_t>(axes.size()), wanted = axes_of(matrix);
   axes.push_back(at::empty({0, d}, matrix.options()));
   const at::Tensor basis = at::cat(axes);
-  const at::Tensor whole = std::get<0>(at::linalg_qr(basis.t(), "complete")).t();
-  result.right = at::cat({basis, whole.narrow(0, found, d - found)});
+  const at::Tensor whole = wanted == d ? std::get<0>(at::linalg_qr(basis.t(), "complete"))
+                                       : std::get<0>(at::linalg_qr(at::cat({basis, matrix}).t(), "reduced"));
+  result.right = at::cat({basis, whole.t().narrow(0, found, wanted - found)});
   return result;
 }
 

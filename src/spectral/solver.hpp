@@ -11,12 +11,16 @@ namespace dds {
 
 struct Decomposition {
   at::Tensor sigma;  ///< (..., k), descending
-  at::Tensor right;  ///< (..., d, d): right singular vectors, one a row; undefined unless asked for
+  at::Tensor right;  ///< (..., axes_of, d): right singular vectors, one a row; undefined unless asked for
 };
 
 /// Decomposes a batch of matrices (b x k x d, fp64, k <= d, finite) on their device. May throw c10::Error, or give NaN,
 /// where it does not converge.
 using Solver = std::function<Decomposition(const at::Tensor& matrices, bool vectors)>;
+
+/// The number of right singular vectors that are made for a matrix (..., k, d): d, or k where d is above
+/// Spectrum::kMostAxes.
+std::int64_t axes_of(const at::Tensor& matrix);
 
 /// torch::linalg's: divide and conquer on a CPU (gesdd), Jacobi or QR on a GPU.
 Decomposition library_svd(const at::Tensor& matrices, bool vectors);

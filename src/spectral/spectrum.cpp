@@ -91,7 +91,8 @@ void decompose(const std::vector<Pending*>& batch, bool vectors, const Solver& s
   factors.reserve(batch.size());
   for (const Pending* one : batch) factors.push_back(one->factor.factor);
   try {
-    const Decomposition all = solver(at::stack(factors), vectors);
+    const at::Tensor matrices = factors.size() == 1 ? factors.front().unsqueeze(0) : at::stack(factors);
+    const Decomposition all = solver(matrices, vectors);
     for (std::size_t i = 0; i < batch.size(); ++i) {
       batch[i]->sigma = all.sigma.select(0, static_cast<std::int64_t>(i));
       if (vectors) batch[i]->right = all.right.select(0, static_cast<std::int64_t>(i));
@@ -105,7 +106,7 @@ void decompose(const std::vector<Pending*>& batch, bool vectors, const Solver& s
     }
     const at::Tensor& factor = factors.front();
     batch.front()->sigma = at::full({factor.size(0)}, std::numeric_limits<double>::quiet_NaN(), factor.options());
-    if (vectors) batch.front()->right = at::zeros({factor.size(1), factor.size(1)}, factor.options());
+    if (vectors) batch.front()->right = at::zeros({axes_of(factor), factor.size(1)}, factor.options());
   }
 }
 
@@ -268,6 +269,9 @@ at::Tensor dead_axes(const Spectrum& spectrum, const Signature& signature) {
   if (!signature.rank) {
     throw_invalid("dead_axes", "the signature's rank", "empty", "a signature that read_numbers filled in");
   }
+  check(spectrum.width <= Spectrum::kMostAxes, "dead_axes", "the width", spectrum.width,
+        "at most {}: in a wider layer they are what is orthogonal to the first `rank` of Signature::axes",
+        Spectrum::kMostAxes);
   return spectrum.right.narrow(0, *signature.rank, spectrum.width - *signature.rank);
 }
 

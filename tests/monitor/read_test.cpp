@@ -436,11 +436,32 @@ TEST(Read, RowsBeyondTheBudgetAreASeededSubset) {
     EXPECT_NE(*a[i].sigma_min, *c[i].sigma_min);
     EXPECT_NEAR(*a[i].log10_lambda_min_plus, *all[i].log10_lambda_min_plus, 0.1);
   }
-  const auto narrow = read({net, categorical(), probe}, ReadOptions().signatures(SignatureOptions().max_width(2)));
-  ASSERT_EQ(narrow.size(), 4u);
-  for (const Signature& s : narrow) {
-    EXPECT_EQ(s.status.has(Status::TooWide), s.layer == "first") << s.layer;
-  }
+}
+
+// Of a wide layer as many rows are read as a factor may have columns, and all of a narrow one.
+TEST(Read, TakesOfAWideLayerAsManyRowsAsANarrowOneMayHaveColumns) {
+  torch::manual_seed(test::seed(17));
+  torch::nn::Sequential net(torch::nn::Linear(40, 30), torch::nn::Tanh(), torch::nn::Linear(30, 2));
+  const Data probe(torch::randn({100, 40}));
+  const auto with = [&](SignatureOptions options) {
+    return read({*net, categorical(), probe}, ReadOptions().signatures(options.sides({Side::Activation})));
+  };
+  const auto signatures = with(SignatureOptions().max_width(20));
+  const Signature wide = of(signatures, "0", Side::Activation), narrow = of(signatures, "2", Side::Activation);
+  EXPECT_TRUE(wide.status.has(Status::Subsampled));
+  EXPECT_EQ(wide.rows, 20);
+  EXPECT_EQ(wide.structural_bound, 20);
+  EXPECT_EQ(wide.rank, 20);
+  EXPECT_TRUE(narrow.status.empty());
+  EXPECT_EQ(narrow.rows, 100);
+  // Twenty rows are too few to be a subset, however narrow a factor may be.
+  const Data few(probe.inputs.front().narrow(0, 0, 20));
+  const Signature all = of(read({*net, categorical(), few}), "0", Side::Activation),
+                  same =
+                      of(read({*net, categorical(), few}, ReadOptions().signatures(SignatureOptions().max_width(20))),
+                         "0", Side::Activation);
+  EXPECT_TRUE(same.status.empty());
+  EXPECT_EQ(same.sigma_min, all.sigma_min);
 }
 
 // Two kinds of samples, p = (1/2, 1/2, 0) and (1/2, 0, 1/2), the last two logits far apart. Of each, the classes add

@@ -215,6 +215,33 @@ TEST(Accuracy, OfTheJacobiIterationIsAsStated) {
   }
 }
 
+// A matrix that is too wide for all of its right singular vectors has those of its rows, some of them of no row.
+TEST(Accuracy, OfTheVectorsOfAWideMatrixIsAsStated) {
+  torch::manual_seed(test::seed(4));
+  constexpr std::int64_t n = 6, d = Spectrum::kMostAxes + 50;
+  const at::Tensor rows = gaussian(n, 4).mm(gaussian(4, d));
+  TriangularAccumulator accumulator(d);
+  accumulator.update(rows);
+  const auto fails = [](const at::Tensor&, bool) -> Decomposition { TORCH_CHECK(false, "did not converge"); };
+  for (const Spectrum& spectrum :
+       {read_spectrum(accumulator, true), read_spectra({&accumulator}, true, fails).front()}) {
+    ASSERT_EQ(spectrum.right.sizes(), (std::vector<std::int64_t>{n, d}));
+    const double u = 0x1p-53, bound = 20 * std::sqrt(d) * u;
+    EXPECT_LT((spectrum.right.mm(spectrum.right.t()) - torch::eye(n, torch::kDouble)).abs().max().item<double>(),
+              bound);
+    const at::Tensor lengths = rows.mm(spectrum.right.t()).norm(2, 0);
+    const double largest = std::ldexp(spectrum.sigma.front(), spectrum.exponent);
+    for (std::int64_t k = 0; k < n; ++k) {
+      EXPECT_NEAR(lengths[k].item<double>(), std::ldexp(spectrum.sigma[k], spectrum.exponent), bound * largest) << k;
+    }
+    EXPECT_GT(spectrum.sigma[3], 1e-3 * spectrum.sigma[0]);
+    EXPECT_LT(spectrum.sigma[4], 1e-13 * spectrum.sigma[0]);
+    Signature signature;
+    read_numbers(spectrum, torch::kDouble, signature);
+    EXPECT_THROW(dead_axes(spectrum, signature), InvalidArgument);
+  }
+}
+
 enum class Failure { Throws, GivesNan };
 class FailingSolver : public testing::TestWithParam<Failure> {};
 

@@ -124,6 +124,37 @@ TEST_P(Turning, IsJudgedByTheThreshold) {
 
 INSTANTIATE_TEST_SUITE_P(Thresholds, Turning, testing::Values(0.3, 0.39, 0.41, 1.0, std::acos(0.0)));
 
+// The dead axes as such, and as what is orthogonal to the axes that are alive, are the same change.
+TEST(DeadAxesTracker, SaysTheSameOfComplements) {
+  torch::manual_seed(test::seed(8));
+  const at::Tensor space = rotation(9);
+  const at::Tensor turned = (std::cos(0.3) * space[2] + std::sin(0.3) * space[7]).unsqueeze(0);
+  const std::vector<at::Tensor> dead{space.narrow(0, 0, 3),
+                                     at::cat({space.narrow(0, 0, 2), turned, space.narrow(0, 4, 1)}),
+                                     space.narrow(0, 1, 6), space.narrow(0, 0, 1), space.narrow(0, 0, 8)};
+  DeadAxesTracker explicitly, by_complements;
+  for (std::size_t i = 0; i < dead.size(); ++i) {
+    const Signature plain = reading(static_cast<std::int64_t>(i), dead[i]);
+    Signature implied = plain;
+    implied.axes = std::get<2>(torch::linalg_svd(torch::eye(9, torch::kDouble) - dead[i].t().mm(dead[i])))
+                       .narrow(0, 0, *plain.rank);
+    implied.dead_axes.reset();
+    const auto expected = explicitly.add(plain), found = by_complements.add(implied);
+    ASSERT_EQ(expected.has_value(), i > 0);
+    ASSERT_EQ(found.has_value(), i > 0);
+    if (i == 0) continue;
+    EXPECT_EQ(std::tuple(found->kept, found->born, found->revived),
+              std::tuple(expected->kept, expected->born, expected->revived));
+    ASSERT_EQ(found->angles.size(), expected->angles.size());
+    for (std::size_t j = 0; j < found->angles.size(); ++j) {
+      EXPECT_NEAR(found->angles[j], expected->angles[j], 1e-12) << i << ' ' << j;
+    }
+    const auto projection = [](const at::Tensor& basis) { return basis.t().mm(basis); };
+    EXPECT_LT((projection(found->born_axes) - projection(expected->born_axes)).abs().max().item<double>(), 1e-12);
+    EXPECT_LT((projection(found->revived_axes) - projection(expected->revived_axes)).abs().max().item<double>(), 1e-12);
+  }
+}
+
 TEST(DeadAxesTracker, KeepsSeriesApartAndRefusesWhatItCannotUse) {
   torch::manual_seed(test::seed(4));
   DeadAxesTracker tracker;
