@@ -10,8 +10,8 @@
 //   dead_explained         of the rest, what the causes below show
 //   dead_unexplained       what no cause shows. It is never guessed
 //
-// Of layers wider than Spectrum::kMostAxes only what the architecture leaves out is told; the rest is unexplained.
-// So dead_explained + dead_unexplained = dead_directions wherever dead_directions is known.
+// So dead_explained + dead_unexplained = dead_directions wherever dead_directions is known. Of layers wider than
+// Spectrum::kMostAxes only what the architecture leaves out is told, and the rest is unexplained.
 //
 // A cause that names vectors was tested on the rows: a unit vector v of its span is taken as dead only if
 // |M v| <= floor. A cause that names a layer follows from ranks: rows are linear images of rows of a smaller rank.

@@ -106,7 +106,8 @@ void find_lost_before(CauseSearch& search) {
   const Units unread = unread_inputs(around);
   if (!unread.empty()) {
     const std::int64_t read = around.unread.numel() - std::ssize(unread);
-    explain_by(search, {.kind = CauseKind::OutgoingZero, .units = unread, .layer = around.input_of},
+    const bool few = std::ssize(unread) <= Spectrum::kMostAxes;  // as many as a cause may list
+    explain_by(search, {.kind = CauseKind::OutgoingZero, .units = few ? unread : Units(), .layer = around.input_of},
                around.taps * read + 1);
   }
   if (search.left <= 0) return;

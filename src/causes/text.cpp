@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <dds/causes.hpp>
+#include <dds/spectrum.hpp>
 #include <utility>
 
 #include "src/base/check.hpp"
@@ -43,6 +44,24 @@ std::string ranges_text(const std::vector<std::int64_t>& units) {
   return text;
 }
 
+/// A layer's name without spaces, which part the causes: "%20" for each, and "%25" for "%".
+std::string without_spaces(const std::string& name) {
+  std::string text;
+  for (const char c : name) text += c == ' ' ? "%20" : c == '%' ? "%25" : std::string(1, c);
+  return text;
+}
+
+std::string with_spaces(std::string_view text) {
+  std::string name;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const std::string_view code = text.substr(i, 3);
+    const bool coded = code == "%20" || code == "%25";
+    name += code == "%20" ? ' ' : text[i];
+    if (coded) i += 2;
+  }
+  return name;
+}
+
 /// Reads the text of causes from left to right.
 class CauseReader {
  public:
@@ -60,7 +79,7 @@ class CauseReader {
     }
     if (skip('(')) {
       const std::size_t end = end_of_name();
-      cause.layer = left_.substr(0, end);
+      cause.layer = with_spaces(left_.substr(0, end));
       left_.remove_prefix(end);
       expect(')');
     }
@@ -95,10 +114,12 @@ class CauseReader {
     return value;
   }
   void units(std::vector<std::int64_t>& into) {
-    constexpr std::int64_t kMostUnits = std::int64_t{1} << 20;
+    constexpr std::int64_t kMostUnits =
+        Spectrum::kMostAxes;  // of a cause; what comes from a file is not to fill the memory
     do {
       const std::int64_t first = number(), last = skip('-') ? number() : first;
-      if (last < first || last - first > kMostUnits || (!into.empty() && first <= into.back())) refuse();
+      if (last < first || last - first >= kMostUnits - std::ssize(into)) refuse();
+      if (!into.empty() && first <= into.back()) refuse();
       for (std::int64_t unit = first; unit <= last; ++unit) into.push_back(unit);
     } while (skip(','));
   }
@@ -136,7 +157,7 @@ std::string to_string(const std::vector<Cause>& causes) {
   for (const Cause& cause : causes) {
     text += fmt::format("{}{}:{}", text.empty() ? "" : " ", to_string(cause.kind), cause.directions);
     if (!cause.units.empty()) text += fmt::format("[{}]", ranges_text(cause.units));
-    if (!cause.layer.empty()) text += fmt::format("({})", cause.layer);
+    if (!cause.layer.empty()) text += fmt::format("({})", without_spaces(cause.layer));
   }
   return text;
 }

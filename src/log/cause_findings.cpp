@@ -66,29 +66,29 @@ constexpr Wording kWordings[] = {
 std::string what(const LastingCause& lasting) {
   const Signature& reading = *lasting.reading;
   const Cause& cause = *lasting.cause;
-  const std::string since = fmt::format("since step {}", lasting.since);
+  const std::string since = lasting.since < reading.step ? fmt::format(" since step {}", lasting.since) : std::string();
   const char* const rows = reading.side == Side::Fisher  ? "gradients"
                            : reading.side == Side::Input ? "input"
                                                          : "output";
   if (cause.kind == CauseKind::Downstream) {
-    return fmt::format("{} of the gradients are missing {}, because they are in {}, where the gradients come from",
+    return fmt::format("{} of the gradients are missing{}, because they are in {}, where the gradients come from",
                        dimensions(cause), since, cause.layer);
   }
   if (cause.kind == CauseKind::Upstream) {
-    return fmt::format("{} of the {} are missing {}, because the rank was lost in {} before it", dimensions(cause),
-                       rows, since, cause.layer);
+    return fmt::format("{} of the {} are missing{}, because the rank was lost in {} before it", dimensions(cause), rows,
+                       since, cause.layer);
   }
   if (cause.kind == CauseKind::OutgoingZero && reading.side == Side::Activation) {
-    return fmt::format("{} of the output are missing {}, because it has no weights for units {} of its input",
+    return fmt::format("{} of the output are missing{}, because it has no weights for units {} of its input",
                        dimensions(cause), since, listed(cause.units));
   }
   const Wording* const wording =
       std::find_if(std::begin(kWordings), std::end(kWordings), [&](const Wording& w) { return w.kind == cause.kind; });
   if (wording == std::end(kWordings)) {
-    return fmt::format("{} of the {} are dead {}, and no cause was found", dimensions(cause), rows, since);
+    return fmt::format("{} of the {} are dead{}, and no cause was found", dimensions(cause), rows, since);
   }
   const bool one = cause.units.size() == 1;
-  return fmt::format("{} of {} {} {} {} ({}): {}", cause.units.size(), reading.width.value_or(0), noun(reading, false),
+  return fmt::format("{} of {} {} {}{} ({}): {}", cause.units.size(), reading.width.value_or(0), noun(reading, false),
                      one ? wording->one : wording->several, since, listed(cause.units), wording->consequence);
 }
 

@@ -50,8 +50,8 @@ const byArchitecture = new Set(['softmax', 'layer_norm', 'shape', 'probe']);
 
 /** "relu_off:2[3,8] upstream:1(fc1)" -> [{kind, directions, units, layer}]. */
 function causesOf(row) {
-  const parts = (row.causes ?? '').matchAll(/(\w+):(\d+)(?:\[([\d,-]*)\])?(?:\((.*?)\)(?= |$))?/g);
-  return [...parts].map(([, kind, directions, units, layer]) => ({kind, directions: +directions, units, layer}));
+  const parts = (row.causes ?? '').matchAll(/(\w+):(\d+)(?:\[([\d,-]*)\])?(?:\((\S*)\))?(?= |$)/g);
+  return [...parts].map(([, kind, directions, units, layer]) => ({kind, directions: +directions, units, layer: layer && decodeURIComponent(layer)}));
 }
 
 function foundCauses(row) { return causesOf(row).filter(cause => !byArchitecture.has(cause.kind)); }
