@@ -8,7 +8,7 @@ Axes::Ids Axes::add(std::int64_t count, bool derived) {
   Ids ids;
   for (std::int64_t i = 0; i < count; ++i) {
     ids.push_back(axes_.size());
-    axes_.push_back({axes_.size(), derived, false, 0, -1, {}});
+    axes_.push_back({.parent = axes_.size(), .derived = derived});
   }
   return ids;
 }
@@ -33,6 +33,7 @@ void Axes::join(Id a, Id b) {
   gone.parent = into;
   kept.derived = kept.derived || gone.derived;
   kept.reordered = kept.reordered || gone.reordered;
+  kept.feature = kept.feature || gone.feature;
   kept.summed = std::max(kept.summed, gone.summed);
   kept.mixed = std::max(kept.mixed, gone.mixed);
   kept.places.insert(kept.places.end(), gone.places.begin(), gone.places.end());
@@ -44,7 +45,7 @@ void Axes::sum_over(Id axis, std::int64_t size) { of(axis).summed = size; }
 bool Axes::have_data(const Ids& axes) const {
   return std::any_of(axes.begin(), axes.end(), [this](Id axis) {
     const Axis& each = of(axis);
-    return each.derived || each.reordered || !each.places.empty();
+    return each.feature || is_data(each);
   });
 }
 
@@ -56,7 +57,7 @@ std::int64_t Axes::dims_of(std::size_t tensor, std::int64_t size) const {
 std::string Axes::doubt(Id axis, std::int64_t n) const {
   constexpr const char* kAsMany = "there are as many positions as samples, and its rows may be either";
   const Axis& rows = of(axis);
-  if (!have_data({axis})) {
+  if (!is_data(rows) && !(rows.feature && rows.summed > 0)) {
     return "they were made within the recording of constants, parameters or buffers, so that they may be positions "
            "that all samples share";
   }

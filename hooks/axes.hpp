@@ -29,6 +29,8 @@ class Axes {
   void join(Id a, Id b);
   /// Data were written into the tensor of this axis, and it is not known where.
   void derive(Id axis) { of(axis).derived = true; }
+  /// Features of data: it came of weights, but what varies along it was made of data.
+  void feature(Id axis) { of(axis).feature = true; }
   /// Its entries are some of the data's, in an order of their own.
   void reorder(Id axis) { of(axis).reordered = true; }
   /// The loss is a sum, or a mean, over a tensor whose first dimension is this one, of `size` entries.
@@ -41,7 +43,7 @@ class Axes {
   /// The same for all axes that are one so far.
   Id root(Id axis) const;
 
-  /// True if one of the axes is one of the data, or derived from them.
+  /// True if one of the axes is one of the data, derived from them, or counts features of them.
   bool have_data(const Ids& axes) const;
   /// Why rows along an axis of n entries may be others than the n samples. Empty if nothing speaks for it.
   std::string doubt(Id axis, std::int64_t n) const;
@@ -56,11 +58,13 @@ class Axes {
     Id parent;
     bool derived = false;
     bool reordered = false;
-    std::int64_t summed = 0;    ///< the size that the loss is a sum over; 0: it is not
-    std::int64_t mixed = -1;    ///< the last place where its entries were mixed
-    std::vector<Place> places;  ///< in the data
+    bool feature = false;
+    std::int64_t summed = 0;         ///< the size that the loss is a sum over; 0: it is not
+    std::int64_t mixed = -1;         ///< the last place where its entries were mixed
+    std::vector<Place> places = {};  ///< in the data
   };
 
+  static bool is_data(const Axis& axis) { return axis.derived || axis.reordered || !axis.places.empty(); }
   Axis& of(Id axis) { return axes_[root(axis)]; }
   const Axis& of(Id axis) const { return axes_[root(axis)]; }
   std::int64_t dims_of(std::size_t tensor, std::int64_t size) const;

@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <utility>
 
-#include "hooks/axis_rules.hpp"
 #include "hooks/memory.hpp"
 #include "hooks/operators.hpp"
 
 namespace dds::hooks {
 namespace {
+
+constexpr Axes::Id kNobody = ~Axes::Id{0};
 
 std::vector<at::Tensor> tensors_in(Arguments args) {
   std::vector<at::Tensor> tensors;
@@ -49,7 +50,7 @@ void AxisTracker::mix(const at::Tensor& operand, Axes::Id axis) {
 }
 
 /// A sum over an axis that meets what still has the axis: h - h.mean(0).
-void AxisTracker::find_mixing(const std::vector<at::Tensor>& operands) {
+void AxisTracker::find_mixing(const Tensors& operands) {
   dropped_.clear();
   for (const at::Tensor& operand : operands) {
     const auto known = known_.find(operand.unsafeGetTensorImpl());
@@ -65,7 +66,8 @@ void AxisTracker::find_mixing(const std::vector<at::Tensor>& operands) {
 }
 
 Axes::Ids AxisTracker::axes_of(const at::Tensor& tensor) {
-  if (const auto known = known_.find(tensor.unsafeGetTensorImpl()); known != known_.end()) return known->second.ids;
+  const auto known = known_.find(tensor.unsafeGetTensorImpl());
+  if (known != known_.end() && std::ssize(known->second.ids) == tensor.dim()) return known->second.ids;
   const auto made = made_.find(storage_of(tensor));
   if (made == made_.end()) return axes_->add(tensor.dim(), false);
   if (tensor.sizes() == made->second.sizes) return made->second.ids;
@@ -84,7 +86,7 @@ void AxisTracker::outermost_starts(Arguments args) {
 void AxisTracker::operator_ends(std::string_view name, Arguments args, Arguments outputs, bool inside,
                                 std::int64_t order) {
   const std::string_view plain = bare_name(name);
-  const std::vector<at::Tensor> operands = tensors_in(args);
+  const Tensors operands = tensors_in(args);
   inside_ = inside;
   order_ = order;
   find_mixing(operands);
@@ -94,53 +96,145 @@ void AxisTracker::operator_ends(std::string_view name, Arguments args, Arguments
       return storage_of(output) && storage_of(operand) == storage_of(output);
     });
     const auto same = [&](const at::Tensor& operand) { return operand.is_same(output); };
+    const Ended ended{plain, args, operands, output, place++};
     if (std::any_of(operands.begin(), operands.end(), same)) {
-      written(plain, args, output);
+      written(ended);
     } else if (whole == operands.end()) {
-      gave(plain, args, output, place);
+      gave(ended);
     } else if (!knows(output)) {
-      remember(output, axes_of_view(plain, *whole, output, *this));
+      remember(output, axes_of_view(plain, *whole, output));
     }
-    ++place;
   }
   dropped_.clear();
 }
 
+bool AxisTracker::have_data(const Tensors& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [this](const at::Tensor& tensor) { return axes_->have_data(axes_of(tensor)); });
+}
+
+/// The axes of the output, by the table of operators. Joins axes of the operands that the operator makes one. Empty for
+/// an operator that is not followed.
+std::optional<Axes::Ids> AxisTracker::axes_by_rule(const Ended& ended) {
+  Meaning meaning;
+  describe(ended, meaning);
+  const at::Tensor& output = ended.output;
+  if (meaning.values == Meaning::Values::Random) return axes_->add_data(output.sizes());
+  if (meaning.values == Meaning::Values::Constant) return axes_->add(output.dim(), false);
+  if (meaning.links.empty()) return std::nullopt;
+  Axes::Ids result(static_cast<std::size_t>(output.dim()), kNobody);
+  for (const Link& link : meaning.links) {
+    if (link.operand >= ended.operands.size() || link.axes.size() != result.size()) return std::nullopt;
+    const Axes::Ids ids = axes_of(ended.operands[link.operand]);
+    for (std::size_t d = 0; d < result.size(); ++d) {
+      const DimSource& source = link.axes[d];
+      if (source.kind != DimSource::Kind::Same || source.from[0] >= std::ssize(ids)) continue;
+      const Axes::Id from = ids[static_cast<std::size_t>(source.from[0])];
+      if (link.if_data && !axes_->have_data({from})) continue;
+      if (result[d] == kNobody) result[d] = from;
+      axes_->join(result[d], from);
+      if (meaning.kind == Meaning::Kind::Contraction && !axes_->have_data({from}) && axes_->have_data(ids)) {
+        axes_->feature(from);
+      }
+    }
+  }
+  for (const Event& event : meaning.events) happens(event, result);
+  const bool derived = have_data(ended.operands);
+  for (Axes::Id& id : result) {
+    if (id == kNobody) id = axes_->add(1, derived).front();
+  }
+  return result;
+}
+
+/// `result`: the axes of the output, as far as they are known.
+void AxisTracker::happens(const Event& event, Axes::Ids& result) {
+  const Axes::Ids ids = axes_of(event.operand);
+  if (event.dim < 0 || event.dim >= std::ssize(ids)) return;
+  const Axes::Id axis = ids[static_cast<std::size_t>(event.dim)];
+  switch (event.kind) {
+    case Event::Kind::Together: {
+      const Axes::Ids others = axes_of(event.other);
+      if (event.other_dim < std::ssize(others)) axes_->join(axis, others[static_cast<std::size_t>(event.other_dim)]);
+      return;
+    }
+    case Event::Kind::Blended:
+      return mix(event.operand, axis);
+    case Event::Kind::Summed: {
+      drop(event.operand, axis);
+      const auto is = [&](Axes::Id id) { return id != kNobody && axes_->root(id) == axes_->root(axis); };
+      if (std::any_of(result.begin(), result.end(), is)) mix(event.operand, axis);
+      return;
+    }
+    case Event::Kind::Moved: {
+      Axes::Id& moved = result[static_cast<std::size_t>(event.other_dim)];
+      if (moved == kNobody) moved = axes_->add(1, false).front();
+      if (axes_->have_data({axis})) {
+        axes_->reorder(moved);
+      } else if (axes_->have_data(ids)) {
+        axes_->feature(moved);
+      }
+      return drop(event.operand, axis);
+    }
+  }
+}
+
+/// A dimension of a view is that of the whole which has its size and its step in memory. A step of 0 repeats.
+Axes::Ids AxisTracker::axes_of_view(std::string_view name, const at::Tensor& whole, const at::Tensor& view) {
+  const Axes::Ids ids = axes_of(whole);
+  const bool derived = axes_->have_data(ids);
+  Axes::Ids result = axes_->add(view.dim(), derived);
+  if (whole.scalar_type() != view.scalar_type()) {  // the parts of complex numbers stand in the last dimension
+    const bool parts = name == "view_as_real" || name == "view_as_complex";
+    for (std::size_t d = 0; parts && d < std::min(ids.size(), result.size()); ++d) result[d] = ids[d];
+    return result;
+  }
+  for (std::size_t d = 0; d < result.size(); ++d) {
+    const std::int64_t size = view.sizes()[d], step = view.strides()[d];
+    std::size_t found = 0;
+    for (std::size_t from = 0; from < ids.size(); ++from) {
+      if (size < 2 || step == 0 || whole.sizes()[from] != size || whole.strides()[from] != step) continue;
+      result[d] = ids[from];
+      ++found;
+    }
+    if (found > 1) result[d] = axes_->add(1, derived).front();
+  }
+  return result;
+}
+
 /// The operator wrote into `output`, or passed it on.
-void AxisTracker::written(std::string_view name, Arguments args, const at::Tensor& output) {
+void AxisTracker::written(const Ended& ended) {
+  const at::Tensor& output = ended.output;
   // A kernel that fills its own result: what it then does to it is not heard.
   if (inside_ && !knows(output) && made_.count(storage_of(output)) == 0) return;
   const Axes::Ids before = axes_of(output);
-  const bool alone = tensors_in(args).size() == 1;
-  if (auto ids = axes_by_rule(name, args, output, 0, *this)) {
+  if (auto ids = axes_by_rule(ended)) {
+    const bool alone = ended.operands.size() == 1;
     if (alone && !axes_->have_data(before) && axes_->have_data(*ids)) return remember(output, *ids);  // random numbers
     for (std::size_t i = 0; i < std::min(before.size(), ids->size()); ++i) axes_->join(before[i], (*ids)[i]);
   }
   if (!knows(output) && constants_.count(storage_of(output)) == 0) remember(output, before);
   // Data in a part of a tensor: along the dimensions that the part lacks, it is not known whose they are.
   const auto made = made_.find(storage_of(output));
-  bool data = false;
-  for_each_tensor(args, [&](const at::Tensor& operand) {
-    data = data || (!operand.is_same(output) && axes_->have_data(axes_of(operand)));
-  });
-  if (!data || made == made_.end()) return;
+  Tensors others = ended.operands;
+  std::erase_if(others, [&](const at::Tensor& operand) { return operand.is_same(output); });
+  if (made == made_.end() || !have_data(others)) return;
   for (const Axes::Id id : made->second.ids) {
     if (!axes_->have_data({id})) axes_->derive(id);
   }
 }
 
-void AxisTracker::gave(std::string_view name, Arguments args, const at::Tensor& output, std::size_t place) {
-  bool data = false;
-  for_each_tensor(args, [&](const at::Tensor& operand) { data = data || axes_->have_data(axes_of(operand)); });
-  const bool room = inside_ && name.ends_with("_like");  // for a kernel's result
-  auto ids = room ? std::optional(axes_->add(output.dim(), false)) : axes_by_rule(name, args, output, place, *this);
+void AxisTracker::gave(const Ended& ended) {
+  const at::Tensor& output = ended.output;
+  const bool data = have_data(ended.operands),
+             room = inside_ && ended.name.ends_with("_like");  // for a kernel's result
+  auto ids = room ? std::optional(axes_->add(output.dim(), false)) : axes_by_rule(ended);
   if (ids) {
     remember(output, std::move(*ids));
   } else if (!knows(output) || (data && !axes_->have_data(axes_of(output)))) {
     remember(output, axes_->add(output.dim(), data));  // unless what ran inside tells more
   }
   if (output.dim() > 0 || !output.requires_grad()) return;
-  for (const at::Tensor& operand : tensors_in(args)) {
+  for (const at::Tensor& operand : ended.operands) {
     if (operand.dim() == 0) continue;
     const Axes::Ids ids = axes_of(operand);
     axes_->sum_over(ids.front(), operand.size(0));

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string_view>
 #include <unordered_map>
@@ -19,6 +20,7 @@
 #include "hooks/arguments.hpp"
 #include "hooks/axes.hpp"
 #include "hooks/layers.hpp"
+#include "hooks/rule.hpp"
 
 namespace dds::hooks {
 
@@ -36,14 +38,10 @@ class AxisTracker {
   void operator_ends(std::string_view name, Arguments args, Arguments outputs, bool inside, std::int64_t order);
 
   Axes::Ids axes_of(const at::Tensor& tensor);
-  /// For rules: the operator's outputs are sums over this axis of an operand.
-  void drop(const at::Tensor& operand, Axes::Id axis);
-  /// For rules: each entry along this axis of an operand goes into several of the outputs.
-  void mix(const at::Tensor& operand, Axes::Id axis);
-  Axes& axes() { return *axes_; }
   const std::shared_ptr<Axes>& shared() const { return axes_; }
 
  private:
+  using Tensors = std::vector<at::Tensor>;
   struct Known {
     Axes::Ids ids;
     std::set<Axes::Id> dropped;  ///< that it is a sum over, with a gradient
@@ -58,9 +56,17 @@ class AxisTracker {
 
   bool knows(const at::Tensor& tensor) const { return known_.count(tensor.unsafeGetTensorImpl()) > 0; }
   void remember(const at::Tensor& tensor, Axes::Ids ids);
-  void find_mixing(const std::vector<at::Tensor>& operands);
-  void written(std::string_view name, Arguments args, const at::Tensor& output);
-  void gave(std::string_view name, Arguments args, const at::Tensor& output, std::size_t place);
+  void find_mixing(const Tensors& operands);
+  /// The operator's outputs are sums over this axis of an operand.
+  void drop(const at::Tensor& operand, Axes::Id axis);
+  /// Each entry along this axis of an operand goes into several of the outputs.
+  void mix(const at::Tensor& operand, Axes::Id axis);
+  bool have_data(const Tensors& tensors);
+  std::optional<Axes::Ids> axes_by_rule(const Ended& ended);
+  void happens(const Event& event, Axes::Ids& result);
+  Axes::Ids axes_of_view(std::string_view name, const at::Tensor& whole, const at::Tensor& view);
+  void written(const Ended& ended);
+  void gave(const Ended& ended);
 
   std::shared_ptr<Axes> axes_;
   std::unordered_map<const void*, Known> known_;  // by identity

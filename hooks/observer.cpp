@@ -44,6 +44,16 @@ struct Listeners {
 thread_local Listeners this_thread;
 thread_local int suspended = 0;
 
+/// While a listener is called: nobody is told of the operators that it runs. Turning at::RecordFunction off for the
+/// call would have it build its lists of callbacks anew, each time.
+thread_local int in_listener = 0;
+struct InListener {
+  InListener() { ++in_listener; }
+  ~InListener() { --in_listener; }
+  InListener(const InListener&) = delete;
+  InListener& operator=(const InListener&) = delete;
+};
+
 struct Installed {
   at::CallbackHandle handle = 0;
   int users = 0;
@@ -120,7 +130,7 @@ std::vector<c10::IValue> results_of(const at::RecordFunction& fn) {
 
 template <bool kEverywhere>
 std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
-  if (suspended > 0) return nullptr;
+  if (suspended > 0 || in_listener > 0) return nullptr;
   Listeners& here = listeners<kEverywhere>();
   if (fn.scope() == at::RecordScope::BACKWARD_FUNCTION) {
     if (!is_custom_function(fn.name())) return counted_in(here.unheard);
@@ -132,7 +142,7 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
   // What runs inside sees other tensors, and no longer that there is a transform.
   if (transforming()) return counted_in(here.unheard);
   const bool grad_mode = at::GradMode::is_enabled();
-  const at::DisableRecordFunctionGuard unseen;
+  const InListener unseen;
   const at::NoGradGuard no_grad;
   std::unique_ptr<Context> context;
   for_each_listener(here, [&](const std::shared_ptr<Listener>& listener, Nesting& nesting) {
@@ -157,7 +167,7 @@ void on_end(const at::RecordFunction& fn, at::ObserverContext* context) {
     return;
   }
   Listeners& here = kEverywhere ? everywhere : this_thread;
-  const at::DisableRecordFunctionGuard unseen;
+  const InListener unseen;
   const at::NoGradGuard no_grad;
   for (auto& [listener, note] : observed.notes) {
     Nesting gone;
@@ -230,7 +240,7 @@ void tell_of_tap(std::string_view name, const at::Tensor& tensor) {
     if (here->unheard > 0 || transforming()) continue;
     for_each_listener(*here, [&](const std::shared_ptr<Listener>& listener, Nesting&) {
       try {
-        const at::DisableRecordFunctionGuard unseen;
+        const InListener unseen;
         listener->tapped(name, tensor);
       } catch (const std::exception& error) {
         listener->failed(fmt::format("tap '{}'", name), plain_message(error));

@@ -120,6 +120,8 @@ bool kind_fits(std::string_view kind, Family family) {
   return false;
 }
 
+c10::ArrayRef<Operator> all_operators() { return kOperators; }
+
 const Operator* find_operator(std::string_view name) {
   static const auto by_name = [] {
     std::unordered_map<std::string_view, const Operator*> entries;

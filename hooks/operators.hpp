@@ -6,6 +6,8 @@
 // made of in src/per_sample/operator_uses.hpp.
 #pragma once
 
+#include <c10/util/ArrayRef.h>
+
 #include <cstddef>
 #include <dds/recorder.hpp>
 #include <limits>
@@ -117,6 +119,8 @@ struct Operator {
   }
 };
 
+/// The table.
+c10::ArrayRef<Operator> all_operators();
 /// The entry of an operator. Null if the library does not know it.
 const Operator* find_operator(std::string_view name);
 

@@ -9,6 +9,7 @@
 
 #include "hooks/memory.hpp"
 #include "hooks/operators.hpp"
+#include "hooks/rule.hpp"
 
 namespace dds::hooks {
 namespace {
@@ -26,12 +27,13 @@ Node leaf(const at::Tensor& tensor) {
 }
 
 /// Without a rule any dependence is possible.
-void depend_unknown(const PassGraph::Run& run, const at::Tensor& output, Node& node) {
+void depend_unknown(const PassGraph::Run& run, const at::Tensor& output, bool wanted, Node& node) {
   node.kind = Node::Kind::Sum;
-  for (const auto& [tensor, operand] : run.operands) {
+  for (std::size_t i = 0; i < run.nodes.size(); ++i) {
     Link link;
     link.way = node.weight ? Link::Way::Other : Link::Way::Unknown;
-    link.operand = operand;
+    link.operand = run.nodes[i];
+    link.gradient = wanted && run.operands[i].requires_grad();
     link.axes.resize(static_cast<std::size_t>(output.dim()));
     node.links.push_back(std::move(link));
   }
@@ -39,16 +41,10 @@ void depend_unknown(const PassGraph::Run& run, const at::Tensor& output, Node& n
 
 /// The dimension of the operand in which a result's dimension is found again, -1 for none.
 int same_in(const Link& link, std::size_t dim) {
-  return dim < link.axes.size() && link.axes[dim].kind == Axis::Kind::Same ? link.axes[dim].from.front() : -1;
+  return dim < link.axes.size() && link.axes[dim].kind == DimSource::Kind::Same ? link.axes[dim].from.front() : -1;
 }
 
 }  // namespace
-
-std::optional<NodeId> PassGraph::Run::node(const at::Tensor& tensor) const {
-  const auto found = std::find_if(operands.begin(), operands.end(),
-                                  [&](const auto& operand) { return operand.first.is_same(tensor); });
-  return found == operands.end() ? std::nullopt : std::optional(found->second);
-}
 
 // ---- labels ----
 
@@ -90,10 +86,10 @@ void PassGraph::label_result(Node& node) {
   for (const Link& link : node.links) {
     const Node& operand = nodes_[link.operand];
     for (std::size_t dim = 0; dim < link.axes.size(); ++dim) {
-      const Axis& axis = link.axes[dim];
-      if (axis.kind == Axis::Kind::Same) {
+      const DimSource& axis = link.axes[dim];
+      if (axis.kind == DimSource::Kind::Same) {
         take(dim, operand.labels[static_cast<std::size_t>(axis.from.front())]);
-      } else if (axis.kind == Axis::Kind::Merged) {
+      } else if (axis.kind == DimSource::Kind::Merged) {
         std::vector<int> parts;
         std::vector<std::int64_t> sizes;
         for (const int from : axis.from) {
@@ -101,8 +97,8 @@ void PassGraph::label_result(Node& node) {
           sizes.push_back(operand.sizes[static_cast<std::size_t>(from)]);
         }
         take(dim, merged_label(parts, sizes));
-      } else if (axis.kind == Axis::Kind::Part &&
-                 (dim == 0 || link.axes[dim - 1].kind != Axis::Kind::Part || link.axes[dim - 1].from != axis.from)) {
+      } else if (axis.kind == DimSource::Kind::Part && (dim == 0 || link.axes[dim - 1].kind != DimSource::Kind::Part ||
+                                                        link.axes[dim - 1].from != axis.from)) {
         std::vector<std::int64_t> sizes;
         for (std::size_t i = dim; i < link.axes.size() && link.axes[i].from == axis.from; ++i) {
           sizes.push_back(node.sizes[i]);
@@ -115,7 +111,7 @@ void PassGraph::label_result(Node& node) {
   for (std::size_t dim = 0; dim < node.labels.size(); ++dim) {
     bool samples = false;  // a mixture or a choice among samples
     for (const Link& link : node.links) {
-      if (dim < link.axes.size() && link.axes[dim].kind == Axis::Kind::Mixed && link.way != Link::Way::Hidden) {
+      if (dim < link.axes.size() && link.axes[dim].kind == DimSource::Kind::Mixed && link.way != Link::Way::Hidden) {
         for (const int from : link.axes[dim].from) {
           samples = samples || counts_samples(nodes_[link.operand].labels[static_cast<std::size_t>(from)]);
         }
@@ -214,10 +210,10 @@ bool PassGraph::holds(const Node& node) const {
   return (!factors || node.links.size() > 1) &&
          std::all_of(node.links.begin(), node.links.end(), [&](const Link& link) {
            const auto in = std::ssize(nodes_[link.operand].sizes);
-           const auto holds_axis = [&](const Axis& axis) {
-             const bool one =
-                 axis.kind != Axis::Kind::Absent && axis.kind != Axis::Kind::Mixed && axis.kind != Axis::Kind::Merged;
-             return (!one || axis.from.size() == 1) && (axis.kind != Axis::Kind::Absent || axis.from.empty()) &&
+           const auto holds_axis = [&](const DimSource& axis) {
+             const bool one = axis.kind != DimSource::Kind::Absent && axis.kind != DimSource::Kind::Mixed &&
+                              axis.kind != DimSource::Kind::Merged;
+             return (!one || axis.from.size() == 1) && (axis.kind != DimSource::Kind::Absent || axis.from.empty()) &&
                     std::all_of(axis.from.begin(), axis.from.end(), [&](int from) { return 0 <= from && from < in; });
            };
            return std::ssize(link.axes) == size && std::all_of(link.axes.begin(), link.axes.end(), holds_axis) &&
@@ -278,12 +274,13 @@ std::unique_ptr<PassGraph::Run> PassGraph::starts(std::string_view name, Argumen
   for_each_tensor(args, [&](const at::Tensor& tensor) {
     const NodeId node = node_of(tensor, is_parameter);
     if (grad_mode) look_at_history(tensor, node);
-    run->operands.emplace_back(tensor, node);
+    run->operands.push_back(tensor);
+    run->nodes.push_back(node);
   });
   run->arguments.assign(args.begin(), args.end());
   run->begun = records_;
   if (run->name == "ones_like" && first.defined() && first.numel() == 1 && first.requires_grad()) {
-    nodes_[*run->node(first)].root = true;  // what a backward pass from a scalar begins with
+    nodes_[run->nodes.front()].root = true;  // what a backward pass from a scalar begins with
   }
   return run;
 }
@@ -293,33 +290,13 @@ void PassGraph::ends(const Run& run, const std::vector<c10::IValue>& outputs) {
   for_each_tensor(Arguments(outputs.data(), outputs.size()), [&](const at::Tensor& output) {
     const std::size_t own = place++;
     const bool operand = std::any_of(run.operands.begin(), run.operands.end(),
-                                     [&](const auto& each) { return each.first.is_same(output); });
+                                     [&](const at::Tensor& each) { return each.is_same(output); });
     if (operand && !run.in_place) return;  // given back as it came
     const auto known = known_.find(output.unsafeGetTensorImpl());
     const bool within = known != known_.end() && !known->second.tensor.expired() && known->second.record > run.begun;
     if (!run.known && within) return;  // recorded within it
     Node node = leaf(output);
-    node.op = run.full_name;
-    node.data = std::any_of(run.operands.begin(), run.operands.end(),
-                            [&](const auto& each) { return nodes_[each.second].data; });
-    node.weight = !run.operands.empty() && std::all_of(run.operands.begin(), run.operands.end(),
-                                                       [&](const auto& each) { return nodes_[each.second].weight; });
-    const bool described = describe(*this, run, output, own, node);
-    if (!described || !holds(node)) {
-      node.links.clear();
-      if (!run.operands.empty()) depend_unknown(run, output, node);
-    }
-    for (Link& link : node.links) {
-      for (std::size_t dim = 0; dim < link.axes.size(); ++dim) {  // one that is the same all along a dimension
-        Axis& axis = link.axes[dim];
-        const bool same = axis.kind == Axis::Kind::Same;
-        if (same && nodes_[link.operand].sizes[static_cast<std::size_t>(axis.from[0])] < node.sizes[dim]) axis = {};
-      }
-      const auto from = std::find_if(run.operands.begin(), run.operands.end(),
-                                     [&](const auto& each) { return each.second == link.operand; });
-      const bool wants = from == run.operands.end() || from->first.requires_grad();
-      link.gradient = run.grad_mode && output.requires_grad() && wants && run.name != "detach";
-    }
+    understand(run, output, own, node);
     label_result(node);
     node.graded = run.grad_mode && output.requires_grad();
     nodes_.push_back(std::move(node));
@@ -330,6 +307,35 @@ void PassGraph::ends(const Run& run, const std::vector<c10::IValue>& outputs) {
         graded_.insert_or_assign(function.get(), Graded{weak(Function(function)), id});
     }
   });
+}
+
+/// What the operator made of its operands.
+void PassGraph::understand(const Run& run, const at::Tensor& output, std::size_t place, Node& node) const {
+  const auto all = [&](const auto& is) { return std::all_of(run.nodes.begin(), run.nodes.end(), is); };
+  node.op = run.full_name;
+  node.data = !all([&](NodeId id) { return !nodes_[id].data; });
+  node.weight = !run.nodes.empty() && all([&](NodeId id) { return nodes_[id].weight; });
+  const bool described = describe({run.name, run.args(), run.operands, output, place, this, &run.nodes}, node);
+  std::erase_if(node.links, [&](const Link& link) { return !described || link.way == Link::Way::Counts; });
+  node.events.clear();
+  const bool wanted = run.grad_mode && output.requires_grad() && run.name != "detach";
+  for (Link& link : node.links) {
+    const at::Tensor& operand = run.operands[link.operand];
+    link.operand = run.nodes[link.operand];
+    link.gradient = wanted && operand.requires_grad();
+    const Node& from = nodes_[link.operand];
+    for (std::size_t dim = 0; dim < std::min(link.axes.size(), node.sizes.size()); ++dim) {
+      DimSource& axis = link.axes[dim];  // along a dimension that only repeats, an operand does not vary
+      if (axis.kind != DimSource::Kind::Same || axis.from[0] < 0 || axis.from[0] >= operand.dim()) continue;
+      const std::int64_t own = from.sizes[static_cast<std::size_t>(axis.from[0])];
+      if (!varies(operand, axis.from[0]) || own < node.sizes[dim]) axis = {};
+    }
+  }
+  if (!described || !holds(node)) {
+    node.links.clear();
+    depend_unknown(run, output, wanted, node);
+  }
+  if (node.links.empty()) node.kind = Meaning::Kind::Leaf;
 }
 
 }  // namespace dds::hooks

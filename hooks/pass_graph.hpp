@@ -21,94 +21,22 @@
 #include <vector>
 
 #include "hooks/arguments.hpp"
+#include "hooks/meaning.hpp"
 
 namespace dds::hooks {
 
-using NodeId = std::size_t;
-
-/// Where one dimension of a result comes from in an operand.
-struct Axis {
-  enum class Kind {
-    Absent,  ///< the operand does not vary along it
-    Same,    ///< entry i comes of the operand's entry i alone
-    Mixed,   ///< entries are linear mixtures of the operand's: a contraction, a pooling, a choice
-    Chosen,  ///< some of the operand's entries
-    Copied,  ///< each of the operand's entries, several times
-    Joined,  ///< the operand's entries, next to those of other operands
-    Merged,  ///< several dimensions of the operand in one
-    Part,    ///< one of several into which a dimension of the operand was split
-  } kind = Kind::Absent;
-  std::vector<int> from = {};  ///< dimensions of the operand; several for Merged, or for a contraction over several
-  bool aligned = true;         ///< Same: it runs in step with that dimension of the first operand
-  std::int64_t used = -1;      ///< Chosen: how many different entries
-  std::int64_t begin = -1;     ///< Chosen: from this one on, one after the other; -1: any
-
-  /// True where entries are linear in the operand's along one dimension, but not each in its own.
-  bool mixes() const {
-    return kind == Kind::Mixed || kind == Kind::Chosen || kind == Kind::Copied || kind == Kind::Joined;
-  }
-};
-
-/// How a result depends on one operand.
-struct Link {
-  enum class Way {
-    Linear,    ///< along every dimension
-    Rescaled,  ///< linear, then by a factor for each row (layer norm)
-    Entries,   ///< entry by entry, not linear
-    Clips,     ///< entry by entry, but all of them may stay as they are, or vanish: any rank, none of them for certain
-    Other,     ///< in a way that may give any rank
-    Unknown,   ///< not known
-    Hidden,    ///< only the operand's sizes and gradients matter
-  } way = Way::Linear;
-  NodeId operand = 0;
-  std::vector<Axis> axes = {};   ///< one for each dimension of the result
-  bool gradient = false;         ///< a backward pass may come through it
-  bool keeps_constants = true;   ///< rows that are all alike stay so
-  bool drops_constants = false;  ///< Rescaled, over all rows together (batch norm): constant rows become zero
-  bool homogeneous = false;      ///< Entries: f(t x) = t f(x) for t > 0
-  std::int64_t taps = 1;         ///< so many linear maps add up (the places of a kernel)
-  std::int64_t groups = 1;       ///< of features that do not mix
-  /// Result and gradient lack so many directions along this dimension of the result and of the operand; -1: none.
-  int lacking_along = -1;
-  std::int64_t lacking = 0;
-  int chosen = -1;              ///< dimension of the operand of which one entry was chosen; -1: none
-  std::int64_t chosen_at = -1;  ///< which one
-  bool finer = false;           ///< a type of more digits, in which the rounding of the operand fills every direction
-  bool coarser = false;         ///< a type of fewer digits: so it is with the gradient
-  bool masked = false;          ///< Hidden: no gradient may come back
-  bool scaled = false;          ///< each entry along a dimension has a factor of its own
-  at::Tensor counted = {};      ///< 0-d: in so many rows along `sums_to_zero` there is a gradient; undefined: in all
-  int sums_to_zero = -1;        ///< dimension of the operand over which the gradient sums to zero; -1: none
-};
-
-struct Node {
-  enum class Kind {
-    Leaf,         ///< given: data, or a parameter
-    Sum,          ///< of what the links give
-    Product,      ///< entry by entry, of the first two
-    Contraction,  ///< matrix product of the first two
-  } kind = Kind::Leaf;
+/// A tensor of the pass.
+struct Node : Meaning {
   std::string op;
-  std::vector<std::int64_t> sizes = {};  ///< 1 where the tensor only repeats
-  std::vector<int> labels = {};          ///< of dimensions that run in step
-  std::vector<Link> links = {};
-  bool difference = false;  ///< Sum: the first operand less the second
-  double shift = 0;         ///< Sum: a number that is added
+  std::vector<int> labels = {};  ///< of dimensions that run in step
   bool parameter = false;
   bool data = false;        ///< neither a parameter nor made of parameters and constants alone
   bool weight = false;      ///< a parameter, or made of parameters alone
-  at::Tensor nonzero = {};  ///< 0-d: whether a vector is not zero; undefined: it is not
-  at::Tensor zeros = {};    ///< Product, 0-d: whether a factor without a gradient, such as a mask, has zeros
-  at::Tensor tokens = {};   ///< of a lookup: indices, whose number bounds the rank; `table`: rows of it
-  std::int64_t table = 0;
-  std::int64_t padding = -1;  ///< token whose row `nonzero` tells of; -1: none
-  bool data_tokens = false;   ///< other samples may have other ones
-  at::Tensor columns = {};    ///< of data: the tensor, for the columns that vary
-  int features = -1;          ///< the dimension that counts them
-  int stacked_along = -1;     ///< the dimension along which operands stand beside each other, one entry each; -1: none
-  bool root = false;          ///< a backward pass began here
-  std::string unseen = {};    ///< a consumer that was not recorded, by its name
-  bool graded = false;        ///< has a history in autograd that was looked at
+  at::Tensor columns = {};  ///< of data: the tensor, for the columns that vary
+  int features = -1;        ///< the dimension that counts them
+  bool root = false;        ///< a backward pass began here
+  std::string unseen = {};  ///< a consumer that was not recorded, by its name
+  bool graded = false;      ///< has a history in autograd that was looked at
 };
 
 /// Records the operators of a pass. Not safe for several threads at once.
@@ -125,10 +53,10 @@ class PassGraph {
     bool grad_mode = false;
     std::size_t begun = 0;  ///< number of records before it
     std::vector<c10::IValue> arguments;
-    std::vector<std::pair<at::Tensor, NodeId>> operands;
+    std::vector<at::Tensor> operands;
+    std::vector<NodeId> nodes;  ///< of the operands
 
     Arguments args() const { return Arguments(arguments.data(), arguments.size()); }
-    std::optional<NodeId> node(const at::Tensor& tensor) const;
   };
 
   /// `inside`: of another operator that was recorded.
@@ -187,6 +115,7 @@ class PassGraph {
   void label_result(Node& node);
   void give(const at::Tensor& tensor, NodeId node);
   void look_at_history(const at::Tensor& tensor, NodeId node);
+  void understand(const Run& run, const at::Tensor& output, std::size_t place, Node& node) const;
   NodeId add_written(const at::Tensor& tensor, NodeId before);
   bool holds(const Node& node) const;
 
@@ -201,12 +130,5 @@ class PassGraph {
   std::string failed_;
   std::size_t records_ = 0;
 };
-
-/// Describes what an operator that is known gives: kind and links. `output` is one of its results, the `place`-th.
-/// False if the operator is not known.
-bool describe(const PassGraph& graph, const PassGraph::Run& run, const at::Tensor& output, std::size_t place,
-              Node& node);
-/// True if there is a rule for an operator of this name.
-bool is_described(std::string_view name);
 
 }  // namespace dds::hooks

@@ -136,8 +136,29 @@ std::int64_t RankFlow::flow(const std::vector<Vertex>& upstream, bool least, boo
 }
 
 Rank RankFlow::rank(Vertex vertex, bool constant) {
-  std::optional<Rank>& known = vertices_[vertex].rank[constant ? 1 : 0];
-  if (known) return *known;
+  if (const auto& known = vertices_[vertex].rank[constant ? 1 : 0]) return *known;
+  auto rank = rank_by_neighbours(vertex, constant);
+  if (!rank) rank = rank_by_flow(vertex, constant);
+  return *(vertices_[vertex].rank[constant ? 1 : 0] = std::move(rank));
+}
+
+/// Where the flow follows from that to the vertices before.
+std::optional<Rank> RankFlow::rank_by_neighbours(Vertex vertex, bool constant) {
+  const Of& of = vertices_[vertex];
+  if (!constant && vertex == kConstant) return Rank::exactly(0);
+  if (of.source && of.within.empty()) return of.limit;
+  if (of.source || of.within.empty()) return std::nullopt;
+  const bool exact = of.limit.most == of.limit.least;
+  if (of.within.size() > 1 && !exact) return std::nullopt;
+  for (const Vertex from : of.within) {
+    const Rank before = rank(from, constant);
+    if (of.within.size() == 1) return smaller(of.limit, before);
+    if (before.least >= of.limit.least) return of.limit;  // one of them fills it
+  }
+  return std::nullopt;
+}
+
+Rank RankFlow::rank_by_flow(Vertex vertex, bool constant) const {
   const std::vector<Vertex> all = upstream(vertex);
   std::string unknown;
   for (const Vertex within : all) {
@@ -145,8 +166,7 @@ Rank RankFlow::rank(Vertex vertex, bool constant) {
   }
   const std::int64_t most = flow(all, /*least=*/false, constant);
   const std::int64_t least = unknown.empty() ? most : flow(all, /*least=*/true, constant);
-  known = most == least ? Rank::exactly(most) : Rank{most, least, unknown};
-  return *known;
+  return most == least ? Rank::exactly(most) : Rank{most, least, unknown};
 }
 
 }  // namespace dds::hooks

@@ -58,6 +58,8 @@ class RankFlow {
     std::vector<Vertex> within;
     std::optional<Rank> rank[2];  ///< as it was asked for, without the constant rows and with them
   };
+  std::optional<Rank> rank_by_neighbours(Vertex vertex, bool constant);
+  Rank rank_by_flow(Vertex vertex, bool constant) const;
   std::vector<Vertex> upstream(Vertex of) const;
   std::int64_t flow(const std::vector<Vertex>& upstream, bool least, bool constant) const;
 

@@ -5,7 +5,7 @@
 
 namespace dds::hooks {
 
-using Kind = Axis::Kind;
+using Kind = DimSource::Kind;
 using Way = Link::Way;
 
 Ranks::Space Ranks::gradients(Stack stack, int dim) {
@@ -117,7 +117,7 @@ Rank Ranks::back_through_merging(const Stack& stack, const Stack& results, const
   const Node& result = node(by.node);
   const Link& link = result.links[by.link];
   const std::vector<int> to = results_of(link, dim);
-  const Axis& axis = link.axes[static_cast<std::size_t>(to[0])];
+  const DimSource& axis = link.axes[static_cast<std::size_t>(to[0])];
   if (axis.kind == Kind::Mixed) return unknown_rank(full, result.op);
   std::int64_t others = 1, least = 0;
   for (const int other : axis.from) others = other == dim ? others : times(others, size(stack.front(), other));
@@ -160,7 +160,7 @@ bool Ranks::back(const Stack& stack, const Stack& results, const Consumer& by, i
     const bool one = link.way == Way::Linear && consumers_[stack.front()].size() == 1;
     return source(one ? Rank::exactly(1) : unknown_rank(Rank::exactly(1), result.op)), false;
   }
-  const Axis& axis = link.axes[static_cast<std::size_t>(to[0])];
+  const DimSource& axis = link.axes[static_cast<std::size_t>(to[0])];
   const Space incoming = gradients(results, to[0]);
   if (link.way == Way::Entries) {
     const bool known = std::all_of(results.begin(), results.end(), [&](NodeId id) { return slices(id, to[0]).known; });
@@ -206,7 +206,7 @@ bool Ranks::back_through_factor(const Stack& stack, const Stack& results, const 
   const Space incoming = gradients(results, to[0]);
   const bool one = are_one(others);
   if (result.kind == Node::Kind::Product) {
-    const Axis& axis = other.axes[at];
+    const DimSource& axis = other.axes[at];
     const bool scale =
         axis.kind == Kind::Same ? is_vector_along(others[0], axis.from[0]) : rows({others[0]}, {}, false) == 1;
     if (one && scale && steps(own, to[0], by.node, true)) {
@@ -225,7 +225,7 @@ bool Ranks::back_through_factor(const Stack& stack, const Stack& results, const 
   }
   if (own.axes[at].from.size() > 1) return source(full), false;
   int contracted = -1;
-  for (const Axis& axis : other.axes) {
+  for (const DimSource& axis : other.axes) {
     if (axis.mixes() && axis.from.size() == 1) contracted = axis.from[0];
   }
   const Rank height = contracted < 0 ? full

@@ -7,7 +7,7 @@
 
 namespace dds::hooks {
 
-using Kind = Axis::Kind;
+using Kind = DimSource::Kind;
 using Way = Link::Way;
 
 namespace {
@@ -19,7 +19,7 @@ struct Step {
   bool mixed = false;  ///< with each other
   bool moved = false;  ///< chosen, or put beside others
 
-  Step on(NodeId next, int to, const Axis& axis) const {
+  Step on(NodeId next, int to, const DimSource& axis) const {
     const bool mixes = axis.kind == Kind::Mixed || axis.kind == Kind::Merged || axis.kind == Kind::Part;
     return {next, to, mixed || mixes, moved || (!mixes && axis.kind != Kind::Same)};
   }
@@ -75,14 +75,14 @@ bool Ranks::terms_may_cancel(NodeId id, int dim) const {
   if (node(id).kind != Node::Kind::Sum) return false;
   const auto onward = [&](const Step& step, const auto& go) {
     for (const Link& link : node(step.node).links) {
-      const Axis& axis = link.axes[static_cast<std::size_t>(step.dim)];
+      const DimSource& axis = link.axes[static_cast<std::size_t>(step.dim)];
       if (!is_fixed(node(step.node), link) || axis.from.size() != 1) continue;
       go(step.on(link.operand, axis.from[0], axis));
     }
   };
   std::vector<Step> terms;
   for (const Link& link : node(id).links) {
-    const Axis& axis = link.axes[static_cast<std::size_t>(dim)];
+    const DimSource& axis = link.axes[static_cast<std::size_t>(dim)];
     if (!is_fixed(node(id), link) || axis.from.size() != 1 || axis.kind == Kind::Joined) continue;
     terms.push_back(Step{id, dim}.on(link.operand, axis.from[0], axis));
   }
@@ -129,7 +129,7 @@ bool Ranks::have_one_origin(NodeId a, NodeId b) const {
 namespace {
 
 bool has_axis(const Link& link, Kind kind) {
-  return std::any_of(link.axes.begin(), link.axes.end(), [&](const Axis& axis) { return axis.kind == kind; });
+  return std::any_of(link.axes.begin(), link.axes.end(), [&](const DimSource& axis) { return axis.kind == kind; });
 }
 
 /// True if `found` is true of a node, or of one that can be reached from it, or if these are too many to look at.

@@ -10,7 +10,7 @@
 
 namespace dds::hooks {
 
-using Kind = Axis::Kind;
+using Kind = DimSource::Kind;
 using Way = Link::Way;
 
 namespace {
@@ -80,11 +80,12 @@ bool Ranks::joined_rows(const Stack& stack, int dim, Vertex into) {
   int along = -1;
   bool joins = first.stacked_along >= 0;
   for (std::size_t i = 0; i < first.links.size(); ++i) {
-    const std::vector<Axis>& axes = first.links[i].axes;
-    const Axis& own = axes[static_cast<std::size_t>(dim)];
+    const DimSources& axes = first.links[i].axes;
+    const DimSource& own = axes[static_cast<std::size_t>(dim)];
     if (own.kind != Kind::Same || (along >= 0 && own.from[0] != along)) return false;
     along = own.from[0];
-    joins = joins || std::any_of(axes.begin(), axes.end(), [](const Axis& axis) { return axis.kind == Kind::Joined; });
+    joins =
+        joins || std::any_of(axes.begin(), axes.end(), [](const DimSource& axis) { return axis.kind == Kind::Joined; });
     for (const NodeId id : operands(stack, i)) parts.push_back(id);
   }
   if (!joins) return false;
@@ -120,7 +121,7 @@ void Ranks::within_rows(NodeId id, int dim, Vertex vertex, const Rank& full) {
     const Link* link = &first;
     int at = dim;
     while (true) {
-      const Axis& axis = link->axes[static_cast<std::size_t>(at)];
+      const DimSource& axis = link->axes[static_cast<std::size_t>(at)];
       if (link->way != Way::Linear || axis.kind != Kind::Same || link->taps != 1 || link->scaled || link->finer) {
         return;
       }
@@ -195,7 +196,7 @@ bool Ranks::given(const Stack& stack, int dim, Vertex into) {
 bool Ranks::steps(const Link& link, int dim, NodeId result, bool of_gradients) const {
   std::set<int> used;
   for (int to = 0; to < static_cast<int>(link.axes.size()); ++to) {
-    const Axis& axis = link.axes[static_cast<std::size_t>(to)];
+    const DimSource& axis = link.axes[static_cast<std::size_t>(to)];
     used.insert(axis.from.begin(), axis.from.end());
     if (to == dim) continue;
     if (axis.mixes() || (axis.kind == Kind::Same && !axis.aligned)) return false;
@@ -228,7 +229,7 @@ void Ranks::through(const Stack& stack, std::size_t number, int dim, Vertex into
   from.erase(std::unique(from.begin(), from.end()), from.end());
   const auto source = [&](const Rank& rank) { flow_.connect(flow_.add_source(rank), into); };
   if (link.way == Way::Hidden) return;
-  const Axis& axis = link.axes[static_cast<std::size_t>(dim)];
+  const DimSource& axis = link.axes[static_cast<std::size_t>(dim)];
   const bool vector =
       from.size() == 1 && (axis.kind == Kind::Absent ? rows(from, {}, false) == 1
                                                      : axis.from.size() == 1 && is_vector_along(from[0], axis.from[0]));
@@ -271,7 +272,7 @@ void Ranks::through(const Stack& stack, std::size_t number, int dim, Vertex into
 /// Of what is not linear.
 Rank Ranks::through_function(const Stack& stack, const Stack& from, const Link& link, int dim, const Rank& full) {
   const Node& first = node(stack.front());
-  const Axis& axis = link.axes[static_cast<std::size_t>(dim)];
+  const DimSource& axis = link.axes[static_cast<std::size_t>(dim)];
   const std::int64_t wide = size(stack.front(), dim) - (link.lacking_along == dim ? link.lacking : 0);
   const bool known = axis.kind != Kind::Same ||
                      std::all_of(from.begin(), from.end(), [&](NodeId id) { return columns_known(id, axis.from[0]); });
@@ -293,7 +294,7 @@ Rank Ranks::through_function(const Stack& stack, const Stack& from, const Link& 
 
 /// Of dimensions that are merged with others, or split: these multiply a rank, or divide it.
 Rank Ranks::through_merging(const Stack& stack, const Stack& from, const Link& link, int dim, const Rank& full) {
-  const Axis& axis = link.axes[static_cast<std::size_t>(dim)];
+  const DimSource& axis = link.axes[static_cast<std::size_t>(dim)];
   std::int64_t others = 1, least = 0;
   for (std::size_t other = 0; axis.kind == Kind::Part && other < link.axes.size(); ++other) {
     const bool beside = static_cast<int>(other) != dim && link.axes[other].from == axis.from;
@@ -334,12 +335,12 @@ bool Ranks::product(const Stack& stack, int dim, Vertex into, const Rank& full) 
   std::vector<Vertex> factors;
   for (std::size_t i = 0; i < 2; ++i) {
     const Link& other = first.links[1 - i];
-    const Axis& axis = other.axes[static_cast<std::size_t>(dim)];
+    const DimSource& axis = other.axes[static_cast<std::size_t>(dim)];
     const Stack scales = operands(stack, 1 - i);
     const bool same = are_one(scales);
     const bool scale =
         axis.kind == Kind::Same ? is_vector_along(scales[0], axis.from[0]) : rows({scales[0]}, {}, false) == 1;
-    const Axis& own = first.links[i].axes[static_cast<std::size_t>(dim)];
+    const DimSource& own = first.links[i].axes[static_cast<std::size_t>(dim)];
     if (same && scale && own.kind == Kind::Same && first.links[i].way == Way::Linear) {
       mapped(operands(stack, i), own.from[0], first.links[i], steps(first.links[i], dim, stack.front(), false),
              full.most, into);

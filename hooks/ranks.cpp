@@ -7,7 +7,7 @@
 
 namespace dds::hooks {
 
-using Kind = Axis::Kind;
+using Kind = DimSource::Kind;
 using Way = Link::Way;
 
 std::vector<int> results_of(const Link& link, int dim) {
@@ -87,7 +87,7 @@ std::int64_t Ranks::count_distinct(NodeId id, int dim) const {
   std::int64_t count = node(id).links.empty() ? all : 1, joined = 0;
   std::set<NodeId> parts;
   for (const Link& link : node(id).links) {
-    const Axis& axis = link.axes[static_cast<std::size_t>(dim)];
+    const DimSource& axis = link.axes[static_cast<std::size_t>(dim)];
     const bool any =
         link.way == Way::Unknown || axis.kind == Kind::Mixed || (link.way == Way::Other && axis.kind == Kind::Absent);
     if (any) return all;
@@ -104,7 +104,7 @@ std::int64_t Ranks::count_distinct(NodeId id, int dim) const {
 namespace {
 
 /// An operator that may leave columns out, or make several alike, in a way that is not followed.
-bool loses_columns(const Node& result, const Link& link, const Axis& axis) {
+bool loses_columns(const Node& result, const Link& link, const DimSource& axis) {
   const bool factor = result.kind != Node::Kind::Sum;
   return link.way == Way::Unknown || link.way == Way::Clips || (factor && result.zeros.defined()) ||
          (!factor && axis.kind == Kind::Mixed && link.taps == 1 && link.way == Way::Linear &&
@@ -116,7 +116,7 @@ bool loses_columns(const Node& result, const Link& link, const Axis& axis) {
 bool Ranks::tell_columns(NodeId id, int dim) const {
   const Node& result = node(id);
   return std::all_of(result.links.begin(), result.links.end(), [&](const Link& link) {
-    const Axis& axis = link.axes[static_cast<std::size_t>(dim)];
+    const DimSource& axis = link.axes[static_cast<std::size_t>(dim)];
     if (link.way == Way::Hidden || link.way == Way::Other) return true;
     if (loses_columns(result, link, axis)) return false;
     if (result.kind == Node::Kind::Contraction && axis.kind != Kind::Same) return true;
@@ -131,7 +131,7 @@ bool takes_rows(const Link& link, const Node& result, std::size_t dims) {
   if (link.way != Way::Linear && link.way != Way::Rescaled && link.way != Way::Entries) return false;
   const int last = static_cast<int>(dims) - 1;
   for (std::size_t dim = 0; dim < link.axes.size(); ++dim) {
-    const Axis& axis = link.axes[dim];
+    const DimSource& axis = link.axes[dim];
     const bool features = dim + 1 == link.axes.size();
     if (!features && axis.kind == Kind::Mixed) return false;
     for (const int from : axis.from) {
@@ -151,7 +151,7 @@ std::int64_t Ranks::lookup_of(NodeId id) const {
   std::int64_t found = -1;
   std::size_t terms = 0;
   for (const Link& link : result.links) {
-    const bool in_rows = std::any_of(link.axes.begin(), std::prev(link.axes.end()), [&](const Axis& axis) {
+    const bool in_rows = std::any_of(link.axes.begin(), std::prev(link.axes.end()), [&](const DimSource& axis) {
       return axis.kind != Kind::Absent && !(node(link.operand).weight && axis.kind == Kind::Mixed);
     });
     if (link.way == Way::Hidden || (!in_rows && lookup_[link.operand] < 0)) continue;  // the same for all rows
@@ -162,7 +162,7 @@ std::int64_t Ranks::lookup_of(NodeId id) const {
   }
   const bool arranged = std::any_of(result.links.begin(), result.links.end(), [&](const Link& link) {
     for (std::size_t dim = 0; dim + 1 < link.axes.size(); ++dim) {
-      const Axis& axis = link.axes[dim];
+      const DimSource& axis = link.axes[dim];
       if (axis.kind != Kind::Absent && (axis.kind != Kind::Same || axis.from[0] != static_cast<int>(dim))) return true;
     }
     return false;
@@ -237,7 +237,7 @@ Ranks::Slices Ranks::slices_of(const Consumer& consumer, NodeId id, int dim) con
     return one;
   }
   const int to = results.front();
-  const Axis& axis = link.axes[static_cast<std::size_t>(to)];
+  const DimSource& axis = link.axes[static_cast<std::size_t>(to)];
   if (axis.kind == Kind::Chosen) return part(axis.begin, axis.used);
   const bool normed = link.way == Way::Rescaled && !link.drops_constants && to + 1 == std::ssize(result.sizes);
   const bool whole = slices(consumer.node, to).count() == size(consumer.node, to);
@@ -272,7 +272,7 @@ Ranks::Stack Ranks::operands(const Stack& stack, std::size_t link) const {
 }
 
 bool Ranks::alike(const Link& a, const Link& b) const {
-  const auto same_axis = [](const Axis& x, const Axis& y) {
+  const auto same_axis = [](const DimSource& x, const DimSource& y) {
     return x.kind == y.kind && x.from == y.from && x.used == y.used && x.begin == y.begin;
   };
   const bool weights = node(a.operand).weight || node(b.operand).weight;

@@ -28,8 +28,8 @@ bool by_feature(Link::Way way) {
 std::optional<int> kept(const Link& link, int feature) {
   if (!by_feature(link.way)) return std::nullopt;
   for (std::size_t dim = 0; dim < link.axes.size(); ++dim) {
-    const Axis& axis = link.axes[dim];
-    if (axis.kind == Axis::Kind::Same && axis.from.size() == 1 && axis.from.front() == feature) {
+    const DimSource& axis = link.axes[dim];
+    if (axis.kind == DimSource::Kind::Same && axis.from.size() == 1 && axis.from.front() == feature) {
       return static_cast<int>(dim);
     }
   }

@@ -1,11 +1,11 @@
 // A transformer of GPT-2's shape: pre-norm blocks, one projection for queries, keys and values, a head without bias.
 #pragma once
 
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include <cmath>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 namespace scale {
@@ -51,7 +51,7 @@ struct GptImpl : torch::nn::Module {
         head(register_module("head",
                              torch::nn::Linear(torch::nn::LinearOptions(shape.width, shape.vocabulary).bias(false)))) {
     for (std::int64_t i = 0; i < shape.blocks; ++i) {
-      blocks.push_back(register_module("h" + std::to_string(i), Block(shape)));
+      blocks.push_back(register_module(fmt::format("h{}", i), Block(shape)));
     }
   }
 

@@ -22,8 +22,8 @@ _dds() {
             --max-rows --seed --own-dtype'
           ;;
         llc)
-          words='--model --data --likelihood --input --targets --kind --steps --every --parameters --max-seconds --max-gradients
-            --seed --out --read'
+          words='--model --data --likelihood --input --targets --kind --settle --batch-size --steps --every --parameters --max-seconds
+            --max-gradients --seed --out --read'
           ;;
         report) words='--out --figures --format --overwrite' ;;
         compare) words='--step' ;;

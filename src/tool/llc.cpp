@@ -46,7 +46,9 @@ struct LlcArguments {
   std::vector<std::int64_t> steps;
   std::int64_t every = 1;
   std::vector<std::string> parameters;
-  double max_seconds = LlcOptions().max_seconds().value_or(0);
+  bool settle = false;
+  std::int64_t batch_size = 0;
+  double max_seconds = 120;  // somebody waits for it
   std::int64_t max_gradients = LlcOptions().max_gradients().value_or(0);
   std::uint64_t seed = LlcOptions().seed();
   bool read = false;
@@ -224,6 +226,8 @@ log::SinkPtr sink_of(const LlcArguments& options, const Likelihood& likelihood) 
                                    {"likelihood", likelihood.name()},
                                    {"kind", options.kind},
                                    {"parameters", options.parameters},
+                                   {"settle", options.settle},
+                                   {"batch_size", options.batch_size},
                                    {"max_seconds", options.max_seconds},
                                    {"max_gradients", options.max_gradients},
                                    {"seed", options.seed}};
@@ -245,6 +249,8 @@ LlcOptions llc_options(const LlcArguments& options) {
                  .seed(options.seed)
                  .cancelled(interrupted);
   if (!options.parameters.empty()) llc.parameters(options.parameters);
+  if (options.settle) llc.settle(SettleOptions());
+  if (options.batch_size > 0) llc.batch_size(options.batch_size);
   return llc;
 }
 
@@ -338,7 +344,7 @@ void add_llc(CLI::App& program) {
       "nothing converged.\n\n" DDS_STRANGERS_FILES
       "Examples:\n"
       "  dds llc runs/a\n"
-      "  dds llc runs/a --every 10 --kind tilted --max-seconds 60 --read\n"
+      "  dds llc runs/a --every 10 --settle --max-seconds 60 --read\n"
       "  dds llc runs/a --model net.pt --data train.pt --steps 0,1000 --parameters 'head.*'\n"
       "  dds llc --model net.pt --data train.pt --likelihood gaussian:0.1");
   const auto options = std::make_shared<LlcArguments>();
@@ -349,6 +355,11 @@ void add_llc(CLI::App& program) {
                      std::string("that of the recorded loss; of other data,\n") + kDefaultLikelihood);
   command->add_option("--kind", options->kind, "plain, or tilted: for points that are no minimum")
       ->check(CLI::IsMember({std::string(to_string(LlcKind::Plain)), std::string(to_string(LlcKind::Tilted))}))
+      ->capture_default_str();
+  command->add_flag("--settle", options->settle,
+                    "go down to a minimum first: the LLC is that of the point there, and the log says how far it is");
+  command->add_option("--batch-size", options->batch_size, "samples of a step; 0: all of them")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command
       ->add_option("--steps", options->steps, "snapshots to take, by their steps, separated by commas (default: all)")

@@ -540,6 +540,27 @@ TEST_F(ToolLlc, OfARegularModelIsHalfItsParametersAndConverged) {
   EXPECT_EQ(result.out.find("refused"), std::string::npos);
 }
 
+// sum (w - a)^2 / 2 with w away from a: no minimum, until it has settled.
+TEST_F(ToolLlc, SettlesFirstWhereItIsAsked) {
+  torch::jit::Module line("Line");
+  line.register_parameter("w", torch::randn({4, 1}, torch::kDouble).requires_grad_(), false);
+  line.define("def forward(self, x):\n    return torch.matmul(x, self.w)\n");
+  line.save(path("line.pt").string());
+  const at::Tensor x = torch::randn({400, 4}, torch::kDouble);
+  pickle(c10::ivalue::Tuple::create({x, x.matmul(line.attr("w").toTensor() + 0.3).detach()}),
+         path("line_data.pt").string());
+  const std::string call = "llc --model " + file("line.pt") + " --data " + file("line_data.pt") + " --seed 1";
+  const Result as_it_is = dds(call);
+  EXPECT_EQ(as_it_is.code, 1) << as_it_is.out;
+  EXPECT_NE(as_it_is.out.find("no minimum"), std::string::npos) << as_it_is.out;
+  const Result settled = dds(call + " --settle --batch-size 400 --out " + file("settled"));
+  ASSERT_EQ(settled.code, 0) << settled.out << settled.error;
+  const LlcEstimate estimate = log::read_run(path("settled")).estimates.at(0);
+  EXPECT_NEAR(*estimate.lambda, 2, 4 * *estimate.standard_error + 0.02);
+  ASSERT_TRUE(estimate.settled);
+  EXPECT_GT(estimate.settled->relative_distance, 0);
+}
+
 TEST_F(ToolLlc, OfSnapshotsIsThatOfTheirWeightsAndIsAppendedToTheRun) {
   std::map<std::int64_t, at::Tensor> weights;
   for (const std::int64_t step : {0, 10, 20, 100}) weights[step] = snapshot(step, "module.");
