@@ -70,11 +70,7 @@ hooks::CallId RecorderState::capture(hooks::SiteId site, const hooks::LayerRun& 
   for (std::size_t i = 0; i < run.inputs.size(); ++i) CapturedAccess::set_input(call, i, run.inputs[i].detach());
   CapturedAccess::set_gradient(call, gradient_slot(output));
 
-  {
-    const hooks::Unseen unseen;
-    const at::NoGradGuard no_grad;
-    around_.push_back(hooks::around_run(run, op));
-  }
+  around_.push_back(hooks::around_run(run, op));
   outputs_.push_back(graph_.find(output));
   inputs_.push_back(run.inputs.empty() ? std::nullopt : graph_.find(run.inputs.front()));
   const hooks::CallId id = calls_.add(site, std::move(call), output);
