@@ -78,6 +78,7 @@ void RecorderState::clear() {
   graph_ = {};
   outputs_.clear();
   inputs_.clear();
+  around_.clear();
   losses_ = {};
   ties_ = {};
   uses_.clear();
@@ -98,6 +99,7 @@ Captured RecorderState::take() {
   }
   std::vector<std::vector<CallId>> calls;
   captured.layers = calls_.take([&](CapturedLayer&, const std::vector<CallId>& left) { calls.push_back(left); });
+  look_around(captured.layers, calls);
   bound_ranks(captured.layers, calls);
   std::move(missing.begin(), missing.end(), std::back_inserter(captured.layers));
   captured.losses = losses_.take();

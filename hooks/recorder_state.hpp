@@ -112,6 +112,7 @@ class RecorderState : public hooks::Listener {
   hooks::CallId capture(hooks::SiteId site, const hooks::LayerRun& run, std::string_view op, const at::Tensor& output);
   std::shared_ptr<hooks::CapturedOperator> kept_operator(Run& run, const Outputs& outputs);
   std::shared_ptr<hooks::GradientSlot> gradient_slot(const at::Tensor& output) const;
+  void look_around(std::vector<CapturedLayer>& layers, const std::vector<std::vector<hooks::CallId>>& calls);
   void bound_ranks(std::vector<CapturedLayer>& layers, const std::vector<std::vector<hooks::CallId>>& calls);
   std::vector<CapturedLayer> taps_without_calls() const;
   void clear();
@@ -129,6 +130,7 @@ class RecorderState : public hooks::Listener {
   hooks::CopyOnWrite copies_;
   hooks::PassGraph graph_;
   std::vector<std::optional<hooks::NodeId>> outputs_, inputs_;  ///< of calls, in the graph
+  std::vector<Surroundings> around_;                            ///< of calls
   hooks::LossRecord losses_;
   std::shared_ptr<const hooks::Trained> trained_;
   hooks::LossTies ties_;
