@@ -9,6 +9,7 @@
 #include "hooks/features.hpp"
 #include "hooks/rank_bounds.hpp"
 #include "hooks/recorder_state.hpp"
+#include "hooks/surroundings.hpp"
 
 namespace dds {
 namespace {
@@ -50,7 +51,7 @@ std::vector<std::int64_t> places_of(const std::vector<at::Tensor>& operands, con
 
 /// With the graph kept, its edges serve instead of a hook.
 std::shared_ptr<hooks::GradientSlot> RecorderState::gradient_slot(const at::Tensor& output) const {
-  return options_.graph ? std::make_shared<hooks::GradientSlot>() : hooks::GradientSlot::of(output);
+  return options_.graph ? std::make_shared<hooks::GradientSlot>() : hooks::GradientSlot::of(output, trained_);
 }
 
 hooks::CallId RecorderState::capture(hooks::SiteId site, const hooks::LayerRun& run, std::string_view op,
@@ -69,6 +70,7 @@ hooks::CallId RecorderState::capture(hooks::SiteId site, const hooks::LayerRun& 
   for (std::size_t i = 0; i < run.inputs.size(); ++i) CapturedAccess::set_input(call, i, run.inputs[i].detach());
   CapturedAccess::set_gradient(call, gradient_slot(output));
 
+  around_.push_back(hooks::around_run(run, op));
   outputs_.push_back(graph_.find(output));
   inputs_.push_back(run.inputs.empty() ? std::nullopt : graph_.find(run.inputs.front()));
   const hooks::CallId id = calls_.add(site, std::move(call), output);
@@ -82,6 +84,7 @@ std::shared_ptr<hooks::CapturedOperator> RecorderState::kept_operator(Run& run, 
   auto op = std::make_shared<hooks::CapturedOperator>();
   if (follows_axes() && outputs.front().isTensor()) {
     op->axes = axes_.shared();
+    op->beside = beside_;
     op->output_axes = axes_.axes_of(outputs.front().toTensor());
   }
   op->entry = run.entry;
@@ -108,6 +111,38 @@ std::shared_ptr<hooks::CapturedOperator> RecorderState::kept_operator(Run& run, 
     CapturedAccess::set_gradient(state, gradient_slot(output));
   }
   return op;
+}
+
+/// What stands around each layer, in all of its calls alike.
+void RecorderState::look_around(std::vector<CapturedLayer>& layers,
+                                const std::vector<std::vector<hooks::CallId>>& calls) {
+  hooks::SurroundingsFinder finder(graph_);
+  std::multimap<hooks::NodeId, std::size_t> made_of;  // outputs of layers
+  const auto for_each_call = [&](const auto& look) {
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      for (std::size_t k = 0; k < calls[i].size(); ++k) look(i, calls[i][k], layers[i].calls[k]);
+    }
+  };
+  for_each_call([&](std::size_t i, hooks::CallId id, const CapturedCall&) {
+    if (inputs_[id]) finder.add_input(*inputs_[id], layers[i].layer);
+    if (outputs_[id]) made_of.emplace(*outputs_[id], i);
+  });
+  for_each_call([&](std::size_t i, hooks::CallId id, const CapturedCall& call) {
+    Surroundings& around = around_[id];
+    if (outputs_[id] && call.output_features.size() == 1) {
+      finder.look_ahead(*outputs_[id], static_cast<int>(call.output_features.front()), around);
+    }
+    if (inputs_[id] && call.input_features.size() == 1) {
+      const hooks::NodeId from = finder.look_back(*inputs_[id], static_cast<int>(call.input_features.front()), around);
+      const auto made = made_of.find(from);
+      if (made != made_of.end() && made_of.count(from) == 1) around.input_of = layers[made->second].layer;
+    }
+    if (id == calls[i].front()) {
+      layers[i].around = around;
+    } else {
+      hooks::keep_common(layers[i].around, around);
+    }
+  });
 }
 
 /// Every call's rows together have the bounds of the graph; those of calls that it lacks are not known.

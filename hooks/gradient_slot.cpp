@@ -17,8 +17,8 @@ std::atomic<int> ignored = 0;
 
 }  // namespace
 
-std::shared_ptr<GradientSlot> GradientSlot::of(const at::Tensor& tensor) {
-  auto slot = std::make_shared<GradientSlot>();
+std::shared_ptr<GradientSlot> GradientSlot::of(const at::Tensor& tensor, std::shared_ptr<const Trained> trained) {
+  auto slot = std::make_shared<GradientSlot>(std::move(trained));
   if (tensor.requires_grad()) {
     tensor.register_hook([weak = std::weak_ptr(slot)](at::TensorBase gradient) {
       if (const auto kept = weak.lock()) kept->add(at::Tensor(std::move(gradient)));
@@ -29,34 +29,42 @@ std::shared_ptr<GradientSlot> GradientSlot::of(const at::Tensor& tensor) {
 
 bool GradientSlot::current() const { return era_ == era; }
 
+bool GradientSlot::counts() const {
+  return current() && (kind_ != PassKind::Beside || !trained_ || !trained_->reached);
+}
+
 void GradientSlot::add(const at::Tensor& incoming) {
   if (ignored > 0 || !incoming.defined() || is_stand_in(incoming)) return;  // a vectorised pass beside the training
+  const PassKind kind = trained_ ? kind_of_pass(*trained_) : PassKind::Accumulates;
+  if (trained_ && kind != PassKind::Beside) trained_->reached = true;
   const Unseen unseen;
   const at::NoGradGuard no_grad;
   const std::lock_guard lock(mutex_);
-  if (!current()) {
+  if (current() && kind < kind_) return;
+  if (!current() || kind > kind_) {
     gradient_.reset();
     backwards_ = 0;
-    era_ = era;
   }
+  era_ = era;
+  kind_ = kind;
   gradient_ = gradient_.defined() ? at::add(gradient_, incoming) : incoming.detach();
   ++backwards_;
 }
 
 at::Tensor GradientSlot::gradient() const {
   const std::lock_guard lock(mutex_);
-  return current() ? gradient_ : at::Tensor();
+  return counts() ? gradient_ : at::Tensor();
 }
 
 at::Tensor GradientSlot::take() {
   const std::lock_guard lock(mutex_);
   at::Tensor taken = std::exchange(gradient_, {});
-  return current() ? taken : at::Tensor();
+  return counts() ? taken : at::Tensor();
 }
 
 std::int64_t GradientSlot::backwards() const {
   const std::lock_guard lock(mutex_);
-  return current() ? backwards_ : 0;
+  return counts() ? backwards_ : 0;
 }
 
 void forget_gradients() { ++era; }

@@ -134,6 +134,9 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
   if (suspended > 0 || in_listener > 0) return nullptr;
   Listeners& here = listeners<kEverywhere>();
   if (fn.scope() == at::RecordScope::BACKWARD_FUNCTION) {
+    for_each_listener(here, [&](const std::shared_ptr<Listener>& listener, Nesting&) {
+      listener->backward_node_runs(fn.name(), fn.seqNr());
+    });
     if (!is_custom_function(fn.name())) return counted_in(here.unheard);
     for_each_listener(
         here, [&](const std::shared_ptr<Listener>& listener, Nesting&) { listener->custom_function_runs(fn.name()); });

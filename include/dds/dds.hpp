@@ -1,6 +1,7 @@
 // Dead-Direction Signatures for LibTorch: everything.
 #pragma once
 
+#include <dds/causes.hpp>
 #include <dds/correlation.hpp>
 #include <dds/dead_axes_tracker.hpp>
 #include <dds/decay.hpp>

@@ -106,6 +106,21 @@ class CapturedCall {
   std::uint32_t input_version_ = 0;
 };
 
+/// What stands around a layer in the pass, as far as it is the same in all of its calls. Empty: not known.
+struct Surroundings {
+  std::string taken_by;  ///< the one operator that takes the output: "relu"
+  /// The one layer that reads the output, with at most operators in between that keep each feature by itself.
+  std::string read_by;
+  bool read_directly = false;  ///< no operator is in between
+  std::string input_of;        ///< the layer of whose output inputs[0] is made, feature by feature and of nothing else
+  std::string made_by;         ///< the operator that gave inputs[0]; empty with `input_of`: inputs[0] is its output
+  std::int64_t taps = 0;       ///< rank(outputs) <= taps rank(inputs) + 1 for the bias; 0: not known
+  bool pads = false;           ///< zeros may stand beside the input: a unit that is constant is not so at the edges
+  at::Tensor unfed;            ///< bool, a unit of the output each: all weights into it are zero
+  at::Tensor unread;           ///< bool, a feature of the input each: all weights out of it are zero
+  at::Tensor gain;             ///< of a norm over the features alone: gamma when it ran
+};
+
 /// All runs of one layer in a recording.
 struct CapturedLayer {
   std::string layer;  ///< as in Signature::layer
@@ -116,6 +131,7 @@ struct CapturedLayer {
   std::int64_t dropped = 0;
   /// Bounds on the ranks of the rows of all `calls` together: of outputs, of inputs[0], of gradients at the outputs.
   RankBound output_bound, input_bound, gradient_bound;
+  Surroundings around;
   StatusSet status;    ///< NotRun, NotObservable, NoGradient or CaptureFailed
   std::string detail;  ///< the reason of `status` in words
 };

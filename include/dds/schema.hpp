@@ -23,7 +23,8 @@
 // What a reader may rely on:
 //   - Within one schema_version the columns of each file, their order, names, types, units and meanings stay as they
 //     are, as does everything said above.
-//   - run.json may get new keys. The text columns `kind`, `fisher_kind`, `sampler`, `verdict` and `status` may get new
+//   - run.json may get new keys. The text columns `kind`, `fisher_kind`, `causes`, `sampler`, `verdict` and `status`
+//   may get new
 //     values. Ignore those that you do not know.
 //   - Across versions, read columns by their name.
 //   - This library reads the runs of every version up to its own, without the columns that their version lacks. It
@@ -32,6 +33,7 @@
 
 #include <array>
 #include <cstdint>
+#include <dds/causes.hpp>
 #include <dds/llc.hpp>
 #include <dds/log.hpp>
 #include <dds/signature.hpp>
@@ -48,7 +50,7 @@ namespace dds::schema {
 
 /// Raised by one whenever a column is added, removed, renamed or changes its type, unit or meaning. A run can be
 /// resumed only by a library with the same version.
-inline constexpr std::int64_t kVersion = 4;
+inline constexpr std::int64_t kVersion = 5;
 
 /// Columns that only earlier versions have.
 inline constexpr auto retired_columns = std::to_array<std::string_view>({"distance_r_hat", "distance_drift"});
@@ -87,14 +89,16 @@ inline constexpr auto member = [] {
 ///   bool          true or false
 ///   enumerations  as to_string gives it
 ///   StatusSet     "ok", or names joined by '+'
+///   causes        as to_string gives them: "layer_norm:1 relu_off:3[3,8-9]"
 ///   vector        "converged", or the failures of an LLC estimate joined by "; "
 template <class Row>
-using Field = std::variant<Access<Row, std::int64_t>, Access<Row, std::uint64_t>, Access<Row, double>,
-                           Access<Row, bool>, Access<Row, std::string>, Access<Row, std::optional<double>>,
-                           Access<Row, std::optional<std::int64_t>>, Access<Row, std::optional<bool>>,
-                           Access<Row, Side>, Access<Row, Source>, Access<Row, std::optional<FisherKind>>,
-                           Access<Row, std::optional<RowMode>>, Access<Row, std::optional<c10::ScalarType>>,
-                           Access<Row, StatusSet>, Access<Row, LlcKind>, Access<Row, std::vector<std::string>>>;
+using Field =
+    std::variant<Access<Row, std::int64_t>, Access<Row, std::uint64_t>, Access<Row, double>, Access<Row, bool>,
+                 Access<Row, std::string>, Access<Row, std::optional<double>>, Access<Row, std::optional<std::int64_t>>,
+                 Access<Row, std::optional<bool>>, Access<Row, Side>, Access<Row, Source>,
+                 Access<Row, std::optional<FisherKind>>, Access<Row, std::optional<RowMode>>,
+                 Access<Row, std::optional<c10::ScalarType>>, Access<Row, StatusSet>, Access<Row, LlcKind>,
+                 Access<Row, std::vector<std::string>>, Access<Row, std::vector<Cause>>>;
 
 /// One column of a file.
 template <class Row>
@@ -123,6 +127,7 @@ inline constexpr auto signature_columns = std::to_array<Column<Signature>>({
     {"row_mode", "", "sample: a row is a sample; expand: a row is a sample and a position",
      member<&Signature::row_mode>},
     {"dtype", "", "of the captured rows: Float, Double, Half or BFloat16", member<&Signature::dtype>},
+    {"centred", "", "the rows are less their mean", member<&Signature::centred>},
     {"calls", "1", "times that the layer ran in this reading", member<&Signature::calls>},
     {"backwards", "1", "times that a backward pass came through it", member<&Signature::backwards>},
     {"rows", "1", "n, the divisor in lambda = sigma^2 / n: samples, or samples times positions",
@@ -148,6 +153,16 @@ inline constexpr auto signature_columns = std::to_array<Column<Signature>>({
      "the largest rank that the network's operators and shapes and the probe allow; empty: not known",
      member<&Signature::structural_bound>},
     {"dead_directions", "1", "structural_bound - rank", member<&Signature::dead_directions>},
+    {"dead_by_architecture", "1",
+     "of width - rank: left out by the network's operators and shapes and the probe; with the next two it adds up",
+     member<&Signature::dead_by_architecture>},
+    {"dead_explained", "1", "of width - rank: those that the causes found in this network account for",
+     member<&Signature::dead_explained>},
+    {"dead_unexplained", "1", "of width - rank: the rest, for which no cause was found",
+     member<&Signature::dead_unexplained>},
+    {"causes", "",
+     "cause:dimensions[units](layer), parted by spaces; empty: nothing is dead, or nothing was looked for",
+     member<&Signature::causes>},
     {"born", "1",
      "dead dimensions that were alive at the series' last reading, matched by angle; empty without dead axes",
      member<&Signature::born>},

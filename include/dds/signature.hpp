@@ -13,6 +13,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <dds/causes.hpp>
 #include <dds/export.hpp>
 #include <optional>
 #include <string>
@@ -132,6 +133,8 @@ struct Signature {
   std::optional<RowMode> row_mode;       ///< empty: no rows
   std::optional<c10::ScalarType> dtype;  ///< of the captured rows
 
+  bool centred = false;  ///< the rows are less their mean (SignatureOptions::centred)
+
   std::int64_t calls = 0;             ///< number of runs of the layer in this reading
   std::int64_t backwards = 0;         ///< number of backward passes through it
   std::optional<std::int64_t> rows;   ///< n, the divisor in lambda = sigma^2 / n: samples, or samples times positions
@@ -151,6 +154,10 @@ struct Signature {
   std::optional<std::int64_t> structural_bound;
   std::string bound_ended_by;  ///< Status::BoundUnknown: the operator whose effect on the rank is not known
   std::optional<std::int64_t> dead_directions;  ///< structural_bound - rank, at least 0; empty where there is no bound
+  /// width - rank by cause, and the causes (<dds/causes.hpp>). Empty without SignatureOptions::causes, and where there
+  /// is no rank.
+  std::optional<std::int64_t> dead_by_architecture, dead_explained, dead_unexplained;
+  std::vector<Cause> causes;
   /// Dimensions of the row space that died, and that came back to life, since the last reading of the series
   /// (DeadAxesTracker). Only a Monitor with SignatureOptions::dead_axes fills them in. They count among all `width`
   /// dimensions, not only among structural_bound.

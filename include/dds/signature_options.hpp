@@ -34,6 +34,14 @@ class SignatureOptions {
   /// follows directions by them. For layers of more than a few hundred columns use a Worker.
   TORCH_ARG(bool, dead_axes) = false;
 
+  /// Name the causes of dead directions (<dds/causes.hpp>): Signature::causes and the counts beside it. Units that are
+  /// off or saturated are told only where Side::Activation is among the sides.
+  TORCH_ARG(bool, causes) = true;
+
+  /// Read rows less the mean over all rows of the reading, so that eigenvalues are those of the covariance. A direction
+  /// along which all rows are the same is then dead. The mean is taken exactly, over batches, ranks and windows.
+  TORCH_ARG(bool, centred) = false;
+
   /// The most rows of one layer and side in one reading. At least 1. If there are more, a seeded random subset is read
   /// (Status::Subsampled).
   TORCH_ARG(std::int64_t, max_rows) = 65536;

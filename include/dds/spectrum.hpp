@@ -27,6 +27,7 @@ struct Spectrum {
   int exponent = 0;           ///< chosen so that the squares of sigma stay within the range of double
   bool retried = false;       ///< the solver failed on this matrix, and a slower, safer one was used
   double cancellation = 1;    ///< factor in the floor: 1 + T / |delta_out| (noise_floor)
+  at::Tensor factor;          ///< min(rows, width) x width, fp64: the matrix's triangular factor divided by 2^exponent
   /// With `vectors`: right singular vectors, one a row, in the order of sigma. fp64, CPU; d x d, or min(rows, d) x d
   /// where d is above kMostAxes.
   at::Tensor right;

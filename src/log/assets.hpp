@@ -8,5 +8,6 @@ namespace dds::log::asset {
 std::string_view body();    ///< report/body.html
 std::string_view guide();   ///< docs/guide.md
 std::string_view script();  ///< report/*.js, one behind the other
+std::string_view causes();  ///< docs/what_to_do.md
 
 }  // namespace dds::log::asset

@@ -7,6 +7,8 @@
 #include <map>
 #include <utility>
 
+#include "src/log/cause_findings.hpp"
+
 namespace dds::log {
 namespace {
 
@@ -19,6 +21,16 @@ void last_metrics(const Run& run, std::vector<std::string>& out) {
   }
   for (const auto& [name, metric] : last)
     out.push_back(fmt::format("{} ends at {:.4g} (step {}).", name, metric->value, metric->step));
+}
+
+/// Why directions are dead, the worst first.
+void causes(const Run& run, std::vector<std::string>& out) {
+  const std::vector<LastingCause> lasting = lasting_causes(run);
+  constexpr std::size_t kMost = 6;
+  for (std::size_t i = 0; i < std::min(kMost, lasting.size()); ++i) out.push_back(sentence(lasting[i]));
+  if (lasting.size() > kMost) {
+    out.push_back(fmt::format("{} more causes of dead directions are in the table below.", lasting.size() - kMost));
+  }
 }
 
 /// The last checkpoint reads of every layer and side.
@@ -203,6 +215,7 @@ void statuses(const Run& run, std::vector<std::string>& out) {
 std::vector<std::string> findings(const Run& run, const std::vector<Comparison>& comparisons,
                                   const std::vector<DecayCount>& counts) {
   std::vector<std::string> out;
+  causes(run, out);
   last_metrics(run, out);
   floor_and_dead(run, out);
   losses(run, out);

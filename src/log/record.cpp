@@ -36,6 +36,7 @@ json cell_of(c10::ScalarType value) { return c10::toString(value); }
 json cell_of(const std::vector<std::string>& failures) {
   return failures.empty() ? std::string(kConverged) : fmt::format("{}", fmt::join(failures, kFailureSeparator));
 }
+json cell_of(const std::vector<Cause>& causes) { return cell_of(to_string(causes)); }
 template <class T>
 json cell_of(const std::optional<T>& value) {
   return value ? cell_of(*value) : json();
@@ -88,6 +89,8 @@ std::vector<std::string> split(std::string_view text, std::string_view separator
 void parse(std::string_view text, std::vector<std::string>& failures) {
   failures = text == kConverged ? std::vector<std::string>{} : split(text, kFailureSeparator);
 }
+
+void parse(std::string_view text, std::vector<Cause>& causes) { causes = causes_from_string(text); }
 
 template <class T>
 void parse(std::string_view text, std::optional<T>& value) {

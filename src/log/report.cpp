@@ -60,10 +60,9 @@ ordered_json column_notes() {
   return notes;
 }
 
-/// {name: [what it is, what to do]}: the guide's tables of statuses, verdicts and terms.
-ordered_json guide_terms() {
-  ordered_json terms = json::object();
-  std::istringstream guide{std::string(log::asset::guide())};
+/// {name: [what it is, what to do]}: the tables of statuses, verdicts, terms and causes of a page.
+void add_terms(std::string_view page, const std::string& prefix, ordered_json& terms) {
+  std::istringstream guide{std::string(page)};
   bool wanted = false;
   for (std::string line; std::getline(guide, line);) {
     if (!line.starts_with("| ")) {
@@ -82,12 +81,11 @@ ordered_json guide_terms() {
     if (cells.size() < 2) continue;
     const std::string& name = cells.front();
     if (wanted) {
-      terms[name] = {cells[1], cells.size() > 2 ? cells[2] : ""};
+      terms[prefix + name] = {cells[1], cells.size() > 2 ? cells[2] : ""};
     } else {
-      wanted = name == "status" || name == "verdict" || name == "term";
+      wanted = name == "status" || name == "verdict" || name == "term" || name == "cause";
     }
   }
-  return terms;
 }
 
 /// {row of the table of signatures: its singular values}, where they were logged.
@@ -164,9 +162,12 @@ ordered_json run_data(const log::Run& run) {
 }
 
 ordered_json page_data(const std::vector<log::Run>& runs) {
+  ordered_json terms = json::object();
+  add_terms(log::asset::guide(), "", terms);
+  add_terms(log::asset::causes(), "cause ", terms);
   ordered_json data{{"runs", json::array()},
                     {"measures", json::array()},
-                    {"terms", guide_terms()},
+                    {"terms", terms},
                     {"notes",
                      {{"signatures.csv", column_notes<Signature>()},
                       {"llc.csv", column_notes<LlcEstimate>()},

@@ -7,14 +7,32 @@
 #include <utility>
 
 #include "src/base/stopwatch.hpp"
+#include "src/causes/find.hpp"
 #include "src/spectral/solver.hpp"
 
 namespace dds {
 
+namespace {
+
+/// Rows less their mean: whether that took a dimension is known of a LayerNorm alone, whose outputs less their bias lie
+/// across one direction.
+void bound_centred(Signature& signature, std::int64_t rows) {
+  signature.centred = true;
+  std::int64_t& bound = *signature.structural_bound;
+  if (signature.kind == "LayerNorm" && signature.side == Side::Activation && bound >= *signature.width - 1) {
+    bound = std::min(bound, *signature.width - 1);
+  } else if (signature.bound_ended_by.empty() && bound < rows) {
+    signature.bound_ended_by = "the mean that was taken off";
+  }
+  bound = std::min(bound, rows - 1);
+}
+
+}  // namespace
+
 void SignatureBatch::add(const LayerRows& layer, Side side, Signature like, std::int64_t terms,
                          const Cancellation& cancellation) {
   const SideRows& rows = layer.side(side);
-  Request request{&rows, std::move(like), terms, cancellation.factor()};
+  Request request{&layer, &rows, std::move(like), terms, cancellation.factor()};
   Signature& signature = request.signature;
   signature.layer = layer.layer();
   signature.kind = layer.kind();
@@ -29,6 +47,7 @@ void SignatureBatch::add(const LayerRows& layer, Side side, Signature like, std:
     signature.width = rows.factor->width();
     signature.structural_bound = rows.bound.rank;
     signature.bound_ended_by = rows.bound.unknown;
+    if (options_.centred()) bound_centred(signature, rows.factor->rows());
     signature.seconds = rows.seconds;
     if (!cancellation.known() && !signature.status.no_numbers()) signature.status |= Status::LossUnknown;
   } else if (!signature.status.no_numbers()) {
@@ -46,7 +65,7 @@ std::optional<std::int64_t> SignatureBatch::fixed_rank(const SeriesId& series) c
   return wanted || !known_ ? wanted : known_->of(series);
 }
 
-void SignatureBatch::fill_in(Request& request, Spectrum spectrum) {
+void SignatureBatch::fill_in(Request& request, Spectrum& spectrum) {
   Signature& signature = request.signature;
   spectrum.divisor /= request.terms;
   if (!std::isfinite(spectrum.cancellation)) {  // a NaN in the loss that did not reach this layer
@@ -84,7 +103,14 @@ std::vector<Signature> SignatureBatch::read() {
     cancellations.push_back(request.cancellation);
   }
   std::vector<Spectrum> spectra = read_spectra(factors, options_.dead_axes(), library_svd, cancellations);
-  for (std::size_t i = 0; i < readable.size(); ++i) fill_in(*readable[i], std::move(spectra[i]));
+  std::vector<CauseEvidence> evidence;
+  for (std::size_t i = 0; i < readable.size(); ++i) {
+    Request& request = *readable[i];
+    fill_in(request, spectra[i]);
+    if (!options_.causes() || !request.signature.rank) continue;
+    evidence.push_back({request.layer, &request.signature, spectra[i].factor, spectra[i].exponent, spectra[i].rows});
+  }
+  find_causes(evidence);
   const double share = watch.seconds() / static_cast<double>(std::max<std::size_t>(1, readable.size()));
   std::vector<Signature> signatures;
   for (Request* request : readable) request->signature.seconds += share;

@@ -33,13 +33,14 @@ class SignatureBatch {
 
  private:
   struct Request {
+    const LayerRows* layer;
     const SideRows* rows;
     Signature signature;
     std::int64_t terms;
     at::Tensor cancellation;
   };
   std::optional<std::int64_t> fixed_rank(const SeriesId& series) const;
-  void fill_in(Request& request, Spectrum spectrum);
+  void fill_in(Request& request, Spectrum& spectrum);
 
   const SignatureOptions& options_;
   const FixedRanks* known_;

@@ -1,5 +1,7 @@
 #include "src/rows/layer_rows.hpp"
 
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/minimum.h>
 #include <ATen/ops/randperm.h>
 #include <c10/core/GradMode.h>
 
@@ -18,14 +20,26 @@ c10::ScalarType coarser(c10::ScalarType a, c10::ScalarType b) {
   return machine_epsilon(a, "the rows of a layer") >= machine_epsilon(b, "the rows of a layer") ? a : b;
 }
 
+UnitRanges ranges_of(const at::Tensor& rows) {
+  return {rows.amin({0}).to(at::kDouble), rows.amax({0}).to(at::kDouble), rows.sum({0}, false, at::kDouble)};
+}
+
 std::int64_t rows_of(RowShare share, std::int64_t most) {
   return std::max<std::int64_t>(1, static_cast<std::int64_t>(static_cast<double>(most) * share.samples / share.among));
 }
 
 }  // namespace
 
+void UnitRanges::add(const UnitRanges& other) {
+  const bool first = !low.defined();
+  if (!other.low.defined()) return;
+  low = first ? other.low : at::minimum(low, other.low.to(low.device()));
+  high = first ? other.high : at::maximum(high, other.high.to(high.device()));
+  sum = first ? other.sum : sum.add(other.sum.to(sum.device()));
+}
+
 LayerRows::LayerRows(const CapturedLayer& layer, const SignatureOptions& options)
-    : layer_(layer.layer), kind_(layer.kind), options_(options), missing_(layer.status) {}
+    : layer_(layer.layer), kind_(layer.kind), options_(options), missing_(layer.status), around_(layer.around) {}
 
 void LayerRows::mark(Side side, StatusSet status) { at(side).status |= status; }
 
@@ -127,12 +141,15 @@ void LayerRows::reduce() {
   const at::NoGradGuard no_grad;
   for (SideRows& side : sides_) {
     const Stopwatch watch;
+    const bool ranged = options_.causes() && &side != &at(Side::Fisher);
     try {
       for (const SideRows::Pending& pending : std::exchange(side.pending, {})) {
         if (!side.factor) side.factor.emplace(side.width);
         const auto& [factor, certain] = pending.scale;
         if (certain.defined() && !certain.item<bool>()) side.status |= Status::ReductionUnknown;
-        side.factor->update(factor.defined() ? pending.rows.to(at::kDouble).mul(factor) : pending.rows);
+        const at::Tensor rows = factor.defined() ? pending.rows.to(at::kDouble).mul(factor) : pending.rows;
+        if (ranged) side.ranges.add(ranges_of(rows));
+        side.factor->update(options_.centred() ? centred_rows(rows, side.mean) : rows);
       }
     } catch (...) {
       side.factor.reset();  // a part of the rows is no reading
@@ -155,15 +172,19 @@ void LayerRows::merge(const LayerRows& other) {
     if (others.dtype) own.dtype = coarser(own.dtype.value_or(*others.dtype), *others.dtype);
     own.empty = own.empty || others.empty;
     own.bound.add(others.bound);
+    own.ranges.add(others.ranges);
     own.calls += others.calls;
     own.status |= others.status;
     if (!others.factor) {
       // Nothing to add.
     } else if (!own.factor) {
       own.factor = others.factor;
+      own.mean = others.mean;
       own.width = others.width;
     } else if (own.width != others.width) {
       own.status |= Status::ShapeChanged;
+    } else if (options_.centred()) {
+      own.factor = joined_centred(*own.factor, own.mean, *others.factor, others.mean);
     } else {
       own.factor->merge(others.factor->to(*own.factor->device()));
     }
@@ -171,13 +192,13 @@ void LayerRows::merge(const LayerRows& other) {
   }
 }
 
-void LayerRows::replace(Side side, TriangularAccumulator factor, RankBound bound) {
-  at(side).factor = std::move(factor);
-  at(side).bound = std::move(bound);
-}
+void LayerRows::replace(Side side, SideRows rows) { at(side) = std::move(rows); }
 
 std::vector<at::Tensor> LayerRows::tensors() const {
   std::vector<at::Tensor> all;
+  for (const at::Tensor& tensor : {around_.unfed, around_.unread, around_.gain}) {
+    if (tensor.defined()) all.push_back(tensor);
+  }
   for (const SideRows& side : sides_) {
     for (const auto& [rows, scale, owned] : side.pending) {
       for (const at::Tensor& tensor : {rows, scale.factor, scale.certain}) {

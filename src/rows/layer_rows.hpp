@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "src/ranks/parcel.hpp"
+#include "src/rows/centring.hpp"
 #include "src/rows/signature_options.hpp"
 
 namespace dds {
@@ -21,6 +22,14 @@ namespace dds {
 struct RowScale {
   at::Tensor factor;   ///< undefined: 1
   at::Tensor certain;  ///< false: `factor` does not fit all of the losses behind the rows; undefined: it does
+};
+
+/// The least and the largest value of each unit over the rows that were read, and its sum.
+struct UnitRanges {
+  at::Tensor low, high, sum;  ///< fp64, one entry a unit; undefined: not known
+
+  /// Takes in other rows.
+  void add(const UnitRanges& other);
 };
 
 /// The part of a layer's rows that one call brings, in one backward pass. So many of the most rows may be its own.
@@ -42,7 +51,9 @@ struct SideRows {
   std::optional<c10::ScalarType> dtype;  ///< of the rows; of several types the one with the largest rounding error
   bool empty = false;                    ///< a call had no rows, or no columns
   std::int64_t width = 0;
-  RankBound bound;  ///< on the rank, by the network and the probe
+  RankBound bound;    ///< on the rank, by the network and the probe
+  UnitRanges ranges;  ///< with SignatureOptions::causes; not of Side::Fisher
+  Mean mean;          ///< with SignatureOptions::centred: of the rows in `factor`, which are less this mean
   std::int64_t calls = 0;
   double seconds = 0;  ///< spent on the factor
   StatusSet status;
@@ -80,7 +91,7 @@ class LayerRows {
   /// Adds the rows, calls and statuses that another process has of the same layer. Both must be reduced.
   void merge(const LayerRows& other);
   /// Puts other rows in the place of those of one side.
-  void replace(Side side, TriangularAccumulator factor, RankBound bound);
+  void replace(Side side, SideRows rows);
 
   /// All that it has, reduced, for another process (src/rows/wire.cpp).
   void pack(Parcel& parcel) const;
@@ -90,13 +101,15 @@ class LayerRows {
   const std::string& layer() const { return layer_; }
   const std::string& kind() const { return kind_; }
   bool ran() const { return ran_; }
+  /// What stands around it in the pass.
+  const Surroundings& around() const { return around_; }
   /// What the recorder says of a layer that did not run.
   StatusSet missing() const { return missing_; }
   /// True if a row is a sample and a position, false if it is a sample.
   bool expanded() const { return expanded_; }
   std::int64_t backwards() const { return backwards_; }
   const SideRows& side(Side side) const { return sides_[static_cast<std::size_t>(side)]; }
-  /// The tensors that reduce() will read: rows and their scales.
+  /// The tensors that reduce() and what follows will read: rows, their scales, what is known of weights.
   std::vector<at::Tensor> tensors() const;
 
  private:
@@ -111,6 +124,7 @@ class LayerRows {
   SignatureOptions options_;
   bool ran_ = false;
   StatusSet missing_;
+  Surroundings around_;
   bool expanded_ = false;
   std::int64_t backwards_ = 0;
   std::array<SideRows, 3> sides_;

@@ -65,6 +65,49 @@ RankBound take_bound(Parcel& parcel) {
   return bound;
 }
 
+/// fp64, one entry a column; undefined: none.
+at::Tensor take_vector(Parcel& parcel, std::int64_t width) {
+  auto vector = parcel.take<at::Tensor>();
+  if (vector.defined() && (vector.dim() != 1 || vector.size(0) != width || vector.scalar_type() != at::kDouble)) {
+    throw RankError(fmt::format("what is known of {} columns came as a tensor of {} entries", width, vector.numel()));
+  }
+  return vector;
+}
+
+/// A flag for each unit; undefined: none.
+at::Tensor take_flags(Parcel& parcel) {
+  auto flags = parcel.take<at::Tensor>();
+  if (flags.defined() && (flags.dim() != 1 || flags.scalar_type() != at::kBool)) {
+    throw RankError(fmt::format("flags of units came as a tensor of {} dimensions", flags.dim()));
+  }
+  return flags;
+}
+
+void put(const Surroundings& around, Parcel& parcel) {
+  for (const std::string* name : {&around.taken_by, &around.read_by, &around.input_of, &around.made_by}) {
+    parcel.put(*name);
+  }
+  parcel.put(around.read_directly);
+  parcel.put(around.taps);
+  parcel.put(around.pads);
+  for (const at::Tensor* tensor : {&around.unfed, &around.unread, &around.gain}) parcel.put(*tensor);
+}
+
+Surroundings take_surroundings(Parcel& parcel) {
+  Surroundings around;
+  for (std::string* name : {&around.taken_by, &around.read_by, &around.input_of, &around.made_by}) parcel.take(*name);
+  parcel.take(around.read_directly);
+  around.taps = parcel.take_tally();
+  parcel.take(around.pads);
+  around.unfed = take_flags(parcel);
+  around.unread = take_flags(parcel);
+  parcel.take(around.gain);
+  if (around.gain.defined() && (around.gain.dim() != 1 || !around.gain.is_floating_point())) {
+    throw RankError(fmt::format("the gains of a norm came as a tensor of {} dimensions", around.gain.dim()));
+  }
+  return around;
+}
+
 }  // namespace
 
 void pack(const TriangularAccumulator& accumulator, Parcel& parcel) {
@@ -155,6 +198,7 @@ void LayerRows::pack(Parcel& parcel) const {
   parcel.put(kind_);
   parcel.put(ran_);
   put(missing_, parcel);
+  put(around_, parcel);
   parcel.put(expanded_);
   parcel.put(backwards_);
   for (const SideRows& side : sides_) {
@@ -165,6 +209,8 @@ void LayerRows::pack(Parcel& parcel) const {
     parcel.put(side.calls);
     parcel.put(side.seconds);
     put(side.status, parcel);
+    for (const at::Tensor* vector : {&side.ranges.low, &side.ranges.high, &side.ranges.sum, &side.mean.value})
+      parcel.put(*vector);
     parcel.put(side.factor.has_value());
     if (side.factor) dds::pack(*side.factor, parcel);
   }
@@ -176,6 +222,7 @@ LayerRows LayerRows::unpack(Parcel& parcel, const SignatureOptions& options) {
   parcel.take(layer.kind_);
   parcel.take(layer.ran_);
   layer.missing_ = take_status(parcel);
+  layer.around_ = take_surroundings(parcel);
   parcel.take(layer.expanded_);
   layer.backwards_ = parcel.take_tally();
   for (SideRows& side : layer.sides_) {
@@ -186,8 +233,19 @@ LayerRows LayerRows::unpack(Parcel& parcel, const SignatureOptions& options) {
     side.calls = parcel.take_tally();
     parcel.take(side.seconds);
     side.status = take_status(parcel);
+    for (at::Tensor* vector : {&side.ranges.low, &side.ranges.high, &side.ranges.sum, &side.mean.value}) {
+      *vector = take_vector(parcel, side.width);
+    }
+    const UnitRanges& ranges = side.ranges;
+    if (ranges.low.defined() != ranges.high.defined() || ranges.low.defined() != ranges.sum.defined()) {
+      throw RankError("a part of what the units' ranges are came");
+    }
     if (!parcel.take<bool>()) continue;
     side.factor = unpack_factor(parcel);
+    side.mean.rows = side.factor->rows();
+    if (side.mean.value.defined() != options.centred()) {
+      throw RankError(fmt::format("{}: rows came {} their mean", layer.layer_, options.centred() ? "without" : "with"));
+    }
     if (!side.dtype || side.width != side.factor->width()) {
       throw RankError(fmt::format("{}: a factor of width {} came with a width of {} and {} type", layer.layer_,
                                   side.factor->width(), side.width, side.dtype ? "a" : "no"));

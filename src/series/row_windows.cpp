@@ -17,11 +17,28 @@ void RowWindows::join(ReadingRows::Layer& layer, Side side) {
   if (known != windows_.end() && known->second.dtype != rows.dtype) windows_.erase(known);
   Window& window = windows_.try_emplace(key, Window{TriangularWindow(capacity_), rows.dtype, {}, {}}).first->second;
   window.rows.push(*rows.factor);
-  window.bounds.push_back(rows.bound);
-  while (std::ssize(window.bounds) > window.rows.size()) window.bounds.pop_front();
-  RankBound bound;
-  for (const RankBound& reading : window.bounds) bound.add(reading);
-  layer.rows.replace(side, window.rows.all(), std::move(bound));
+  SideRows& reading = window.readings.emplace_back(rows);
+  const bool centred = rows.mean.value.defined();
+  if (!centred) reading.factor.reset();
+  while (std::ssize(window.readings) > window.rows.size()) window.readings.pop_front();
+  SideRows all = rows;
+  all.bound = {};
+  all.ranges = {};
+  for (const SideRows& each : window.readings) {
+    all.bound.add(each.bound);
+    all.ranges.add(each.ranges);
+  }
+  if (centred) {
+    all.factor = window.readings.front().factor;
+    all.mean = window.readings.front().mean;
+    for (std::size_t i = 1; i < window.readings.size(); ++i) {
+      const SideRows& next = window.readings[i];
+      all.factor = joined_centred(*all.factor, all.mean, *next.factor, next.mean);
+    }
+  } else {
+    all.factor = window.rows.all();
+  }
+  layer.rows.replace(side, std::move(all));
   if (side != Side::Fisher) return;
   window.cancellations.push_back(layer.cancellation);
   while (std::ssize(window.cancellations) > window.rows.size()) window.cancellations.pop_front();

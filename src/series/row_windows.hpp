@@ -27,7 +27,7 @@ class RowWindows {
   struct Window {
     TriangularWindow rows;
     std::optional<c10::ScalarType> dtype;
-    std::deque<RankBound> bounds;
+    std::deque<SideRows> readings;  ///< without factors, unless rows are centred
     std::deque<Cancellation> cancellations;
   };
 

@@ -185,6 +185,7 @@ std::vector<Spectrum> read_spectra(const std::vector<const TriangularAccumulator
       spectrum.exponent = static_cast<int>(packed[0]);
       spectrum.cancellation = packed[2];
       spectrum.sigma.assign(packed.begin() + 3, packed.end());
+      spectrum.factor = pending[i].factor.factor;
       if (vectors) spectrum.right = pending[i].right.to(at::kCPU);
       if (std::any_of(spectrum.sigma.begin(), spectrum.sigma.end(), [](double s) { return !std::isfinite(s); })) {
         retry(pending[i].factor.factor, vectors, spectrum);

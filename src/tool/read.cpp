@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "src/base/check.hpp"
+#include "src/log/cause_findings.hpp"
 #include "src/log/json.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/runs.hpp"
@@ -68,6 +69,15 @@ std::string counts_of(const std::vector<Signature>& signatures) {
   return table.text();
 }
 
+/// Why directions are dead, a sentence each.
+std::string causes_of(const std::vector<Signature>& signatures) {
+  log::Run run;
+  run.signatures = signatures;
+  std::string text;
+  for (const log::LastingCause& lasting : log::lasting_causes(run)) text += printable(log::sentence(lasting)) + "\n";
+  return text.empty() ? text : "\n" + text;
+}
+
 void read_model(const ReadArguments& options) {
   if (!options.out.empty()) check_new_run("read", options.out);
   const ScriptModel model = load_script(options.model);
@@ -103,6 +113,7 @@ void read_model(const ReadArguments& options) {
              printable(samples.taken), counts_of(signatures));
   if (std::any_of(signatures.begin(), signatures.end(), [](const Signature& s) { return s.at_floor == true; }))
     fmt::print("\n* sigma_min is at or below the floor: rounding noise\n");
+  fmt::print("{}", causes_of(signatures));
 }
 
 }  // namespace

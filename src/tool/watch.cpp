@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "src/base/stopwatch.hpp"
+#include "src/log/cause_findings.hpp"
 #include "src/log/run_files.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/runs.hpp"
@@ -59,6 +60,19 @@ std::string estimate_line(const log::Run& run) {
   const LlcEstimate& last = run.estimates.back();
   return fmt::format("LLC at step {}: {} +- {} ({})", last.step, show(last.lambda), show(last.standard_error),
                      printable(last.verdict()));
+}
+
+/// Why directions are dead, the worst first.
+std::vector<std::string> cause_lines(const log::Run& run) {
+  const std::vector<log::LastingCause> lasting = log::lasting_causes(run);
+  constexpr std::size_t kMost = 3;
+  std::vector<std::string> lines;
+  for (std::size_t i = 0; i < std::min(kMost, lasting.size()); ++i) {
+    lines.push_back(printable(log::sentence(lasting[i])));
+  }
+  if (lasting.size() > kMost)
+    lines.push_back(fmt::format("{} more causes; dds report shows all", lasting.size() - kMost));
+  return lines;
 }
 
 /// The larger share of dead directions is worse, then a reading without numbers, then a smallest value nearer to the
@@ -106,7 +120,9 @@ std::string screen_of(const log::Run& run, Size size) {
   const std::size_t rest = size.columns - std::min(size.columns, counts.size());
   std::string text = cut_in_middle(run.directory.string(), rest) + counts + "\n";
   std::size_t lines = 1;
-  for (const std::string& line : {metrics_line(run), estimate_line(run)}) {
+  std::vector<std::string> above = cause_lines(run);
+  above.insert(above.end(), {metrics_line(run), estimate_line(run)});
+  for (const std::string& line : above) {
     if (!line.empty()) text += cut_in_middle(line, size.columns) + "\n", ++lines;
   }
   text += "\n";

@@ -15,9 +15,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::vector<std::string> kFolders = {
-    "src/base",   "src/ranks", "src/model", "hooks",   "src/rows",    "src/spectral", "src/per_sample", "src/theory",
-    "src/series", "src/llc",   "src/page",  "src/log", "src/reading", "src/monitor",  "src/attach",     "src/tool"};
+const std::vector<std::string> kFolders = {"src/base",     "src/ranks",  "src/model",      "hooks",       "src/rows",
+                                           "src/spectral", "src/causes", "src/per_sample", "src/theory",  "src/series",
+                                           "src/llc",      "src/page",   "src/log",        "src/reading", "src/monitor",
+                                           "src/attach",   "src/tool"};
 
 /// Place of a folder in the order; of none: behind all.
 std::size_t place(const std::string& folder) {

@@ -85,13 +85,14 @@ drawTraining(body('training'));
 if (signatures.length) {
   for (const legend of document.querySelectorAll('.series-legend')) drawSeriesLegend(legend);
   drawHealth(body('health'));
+  drawCauses(body('causes'));
   drawHeat(body('heat'));
   drawProfile(body('profile'));
   drawLayers(body('layers'));
   // Charts over the steps say nothing of one step.
   document.getElementById('layers').hidden = onlyStep();
 } else {
-  for (const id of ['health', 'heat', 'profile']) document.getElementById(id).hidden = true;
+  for (const id of ['health', 'causes', 'heat', 'profile']) document.getElementById(id).hidden = true;
   quiet(body('layers'), 'No signature was logged.');
 }
 drawLlc(body('llc'));
