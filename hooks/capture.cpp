@@ -51,7 +51,7 @@ std::vector<std::int64_t> places_of(const std::vector<at::Tensor>& operands, con
 
 /// With the graph kept, its edges serve instead of a hook.
 std::shared_ptr<hooks::GradientSlot> RecorderState::gradient_slot(const at::Tensor& output) const {
-  return options_.graph ? std::make_shared<hooks::GradientSlot>() : hooks::GradientSlot::of(output);
+  return options_.graph ? std::make_shared<hooks::GradientSlot>() : hooks::GradientSlot::of(output, trained_);
 }
 
 hooks::CallId RecorderState::capture(hooks::SiteId site, const hooks::LayerRun& run, std::string_view op,
@@ -84,6 +84,7 @@ std::shared_ptr<hooks::CapturedOperator> RecorderState::kept_operator(Run& run, 
   auto op = std::make_shared<hooks::CapturedOperator>();
   if (follows_axes() && outputs.front().isTensor()) {
     op->axes = axes_.shared();
+    op->beside = beside_;
     op->output_axes = axes_.axes_of(outputs.front().toTensor());
   }
   op->entry = run.entry;

@@ -24,12 +24,15 @@ struct CapturedAccess {
   }
   static void set_gradient(CapturedCall& call, std::shared_ptr<GradientSlot> slot) { call.slot_ = std::move(slot); }
   static void set_operator(CapturedCall& call, std::shared_ptr<CapturedOperator> op) { call.operator_ = std::move(op); }
-  static void set_logits(CapturedLoss& loss, const at::Tensor& logits) {
+  using TrainedPtr = std::shared_ptr<const hooks::Trained>;
+  static void set_logits(CapturedLoss& loss, const at::Tensor& logits, const TrainedPtr& trained) {
     loss.logits = logits.detach();
     loss.version_ = version_of(loss.logits);
-    loss.at_logits_ = GradientSlot::of(logits);
+    loss.at_logits_ = GradientSlot::of(logits, trained);
   }
-  static void set_result(CapturedLoss& loss, const at::Tensor& result) { loss.at_result_ = GradientSlot::of(result); }
+  static void set_result(CapturedLoss& loss, const at::Tensor& result, const TrainedPtr& trained) {
+    loss.at_result_ = GradientSlot::of(result, trained);
+  }
 };
 
 }  // namespace dds::hooks

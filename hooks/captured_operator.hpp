@@ -8,7 +8,9 @@
 
 #include <cstdint>
 #include <dds/recorder.hpp>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "hooks/arguments.hpp"
@@ -38,6 +40,8 @@ struct CapturedOperator {
   /// Without RecorderOptions::graph: what the dimensions of the output count.
   std::shared_ptr<const Axes> axes;
   Axes::Ids output_axes;
+  /// Of the whole recording: layers whose parameters an operator took that is no run of them, and its name.
+  std::shared_ptr<const std::map<std::string, std::string>> beside;
 
   /// With RecorderOptions::graph: where the gradients of the output and of the states come in, and `weight` with its
   /// own history.

@@ -55,6 +55,7 @@ bool LayerIndex::adopt(const at::Tensor& leaf) {
 }
 
 void LayerIndex::refresh() {
+  if (grows()) add_layers();
   parameters_.clear();
   holders_.clear();
   source_->for_each([this](const FoundParameter& found) {

@@ -21,7 +21,8 @@ at::Tensor LossRecord::logits_of(const LossRun& run) const {
   return fits ? at::Tensor(activation.input.lock()) : at::Tensor();
 }
 
-void LossRecord::add(const LossRun& run, std::string_view op, const at::Tensor& result, std::int64_t order) {
+void LossRecord::add(const LossRun& run, std::string_view op, const at::Tensor& result, std::int64_t order,
+                     const std::shared_ptr<const Trained>& trained) {
   CapturedLoss loss;
   loss.op = op;
   loss.reduction = run.reduction;
@@ -34,9 +35,9 @@ void LossRecord::add(const LossRun& run, std::string_view op, const at::Tensor& 
     loss.difference = run.difference;
     loss.classes = run.classes;
     loss.slope = run.slope;
-    CapturedAccess::set_logits(loss, logits);
+    CapturedAccess::set_logits(loss, logits, trained);
   }
-  CapturedAccess::set_result(loss, result);
+  CapturedAccess::set_result(loss, result, trained);
   losses_.push_back(std::move(loss));
 }
 

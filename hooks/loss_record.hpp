@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <dds/recorder.hpp>
+#include <memory>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
 #include "hooks/loss_run.hpp"
+#include "hooks/passes.hpp"
 
 namespace dds::hooks {
 
@@ -18,8 +20,9 @@ class LossRecord {
  public:
   /// An activation gave `result`. A loss that takes it may be told of what it was taken of.
   void activation(const ActivationRun& run, const at::Tensor& result);
-  /// A loss gave `result`; `order`: its place among all calls and losses.
-  void add(const LossRun& run, std::string_view op, const at::Tensor& result, std::int64_t order);
+  /// A loss gave `result`; `order`: its place among all calls and losses; `trained`: as GradientSlot has it.
+  void add(const LossRun& run, std::string_view op, const at::Tensor& result, std::int64_t order,
+           const std::shared_ptr<const Trained>& trained);
   /// No loss comes any more.
   void forget_activations() { activations_.clear(); }
   std::vector<CapturedLoss> take();

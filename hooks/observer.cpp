@@ -17,6 +17,7 @@
 #include <mutex>
 #include <utility>
 
+#include "hooks/ranges.hpp"
 #include "hooks/transforms.hpp"
 #include "src/base/message.hpp"
 
@@ -133,6 +134,9 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
   if (suspended > 0 || in_listener > 0) return nullptr;
   Listeners& here = listeners<kEverywhere>();
   if (fn.scope() == at::RecordScope::BACKWARD_FUNCTION) {
+    for_each_listener(here, [&](const std::shared_ptr<Listener>& listener, Nesting&) {
+      listener->backward_node_runs(fn.name(), fn.seqNr());
+    });
     if (!is_custom_function(fn.name())) return counted_in(here.unheard);
     for_each_listener(
         here, [&](const std::shared_ptr<Listener>& listener, Nesting&) { listener->custom_function_runs(fn.name()); });
@@ -191,7 +195,19 @@ at::RecordFunctionCallback observer() {
       .scopes({at::RecordScope::FUNCTION, at::RecordScope::BACKWARD_FUNCTION});
 }
 
+void (*told_of_ranges)(std::string_view name, bool begins) = nullptr;
+
 }  // namespace
+
+void tell_of_ranges(void (*told)(std::string_view name, bool begins)) {
+  told_of_ranges = told;
+  const auto begins = [](const at::RecordFunction& fn) -> std::unique_ptr<at::ObserverContext> {
+    told_of_ranges(fn.name(), true);
+    return nullptr;
+  };
+  const auto ends = [](const at::RecordFunction& fn, at::ObserverContext*) { told_of_ranges(fn.name(), false); };
+  at::addGlobalCallback(at::RecordFunctionCallback(begins, ends).scopes({at::RecordScope::USER_SCOPE}));
+}
 
 void listen(const std::shared_ptr<Listener>& listener) {
   if (listener->all_threads()) {

@@ -6,6 +6,7 @@
 #include <ATen/core/ivalue.h>
 #include <c10/util/ArrayRef.h>
 
+#include <cstdint>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -46,9 +47,11 @@ class Listener {
   /// The operator ends. If it threw, the tensors in `outputs` are undefined.
   virtual void operator_ends(std::string_view name, OperatorNote& note, const std::vector<c10::IValue>& outputs,
                              Nesting& nesting) = 0;
-  /// dds::tap was called.
   /// The backward pass of a custom function runs.
   virtual void custom_function_runs(std::string_view) {}
+  /// A node of a backward pass runs, on the thread of this listener.
+  virtual void backward_node_runs(std::string_view, std::int64_t /*sequence*/) {}
+  /// dds::tap was called.
   virtual void tapped(std::string_view name, const at::Tensor& tensor) = 0;
   /// One of the functions above threw an exception that says `what`. `where`: the operator's name.
   virtual void failed(std::string_view where, std::string_view what) = 0;

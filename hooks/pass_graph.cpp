@@ -1,8 +1,5 @@
 #include "hooks/pass_graph.hpp"
 
-#include <ATen/ops/any.h>
-#include <ATen/ops/eq.h>
-#include <ATen/ops/ne.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
@@ -157,7 +154,7 @@ NodeId PassGraph::node_of(const at::Tensor& tensor, const IsParameter& is_parame
     const bool repeats = tensor.layout() == at::kStrided && tensor.stride(static_cast<std::int64_t>(dim)) == 0;
     node.labels.push_back(label(dim == 0 && !node.parameter && !repeats));
   }
-  if (node.parameter && tensor.dim() == 1) node.nonzero = at::any(at::ne(tensor.detach(), 0));
+  if (node.parameter && tensor.dim() == 1) node.nonzero = any_nonzero(tensor);
   nodes_.push_back(std::move(node));
   give(tensor, nodes_.size() - 1);
   return nodes_.size() - 1;
@@ -240,7 +237,19 @@ std::string PassGraph::not_known() const {
   return nodes_.size() < kMostNodes ? std::string() : "a pass of too many operators";
 }
 
-std::string PassGraph::unseen_function() const {
+void PassGraph::backward_node_ran(std::string_view name, std::int64_t sequence) {
+  if (name.ends_with("GraphRoot")) own_gradients_ = own_gradients_ || scalars_ < 2;  // stands before several tensors
+  scalars_ = 0;
+  ++runs_[sequence];
+}
+
+std::size_t PassGraph::runs(NodeId id) const {
+  const auto known = runs_.find(nodes_[id].sequence);
+  return known == runs_.end() ? 0 : known->second;
+}
+
+std::string PassGraph::gradients_not_known() const {
+  if (own_gradients_) return kOwnGradient;
   for (const std::string& name : custom_functions_) {
     if (seen_functions_.count(name) == 0) return name;
   }
@@ -280,6 +289,7 @@ std::unique_ptr<PassGraph::Run> PassGraph::starts(std::string_view name, Argumen
   run->arguments.assign(args.begin(), args.end());
   run->begun = records_;
   if (run->name == "ones_like" && first.defined() && first.numel() == 1 && first.requires_grad()) {
+    ++scalars_;
     nodes_[run->nodes.front()].root = true;  // what a backward pass from a scalar begins with
   }
   return run;
@@ -303,8 +313,10 @@ void PassGraph::ends(const Run& run, const std::vector<c10::IValue>& outputs) {
     const NodeId id = nodes_.size() - 1;
     give(output, id);
     if (nodes_[id].graded) {
-      if (const auto& function = output.grad_fn())
+      if (const auto& function = output.grad_fn()) {
+        nodes_[id].sequence = static_cast<std::int64_t>(function->sequence_nr());
         graded_.insert_or_assign(function.get(), Graded{weak(Function(function)), id});
+      }
     }
   });
 }

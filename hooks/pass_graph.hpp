@@ -25,18 +25,21 @@
 
 namespace dds::hooks {
 
+inline constexpr const char* kOwnGradient = "a gradient of the program's own";
+
 /// A tensor of the pass.
 struct Node : Meaning {
   std::string op;
   std::vector<int> labels = {};  ///< of dimensions that run in step
   bool parameter = false;
-  bool data = false;        ///< neither a parameter nor made of parameters and constants alone
-  bool weight = false;      ///< a parameter, or made of parameters alone
-  at::Tensor columns = {};  ///< of data: the tensor, for the columns that vary
-  int features = -1;        ///< the dimension that counts them
-  bool root = false;        ///< a backward pass began here
-  std::string unseen = {};  ///< a consumer that was not recorded, by its name
-  bool graded = false;      ///< has a history in autograd that was looked at
+  bool data = false;           ///< neither a parameter nor made of parameters and constants alone
+  bool weight = false;         ///< a parameter, or made of parameters alone
+  at::Tensor columns = {};     ///< of data: the tensor, for the columns that vary
+  int features = -1;           ///< the dimension that counts them
+  std::int64_t sequence = -1;  ///< of the function behind it, in autograd; -1: none
+  bool root = false;           ///< a backward pass began here
+  std::string unseen = {};     ///< a consumer that was not recorded, by its name
+  bool graded = false;         ///< has a history in autograd that was looked at
 };
 
 /// Records the operators of a pass. Not safe for several threads at once.
@@ -78,14 +81,19 @@ class PassGraph {
   void give_data(NodeId data, const at::Tensor& tensor, std::int64_t features);
   /// A custom function's backward pass ran.
   void custom_function_ran(std::string_view name);
+  /// A node of autograd ran.
+  void backward_node_ran(std::string_view name, std::int64_t sequence);
+  /// How often backward passes are known to have come through the function behind a tensor.
+  std::size_t runs(NodeId id) const;
   /// No tensor is asked for any more.
   void forget_tensors();
   /// An operator could not be recorded.
   void fail(std::string_view name) { failed_ = name; }
   /// Why no rank is known: an operator that could not be recorded, or too many. Empty if none.
   std::string not_known() const;
-  /// A custom function of whose forward pass nothing was seen. Empty if there is none.
-  std::string unseen_function() const;
+  /// Why no rank of a gradient is known: a custom function of whose forward pass nothing was seen, or a backward pass
+  /// from several tensors with gradients of the program's own. Empty if none.
+  std::string gradients_not_known() const;
 
  private:
   using Weak = c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>;
@@ -127,6 +135,9 @@ class PassGraph {
   std::unordered_map<const at::TensorImpl*, Known> known_;
   std::unordered_map<const torch::autograd::Node*, Graded> graded_;
   std::set<std::string> custom_functions_, seen_functions_;
+  std::unordered_map<std::int64_t, std::size_t> runs_;  // of nodes of autograd
+  int scalars_ = 0;                                     // that the next backward pass begins at
+  bool own_gradients_ = false;                          // in a pass that began at several tensors
   std::string failed_;
   std::size_t records_ = 0;
 };

@@ -8,6 +8,20 @@ namespace dds::hooks {
 
 namespace {
 
+/// True if a backward pass came through the function behind a tensor more often than through all that read the tensor:
+/// it began there, with a gradient of the program's own.
+bool begins_own_pass(const PassGraph& graph, NodeId id, const std::vector<Consumer>& by,
+                     const std::vector<bool>& live) {
+  if (!graph[id].unseen.empty()) return false;
+  std::size_t came = 0;
+  for (const Consumer& consumer : by) {
+    const std::size_t runs = graph.runs(consumer.node);
+    if (live[consumer.node] && runs == 0) return false;  // by another function than was seen
+    came += runs;
+  }
+  return graph.runs(id) > came;
+}
+
 std::vector<std::vector<Consumer>> consumers_of(PassGraph& graph, const std::vector<NodeId>& reached) {
   std::vector<std::vector<Consumer>> all(graph.size());
   std::vector<NodeId> roots;
@@ -17,7 +31,6 @@ std::vector<std::vector<Consumer>> consumers_of(PassGraph& graph, const std::vec
       if (graph[id].links[link].gradient) all[graph[id].links[link].operand].push_back({id, link});
     }
   }
-  if (roots.empty()) return all;
   std::vector<bool> live(graph.size());
   const auto spread = [&](NodeId from) {
     std::vector<NodeId> open{from};
@@ -32,9 +45,19 @@ std::vector<std::vector<Consumer>> consumers_of(PassGraph& graph, const std::vec
     }
   };
   for (const NodeId root : roots) spread(root);
-  // A backward pass that begins with a gradient of the program's own comes from where nothing is known to read on.
+  bool ran = false;
+  for (NodeId id = graph.size(); id-- > 0;) {
+    ran = ran || graph.runs(id) > 0;
+    if (graph[id].root || !begins_own_pass(graph, id, all[id], live)) continue;
+    const auto is_live = [&](const Consumer& consumer) { return live[consumer.node]; };
+    const bool only = roots.empty() && std::none_of(all[id].begin(), all[id].end(), is_live);
+    if (!only) graph[id].unseen = kOwnGradient;
+    spread(id);
+  }
+  if (roots.empty() && !ran) return all;
+  // Where it is not known what ran, it comes from where nothing reads on.
   for (const NodeId id : reached) {
-    if (live[id]) continue;
+    if (live[id] || roots.empty()) continue;
     std::vector<NodeId> open{id};
     std::set<NodeId> seen;
     while (!open.empty()) {
@@ -42,14 +65,16 @@ std::vector<std::vector<Consumer>> consumers_of(PassGraph& graph, const std::vec
       open.pop_back();
       if (!seen.insert(next).second) continue;
       if (all[next].empty()) {
-        graph[next].unseen = "a gradient of the program's own";
+        graph[next].unseen = kOwnGradient;
         spread(next);
       }
       for (const Consumer& consumer : all[next]) open.push_back(consumer.node);
     }
   }
   for (auto& consumers : all) {
-    std::erase_if(consumers, [&](const Consumer& consumer) { return !live[consumer.node]; });
+    std::erase_if(consumers, [&](const Consumer& consumer) {
+      return !live[consumer.node] && (!roots.empty() || graph[consumer.node].sequence >= 0);
+    });
   }
   return all;
 }
@@ -75,7 +100,7 @@ RankBound RankBounds::bound(const std::vector<NodeId>& stack, const std::vector<
     return not_known("an operator that was not recorded");
   }
   if (const std::string reason = graph_.not_known(); !reason.empty()) return not_known(reason);
-  if (const std::string name = graph_.unseen_function(); gradients && !name.empty()) return not_known(name);
+  if (const std::string why = graph_.gradients_not_known(); gradients && !why.empty()) return not_known(why);
   const std::vector<int> dims(features.begin(), features.end());
   const auto rank = [&](Ranks& ranks) {
     return gradients ? ranks.of_gradients(stack, dims) : ranks.of_values(stack, dims);
@@ -83,7 +108,7 @@ RankBound RankBounds::bound(const std::vector<NodeId>& stack, const std::vector<
   const Rank here = rank(here_), anywhere = rank(anywhere_);
   RankBound bound{.rank = here.most, .shape = std::max(here.most, anywhere.most)};
   bound.adds = here.most >= std::min(bound.shape, here_.rows(stack, dims, gradients));
-  bound.unknown = here.unknown.empty() ? anywhere.unknown : here.unknown;
+  bound.unknown = std::string(here.unknown.empty() ? anywhere.unknown : here.unknown);
   return bound;
 }
 

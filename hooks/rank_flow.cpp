@@ -8,8 +8,8 @@
 namespace dds::hooks {
 namespace {
 
-Rank made(std::int64_t most, std::int64_t least, const std::string& a, const std::string& b) {
-  return {most, least, most == least ? std::string() : a.empty() ? b : a};
+Rank made(std::int64_t most, std::int64_t least, std::string_view a, std::string_view b) {
+  return {most, least, most == least ? std::string_view() : a.empty() ? b : a};
 }
 
 /// Vertices with capacities, split into an entry (even) and an exit (odd). Ford and Fulkerson with shortest paths.
@@ -160,7 +160,7 @@ std::optional<Rank> RankFlow::rank_by_neighbours(Vertex vertex, bool constant) {
 
 Rank RankFlow::rank_by_flow(Vertex vertex, bool constant) const {
   const std::vector<Vertex> all = upstream(vertex);
-  std::string unknown;
+  std::string_view unknown;
   for (const Vertex within : all) {
     if (unknown.empty()) unknown = vertices_[within].limit.unknown;
   }

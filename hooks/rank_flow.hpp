@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -20,7 +20,7 @@ inline std::int64_t times(std::int64_t a, std::int64_t b) { return a != 0 && b >
 /// A rank: what it cannot exceed, and what it can reach for certain. They differ where an operator is not known.
 struct Rank {
   std::int64_t most = 0, least = 0;
-  std::string unknown = {};  ///< that operator; empty if the two are equal
+  std::string_view unknown = {};  ///< that operator, by a name that lives elsewhere; empty if the two are equal
 
   static Rank exactly(std::int64_t rank) { return {rank, rank, {}}; }
   Rank within(std::int64_t limit) const;

@@ -11,8 +11,7 @@ using Way = Link::Way;
 Ranks::Space Ranks::gradients(Stack stack, int dim) {
   std::sort(stack.begin(), stack.end());
   stack.erase(std::unique(stack.begin(), stack.end()), stack.end());
-  const std::tuple key{stack, dim, true};
-  if (const auto known = spaces_.find(key); known != spaces_.end()) return known->second;
+  if (const auto known = known_space(stack, dim, true)) return *known;
   Slices columns = slices(stack.front(), dim);  // outside of which it is zero
   for (const NodeId id : stack) {
     const Slices& one = slices(id, dim);
@@ -29,7 +28,7 @@ Ranks::Space Ranks::gradients(Stack stack, int dim) {
   const Deeper deeper(depth_);
   if (deeper.too_deep()) {
     flow_.connect(flow_.add_source(unknown_rank(full, kLongChain)), into);
-    return spaces_[key] = {into, false};
+    return know(stack, dim, true, {into, false});
   }
   const auto& first = consumers_[stack.front()];
   const bool together = std::all_of(stack.begin(), stack.end(), [&](NodeId id) {
@@ -60,7 +59,7 @@ Ranks::Space Ranks::gradients(Stack stack, int dim) {
     flow_.limit(into, limit);
     if (stack.size() == 1) gradients_within_rows(stack.front(), dim, into, limit);
   }
-  return spaces_[key] = {into, sums_to_zero};
+  return know(stack, dim, true, {into, sums_to_zero});
 }
 
 /// The rows of a gradient lie in the space of those that come back, whatever was done to the order of these.

@@ -33,8 +33,7 @@ Rank Ranks::all_columns(const Stack& stack, int dim) const {
 Ranks::Space Ranks::values(Stack stack, int dim) {
   std::sort(stack.begin(), stack.end());
   stack.erase(std::unique(stack.begin(), stack.end()), stack.end());
-  const std::tuple key{stack, dim, false};
-  if (const auto known = spaces_.find(key); known != spaces_.end()) return known->second;
+  if (const auto known = known_space(stack, dim, false)) return *known;
   const Node& first = node(stack.front());
   Rank full = all_columns(stack, dim);
   const Vertex into = flow_.add(full);
@@ -70,7 +69,7 @@ Ranks::Space Ranks::values(Stack stack, int dim) {
     flow_.limit(into, full);
     if (stack.size() == 1) within_rows(stack.front(), dim, into, full);
   }
-  return spaces_[key] = {into, sums_to_zero};
+  return know(stack, dim, false, {into, sums_to_zero});
 }
 
 /// Rows of several tensors, one below the other. False if it is no such thing.

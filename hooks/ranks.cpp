@@ -37,11 +37,11 @@ bool is_normed(const Link& link, const Node& result, int dim) {
   return result.op == "aten::sub" || dim + 1 == std::ssize(result.sizes);
 }
 
-Rank unknown_rank(const Rank& full, const std::string& op) {
-  return {full.most, 0, full.most > 0 ? op : std::string()};
+Rank unknown_rank(const Rank& full, std::string_view op) {
+  return {full.most, 0, full.most > 0 ? op : std::string_view()};
 }
 
-Rank between(std::int64_t least, const Rank& most, const std::string& op) {
+Rank between(std::int64_t least, const Rank& most, std::string_view op) {
   if (least >= most.most) return Rank::exactly(most.most);
   return {most.most, least, most.unknown.empty() ? op : most.unknown};
 }
@@ -264,6 +264,20 @@ Ranks::Slices Ranks::slices_of(const Consumer& consumer, NodeId id, int dim) con
 bool Ranks::is_vector_along(NodeId id, int dim) const { return rows({id}, {dim}, false) == 1; }
 
 // ---- stacks ----
+
+std::optional<Ranks::Space> Ranks::known_space(const Stack& stack, int dim, bool gradients) const {
+  if (stack.size() == 1) {
+    const auto known = spaces_of_one_.find(place_of(stack[0], dim, gradients));
+    return known == spaces_of_one_.end() ? std::nullopt : std::optional(known->second);
+  }
+  const auto known = spaces_.find({stack, dim, gradients});
+  return known == spaces_.end() ? std::nullopt : std::optional(known->second);
+}
+
+Ranks::Space Ranks::know(const Stack& stack, int dim, bool gradients, Space space) {
+  if (stack.size() == 1) return spaces_of_one_[place_of(stack[0], dim, gradients)] = space;
+  return spaces_[{stack, dim, gradients}] = space;
+}
 
 Ranks::Stack Ranks::operands(const Stack& stack, std::size_t link) const {
   Stack operands;

@@ -7,8 +7,10 @@
 
 #include <cstdint>
 #include <map>
-#include <string>
+#include <optional>
+#include <string_view>
 #include <tuple>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -102,6 +104,12 @@ class Ranks {
   bool back_through_factor(const Stack& stack, const Stack& results, const Consumer& by, int dim, Vertex into,
                            const Rank& full);
 
+  static std::size_t place_of(NodeId id, int dim, bool gradients) {
+    return (id * 64 + static_cast<std::size_t>(dim)) * 2 + (gradients ? 1 : 0);
+  }
+  std::optional<Space> known_space(const Stack& stack, int dim, bool gradients) const;
+  Space know(const Stack& stack, int dim, bool gradients, Space space);
+
   Stack operands(const Stack& stack, std::size_t link) const;
   bool alike(const Stack& stack) const;
   bool are_one(const Stack& stack) const;
@@ -119,10 +127,11 @@ class Ranks {
   const std::vector<std::vector<Consumer>>& consumers_;
   bool any_samples_;
   RankFlow flow_;
-  std::map<std::tuple<Stack, int, bool>, Space> spaces_;
-  std::vector<std::int64_t> lookup_;                 // by node
-  mutable std::map<NodeId, std::int64_t> tokens_;    // by lookup
-  std::vector<std::vector<std::int64_t>> distinct_;  // by node and dimension, as the next two
+  std::map<std::tuple<Stack, int, bool>, Space> spaces_;  // of several tensors
+  std::unordered_map<std::size_t, Space> spaces_of_one_;  // by place_of()
+  std::vector<std::int64_t> lookup_;                      // by node
+  mutable std::map<NodeId, std::int64_t> tokens_;         // by lookup
+  std::vector<std::vector<std::int64_t>> distinct_;       // by node and dimension, as the next two
   std::vector<std::vector<bool>> columns_known_;
   std::vector<std::vector<Slices>> slices_;
   int depth_ = 0;  // of what calls itself
@@ -137,8 +146,8 @@ bool is_one_matrix(const Link& link, int dim);
 /// True if a norm works along this dimension of its result: the channels for batch norm.
 bool is_normed(const Link& link, const Node& result, int dim);
 /// Anything up to a limit, none of it for certain, because of an operator.
-Rank unknown_rank(const Rank& full, const std::string& op);
+Rank unknown_rank(const Rank& full, std::string_view op);
 /// Up to `most`, of which `least` is certain.
-Rank between(std::int64_t least, const Rank& most, const std::string& op);
+Rank between(std::int64_t least, const Rank& most, std::string_view op);
 
 }  // namespace dds::hooks

@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <memory>
 #include <set>
 #include <utility>
 
@@ -32,6 +33,14 @@ at::Tensor first_tensor(const std::vector<c10::IValue>& values) {
   return {};
 }
 
+std::shared_ptr<const hooks::Trained> trained_of(const hooks::ParameterSource& parameters) {
+  auto trained = std::make_shared<hooks::Trained>();
+  if (parameters.grows()) return trained;
+  auto& leaves = trained->leaves.emplace();
+  parameters.for_each([&](const hooks::FoundParameter& found) { leaves.insert(found.tensor.unsafeGetTensorImpl()); });
+  return trained;
+}
+
 }  // namespace
 
 RecorderState::RecorderState(std::shared_ptr<hooks::ParameterSource> parameters, RecorderOptions options)
@@ -45,6 +54,7 @@ void RecorderState::begin() {
   const std::lock_guard lock(mutex_);
   clear();
   weights_.begin();
+  trained_ = trained_of(*parameters_);
   if (follows_axes()) axes_.begin(*parameters_);
   listening_ = true;
 }
@@ -72,6 +82,7 @@ void RecorderState::clear() {
   losses_ = {};
   ties_ = {};
   uses_.clear();
+  beside_ = std::make_shared<std::map<std::string, std::string>>();
   tapped_.clear();
   errors_.clear();
   next_order_ = 0;
@@ -120,6 +131,11 @@ void RecorderState::failed(std::string_view where, std::string_view what) {
 void RecorderState::custom_function_runs(std::string_view name) {
   const std::lock_guard lock(mutex_);
   graph_.custom_function_ran(name);
+}
+
+void RecorderState::backward_node_runs(std::string_view name, std::int64_t sequence) {
+  const std::lock_guard lock(mutex_);
+  graph_.backward_node_ran(name, sequence);
 }
 
 // ---- when an operator starts ----
@@ -242,6 +258,22 @@ void RecorderState::attribute(std::string_view name, Arguments args, Note& note)
   } else {
     const Outcome outcome = note.family ? Outcome::NotSelected : Outcome::NotCaptured;
     for (const std::size_t layer : layers) uses_.count(layer, name, outcome);
+    if (!note.family && follows_axes()) find_uses_beside(name, args);
+  }
+}
+
+/// A parameter that wants a gradient meets something that is computed from no parameter alone. What it gets by that is
+/// in no call.
+void RecorderState::find_uses_beside(std::string_view name, Arguments args) {
+  bool data = false;
+  std::set<std::size_t> layers;
+  hooks::for_each_tensor(args, [&](const at::Tensor& t) {
+    const auto layer = weights_.layer_of(t);
+    if (layer && t.requires_grad()) layers.insert(*layer);
+    data = data || (t.dim() > 0 && !layer);
+  });
+  for (const std::size_t layer : layers) {
+    if (data) beside_->try_emplace(weights_.layers()[layer].name, name);
   }
 }
 
@@ -323,7 +355,7 @@ void RecorderState::ended(Bias& bias, std::string_view, const at::Tensor& output
 }
 
 void RecorderState::ended(hooks::LossRun& loss, std::string_view name, const at::Tensor& output, const Outputs&) {
-  losses_.add(loss, name, output, next_order_++);
+  losses_.add(loss, name, output, next_order_++, trained_);
   ties_.loss_ends(output, hooks::recomputing());
 }
 
@@ -336,6 +368,12 @@ void RecorderState::ended(hooks::Derivation& derivation, std::string_view name, 
                           const Outputs& outputs) {
   const Outcome outcome = weights_.derived(derivation, outputs);
   for (const std::size_t layer : derivation.layers) uses_.count(layer, name, outcome);
+  // Of another shape than the weight: the constant was data.
+  const bool beside = outcome == Outcome::NotCaptured && derivation.like.defined() && follows_axes() &&
+                      first_tensor(outputs).requires_grad();
+  for (const std::size_t layer : derivation.layers) {
+    if (beside) beside_->try_emplace(weights_.layers()[layer].name, name);
+  }
 }
 
 void RecorderState::tapped(std::string_view name, const at::Tensor& tensor) {

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <dds/recorder.hpp>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -46,6 +47,7 @@ class RecorderState : public hooks::Listener {
   void operator_ends(std::string_view name, hooks::OperatorNote& note, const std::vector<c10::IValue>& outputs,
                      hooks::Nesting& nesting) override;
   void custom_function_runs(std::string_view name) override;
+  void backward_node_runs(std::string_view name, std::int64_t sequence) override;
   void tapped(std::string_view name, const at::Tensor& tensor) override;
   void failed(std::string_view where, std::string_view what) override;
 
@@ -91,6 +93,7 @@ class RecorderState : public hooks::Listener {
   std::optional<hooks::LayerRun> layer_run(const hooks::Operator* entry, hooks::Arguments args) const;
   std::optional<hooks::SiteId> site_of(const hooks::LayerRun& run);
   void attribute(std::string_view name, hooks::Arguments args, Note& note);
+  void find_uses_beside(std::string_view name, hooks::Arguments args);
   void attribute_run(std::string_view name, const Run& run, const std::set<std::size_t>& layers);
   void without_grad_mode(std::string_view name, hooks::Arguments args, Note& note);
 
@@ -129,10 +132,12 @@ class RecorderState : public hooks::Listener {
   std::vector<std::optional<hooks::NodeId>> outputs_, inputs_;  ///< of calls, in the graph
   std::vector<Surroundings> around_;                            ///< of calls
   hooks::LossRecord losses_;
+  std::shared_ptr<const hooks::Trained> trained_;
   hooks::LossTies ties_;
   hooks::UseCounts uses_;
   hooks::AxisTracker axes_;
-  std::set<std::string> tapped_;  ///< the patterns that a tap matched
+  std::shared_ptr<std::map<std::string, std::string>> beside_;  ///< as CapturedOperator has it
+  std::set<std::string> tapped_;                                ///< the patterns that a tap matched
   std::vector<std::string> errors_;
   std::int64_t next_order_ = 0;  ///< counts calls and losses
   std::uint64_t number_ = 0;     ///< of the recording: ids of sites and calls are good within one

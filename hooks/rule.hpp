@@ -88,6 +88,11 @@ inline DimSource same_dim(int dim) { return {DimSource::Kind::Same, {dim}}; }
 /// False for a dimension that the tensor only repeats.
 bool varies(const at::Tensor& tensor, int dim);
 
+/// 0-d: whether some entry of a parameter, or of a mask, is not zero, or is. What lies in the memory of this machine is
+/// looked at without an operator.
+at::Tensor any_nonzero(const at::Tensor& tensor);
+at::Tensor any_zero(const at::Tensor& tensor);
+
 /// Fills in what the operator gives. False if it cannot tell of ranks.
 using Describe = bool (*)(Rule&);
 

@@ -3,6 +3,12 @@
 //
 // A new operator: add its name to the line of what works like it. If there is none, write a rule in the file that
 // hooks/rule.hpp names, which adds a link for each operand (hooks/meaning.hpp), and give it a line.
+#include <ATen/ops/any.h>
+#include <ATen/ops/eq.h>
+#include <ATen/ops/ne.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+
 #include <algorithm>
 #include <unordered_map>
 
@@ -161,6 +167,42 @@ bool describe(const Ended& ended, Meaning& meaning) {
 }
 
 // ---- what rules work with ----
+
+namespace {
+
+/// The entries of a small tensor in the memory of this machine; null for others.
+template <class Type>
+const Type* entries_here(const at::Tensor& tensor) {
+  const bool here = tensor.is_cpu() && tensor.layout() == at::kStrided && tensor.is_contiguous() &&
+                    tensor.scalar_type() == c10::CppTypeToScalarType<Type>::value && tensor.numel() <= 65'536;
+  return here ? static_cast<const Type*>(tensor.data_ptr()) : nullptr;
+}
+
+/// Whether is(entry) is true of some.
+template <class Is>
+std::optional<bool> any_here(const at::Tensor& tensor, const Is& is) {
+  const std::int64_t count = tensor.numel();
+  if (const auto* floats = entries_here<float>(tensor)) return std::any_of(floats, floats + count, is);
+  if (const auto* doubles = entries_here<double>(tensor)) return std::any_of(doubles, doubles + count, is);
+  return std::nullopt;
+}
+
+const at::Tensor& flag(bool set) {
+  static const at::Tensor yes = at::ones({}, at::kBool), no = at::zeros({}, at::kBool);
+  return set ? yes : no;
+}
+
+}  // namespace
+
+at::Tensor any_nonzero(const at::Tensor& tensor) {
+  if (const auto known = any_here(tensor, [](auto entry) { return entry != 0; })) return flag(*known);
+  return at::any(at::ne(tensor.detach(), 0));
+}
+
+at::Tensor any_zero(const at::Tensor& tensor) {
+  if (const auto known = any_here(tensor, [](auto entry) { return entry == 0; })) return flag(*known);
+  return at::any(at::eq(tensor.detach(), 0));
+}
 
 bool varies(const at::Tensor& tensor, int dim) { return tensor.layout() != at::kStrided || tensor.stride(dim) != 0; }
 

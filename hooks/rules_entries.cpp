@@ -1,5 +1,4 @@
 // Rules of operators that work entry by entry, of losses, and of tensors that are made of nothing.
-#include <ATen/ops/any.h>
 #include <ATen/ops/eq.h>
 #include <ATen/ops/ne.h>
 #include <ATen/ops/zeros.h>
@@ -135,7 +134,7 @@ bool product(Rule& rule) {
   at::Tensor& zeros = rule.meaning.zeros;
   for (const at::Tensor& factor : {left, right}) {
     if (factor.requires_grad() || !rule.ranks()) continue;
-    const at::Tensor own = at::any(at::eq(factor, 0));
+    const at::Tensor own = any_zero(factor);
     zeros = zeros.defined() ? zeros.logical_or(own) : own;
   }
   return true;

@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/any.h>
 #include <ATen/ops/le.h>
-#include <ATen/ops/ne.h>
 #include <ATen/ops/rsqrt.h>
 
 #include <algorithm>
@@ -182,16 +181,16 @@ bool describe_kind(Rule& rule, const kind::Embedding& op) {
   meaning.data_tokens = tokens && tokens->data;
   meaning.tokens = meaning.data_tokens ? at::Tensor() : indices.detach();  // data is given where a layer ran
   meaning.padding = op.bag ? -1 : int_at(rule.args(), 2, -1);
-  if (meaning.padding >= 0) meaning.nonzero = at::any(at::ne(table.detach().select(0, meaning.padding), 0));
+  if (meaning.padding >= 0) meaning.nonzero = any_nonzero(table.detach().select(0, meaning.padding));
   return true;
 }
 
 // ---- norms ----
 
-at::Tensor any_nonzero(const at::Tensor& vector) { return at::any(at::ne(vector.detach(), 0)); }
-
 /// Whether beta / gamma has a component that the centred rows lack: in a group, beta^T (1 / gamma) is not zero.
 at::Tensor fills(const at::Tensor& beta, const at::Tensor& gamma, std::int64_t groups) {
+  const at::Tensor some = any_nonzero(beta);
+  if (some.is_cpu() && !some.item<bool>() && !(gamma.defined() && any_zero(gamma).item<bool>())) return some;
   const at::Tensor along = (gamma.defined() ? beta.detach() / gamma.detach() : beta.detach()).reshape({groups, -1});
   return at::any(at::le(along.sum(1).abs(), along.abs().sum(1) * 1e-6).logical_not());  // where gamma is 0 too
 }

@@ -34,6 +34,9 @@ std::string text_of(std::optional<double> value, const char* format) {
   return value ? fmt::format(fmt::runtime(format), *value) : "";
 }
 
+/// Empty for a count that does not exist, such as a bound that is not known.
+std::string text_of(std::optional<std::int64_t> count) { return count ? std::to_string(*count) : ""; }
+
 void row(std::initializer_list<std::string> cells) {
   std::string line = "|";
   for (const std::string& cell : cells) line += ' ' + cell + " |";
@@ -50,9 +53,8 @@ void header(std::initializer_list<std::string> cells) {
 void print_readings(nn::Sequential& model, const torch::Tensor& x, const dds::LikelihoodPtr& likelihood) {
   header({"layer", "side", "width", "structural_bound", "rank", "dead_directions", "sigma_min", "sigma_min_plus"});
   for (const dds::Signature& s : dds::read({*model, likelihood, dds::Data(x)})) {
-    row({s.layer, std::string(to_string(s.side)), std::to_string(*s.width), std::to_string(*s.structural_bound),
-         std::to_string(*s.rank), std::to_string(*s.dead_directions), sigma_of(s.sigma_min, s.floor),
-         sigma_of(s.sigma_min_plus, s.floor)});
+    row({s.layer, std::string(to_string(s.side)), text_of(s.width), text_of(s.structural_bound), text_of(s.rank),
+         text_of(s.dead_directions), sigma_of(s.sigma_min, s.floor), sigma_of(s.sigma_min_plus, s.floor)});
   }
 }
 

@@ -41,7 +41,7 @@ std::vector<Reading> readings_of(const std::vector<dds::Signature>& signatures) 
   for (const dds::Signature& s : signatures) {
     if (s.kind != "Tap" || s.spectrum.empty()) continue;
     readings.push_back({s.layer, std::string(to_string(s.side)), s.fisher_kind ? to_string(*s.fisher_kind) : "",
-                        s.spectrum, s.floor.value_or(0), *s.rows, s.structural_bound.value_or(0)});
+                        s.spectrum, s.floor.value_or(0), *s.rows});
   }
   return readings;
 }
@@ -199,7 +199,7 @@ void from_json(const nlohmann::json& j, std::vector<double>& values) {
   for (const nlohmann::json& value : j) values.push_back(value.is_null() ? NAN : value.get<double>());
 }
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Reading, site, side, fisher, spectrum, floor, rows, structural_bound)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Reading, site, side, fisher, spectrum, floor, rows)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Modes, logit_power, stream_power, dead_fisher, dead_activation,
                                    dead_fisher_dimension, dead_activation_dimension)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Checkpoint, name, step, loss, readings, read_seconds, one_site_seconds, modes)

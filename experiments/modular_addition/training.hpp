@@ -47,7 +47,7 @@ struct Reading {
   std::string fisher;            ///< "empirical" or "sampled:1"
   std::vector<double> spectrum;  ///< singular values of the raw rows
   double floor = 0;
-  std::int64_t rows = 0, structural_bound = 0;
+  std::int64_t rows = 0;
 };
 
 /// The network at one moment, read in fp64 over the training pairs.

@@ -5,9 +5,10 @@
 #include <torch/nn/cloneable.h>
 #include <torch/nn/module.h>
 
-#include <map>
+#include <algorithm>
 #include <mutex>
 #include <set>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "src/attach/module_tree.hpp"
@@ -85,10 +86,52 @@ at::Tensor read_tensor(const void* address, const at::Tensor& like) {
 
 }  // namespace
 
+/// All modules that are there, and who is whose parent.
+struct Forest {
+  std::vector<const void*> modules;
+  std::unordered_map<const void*, const void*> parents;
+  std::unordered_map<const void*, const void*> owners;  ///< of parameters
+
+  /// Copies of a module have no constructor that could be met, but their parents point at them. What is met first has
+  /// the say where two modules have the same child or parameter: one of them is gone, as a rule, moved or copied from.
+  void grow(const std::vector<const void*>& starts) {
+    std::vector<const void*> open(starts.rbegin(), starts.rend());
+    while (!open.empty()) {
+      const void* module = open.back();
+      open.pop_back();
+      if (!seen.insert(module).second) continue;
+      modules.push_back(module);
+      for (const Entry& parameter : parameters_of(module)) owners.emplace(parameter.value, module);
+      const std::vector<Entry> children = children_of(module);
+      for (const Entry& child : children) {
+        if (child.value != module) parents.emplace(child.value, module);
+      }
+      for (auto child = children.rbegin(); child != children.rend(); ++child) {
+        if (!peek_class(child->value).empty()) open.push_back(child->value);
+      }
+    }
+  }
+
+  const void* root_of(const void* module) const {
+    std::set<const void*> above;
+    for (auto parent = parents.find(module); parent != parents.end() && above.insert(module).second;
+         parent = parents.find(module)) {
+      module = parent->second;
+    }
+    return module;
+  }
+
+ private:
+  std::unordered_set<const void*> seen;
+};
+
 struct CppModules::State {
   std::mutex mutex;
   std::unordered_set<const void*> known;
-  std::vector<const void*> modules;  // in the order in which they were made
+  std::vector<const void*> modules;       // in the order in which they were made
+  std::vector<const void*> met;           // those that the program asked for what they have
+  std::unordered_set<const void*> owned;  // parameters that modules had when they were last looked through
+  bool grown = false;                     // since then
 
   void walk(const void* module, const std::string& path, bool sequence_first, const at::Tensor& like,
             std::set<const void*>& above, Network& network) const {
@@ -117,32 +160,52 @@ CppModules::~CppModules() = default;
 
 void CppModules::add(const void* module) {
   const std::lock_guard lock(state_->mutex);
+  state_->grown = true;
   if (state_->known.insert(module).second) state_->modules.push_back(module);
+}
+
+void CppModules::meet(const void* module) {
+  const std::lock_guard lock(state_->mutex);
+  auto& met = state_->met;
+  if (!met.empty() && met.back() == module) return;
+  state_->grown = state_->grown || std::erase(met, module) == 0;
+  met.push_back(module);
+}
+
+bool CppModules::may_have(const at::Tensor& leaf, bool) {
+  const std::lock_guard lock(state_->mutex);
+  return state_->grown || state_->owned.contains(leaf.unsafeGetTensorImpl());
 }
 
 std::optional<Network> CppModules::network_of(const at::Tensor& leaf) {
   const std::lock_guard lock(state_->mutex);
-  std::map<const void*, const void*> parents;
-  const void* module = nullptr;
-  for (const void* candidate : state_->modules) {
-    for (const Entry& child : children_of(candidate)) {
-      if (child.value != candidate) parents.emplace(child.value, candidate);
-    }
-    for (const Entry& parameter : parameters_of(candidate)) {
-      if (!module && parameter.value == leaf.unsafeGetTensorImpl()) module = candidate;
-    }
+  Forest forest;
+  forest.grow({state_->met.rbegin(), state_->met.rend()});
+  // Of those that nobody has, a network comes before a part of it.
+  std::unordered_set<const void*> children;
+  for (const void* module : state_->modules) {
+    for (const Entry& child : children_of(module)) children.insert(child.value);
   }
-  if (!module) return std::nullopt;
-  std::set<const void*> seen;
-  for (auto parent = parents.find(module); parent != parents.end() && seen.insert(module).second;
-       parent = parents.find(module)) {
-    module = parent->second;
-  }
+  std::vector<const void*> roots, rest;
+  for (const void* module : state_->modules) (children.contains(module) ? rest : roots).push_back(module);
+  std::stable_partition(roots.begin(), roots.end(), [](const void* module) {
+    const std::vector<Entry> below = children_of(module);
+    return std::any_of(below.begin(), below.end(),
+                       [](const Entry& child) { return !children_of(child.value).empty(); });
+  });
+  forest.grow(roots);
+  forest.grow(rest);
+  state_->owned.clear();
+  for (const auto& [parameter, module] : forest.owners) state_->owned.insert(parameter);
+  state_->grown = false;
+  const auto owner = forest.owners.find(leaf.unsafeGetTensorImpl());
+  if (owner == forest.owners.end()) return std::nullopt;
+  const void* root = forest.root_of(owner->second);
   Network network;
   network.language = "C++";
-  network.type = peek_class(module);
+  network.type = peek_class(root);
   std::set<const void*> above;
-  state_->walk(module, "", false, leaf, above, network);
+  state_->walk(root, "", false, leaf, above, network);
   return network;
 }
 

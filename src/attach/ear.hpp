@@ -14,7 +14,7 @@
 
 namespace dds::attach {
 
-/// What it tells of operators in grad mode, on the thread that it listens on.
+/// What it tells of operators in grad mode, on all threads.
 struct Heard {
   /// An operator is about to take these leaves that want a gradient. `looked_at`: it takes nothing else. `bytes`: of
   /// the other tensors that it takes.
@@ -30,7 +30,7 @@ class Ear : public hooks::Listener {
   explicit Ear(Heard heard) : heard_(std::move(heard)) {}
   void listen(bool on) { listening_ = on; }
 
-  bool all_threads() const override { return false; }
+  bool all_threads() const override { return true; }
   bool exclusive() const override { return false; }
   bool listening() const override { return listening_; }
   std::unique_ptr<hooks::OperatorNote> operator_starts(std::string_view name, c10::ArrayRef<const c10::IValue> args,

@@ -22,6 +22,10 @@ struct Plugin {
                        bool create_graph, bool accumulate_grad, const void* outputs);
   /// A torch::nn::Module was made, or got a parameter.
   void (*module)(const void* module);
+  /// The program asks a torch::nn::Module for what it has.
+  void (*met)(const void* module);
+  /// The step of an optimiser of torch::optim begins or ends on this thread.
+  void (*optimiser)(bool begins);
 };
 
 /// The plugin's one symbol, called once, with the text of the settings. Null, if it cannot run; then `error` says why.

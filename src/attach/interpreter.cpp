@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "src/attach/names.hpp"
+
 namespace dds::attach {
 namespace {
 
@@ -35,6 +37,9 @@ struct Interpreter::Functions {
   void (*restore_error)(Object, Object, Object) = nullptr;
   void (*clear_error)() = nullptr;
   void (*drop)(Object) = nullptr;
+  int (*has_lock)() = nullptr;
+  void* (*save_thread)() = nullptr;
+  void (*restore_thread)(void*) = nullptr;
 
   static const Functions* find() {
     static const Functions there = [] {
@@ -59,6 +64,9 @@ struct Interpreter::Functions {
       look_up(python.restore_error, "PyErr_Restore");
       look_up(python.clear_error, "PyErr_Clear");
       look_up(python.drop, "Py_DecRef");
+      look_up(python.has_lock, "PyGILState_Check");
+      look_up(python.save_thread, "PyEval_SaveThread");
+      look_up(python.restore_thread, "PyEval_RestoreThread");
       look_up(python.is_initialized, "Py_IsInitialized");
       return whole ? python : Functions();
     }();
@@ -125,6 +133,34 @@ std::string Interpreter::bytes(const char* name) {
   const bool there = object && python_->bytes_of(object, &data, &size) == 0;
   python_->clear_error();
   return there ? std::string(data, static_cast<std::size_t>(size)) : std::string();
+}
+
+bool Interpreter::set_object(const char* name, const at::Tensor& tensor) {
+  using Wrap = Object (*)(const at::Tensor*);
+  static const auto wrap = [] {
+    void* library = ::dlopen(kTorchPythonLibrary, RTLD_LAZY | RTLD_NOLOAD);
+    if (!library) library = RTLD_DEFAULT;
+    for (const char* symbol : {"_Z16THPVariable_WrapRKN2at10TensorBaseE", "_Z16THPVariable_WrapN2at10TensorBaseE"}) {
+      if (void* found = ::dlsym(library, symbol)) return reinterpret_cast<Wrap>(found);
+    }
+    return Wrap(nullptr);
+  }();
+  if (!wrap) return false;
+  const at::Tensor copy = tensor;  // one of the two takes it by value, which is an address as well
+  Object object = wrap(&copy);
+  python_->clear_error();
+  if (!object) return false;
+  python_->set(names_.get(), name, object);
+  return true;
+}
+
+WithoutInterpreter::WithoutInterpreter() {
+  const Interpreter::Functions* python = left ? nullptr : Interpreter::Functions::find();
+  if (python && python->has_lock() != 0) state_ = python->save_thread();
+}
+
+WithoutInterpreter::~WithoutInterpreter() {
+  if (state_) Interpreter::Functions::find()->restore_thread(state_);
 }
 
 at::Tensor tensor_at(std::string_view address) {

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -24,11 +25,14 @@ class Interpreter {
   bool run(const char* statements);
   void set(const char* name, const at::Tensor& tensor);  ///< to its address, as Tensor._cdata
   void set(const char* name, std::int64_t value);
+  /// To the object itself that the program has of the tensor; false if it cannot be had.
+  bool set_object(const char* name, const at::Tensor& tensor);
   /// The value of a name in that namespace; empty if there is none, or it is no text (no bytes).
   std::string text(const char* name);
   std::string bytes(const char* name);
 
  private:
+  friend class WithoutInterpreter;
   struct Functions;
   struct Release {
     const Functions* python;
@@ -41,6 +45,29 @@ class Interpreter {
   const Functions* python_;
   std::unique_ptr<void, Release> names_;  ///< a dict, never dropped
 };
+
+/// Lets go of the interpreter's lock, if this thread has it, for as long as it lives.
+class WithoutInterpreter {
+ public:
+  WithoutInterpreter();
+  ~WithoutInterpreter();
+  WithoutInterpreter(const WithoutInterpreter&) = delete;
+  WithoutInterpreter& operator=(const WithoutInterpreter&) = delete;
+
+ private:
+  void* state_ = nullptr;
+};
+
+/// Nobody waits for a mutex with the interpreter's lock in his hands: who has the mutex may want the interpreter.
+template <class Mutex>
+std::unique_lock<Mutex> locked(Mutex& mutex) {
+  std::unique_lock lock(mutex, std::try_to_lock);
+  if (!lock) {
+    const WithoutInterpreter released;
+    lock.lock();
+  }
+  return lock;
+}
 
 /// The tensor whose Tensor._cdata is written there in decimal digits; undefined for 0.
 at::Tensor tensor_at(std::string_view address);

@@ -25,6 +25,9 @@ struct Network {
 class ModuleTree {
  public:
   virtual ~ModuleTree() = default;
+  /// False if network_of() would find nothing, as far as that can be told at once. `again`: it has found nothing
+  /// before.
+  virtual bool may_have(const at::Tensor& leaf, bool again) = 0;
   /// The network that `leaf` is a parameter of.
   virtual std::optional<Network> network_of(const at::Tensor& leaf) = 0;
 };
@@ -36,6 +39,9 @@ class CppModules : public ModuleTree {
   ~CppModules() override;
   /// A module was made at this address, or got a parameter.
   void add(const void* module);
+  /// The program asks the module at this address for what it has: it is alive, and may be a network.
+  void meet(const void* module);
+  bool may_have(const at::Tensor& leaf, bool again) override;
   std::optional<Network> network_of(const at::Tensor& leaf) override;
 
  private:
@@ -46,6 +52,7 @@ class CppModules : public ModuleTree {
 /// The modules of torch.nn in the interpreter that runs in this process, if there is one.
 class PythonModules : public ModuleTree {
  public:
+  bool may_have(const at::Tensor& leaf, bool again) override;
   std::optional<Network> network_of(const at::Tensor& leaf) override;
 };
 

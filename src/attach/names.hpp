@@ -18,8 +18,11 @@ inline constexpr const char* kLayers = "layers";
 inline constexpr const char* kMaxRows = "max_rows";
 inline constexpr const char* kStopAfter = "stop_after";
 inline constexpr const char* kSnapshots = "snapshots";
+inline constexpr const char* kQuiet = "quiet";
+inline constexpr const char* kProcess = "process";
 inline constexpr const char* kList = "list";
 inline constexpr const char* kTorch = "torch";
+inline constexpr const char* kVersion = "version";
 inline constexpr const char* kPlugin = "plugin";
 }  // namespace key
 

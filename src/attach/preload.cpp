@@ -23,6 +23,9 @@
 #define DDS_REGISTER_PARAMETER \
   "_ZN5torch2nn6Module18register_parameterENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEEN2at6TensorEb"
 #define DDS_MODULE(kind, arguments) "_ZN5torch2nn6Module" kind arguments
+#define DDS_PARAMETERS "_ZNK5torch2nn6Module10parametersEb"
+#define DDS_NAMED_PARAMETERS "_ZNK5torch2nn6Module16named_parametersB5cxx11Eb"
+#define DDS_OPTIMISER(name) "_ZN5torch5optim" name "4stepESt8functionIFN2at6TensorEvEE"
 #define DDS_NAMED "ENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
 
 namespace {
@@ -94,6 +97,38 @@ bool setting(const char* settings, const char* key, char* value, size_t size) {
   return false;
 }
 
+/// The number after "#define NAME " in a text, or -1.
+int defined_number(const char* text, const char* name) {
+  const char* at = strstr(text, name);
+  return at ? atoi(at + strlen(name)) : -1;
+}
+
+/// The version of the LibTorch at `path` by its headers: "2.15.0". False where they are not to be found.
+bool version_of(const char* path, char* version, size_t size) {
+  static const char* const headers[] = {"include/torch/headeronly/version.h", "include/torch/version.h",
+                                        "include/torch/csrc/api/include/torch/version.h"};
+  char folder[4096];
+  snprintf(folder, sizeof folder, "%s", path);
+  for (char* slash = strrchr(folder, '/'); slash && slash != folder; slash = strrchr(folder, '/')) {
+    *slash = '\0';
+    for (const char* header : headers) {
+      char file[4400], text[4096] = "";
+      snprintf(file, sizeof file, "%s/%s", folder, header);
+      FILE* stream = fopen(file, "re");
+      if (!stream) continue;
+      text[fread(text, 1, sizeof text - 1, stream)] = '\0';
+      fclose(stream);
+      const int major = defined_number(text, "#define TORCH_VERSION_MAJOR");
+      const int minor = defined_number(text, "#define TORCH_VERSION_MINOR");
+      const int patch = defined_number(text, "#define TORCH_VERSION_PATCH");
+      if (major < 0 || minor < 0 || patch < 0) continue;
+      snprintf(version, size, "%d.%d.%d", major, minor, patch);
+      return true;
+    }
+  }
+  return false;
+}
+
 void complain(const char* what) { fprintf(stderr, "dds: attach: %s; the command runs as if without it\n", what); }
 
 const Plugin* load(const char* settings) {
@@ -104,6 +139,18 @@ const Plugin* load(const char* settings) {
     const bool other = !there || strcmp(there, wanted) != 0;
     free(there);
     if (other) return nullptr;  // a child that runs on another LibTorch
+  }
+  if (setting(settings, dds::attach::key::kVersion, wanted, sizeof wanted)) {
+    char* there = realpath(torch, nullptr);
+    char version[64] = "of an unknown version", why[9000];
+    const bool right = there && version_of(there, version, sizeof version) && strcmp(version, wanted) == 0;
+    snprintf(why, sizeof why, "LibTorch %s, %s, is not %s: name it with --torch DIR", there ? there : torch, version,
+             wanted);
+    free(there);
+    if (!right) {
+      complain(why);
+      return nullptr;
+    }
   }
   if (!setting(settings, dds::attach::key::kPlugin, path, sizeof path)) {  // it lies beside this object
     Dl_info own;
@@ -124,6 +171,23 @@ const Plugin* load(const char* settings) {
   return started;
 }
 
+bool started = false;  // the plugin was, in this process
+
+/// The command's own process ends without LibTorch, and what it started has left no log.
+__attribute__((destructor)) void say_why_no_log() {
+  static bool said = false;
+  const char* settings = getenv(dds::attach::kVariable);
+  char text[4096];
+  if (!settings || started || said || setting(settings, dds::attach::key::kQuiet, text, sizeof text) ||
+      setting(settings, dds::attach::key::kList, text, sizeof text) ||
+      !setting(settings, dds::attach::key::kProcess, text, sizeof text) || atoi(text) != getpid() ||
+      !setting(settings, dds::attach::key::kOut, text, sizeof text) || access(text, F_OK) == 0)
+    return;
+  said = true;
+  fprintf(stderr, "dds: attach: no log: %s\n",
+          loaded(kTorchLibrary) ? "LibTorch was loaded, and never met" : "no LibTorch was loaded");
+}
+
 /// The plugin, loaded at the first call at which LibTorch is there; null without one.
 const Plugin* plugin() {
   enum { kWaiting, kLoading, kDone };
@@ -137,9 +201,26 @@ const Plugin* plugin() {
     return nullptr;
   }
   found = load(settings);
+  started = found != nullptr;
   __atomic_store_n(&state, kDone, __ATOMIC_RELEASE);
   return found;
 }
+
+void tell_of_network(const void* module) {
+  if (const Plugin* there = plugin()) there->met(module);
+}
+
+struct OptimiserRuns {
+  OptimiserRuns() : there(plugin()) {
+    if (there) there->optimiser(true);
+  }
+  ~OptimiserRuns() {
+    if (there) there->optimiser(false);
+  }
+  OptimiserRuns(const OptimiserRuns&) = delete;
+  OptimiserRuns& operator=(const OptimiserRuns&) = delete;
+  const Plugin* there;
+};
 
 void tell_of_module(const void* module) {
   if (const Plugin* there = plugin()) there->module(module);
@@ -150,7 +231,9 @@ Main program_main = nullptr;
 
 int main_with_plugin(int argc, char** argv, char** environment) {
   plugin();
-  return program_main(argc, argv, environment);
+  const int status = program_main(argc, argv, environment);
+  say_why_no_log();  // programs close their standard error in what runs at exit
+  return status;
 }
 
 }  // namespace
@@ -202,6 +285,36 @@ void* dds_register_parameter(void* module, void* name, void* tensor, bool requir
   tell_of_module(module);
   return parameter;
 }
+
+// torch::nn::Module::parameters(recurse) and named_parameters(recurse): what is returned by value lies in memory of the
+// caller's, whose address comes first and is returned
+DDS_SEEN void* dds_parameters(void* result, const void* module, bool recurse) __asm__(DDS_PARAMETERS);
+void* dds_parameters(void* result, const void* module, bool recurse) {
+  static const auto ask = reinterpret_cast<void* (*)(void*, const void*, bool)>(real(DDS_PARAMETERS));
+  tell_of_network(module);
+  return ask(result, module, recurse);
+}
+DDS_SEEN void* dds_named_parameters(void* result, const void* module, bool recurse) __asm__(DDS_NAMED_PARAMETERS);
+void* dds_named_parameters(void* result, const void* module, bool recurse) {
+  static const auto ask = reinterpret_cast<void* (*)(void*, const void*, bool)>(real(DDS_NAMED_PARAMETERS));
+  tell_of_network(module);
+  return ask(result, module, recurse);
+}
+// torch::optim::SGD::step(closure) and those of the others: a tensor is returned by value, the closure lies in memory
+// of the caller's. The tables of virtual functions have these too. LBFGS has several passes in a step, and is not met.
+#define DDS_MEET_OPTIMISER(number, name)                                                                      \
+  DDS_SEEN void* dds_step##number(void* result, void* optimiser, void* closure) __asm__(DDS_OPTIMISER(name)); \
+  void* dds_step##number(void* result, void* optimiser, void* closure) {                                      \
+    static const auto step = reinterpret_cast<void* (*)(void*, void*, void*)>(real(DDS_OPTIMISER(name)));     \
+    const OptimiserRuns runs;                                                                                 \
+    return step(result, optimiser, closure);                                                                  \
+  }
+DDS_MEET_OPTIMISER(1, "3SGD")
+DDS_MEET_OPTIMISER(2, "4Adam")
+DDS_MEET_OPTIMISER(3, "5AdamW")
+DDS_MEET_OPTIMISER(4, "7Adagrad")
+DDS_MEET_OPTIMISER(5, "7RMSprop")
+#undef DDS_MEET_OPTIMISER
 
 // What `import torch` calls, once, when the libraries are there. Others may have a function of this name.
 DDS_SEEN void* initModule() {

@@ -42,6 +42,18 @@ Network network_from(const std::string& text) {
 
 }  // namespace
 
+/// A module's parameters are objects of the class Parameter, which few other tensors are.
+bool PythonModules::may_have(const at::Tensor& leaf, bool again) {
+  std::optional<Interpreter> python = Interpreter::lock();
+  if (!python || again) return false;
+  if (!python->set_object("_leaf", leaf)) return true;
+  python->run(
+      "import sys\n"
+      "_is = '1' if isinstance(_leaf, sys.modules['torch'].nn.Parameter) else ''\n"
+      "_leaf = None");
+  return !python->text("_is").empty();
+}
+
 std::optional<Network> PythonModules::network_of(const at::Tensor& leaf) {
   std::optional<Interpreter> python = Interpreter::lock();
   if (!python) return std::nullopt;

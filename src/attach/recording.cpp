@@ -47,7 +47,7 @@ Recording::Recording(const Settings& settings, std::shared_ptr<Leaves> leaves, l
   reading.max_rows(list ? 1 : settings.max_rows);
   if (list) reading.sides({Side::Activation});
   MonitorOptions options;
-  options.every(settings.every).signatures(std::move(reading)).on_error(std::move(on_error));
+  options.every(settings.every).signatures(std::move(reading)).on_error(std::move(on_error)).all_threads(true);
   options.due([this](std::int64_t step) { return step == due_; });
   monitor_ = std::make_unique<Monitor>(
       monitor_of(std::move(leaves), std::move(options), list ? std::make_shared<log::Memory>() : std::move(sink)));

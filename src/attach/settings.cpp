@@ -33,16 +33,24 @@ void assign(Settings& settings, std::string_view key, std::string_view value) {
   } else if (key == key::kSnapshots) {
     check(value == "0" || value == "1", kVariable, key, value, "0 or 1");
     settings.snapshots = value == "1";
+  } else if (key == key::kQuiet) {
+    check(value == "0" || value == "1", kVariable, key, value, "0 or 1");
+    settings.quiet = value == "1";
+  } else if (key == key::kProcess) {
+    settings.process = number(key, value, 0);
   } else if (key == key::kList) {
     settings.list = value;
   } else if (key == key::kTorch) {
     settings.torch = value;
+  } else if (key == key::kVersion) {
+    settings.version = value;
   } else if (key == key::kPlugin) {
     settings.plugin = value;
   } else {
     throw_invalid(kVariable, "key", value_text(key),
-                  fmt::format("{}, {}, {}, {}, {}, {}, {}, {} or {}", key::kOut, key::kEvery, key::kLayers,
-                              key::kMaxRows, key::kStopAfter, key::kSnapshots, key::kList, key::kTorch, key::kPlugin));
+                  fmt::format("{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {} or {}", key::kOut, key::kEvery, key::kLayers,
+                              key::kMaxRows, key::kStopAfter, key::kSnapshots, key::kQuiet, key::kProcess, key::kList,
+                              key::kTorch, key::kVersion, key::kPlugin));
   }
 }
 
@@ -82,6 +90,7 @@ std::string Settings::text() const {
     }
   };
   add(key::kPlugin, plugin.string());
+  add(key::kVersion, version);
   add(key::kTorch, torch.string());
   add(key::kOut, out.string());
   add(key::kEvery, std::to_string(every));
@@ -89,6 +98,8 @@ std::string Settings::text() const {
   for (const std::string& pattern : layers) add(key::kLayers, pattern);
   if (stop_after) add(key::kStopAfter, std::to_string(*stop_after));
   if (snapshots) add(key::kSnapshots, "1");
+  if (quiet) add(key::kQuiet, "1");
+  if (process > 0) add(key::kProcess, std::to_string(process));
   add(key::kList, list.string());
   return text;
 }

@@ -33,6 +33,9 @@ std::optional<std::tuple<const void*, std::int64_t, std::int64_t>> place_in_memo
                     tensor.numel()};
 }
 
+/// True if the tensor has room for a gradient: to ask for one would make it.
+bool has_grad(const at::Tensor& tensor) { return tensor.unsafeGetTensorImpl()->autograd_meta() != nullptr; }
+
 /// Runs one step of restore(). The next one is run even if it throws.
 template <class Step>
 void attempt(const Step& step) noexcept {
@@ -77,11 +80,20 @@ void ModelGuard::save_tensors(torch::nn::Module& model, const GuardOptions& opti
     if (!converts && copy) replacement = data.clone();
     const auto place = place_in_memory(data);
     if (!replacement.defined() && place && copied.insert(*place).second) values = data.clone();
-    return std::optional<Saved>({tensor, data, replacement, values, tensor.unsafeGetTensorImpl()->version_counter(),
-                                 tensor.requires_grad(), torch::autograd::impl::try_get_grad_accumulator(tensor)});
+    return std::optional<Saved>({tensor,
+                                 data,
+                                 replacement,
+                                 values,
+                                 tensor.unsafeGetTensorImpl()->version_counter(),
+                                 tensor.requires_grad(),
+                                 torch::autograd::impl::try_get_grad_accumulator(tensor),
+                                 {}});
   };
   for (const auto& parameter : model.parameters()) {
-    if (auto saved = save(parameter, /*copy=*/false)) parameters_.push_back(std::move(*saved));
+    auto saved = save(parameter, /*copy=*/false);
+    if (!saved) continue;
+    if (has_grad(saved->tensor)) saved->grad = saved->tensor.mutable_grad();
+    parameters_.push_back(std::move(*saved));
   }
   // Buffers are always copied: a forward may write into them in place.
   for (const auto& buffer : model.buffers()) {
@@ -107,6 +119,9 @@ void ModelGuard::save_generators() {
 void ModelGuard::apply(torch::nn::Module& model, const GuardOptions& options) {
   const c10::NoGradGuard no_grad;
   model.eval();
+  for (auto& saved : parameters_) {
+    if (has_grad(saved.tensor)) saved.tensor.mutable_grad().reset();
+  }
   for (auto* tensors : {&parameters_, &buffers_}) {
     for (auto& saved : *tensors) {
       if (saved.replacement.defined()) saved.tensor.set_data(saved.replacement);
@@ -139,6 +154,9 @@ void ModelGuard::restore() noexcept {
         if (saved.requires_grad) torch::autograd::impl::set_grad_accumulator(saved.tensor, weak(saved.accumulator));
       });
     }
+  }
+  for (auto& saved : parameters_) {
+    if (has_grad(saved.tensor)) saved.tensor.mutable_grad() = saved.grad;
   }
   // train() sets all children too, so parents first.
   for (const auto& mode : modes_) attempt([&] { mode.module->train(mode.training); });

@@ -30,10 +30,10 @@ struct GuardOptions {
 /// Its destructor puts back
 ///   - the training flag of every module,
 ///   - parameters and buffers, with their storages, their values and requires_grad,
-///   - the autograd nodes that accumulate into the parameters,
+///   - the autograd nodes that accumulate into the parameters, and their `.grad`,
 ///   - the state of the default generators, of the CPU and of the parameters' devices.
-/// `.grad` is never touched. Parameters keep their TensorImpl throughout: tied weights, optimisers and flattened lists
-/// of weights stay valid.
+/// Meanwhile the parameters have no `.grad`: a forward may run a backward pass of its own. They keep their TensorImpl
+/// throughout: tied weights, optimisers and flattened lists of weights stay valid.
 ///
 /// While it lives, a parameter may be pointed elsewhere with `set_data`, or written to in place: a forward may do so
 /// (an Embedding with max_norm). A graph that the caller keeps does not notice.
@@ -61,6 +61,7 @@ class ModelGuard {
     c10::VariableVersion version;  ///< which counts the writes to it
     bool requires_grad;
     Accumulator accumulator;
+    at::Tensor grad;
   };
   struct GeneratorState {
     at::Generator generator;

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/constant_pad_nd.h>
+#include <c10/core/ScalarType.h>
 
 #include <algorithm>
 #include <utility>
@@ -54,6 +55,18 @@ Factor::Factor(at::Tensor image, std::int64_t groups, Windows windows)
     : source_(std::move(image)), windows_(std::move(windows)), cut_(true), groups_(groups) {
   positions_ = source_.size(1) * product(windows_.positions);
   features_ = source_.size(2) / groups * product(windows_.kernel);
+}
+
+at::Tensor weighted_rows(const at::Tensor& rows, const at::Tensor& weights) {
+  std::vector<std::int64_t> shape(static_cast<std::size_t>(rows.dim()), 1);
+  shape.front() = rows.size(0);
+  return rows.mul(weights.to(rows.device(), c10::toRealValueType(rows.scalar_type())).view(shape));
+}
+
+Factor Factor::weighted(const at::Tensor& weights) const {
+  Factor result = *this;
+  result.source_ = weighted_rows(source_, weights);
+  return result;
 }
 
 at::Tensor Factor::slice(std::int64_t begin, std::int64_t end) const {

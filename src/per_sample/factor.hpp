@@ -33,6 +33,9 @@ class Factor {
   const at::Tensor& source() const { return source_; }
   const at::TensorOptions options() const { return source_.options(); }
 
+  /// Sample i times weights[i].
+  Factor weighted(const at::Tensor& weights) const;
+
   /// Of samples begin <= i < end: (end - begin, g, p, f).
   at::Tensor slice(std::int64_t begin, std::int64_t end) const;
 
@@ -42,6 +45,9 @@ class Factor {
   bool cut_ = false;
   std::int64_t groups_ = 1, positions_ = 1, features_ = 1;
 };
+
+/// rows (n, ...), row i times weights[i], in the type of the rows.
+at::Tensor weighted_rows(const at::Tensor& rows, const at::Tensor& weights);
 
 /// (b, g, p, f) -> (g, b p, f).
 at::Tensor stacked(const at::Tensor& slice);

@@ -200,6 +200,23 @@ void PerSampleGradients::Impl::mark_coupled(const Captured& captured) {
   }
 }
 
+void PerSampleGradients::Impl::mark_uses_beside(const Captured& captured) {
+  for (const CapturedLayer& site : captured.layers) {
+    for (const CapturedCall& call : site.calls) {
+      const auto& op = call.captured_operator();
+      if (!op || !op->beside) continue;
+      for (const auto& [name, other] : *op->beside) {
+        const auto layer = layer_by_name_.find(name);
+        if (layer == layer_by_name_.end()) continue;
+        for (const std::size_t p : places_[layer->second].parameters) {
+          mark(p, Status::NotObservable, fmt::format("it has uses beside those that were captured, in {}", other));
+        }
+      }
+      return;  // all calls have the same
+    }
+  }
+}
+
 void PerSampleGradients::Impl::mark_missing(const Captured& captured) {
   for (const CapturedLayer& site : captured.layers) {
     const auto layer = layer_of(site);

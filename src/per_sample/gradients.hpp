@@ -59,6 +59,7 @@ class PerSampleGradients::Impl {
   at::Tensor squared_norms(const std::vector<std::string>& parameters) const;
   /// sum_i g_i in the shape of the parameter.
   at::Tensor sum(const Parameter& parameter) const;
+  at::Tensor weighted_sum(const Parameter& parameter, const at::Tensor& weights) const;
 
   // ---- filling ----
 
@@ -85,6 +86,8 @@ class PerSampleGradients::Impl {
   /// Marks coupled layers, and those that ran before a coupled call.
   void mark_coupled(const Captured& captured);
   /// Marks parameters without terms. To be called when all calls are added.
+  /// Of a recording that follows axes.
+  void mark_uses_beside(const Captured& captured);
   void mark_missing(const Captured& captured);
   void mark(std::size_t parameter, StatusSet status, const std::string& detail);
   /// Gives each layer the status of its parameters. To be called at the end.

@@ -35,6 +35,11 @@ at::Tensor PerSampleGradients::Impl::sum(const Parameter& parameter) const {
   return shaped(parameter.terms.sum(options_.max_bytes()).unsqueeze(0), parameter.tensor).squeeze(0);
 }
 
+at::Tensor PerSampleGradients::Impl::weighted_sum(const Parameter& parameter, const at::Tensor& weights) const {
+  const hooks::Terms weighted = parameter.terms.weighted(weights);
+  return shaped(weighted.sum(options_.max_bytes()).unsqueeze(0), parameter.tensor).squeeze(0);
+}
+
 std::int64_t PerSampleGradients::samples() const { return impl_->samples(); }
 
 const std::vector<PerSampleLayer>& PerSampleGradients::layers() const { return impl_->layers(); }

@@ -202,24 +202,28 @@ class OwnPass {
     }
   }
 
-  /// Marks parameters whose gradient is not the sum of what was captured: they have uses beside.
+  /// Marks parameters whose gradient is not the sum of what was captured: they have uses beside. Samples have weights
+  /// that tell them apart: in a plain sum, what a use gives to one sample may cancel what it gives to another.
   void verify(PerSampleGradients::Impl& impl) const {
     const auto exact = parameters_where(impl, [](const auto& parameter) {
       const at::ScalarType type = real_type(parameter.tensor.scalar_type());
       return !parameter.status.no_numbers() && (type == at::kFloat || type == at::kDouble);
     });
     if (exact.empty()) return;
-    const auto gradients = gradients_of(losses_, at::ones_like(losses_), impl, exact);
+    const auto weights =
+        hooks::TellingWeights(impl.samples(), losses_.scalar_type() == at::kHalf).weights(0, losses_.options());
+    const auto gradients = gradients_of(losses_, weights, impl, exact);
     for (std::size_t i = 0; i < exact.size(); ++i) {
       const auto& parameter = impl.parameters()[exact[i]];
-      const at::Tensor sum = impl.sum(parameter);
+      const at::Tensor sum = impl.weighted_sum(parameter, weights);
       const at::Tensor whole = gradients[i].defined() ? gradients[i] : at::zeros_like(sum);
       const double eps = machine_epsilon(real_type(parameter.tensor.scalar_type()), kPerSampleGradients);
       const double apart = (sum - whole).norm().item<double>(), size = whole.norm().item<double>();
       if (!(apart > 1e3 * eps * size)) continue;
       // Gradients of samples that cancel leave their rounding.
       const double samples = static_cast<double>(impl.samples());
-      const double squares = parameter.terms.squared_norms(options_.max_bytes()).sum().item<double>();
+      const at::Tensor norms = parameter.terms.weighted(weights).squared_norms(options_.max_bytes());
+      const double squares = norms.sum().item<double>();
       if (!(apart > 1e3 * eps * std::sqrt(samples * squares))) continue;
       impl.mark(
           exact[i], Status::NotObservable,
@@ -284,6 +288,7 @@ PerSampleGradients per_sample_gradients(torch::nn::Module& model, const Captured
         impl->mark(site, Status::Coupled, kMixesSamples);
     }
   }
+  impl->mark_uses_beside(captured);
   impl->mark_missing(captured);
   impl->settle();
   return PerSampleGradients(std::move(impl));

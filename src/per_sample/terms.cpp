@@ -8,6 +8,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 namespace dds::hooks {
@@ -91,6 +92,23 @@ void Terms::for_each_slab(std::int64_t max_bytes, const std::function<void(const
   for (std::int64_t begin = 0; begin < numel_; begin += units * step) {
     visit(entries(begin, std::min(numel_, begin + units * step), max_bytes));
   }
+}
+
+Terms Terms::weighted(const at::Tensor& weights) const {
+  Terms result = *this;
+  for (Term& term : result.terms_) {
+    std::visit(
+        [&](auto& form) {
+          if constexpr (std::is_same_v<std::decay_t<decltype(form)>, Product>) {
+            Factor& scaled = form.ones == Ones::Left ? form.right : form.left;
+            scaled = scaled.weighted(weights);
+          } else {
+            form.rows = weighted_rows(form.rows, weights);
+          }
+        },
+        term.form);
+  }
+  return result;
 }
 
 at::Tensor Terms::sum(std::int64_t max_bytes) const {

@@ -96,6 +96,9 @@ class Terms {
   /// sum_i g_i: numel entries.
   at::Tensor sum(std::int64_t max_bytes) const;
 
+  /// weights_i g_i in the place of g_i.
+  Terms weighted(const at::Tensor& weights) const;
+
   /// |g_i|^2: n.
   at::Tensor squared_norms(std::int64_t max_bytes) const;
 

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace dds {
 namespace {
@@ -44,8 +45,8 @@ RowScale common_scale(const Losses& losses, bool mean) {
     terms.push_back(loss->reduction == Observed::Mean ? one.mul(loss->terms) : one);
   }
   const at::Tensor factor = at::stack(factors), count = at::stack(terms);
-  const at::Tensor scales = count.div(factor);
-  // A loss that counts nothing has an infinite scale; the others decide.
+  // A loss that counts nothing, or has no term that counts, has an infinite scale; the others decide.
+  const at::Tensor scales = count.div(factor).masked_fill(count.eq(0), INFINITY);
   const at::Tensor scale = scales.abs().min();
   RowScale result{at::where(scale.isinf(), at::ones_like(scale), scale), certain};
   if (losses.size() == 1) return result;

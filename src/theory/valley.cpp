@@ -20,7 +20,8 @@ constexpr double kChange = 0.3;           // of K on the line: this far off, oth
 constexpr double kShortest = 1e-5;        // of the radius: a start is no nearer to the line
 constexpr double kSame = 0.05;            // of |v|: two minima nearer to each other are one
 constexpr std::size_t kMostCurves = 3;
-constexpr std::size_t kSoon = 2;       // points inwards: a tangent curve has left the rim of the cone by then
+constexpr std::size_t kSoon = 4;       // points inwards: a tangent curve has left the rim of the cone by then
+constexpr std::ptrdiff_t kFewCut = 2;  // points that the rim cuts off, where half of all can tell an angle
 constexpr std::size_t kLeastTold = 3;  // points of one side that tell an angle
 constexpr double kTangent = 1.3;   // |v| ~ |t|^p with p above this: the curve of the minimisers is tangent to the line
 constexpr double kVisible = 1e-9;  // of |t|: a shorter v is none
@@ -81,7 +82,8 @@ std::optional<Curve> curve_from(Valley valley, const OrderOptions& options, doub
     if (i == kSoon && is_cut_off(points.back(), options)) return std::nullopt;
     const auto cut_off = std::count_if(points.begin(), points.end(),
                                        [&](const OrderPoint& point) { return is_cut_off(point, options); });
-    const bool judged = i == distances.size() / 2 || i + 1 == distances.size() || (i == kSoon && cut_off == 0);
+    const bool judged =
+        (i == distances.size() / 2 && cut_off <= kFewCut) || i + 1 == distances.size() || (i == kSoon && cut_off == 0);
     if (judged && !is_tangent(points, options, floor, kLeastTold)) return std::nullopt;
   }
   return Curve{std::move(points), std::move(valley)};

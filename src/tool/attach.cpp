@@ -21,8 +21,8 @@
 #include "src/log/file.hpp"
 #include "src/tool/command.hpp"
 #include "src/tool/executable.hpp"
+#include "src/tool/new_run.hpp"
 #include "src/tool/plugin.hpp"
-#include "src/tool/runs.hpp"
 #include "src/tool/streams.hpp"
 
 namespace dds::tool {
@@ -37,16 +37,28 @@ struct AttachArguments {
   bool list = false;
 };
 
+/// Which LibTorch, and the plugin for it. Where the command's own program loads none, each process that it starts and
+/// that loads one of the version that this tool's own plugin is for is attached to.
+void choose_plugin(const AttachArguments& options, attach::Settings& settings) {
+  try {
+    const Torch torch = options.torch.empty() ? torch_of(options.command) : torch_at(options.torch);
+    settings.torch = torch.library;
+    settings.plugin = plugin_for(torch);
+  } catch (const LoadsNoTorch&) {
+    settings.version = own_version();
+    settings.plugin = own_plugin();
+  }
+}
+
 /// `list`: file for the layers; empty: they are read.
 void set_environment(const AttachArguments& options, const fs::path& list) {
   attach::Settings settings = options.settings;
-  const Torch torch = options.torch.empty() ? torch_of(options.command) : torch_at(options.torch);
+  choose_plugin(options, settings);
   if (settings.out.empty()) settings.out = fmt::format("dds-attach.{}", ::getpid());
   check_new_run("attach", settings.out);
   settings.out = fs::absolute(settings.out);
-  settings.torch = torch.library;
-  settings.plugin = plugin_for(torch);
   settings.list = list;
+  settings.process = ::getpid();
   ::setenv(attach::kVariable, settings.text().c_str(), 1);
 
   const std::string object = preload_object().string();
@@ -171,6 +183,7 @@ void add_attach(CLI::App& program) {
   command->add_flag("--snapshots", options->settings.snapshots,
                     "keep the parameters of the steps that are read, and in Python a probe batch and the network, in\n"
                     "snapshots/ of the run directory, for 'dds llc'");
+  command->add_flag("--quiet", options->settings.quiet, "no line on the standard error at the end");
   command->add_flag("--list", options->list,
                     "read nothing; print the layers of the first step when the command has ended");
   command->callback([options] { attach(*options); });

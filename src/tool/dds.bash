@@ -16,7 +16,7 @@ _dds() {
       ;;
     *)
       case $command in
-        attach) words='--out --every --layers --max-rows --stop-after --torch --snapshots --list' ;;
+        attach) words='--out --every --layers --max-rows --stop-after --torch --snapshots --quiet --list' ;;
         read)
           words='--likelihood --input --targets --layers --side --out --step --spectra --empirical --draws --batch-size
             --max-rows --seed --own-dtype'

@@ -205,10 +205,7 @@ Torch torch_of(const std::vector<std::string>& command) {
     refuse(
         fmt::format("{} has LibTorch linked into it: it can be attached to a shared LibTorch only", program.string()));
   }
-  refuse(
-      fmt::format("{} loads no LibTorch: put dds attach before the program that trains itself, or name the LibTorch of "
-                  "the programs that it starts with --torch DIR",
-                  program.string()));
+  throw LoadsNoTorch(fmt::format("attach: {} loads no LibTorch", program.string()));
 }
 
 }  // namespace dds::tool

@@ -14,6 +14,11 @@ struct NotRunnable : InvalidArgument {
   int exit_code;  ///< as shells have it
 };
 
+/// It is a program that loads no LibTorch itself. What it starts may.
+struct LoadsNoTorch : InvalidArgument {
+  using InvalidArgument::InvalidArgument;
+};
+
 /// A LibTorch on disk.
 struct Torch {
   std::filesystem::path library;  ///< libtorch_cpu.so, without links
@@ -27,7 +32,7 @@ Torch torch_at(const std::filesystem::path& folder_or_library);
 
 /// The LibTorch that `command` will run on: of a program the one that the dynamic loader finds for it, of Python that
 /// of its `torch` package; scripts are followed to their interpreters. Throws InvalidArgument with the reason where
-/// nothing could be attached to (NotRunnable: no such program): set-uid, linked statically, without LibTorch.
+/// nothing could be attached to (NotRunnable: no such program): set-uid, linked statically. LoadsNoTorch: see there.
 Torch torch_of(const std::vector<std::string>& command);
 
 /// The words as execvp and posix_spawn take them, with a null pointer at the end: valid as long as `command` is.

@@ -57,12 +57,14 @@ std::string location_of(const Torch& torch) {
 
 fs::path preload_object() { return own_folder() / attach::kPreloadObject; }
 
+fs::path own_plugin() { return own_folder() / attach::kPluginObject; }
+
+std::string own_version() {
+  return fmt::format("{}.{}.{}", TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR, TORCH_VERSION_PATCH);
+}
+
 fs::path plugin_for(const Torch& torch) {
-  const fs::path own = own_folder() / attach::kPluginObject;
-  if (torch.version == fmt::format("{}.{}.{}", TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR, TORCH_VERSION_PATCH) &&
-      fs::exists(own)) {
-    return own;
-  }
+  if (torch.version == own_version() && fs::exists(own_plugin())) return own_plugin();
   const fs::path sources = DDS_SOURCE_DIR;
   const std::size_t place = std::hash<std::string>()(torch.library.string() + sources.string());
   const fs::path folder = cache() / "attach" / fmt::format("{}-{:016x}", torch.version, place);

@@ -1,7 +1,5 @@
 #include "src/tool/runs.hpp"
 
-#include <fmt/format.h>
-
 #include <map>
 
 #include "src/base/check.hpp"
@@ -21,15 +19,6 @@ std::vector<const Signature*> last_readings(const log::Run& run) {
   readings.reserve(order.size());
   for (const SeriesId& id : order) readings.push_back(last.at(id));
   return readings;
-}
-
-void check_new_run(const char* command, const std::filesystem::path& out) {
-  if (!log::is_there(out)) return;
-  check(std::filesystem::is_directory(out), command, "--out", out.string(), "a folder");
-  if (const std::string entry = log::first_entry(out); !entry.empty()) {
-    throw_invalid(command, "--out", value_text(out.string()),
-                  fmt::format("an empty folder, or one that is not there yet (this one holds {})", entry));
-  }
 }
 
 void check_free(const char* command, const std::filesystem::path& file, bool overwrite) {

@@ -5,14 +5,12 @@
 #include <filesystem>
 #include <vector>
 
+#include "src/tool/new_run.hpp"
+
 namespace dds::tool {
 
 /// The last reading of every series, in order of the series' first appearance.
 std::vector<const Signature*> last_readings(const log::Run& run);
-
-/// Throws InvalidArgument, which names `command`, unless a run can begin in the folder that --out gives: it is not
-/// there yet, or nothing is in it.
-void check_new_run(const char* command, const std::filesystem::path& out);
 
 /// Throws InvalidArgument, which names `command`, if there is such a file and `overwrite` is false.
 void check_free(const char* command, const std::filesystem::path& file, bool overwrite);

@@ -9,16 +9,12 @@
 #include <string_view>
 #include <vector>
 
-namespace dds::tool {
+#include "src/tool/text.hpp"
 
-/// Text out of a file for the terminal, which control characters could command: each becomes '?'.
-std::string printable(std::string_view text);
+namespace dds::tool {
 
 /// At most `width` characters of a text: its beginning and its end where it is longer, with an ellipsis between them.
 std::string cut_in_middle(const std::string& text, std::size_t width);
-
-/// The line that says what is wrong: of a message of the TorchScript interpreter the last, of all others the first.
-std::string one_line(std::string text);
 
 class Table {
  public:

@@ -37,7 +37,7 @@ class AttachTest : public LogTest {
   }
   Result dds(const std::string& arguments) const { return shell(quoted(kTool) + " " + arguments); }
   Result attach(const std::string& options, const std::string& command) const {
-    return dds("attach " + options + " -- " + command);
+    return dds("attach --quiet " + options + " -- " + command);
   }
   static std::string program(const std::string& name) { return quoted(std::string(kPrograms) + "/" + name); }
   log::Run run(const std::string& name = "run") const { return log::read_run(path(name)); }

@@ -72,14 +72,76 @@ struct Write {
   bool shows_without_elements;
 };
 
+TEST_F(StepsTest, APatternThatNeverComesAgainWasNone) {
+  // One update of one network, and then another network alone.
+  const auto used = set({0});
+  EXPECT_EQ(steps_.update(set({0}), used), Event::Ends);
+  EXPECT_EQ(steps_.update(set({1}), used), Event::Reopens);
+  EXPECT_EQ(steps_.update(set({1}), used), Event::Within);
+  EXPECT_EQ(steps_.update(set({1}), used), Event::Skips);
+  EXPECT_EQ(steps_.step(), 4) << "each update is a step";
+  EXPECT_EQ(steps_.update(set({1}), used), Event::Ends);
+  EXPECT_EQ(steps_.step(), 5);
+}
+
+TEST_F(StepsTest, AfterTwoNetworksOneTrainsAlone) {
+  const auto used = set({0, 1});
+  for (int step = 0; step < 3; ++step) {
+    steps_.update(set({0}), used);
+    steps_.update(set({1}), used);
+  }
+  EXPECT_EQ(steps_.step(), 3);
+  for (int step = 0; step < 4; ++step) steps_.update(set({0}), used);
+  EXPECT_EQ(steps_.step(), 7);
+  EXPECT_EQ(steps_.updates_per_step(), 1);
+}
+
+TEST_F(StepsTest, WhatMayHaveChangedBreaksNoPattern) {
+  const auto used = set({0, 1});
+  for (int step = 0; step < 3; ++step) {
+    steps_.update(set({0}), used);
+    steps_.update(step == 0 ? set({1}) : set({0, 1}), used, /*sure=*/step == 0);
+  }
+  EXPECT_EQ(steps_.updates_per_step(), 2);
+  EXPECT_EQ(steps_.step(), 3);
+}
+
+TEST(WatchOfGradients, FewRowsOfATableShow) {
+  torch::Tensor table = torch::zeros({20000, 16}, torch::requires_grad());
+  const std::vector<torch::Tensor> tables{table};
+  torch::embedding(table, torch::tensor({12345, 777})).sum().backward();
+  Watch by_gradient, spaced;
+  by_gradient.remember(tables, {.by_gradient = 8});
+  spaced.remember(tables, {.spaced = 64});
+  EXPECT_FALSE(by_gradient.gradients_cleared(tables));
+  table.data().sub_(0.1 * table.grad());
+  EXPECT_TRUE(by_gradient.changed(table));
+  EXPECT_FALSE(spaced.changed(table)) << "then this test shows nothing";
+  table.mutable_grad().zero_();
+  EXPECT_TRUE(by_gradient.gradients_cleared(tables));
+  table.mutable_grad().reset();
+  EXPECT_TRUE(by_gradient.gradients_cleared(tables));
+}
+
+TEST(WatchOfGradients, OfASparseGradientToo) {
+  torch::Tensor table = torch::zeros({20000, 16}, torch::requires_grad());
+  torch::embedding(table, torch::tensor({12345, 777}), -1, false, /*sparse=*/true).sum().backward();
+  ASSERT_TRUE(table.grad().is_sparse());
+  Watch watch;
+  watch.remember({table}, {.by_gradient = 8});
+  EXPECT_FALSE(watch.changed(table));
+  table.data()[777].add_(1);
+  EXPECT_TRUE(watch.changed(table));
+}
+
 class WatchTest : public testing::TestWithParam<Write> {};
 
 TEST_P(WatchTest, EveryWriteShows) {
   torch::Tensor written = torch::arange(10000.), other = torch::arange(10000.);
   const std::vector<torch::Tensor> both{written, other};
   Watch with, without;
-  with.remember(both, /*elements=*/64);
-  without.remember(both, /*elements=*/0);
+  with.remember(both, {.spaced = 64});
+  without.remember(both, {});
   EXPECT_TRUE(with.changed(both).empty());
   GetParam().write(written);
   EXPECT_THAT(with.changed(both), ElementsAre(written.unsafeGetTensorImpl()));

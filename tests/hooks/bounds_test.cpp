@@ -578,6 +578,72 @@ TEST(BoundsOfTheUnknown, ACustomFunctionMayReadWhatALayerReads) {
   }
 }
 
+// Beside the loss, or instead of it: at what nothing else reads, at what a layer reads, and at a layer's output.
+TEST(BoundsOfTheUnknown, ABackwardPassMayBeginWithAGradientOfTheProgramsOwn) {
+  using torch::autograd::backward;
+  const std::map<std::string, std::function<void(at::Tensor h, at::Tensor read, at::Tensor loss, at::Tensor own)>> ways{
+      {"beside",
+       [](auto h, auto, auto loss, auto own) {
+         backward({loss, torch::tanh(h)}, {at::Tensor(), own});
+       }},
+      {"read",
+       [](auto, auto read, auto loss, auto own) {
+         backward({loss, read}, {at::Tensor(), own});
+       }},
+      {"output",
+       [](auto h, auto, auto loss, auto own) {
+         backward({loss, h}, {at::Tensor(), own});
+       }},
+      {"later",
+       [](auto h, auto, auto loss, auto own) {
+         const at::Tensor other = torch::tanh(h);
+         loss.backward({}, true);
+         other.backward(own);
+       }},
+      {"laterRead", [](auto, auto read, auto loss, auto own) {
+         loss.backward({}, true);
+         read.backward(own);
+       }}};
+  torch::manual_seed(test::seed(3));
+  for (const auto& [name, way] : ways) {
+    Model model;
+    const Captured captured = captured_of({"",
+                                           [way = way](Model& m) -> Step {
+                                             auto a = linear(m, "a", 8, 10), b = linear(m, "b", 10, 2);
+                                             const at::Tensor x = data({60, 8}), own = data({60, 10});
+                                             return [=]() mutable {
+                                               const at::Tensor h = a(x), read = h * 2;
+                                               way(h, read, F::mse_loss(b(read), data({60, 2})), own);
+                                             };
+                                           }},
+                                          model);
+    const CapturedLayer& a = layer_of(captured, "a");
+    EXPECT_EQ(rank_of(a.calls[0].gradient()), 10) << name;
+    EXPECT_GE(a.gradient_bound.rank, 10) << name;
+    EXPECT_NE(a.gradient_bound.unknown, "") << name;
+  }
+}
+
+// The head behind it has no part in the pass.
+TEST(BoundsOfTheUnknown, AGradientOfTheProgramsOwnAloneIsTheWholeGradient) {
+  torch::manual_seed(test::seed(3));
+  Model model;
+  const Captured captured = captured_of({"",
+                                         [](Model& m) -> Step {
+                                           auto a = linear(m, "a", 8, 10), b = linear(m, "b", 10, 2);
+                                           const at::Tensor x = data({60, 8}), own = data({60, 10});
+                                           return [=]() mutable {
+                                             const at::Tensor read = a(x) * 2, z = b(read);
+                                             read.backward(own);
+                                           };
+                                         }},
+                                        model);
+  const CapturedLayer& a = layer_of(captured, "a");
+  EXPECT_EQ(rank_of(a.calls[0].gradient()), 10);
+  EXPECT_EQ(a.gradient_bound.rank, 10);
+  EXPECT_EQ(a.gradient_bound.unknown, "");
+}
+
 TEST(BoundsOfTheUnknown, ABoundBehindAnOperatorWithoutARuleNamesIt) {
   torch::manual_seed(test::seed(3));
   Model model;

@@ -725,6 +725,25 @@ INSTANTIATE_TEST_SUITE_P(Types, LowPrecision, testing::Values(torch::kBFloat16))
 
 // ---- uses that are not captured ----
 
+// What the norm of the weight gives to one sample it takes from the next: the plain sum has none of it.
+TEST(UsesThatAreNotCaptured, AreNoticedWhereTheyCancel) {
+  torch::manual_seed(0);
+  const at::Tensor signs = torch::tensor({1.0, -1.0, 1.0, -1.0}, torch::kDouble).unsqueeze(1);
+  const auto net = std::make_shared<Net>([signs](Net& net) -> Net::Run {
+    torch::nn::Linear layer = net.register_module("layer", torch::nn::Linear(3, 1));
+    return [=](Net&, const at::Tensor& x) mutable {
+      return layer(x) + signs * torch::linalg_svdvals(layer->weight).sum();
+    };
+  });
+  net->to(torch::kDouble);
+  const at::Tensor x = torch::randn({4, 3}, torch::kDouble);
+  const Data data(x, net->forward(x).detach() - 1);  // residuals of 1
+  const auto gradients = per_sample_gradients({*net, gaussian(), data});
+  ASSERT_EQ(gradients.layers().size(), 1u);
+  EXPECT_EQ(to_string(gradients.layers()[0].status), "not_observable");
+  EXPECT_EQ(gradients.parameters(), std::vector<std::string>{"layer.bias"});
+}
+
 TEST(UsesThatAreNotCaptured, AreNoticedByTheSum) {
   torch::manual_seed(0);
   const auto net = std::make_shared<Net>([](Net& net) -> Net::Run {

@@ -1,6 +1,8 @@
 // Which rows of a recording belong to which sample: told by what its operators did, and refused where it is open.
+#include <ATen/ops/sort_ops.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <torch/version.h>
 
 #include <dds/per_sample.hpp>
 #include <dds/recorder.hpp>
@@ -222,25 +224,67 @@ TEST(RecordedRows, OfConstantsAreRefusedInWords) {
                              HasSubstr("PerSampleOptions::samples tells")));
 }
 
-// A sum over the samples that meets each of them again, and a softmax over them.
+/// (n, 3) -> (n, 3), in which samples meet.
+std::vector<std::pair<std::string, std::function<at::Tensor(const at::Tensor&)>>> mixings() {
+  return {
+    {"mean", [](const at::Tensor& h) { return h - 0.1 * h.mean(0, true); }},
+        {"softmax", [](const at::Tensor& h) { return h.softmax(0); }},
+        {"index",
+         [](const at::Tensor& h) {
+           return h + 0.1 * h.index({torch::tensor({1, 0, 3, 2})});
+         }},
+        {"stableSort",
+         [](const at::Tensor& h) { return h + std::get<0>(at::_ops::sort_stable::call(h, true, 0, false)); }},
+        {"einsum",
+         [](const at::Tensor& h) {
+           return torch::einsum("ik,kj->ij", {torch::einsum("ij,kj->ik", {h, h}), h});
+         }},
+#if TORCH_VERSION_MAJOR >= 2
+        {"attention", [](const at::Tensor& h) {
+           const at::Tensor x = h.view({1, 1, n, 3});
+           return at::scaled_dot_product_attention(x, x, x).view({n, 3});
+         }},
+#endif
+  };
+}
+
 TEST(RecordedRows, ThatMixAreCoupled) {
+  torch::manual_seed(test::seed(7));
   const at::Tensor x = torch::randn({n, 3}, torch::kDouble);
-  for (const bool by_softmax : {false, true}) {
-    const auto net = std::make_shared<Net>([=](Net& net) -> Net::Run {
+  for (const auto& [name, mix] : mixings()) {
+    const auto net = std::make_shared<Net>([mix = mix](Net& net) -> Net::Run {
       nn::Linear a = net.register_module("a", nn::Linear(3, 3));
       nn::Linear b = net.register_module("b", nn::Linear(3, 2));
-      return [=](Net&, const at::Tensor& x) mutable {
-        const at::Tensor h = a(x);
-        return b(by_softmax ? h.softmax(0) : h - 0.1 * h.mean(0, true));
-      };
+      return [=](Net&, const at::Tensor& x) mutable { return b(mix(a(x))); };
     });
     net->to(torch::kDouble);
     const auto losses = [&] { return losses_of(net->forward(x)); };
     const auto gradients = recorded(*net, losses);
-    EXPECT_EQ(to_string(gradients.layers()[0].status), "coupled");
-    EXPECT_EQ(to_string(gradients.layers()[1].status), "ok");
-    EXPECT_EQ(expect_right(gradients, one_by_one(*net, losses()), "mixed"), 1);
+    EXPECT_EQ(to_string(gradients.layers()[0].status), "coupled") << name << gradients.layers()[0].detail;
+    EXPECT_EQ(to_string(gradients.layers()[1].status), "ok") << name << gradients.layers()[1].detail;
+    EXPECT_EQ(expect_right(gradients, one_by_one(*net, losses()), name), 1) << name;
   }
+}
+
+// Half of the gradient of `shift` comes from an operator that is no run of a layer.
+TEST(RecordedRows, OfAParameterWithOtherUsesAreRefused) {
+  const at::Tensor x = torch::randn({n, 3}, torch::kDouble);
+  const auto net = std::make_shared<Net>([](Net& net) -> Net::Run {
+    nn::Linear a = net.register_module("a", nn::Linear(3, 2));
+    net.register_parameter("shift", torch::randn({2}));
+    return [=](Net& net, const at::Tensor& x) mutable {
+      const at::Tensor shift = net.named_parameters()["shift"];
+      return a(x) + shift + shift.expand({n, 2}).tanh();
+    };
+  });
+  net->to(torch::kDouble);
+  const auto losses = [&] { return losses_of(net->forward(x)); };
+  const auto gradients = recorded(*net, losses);
+  for (const PerSampleLayer& layer : gradients.layers()) {
+    const bool other = layer.name == "shift";
+    EXPECT_EQ(to_string(layer.status), other ? "not_observable" : "ok") << layer.name << ": " << layer.detail;
+  }
+  EXPECT_EQ(expect_right(gradients, one_by_one(*net, losses()), "other uses"), 1);
 }
 
 // ---- networks drawn at random ----

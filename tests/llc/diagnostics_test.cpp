@@ -52,6 +52,40 @@ TEST(Diagnostics, StandardErrorIsTheSpreadOfTheMeanOverRepetitions) {
   EXPECT_NEAR(errors / repetitions / std::sqrt(squares / repetitions), 1.0, 0.15);
 }
 
+// F = sum over j of x_j^2 / 2 has the mean 5/2. To stop by the error that is measured favours errors measured too
+// small.
+TEST(Diagnostics, IntervalsOfChainsThatRunUntilTheErrorIsSmallHoldTheMean) {
+  constexpr int kRepetitions = 300, kChains = 4, kWeights = 5;
+  std::mt19937_64 engine(test::seed(12));
+  std::normal_distribution<double> normal;
+  const double phi = 0.7;
+  int held = 0;
+  for (int i = 0; i < kRepetitions; ++i) {
+    std::vector<std::vector<double>> x(kChains, std::vector<double>(kWeights));
+    for (auto& chain : x) {
+      for (double& weight : chain) weight = normal(engine);
+    }
+    Traces traces(kChains);
+    const auto draw = [&](std::size_t draws) {
+      for (std::size_t c = 0; c < traces.size(); ++c) {
+        for (std::size_t t = 0; t < draws; ++t) {
+          double f = 0;
+          for (double& weight : x[c]) {
+            weight = phi * weight + std::sqrt(1 - phi * phi) * normal(engine);
+            f += weight * weight / 2;
+          }
+          traces[c].push_back(f);
+        }
+      }
+    };
+    draw(250);
+    while (precision(traces)->standard_error > 0.02 * mean(traces)) draw(traces[0].size());
+    held += std::abs(mean(traces) - 0.5 * kWeights) <= 1.96 * precision(traces)->standard_error;
+  }
+  // 95 %, known to sqrt(0.95 * 0.05 / 300) = 1.3 %.
+  EXPECT_NEAR(static_cast<double>(held) / kRepetitions, 0.95, 0.042);
+}
+
 TEST(Diagnostics, SplitRHatMatchesItsDefinition) {
   const Traces traces = {{1, 2, 4, 3}, {2, 5, 3, 7}};
   // Halves {1,2} {4,3} {2,5} {3,7}: means 1.5 3.5 3.5 5, variances .5 .5 4.5 8; N = 2.

@@ -289,6 +289,25 @@ TEST(ModelGuard, PutsBackWhatAForwardWritesInPlace) {
   }
 }
 
+TEST(ModelGuard, PutsGradientsBackThatAForwardAddsTo) {
+  torch::nn::Linear model(3, 2);
+  model->bias.set_requires_grad(false);
+  model->weight.mutable_grad() = torch::full({2, 3}, 7.0);
+  const void* const grad = model->weight.grad().unsafeGetTensorImpl();
+  for (const bool converts : {false, true}) {
+    {
+      GuardOptions options;
+      if (converts) options.dtype = torch::kDouble;
+      const ModelGuard guard(*model, options);
+      model(torch::ones({4, 3}, model->weight.options().requires_grad(false))).sum().backward();
+      EXPECT_TRUE(model->bias.grad().defined());  // which wants a gradient meanwhile
+    }
+    EXPECT_EQ(model->weight.grad().unsafeGetTensorImpl(), grad);
+    EXPECT_TRUE(model->weight.grad().eq(7.0).all().item<bool>());
+    EXPECT_FALSE(model->bias.grad().defined());
+  }
+}
+
 TEST(ModelGuard, PutsEverythingBackWhenAnExceptionPasses) {
   torch::nn::Linear model(2, 1);
   const auto before = model->weight.detach().clone();

@@ -396,5 +396,90 @@ TEST(LossScale, TwoPassesThroughOneLossAddAsBefore) {
   expect_rows(found.at("a"), 2 * each_entropy(out["a"], y), out["a"]);
 }
 
+// ---- passes that do not train ----
+
+/// What runs before the backward pass that trains, at the same weights.
+struct Before {
+  std::string name;
+  std::function<void(TwoHeads&, const at::Tensor& x, const at::Tensor& loss, const Outputs&)> run;
+};
+void PrintTo(const Before& before, std::ostream* os) { *os << before.name; }
+
+class LossScaleAfter : public testing::TestWithParam<Before> {};
+
+TEST_P(LossScaleAfter, IsThatOfThePassThatTrains) {
+  TwoHeads net;
+  const at::Tensor x = torch::randn({6, 6}, torch::kDouble).requires_grad_(), y = torch::randint(0, 4, {6}, kClasses);
+  Outputs out;
+  const auto found = read_step(net, Reduction::Mean, [&] {
+    out = pass(net, x);
+    const at::Tensor loss = entropy(out["a"], y);
+    GetParam().run(net, x, loss, out);
+    loss.backward({}, true);
+  });
+  for (const char* layer : {"trunk", "a"}) {
+    SCOPED_TRACE(layer);
+    expect_rows(found.at(layer), each_entropy(out["a"], y), out[layer]);
+  }
+}
+
+std::vector<at::Tensor> slopes(TwoHeads& net, const at::Tensor& of) {
+  return torch::autograd::grad({of}, net.parameters(), {}, true, /*create_graph=*/true, /*allow_unused=*/true);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Passes, LossScaleAfter,
+    testing::Values(Before{"TheSlopeAtTheInput", [](TwoHeads&, const at::Tensor& x, const at::Tensor& loss,
+                                                    const Outputs&) { torch::autograd::grad({loss}, {x}, {}, true); }},
+                    Before{"TheSlopeAtTheLogits",
+                           [](TwoHeads&, const at::Tensor&, const at::Tensor& loss, const Outputs& out) {
+                             torch::autograd::grad({loss}, {out.at("a")}, {}, true);
+                           }},
+                    Before{"APassToTheInputAlone",
+                           [](TwoHeads&, const at::Tensor& x, const at::Tensor& loss, const Outputs&) {
+                             loss.backward({}, true, false, std::vector<at::Tensor>{x});
+                           }},
+                    Before{"AnotherPassForAnAttack",
+                           [](TwoHeads& net, const at::Tensor& x, const at::Tensor&, const Outputs&) {
+                             const at::Tensor attacked = x.detach().clone().requires_grad_();
+                             const at::Tensor loss = entropy(pass(net, attacked)["a"], torch::ones({6}, kClasses));
+                             torch::autograd::grad({loss}, {attacked});
+                           }},
+                    Before{"AProductWithTheHessian",
+                           [](TwoHeads& net, const at::Tensor&, const at::Tensor& loss, const Outputs&) {
+                             at::Tensor along = torch::zeros({}, torch::kDouble);
+                             for (const at::Tensor& slope : slopes(net, loss)) {
+                               if (slope.defined()) along = along + slope.sum();
+                             }
+                             slopes(net, along);
+                           }}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(LossScale, APenaltyOnTheSlopeIsPartOfTheLoss) {
+  TwoHeads net;
+  const at::Tensor x = torch::randn({6, 6}, torch::kDouble).requires_grad_(), y = torch::randint(0, 4, {6}, kClasses);
+  Outputs out;
+  const auto penalty = [&] {
+    return torch::autograd::grad({each_entropy(out["a"], y).sum()}, {x}, {}, true, true)[0].square().sum(1);
+  };
+  const auto found = read_step(net, Reduction::Mean, [&] {
+    out = pass(net, x);
+    (entropy(out["a"], y) + penalty().mean()).backward({}, true);
+  });
+  expect_rows(found.at("a"), each_entropy(out["a"], y) + penalty(), out["a"]);
+}
+
+TEST(LossScale, ALossWhoseTargetsAreAllIgnoredLeavesTheOthers) {
+  TwoHeads net;
+  const at::Tensor x = torch::randn({5, 6}, torch::kDouble), y = torch::randint(0, 4, {5}, kClasses);
+  const at::Tensor none = torch::full({5}, -100, kClasses);
+  Outputs out;
+  const auto found = read_step(net, Reduction::Mean, [&] {
+    out = pass(net, x);
+    (entropy(out["a"], y) + entropy(out["b"], none).nan_to_num(0)).backward({}, true);
+  });
+  expect_rows(found.at("trunk"), each_entropy(out["a"], y), out["trunk"]);
+}
+
 }  // namespace
 }  // namespace dds

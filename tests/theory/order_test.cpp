@@ -91,6 +91,7 @@ std::vector<Known> known_orders() {
     add("bent" + name, std::move(excess), own, std::move(direction), 0.0, 0.0);
   };
   bent("Product", [](const at::Tensor& z) { return (z[0] * z[1] - z[2].pow(4)).pow(2); }, {0, 0, 1});
+  bent("OddProduct", [](const at::Tensor& z) { return (z[0] * z[1] - z[2].pow(3)).pow(2); }, {0, 0, 1});
   bent("Pitchfork", [](const at::Tensor& z) { return (z[0].pow(2) - z[1].pow(4)).pow(2); }, {0, 1});
   bent("Negative", [](const at::Tensor& z) { return (z[0] * z[1] + z[2].pow(4)).pow(2); }, {0, 0, 1});
   bent("Cubic", [](const at::Tensor& z) { return (z[0] * z[1] * z[2] - z[3].pow(6)).pow(2); }, {0, 0, 0, 1});
