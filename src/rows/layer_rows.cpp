@@ -21,7 +21,7 @@ c10::ScalarType coarser(c10::ScalarType a, c10::ScalarType b) {
 }
 
 UnitRanges ranges_of(const at::Tensor& rows) {
-  return {rows.amin({0}).to(at::kDouble), rows.amax({0}).to(at::kDouble), rows.sum({0}, false, at::kDouble)};
+  return {rows.amin(0).to(at::kDouble), rows.amax(0).to(at::kDouble), rows.sum(0, false, at::kDouble)};
 }
 
 std::int64_t rows_of(RowShare share, std::int64_t most) {
