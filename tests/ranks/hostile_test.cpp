@@ -86,8 +86,8 @@ LayerRows rows_of(const SignatureOptions& options, std::int64_t rows) {
   layer.output_bound = layer.gradient_bound = {.rank = 4, .shape = 4};
   LayerRows collected(layer, options);
   collected.add_bounds(layer);
-  collected.add_forward(call, 100);
-  collected.add_gradient(call, call.output.sin(), 1, {}, 100);
+  collected.add_forward(call, {});
+  collected.add_gradient(call, call.output.sin(), 1, {}, {});
   collected.reduce();
   return collected;
 }
