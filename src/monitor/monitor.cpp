@@ -242,7 +242,7 @@ class Monitor::State {
       job.rows.layers.clear();
       tensors.clear();
     }
-    const auto streams = std::make_shared<StreamHandover>(tensors);
+    const auto streams = std::make_shared<StreamHandover>(tensors, side_streams_);
     const auto shared = std::make_shared<StepJob>(std::move(job));
     shared->handed_over_after = shared->seconds + watch.seconds();
     worker_->post(
@@ -259,8 +259,9 @@ class Monitor::State {
   torch::nn::Module* model_;
   MonitorOptions options_;
   MonitorErrors errors_;
-  Readings log_;          ///< the worker's, if there is one; for others after drain()
-  std::string identity_;  ///< of the model
+  Readings log_;              ///< the worker's, if there is one; for others after drain()
+  std::string identity_;      ///< of the model
+  SideStreams side_streams_;  ///< of the worker
   Recorder recorder_;
   StepRows step_rows_;
   std::vector<Attribution> attribution_;

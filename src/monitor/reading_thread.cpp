@@ -65,7 +65,14 @@ void ReadingThread::serve() {
   }
 }
 
-StreamHandover::StreamHandover(const std::vector<at::Tensor>& tensors) {
+c10::Stream SideStreams::of(at::Device device) {
+  const auto known = std::find_if(streams_.begin(), streams_.end(),
+                                  [&](const c10::Stream& stream) { return stream.device() == device; });
+  if (known != streams_.end()) return *known;
+  return streams_.emplace_back(c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device));
+}
+
+StreamHandover::StreamHandover(const std::vector<at::Tensor>& tensors, SideStreams& side) {
   for (const at::Tensor& tensor : tensors) {
     const at::Device device = tensor.device();
     if (device.is_cpu()) continue;
@@ -75,7 +82,7 @@ StreamHandover::StreamHandover(const std::vector<at::Tensor>& tensors) {
       const c10::impl::VirtualGuardImpl guard(device.type());
       c10::Event event(device.type());
       event.record(guard.getStream(device));
-      devices_.push_back({std::move(event), guard.getStreamFromGlobalPool(device)});
+      devices_.push_back({std::move(event), side.of(device)});
       tensor.record_stream(devices_.back().side);
     } else {
       tensor.record_stream(known->side);

