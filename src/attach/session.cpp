@@ -75,6 +75,7 @@ void Session::forked() noexcept {
 template <class Work>
 void Session::guarded(const Work& work) noexcept {
   if (gone()) return;
+  const SuspendRecording unheard;  // what this runs would be told to this, which holds the mutex
   try {
     const auto lock = locked(mutex_);
     work();
