@@ -51,6 +51,7 @@ class AxisTracker {
   struct Made {
     Axes::Ids ids;
     std::vector<std::int64_t> sizes;
+    std::set<Axes::Id> dropped;  ///< of what was written into it
     c10::weak_intrusive_ptr<c10::StorageImpl> keep;
   };
 
@@ -64,8 +65,9 @@ class AxisTracker {
   bool have_data(const Tensors& tensors);
   std::optional<Axes::Ids> axes_by_rule(const Ended& ended);
   void happens(const Event& event, Axes::Ids& result);
-  Axes::Ids axes_of_view(std::string_view name, const at::Tensor& whole, const at::Tensor& view);
-  void written(const Ended& ended);
+  /// What an operand has and the result has not is summed over, or only a part of it is left.
+  void drop_what_is_gone(const Tensors& operands, const Axes::Ids& result);
+  void written(const Ended& ended, bool in_place);
   void gave(const Ended& ended);
 
   std::shared_ptr<Axes> axes_;
