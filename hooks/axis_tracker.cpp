@@ -39,7 +39,13 @@ void AxisTracker::remember(const at::Tensor& tensor, Axes::Ids ids) {
     made_.try_emplace(storage_of(tensor), Made{ids, tensor.sizes().vec(), {}, tensor.storage().getWeakStorageImpl()});
   }
   known_.insert_or_assign(tensor.unsafeGetTensorImpl(),
-                          Known{std::move(ids), dropped_, decltype(Known::keep)(tensor.getIntrusivePtr())});
+                          Known{std::move(ids), tensor.requires_grad() ? dropped_ : std::set<Axes::Id>(),
+                                tensor.requires_grad(), decltype(Known::keep)(tensor.getIntrusivePtr())});
+}
+
+bool AxisTracker::told(const at::Tensor& output) const {
+  const auto known = known_.find(output.unsafeGetTensorImpl());
+  return known != known_.end() && known->second.graded == output.requires_grad();
 }
 
 void AxisTracker::drop(const at::Tensor& operand, Axes::Id axis) {
@@ -108,7 +114,7 @@ void AxisTracker::operator_ends(std::string_view name, Arguments args, Arguments
       written(ended, is_in_place(name));
     } else if (whole == operands.end()) {
       gave(ended);
-    } else if (!knows(output)) {
+    } else if (!told(output)) {
       Axes::Ids ids = axes_of_view(plain, *whole, output, axes_of(*whole), *axes_);
       drop_what_is_gone(operands, ids);
       remember(output, std::move(ids));
@@ -239,9 +245,8 @@ void AxisTracker::gave(const Ended& ended) {
   const bool data = have_data(ended.operands),
              room = inside_ && ended.name.ends_with("_like");  // for a kernel's result
   auto ids = room ? std::optional(axes_->add(output.dim(), false)) : axes_by_rule(ended);
-  if (!ids && (!knows(output) || (data && !axes_->have_data(axes_of(output))))) {
+  if (!ids && (!told(output) || (data && !axes_->have_data(axes_of(output)))))
     ids = axes_->add(output.dim(), data);  // unless what ran inside tells more
-  }
   if (ids) {
     drop_what_is_gone(ended.operands, *ids);
     remember(output, std::move(*ids));

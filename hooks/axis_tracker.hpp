@@ -45,6 +45,7 @@ class AxisTracker {
   struct Known {
     Axes::Ids ids;
     std::set<Axes::Id> dropped;  ///< that it is a sum over, with a gradient
+    bool graded;                 ///< had a gradient when it was made: not so inside a kernel
     c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> keep;  ///< no other gets its address
   };
   /// The first tensor in a piece of memory.
@@ -57,6 +58,8 @@ class AxisTracker {
 
   bool knows(const at::Tensor& tensor) const { return known_.count(tensor.unsafeGetTensorImpl()) > 0; }
   void remember(const at::Tensor& tensor, Axes::Ids ids);
+  /// True if what ran inside an operator tells of its output, gradient included.
+  bool told(const at::Tensor& output) const;
   void find_mixing(const Tensors& operands);
   /// The operator's outputs are sums over this axis of an operand.
   void drop(const at::Tensor& operand, Axes::Id axis);

@@ -158,6 +158,7 @@ bool anything(Rule&);
 
 // hooks/rules_layers.cpp
 bool counted_norm(Rule&);
+bool distances(Rule&);
 bool dot(Rule&);
 bool attention(Rule&);
 /// Of the kinds of layers and losses in hooks/operators.hpp.

@@ -47,7 +47,7 @@ constexpr Line kTable[] = {
      "bitwise_not bitwise_xor isfinite isnan isinf conj_physical polar complex lgamma digamma logaddexp logaddexp2 "
      "sinc "
      "i0 asinh acosh atanh angle deg2rad rad2deg special_entr special_erfcx special_i0e special_i1 special_log_ndtr "
-     "special_ndtri special_xlog1py bucketize requires_grad retain_grad",
+     "special_ndtri special_xlog1py bucketize polygamma requires_grad retain_grad",
      Tells::Counts},
     {&rules::same_entries,
      "neg clone contiguous to _to_copy type_as alias detach positive float double half lift_fresh pin_memory"},
@@ -111,6 +111,7 @@ constexpr Line kTable[] = {
 
     // ---- products and losses that are no layers ----
     {&rules::dot, "dot", Tells::Counts},
+    {&rules::distances, "cdist _cdist_forward", Tells::Counts},
     {&rules::attention, "scaled_dot_product_attention"},
     {&rules::loss, "multi_margin_loss multilabel_margin_loss hinge_embedding_loss margin_ranking_loss"},
     {&rules::loss, "nll_loss_forward nll_loss2d_forward", Tells::Counts},

@@ -207,7 +207,10 @@ bool scattering(Rule& rule) {
     const at::Tensor other = rule.tensor(place);
     if (!other.defined() || other.dim() != self.dim()) continue;
     DimSources axes = rule.broadcast(other);
-    for (const int dim : rule.dims_at(1, self)) at_dim(axes, dim) = {};
+    for (const int dim : rule.dims_at(1, self)) {
+      at_dim(axes, dim) = {};
+      rule.event(Event::Kind::Summed, other, dim);
+    }
     rule.counts(other, std::move(axes));
   }
   return true;
@@ -215,8 +218,11 @@ bool scattering(Rule& rule) {
 
 /// index_put(self, indices, values), masked_scatter(self, mask, values): as self. Where values went is not followed.
 bool filling(Rule& rule) {
-  const at::Tensor self = rule.tensor(0);
-  return self.defined() && (rule.counts(self, same_dims(self)), true);
+  const at::Tensor self = rule.tensor(0), values = rule.tensor(2);
+  if (!self.defined()) return false;
+  rule.counts(self, same_dims(self));
+  for (int dim = 0; values.defined() && dim < dims_of(values); ++dim) rule.event(Event::Kind::Summed, values, dim);
+  return true;
 }
 
 /// repeat(x, times) and repeat_interleave(x, times, dim).

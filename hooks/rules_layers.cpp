@@ -335,6 +335,12 @@ bool counted_norm(Rule& rule) {
   return counted_dims(rule);
 }
 
+/// Distances between the rows of two matrices.
+bool distances(Rule& rule) {
+  const at::Tensor left = rule.tensor(0), right = rule.tensor(1);
+  return left.defined() && right.defined() && contraction(rule, left, right, true);
+}
+
 bool dot(Rule& rule) {
   contract(rule, rule.tensor(0), 0, rule.tensor(1), 0);
   return counted_entries(rule);
