@@ -77,6 +77,18 @@ Axes::Ids Axes::split(Id whole, const std::vector<std::int64_t>& sizes) {
   return parts;
 }
 
+bool Axes::crossed(Id a, Id b) const {
+  const Axis &one = of(a), &other = of(b);
+  std::int64_t step = 1;  // of a part, in the whole
+  for (std::size_t i = one.parts.size(); i-- > 0; step *= one.sizes[i]) {
+    std::int64_t of_other = 1;
+    for (std::size_t k = other.parts.size(); k-- > 0; of_other *= other.sizes[k]) {
+      if (root(one.parts[i]) == root(other.parts[k]) && step != of_other) return true;
+    }
+  }
+  return false;
+}
+
 Axes::Ids Axes::relatives(Id axis) const {
   Ids all{root(axis)};
   for (const Id part : of(axis).parts) all.push_back(root(part));

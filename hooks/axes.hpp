@@ -31,6 +31,8 @@ class Axes {
   Id merged(const Ids& parts, const std::vector<std::int64_t>& sizes);
   /// The axes of the dimensions that one was cut into.
   Ids split(Id whole, const std::vector<std::int64_t>& sizes);
+  /// True if a part of both counts faster in one than in the other.
+  bool crossed(Id a, Id b) const;
   /// The axis, what it was made of, and what was made of it.
   Ids relatives(Id axis) const;
   /// Data were written into the tensor of this axis, and it is not known where.

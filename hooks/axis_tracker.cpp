@@ -154,6 +154,7 @@ std::optional<Axes::Ids> AxisTracker::axes_by_rule(const Ended& ended) {
       const Axes::Id from = ids[static_cast<std::size_t>(source.from[0])];
       if (link.if_data && !axes_->have_data({from})) continue;
       if (result[d] == kNobody) result[d] = from;
+      if (axes_->crossed(result[d], from)) axes_->mix(from, order_);
       axes_->join(result[d], from);
       if (meaning.kind == Meaning::Kind::Contraction && !axes_->have_data({from}) && axes_->have_data(ids)) {
         axes_->feature(from);

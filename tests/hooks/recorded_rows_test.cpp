@@ -420,6 +420,30 @@ std::vector<std::pair<std::string, std::function<at::Tensor(const at::Tensor&)>>
        }},
       {"exponential", [](T h) { return torch::matrix_exp(0.01 * h.mm(h.t())).mm(h); }},
       {"bounded columns", [](T h) { return torch::renorm(h.t(), 2, 0, 0.1).t(); }},
+      {"moved halves",
+       [](T h) {
+         return h + h.view({2, 3, -1}).movedim(0, 1).reshape({6, -1});
+       }},
+      {"rolled flat", [](T h) { return h + 0.1 * h.roll(4); }},
+      {"padded and cut",
+       [](T h) {
+         return h + 0.1 * at::constant_pad_nd(h, {0, 0, 1, -1});
+       }},
+      {"repeated unevenly",
+       [](T h) {
+         return h + 0.1 * h.repeat_interleave(torch::tensor({2, 0, 1, 1, 1, 1}), 0);
+       }},
+      {"put into itself", [order](T h) { return h.clone().index_put_({order}, h, true); }},
+      {"added to itself", [order](T h) { return h.clone().index_add_(0, order, h); }},
+      {"scattered to itself", [spread](T h) { return h.clone().scatter_add_(0, spread(h), h); }},
+      {"filled with itself", [](T h) { return h.masked_scatter(h > 0.1, h); }},
+      {"moved over itself",
+       [](T h) {
+         at::Tensor rows = h.clone();
+         rows.slice(0, 1).add_(h.slice(0, 0, 5));
+         return rows;
+       }},
+      {"renormalised in place", [](T h) { return h.clone().t().renorm_(2, 0, 0.1).t(); }},
       {"ordered by the first", [](T h) { return h + 0.1 * h.index({h.select(1, 0).argsort()}); }},
   };
 }
@@ -435,6 +459,81 @@ TEST(RecordedRows, ThatMeetRowsOfOtherSamplesAreNeverOk) {
     const auto losses = [&] { return losses_of(net->forward(x)); };
     const auto gradients = recorded(*net, losses);
     EXPECT_NE(to_string(gradients.layers()[0].status), "ok") << what;
+    expect_right(gradients, one_by_one(*net, losses()), what);
+  }
+}
+
+/// What keeps to its row: a (6, 4) tensor of one.
+std::vector<std::pair<std::string, std::function<at::Tensor(const at::Tensor&)>>> of_own_rows() {
+  using T = const at::Tensor&;
+  return {
+      {"norm of features", [](T h) { return torch::layer_norm(h, {4}); }},
+      {"norm of groups", [](T h) { return torch::group_norm(h, 2); }},
+      {"halves",
+       [](T h) {
+         return torch::cat({h.slice(1, 2), h.slice(1, 0, 2)}, 1);
+       }},
+      {"over their norm", [](T h) { return h / h.norm(2, 1, true); }},
+      {"second smallest", [](T h) { return h - std::get<0>(h.kthvalue(2, 1, true)); }},
+      {"sorted", [](T h) { return h + std::get<0>(h.sort(1)); }},
+      {"turned", [](T h) { return h + h.flip(1) + h.roll(1, 1); }},
+      {"convolved",
+       [](T h) {
+         return h + torch::conv1d(h.unsqueeze(1), torch::ones({1, 1, 3}, h.options()), {}, 1, 1).squeeze(1);
+       }},
+      {"pooled", [](T h) { return h + torch::avg_pool1d(h.unsqueeze(1), 3, 1, 1).squeeze(1); }},
+      {"distances to points",
+       [](T h) {
+         return torch::cdist(h, torch::ones({4, 4}, h.options()));
+       }},
+      {"written by columns",
+       [](T h) {
+         at::Tensor columns = torch::empty_like(h);
+         for (int i = 0; i < 4; ++i) columns.select(1, i).copy_(h.select(1, 3 - i));
+         return columns;
+       }},
+      {"written in part",
+       [](T h) {
+         at::Tensor columns = torch::zeros_like(h);
+         columns.slice(1, 0, 2).copy_(h.slice(1, 2));
+         return columns + h;
+       }},
+      {"tokens less their mean",
+       [](T h) {
+         return (h.view({6, 2, 2}) - h.view({6, 2, 2}).mean(1, true)).flatten(1);
+       }},
+      {"determinant",
+       [](T h) {
+         return h * torch::det(h.view({6, 2, 2})).unsqueeze(1);
+       }},
+      {"columns added",
+       [](T h) {
+         return h.index_add(1, torch::tensor({3, 2}), h.slice(1, 0, 2));
+       }},
+      {"attention of tokens",
+       [](T h) {
+         const at::Tensor tokens = h.view({6, 2, 2});
+         return torch::scaled_dot_product_attention(tokens, tokens, tokens).reshape({6, 4});
+       }},
+      {"masked", [](T h) { return h.index_put({h > 0}, torch::zeros({}, h.options())); }},
+      {"noise", [](T h) { return h * torch::ones_like(h).bernoulli_(0.5); }},
+  };
+}
+
+TEST(RecordedRows, ThatKeepToThemselvesAreOk) {
+  const at::Tensor x = torch::randn({6, 3}, torch::kDouble);
+  for (const auto& [what, keeps] : of_own_rows()) {
+    const auto net = std::make_shared<Net>([keeps = keeps](Net& net) -> Net::Run {
+      nn::Linear a = net.register_module("a", nn::Linear(3, 4)), b = net.register_module("b", nn::Linear(4, 2));
+      return [=](Net&, const at::Tensor& x) mutable {
+        torch::manual_seed(1);
+        return b(keeps(a(x).tanh()).tanh());
+      };
+    });
+    net->to(torch::kDouble);
+    const auto losses = [&] { return losses_of(net->forward(x)); };
+    const auto gradients = recorded(*net, losses);
+    EXPECT_EQ(to_string(gradients.layers()[0].status), "ok") << what << ": " << gradients.layers()[0].detail;
     expect_right(gradients, one_by_one(*net, losses()), what);
   }
 }
