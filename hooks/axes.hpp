@@ -27,6 +27,14 @@ class Axes {
   Ids add_data(c10::ArrayRef<std::int64_t> sizes);
   /// The two count the same things.
   void join(Id a, Id b);
+  /// The axis of a dimension that several were made one of: the last of `parts` counts fastest.
+  Id merged(const Ids& parts, const std::vector<std::int64_t>& sizes);
+  /// The axes of the dimensions that one was cut into.
+  Ids split(Id whole, const std::vector<std::int64_t>& sizes);
+  /// True if a part of both counts faster in one than in the other.
+  bool crossed(Id a, Id b) const;
+  /// The axis, what it was made of, and what was made of it.
+  Ids relatives(Id axis) const;
   /// Data were written into the tensor of this axis, and it is not known where.
   void derive(Id axis) { of(axis).derived = true; }
   /// Features of data: it came of weights, but what varies along it was made of data.
@@ -37,7 +45,7 @@ class Axes {
   void sum_over(Id axis, std::int64_t size);
 
   /// Entries along the axis depend on each other from the place `order` of the recording on.
-  void mix(Id axis, std::int64_t order) { of(axis).mixed = order; }
+  void mix(Id axis, std::int64_t order);
   /// The last such place; -1: none.
   std::int64_t mixed(Id axis) const { return of(axis).mixed; }
   /// The same for all axes that are one so far.
@@ -59,17 +67,21 @@ class Axes {
     bool derived = false;
     bool reordered = false;
     bool feature = false;
-    std::int64_t summed = 0;         ///< the size that the loss is a sum over; 0: it is not
-    std::int64_t mixed = -1;         ///< the last place where its entries were mixed
-    std::vector<Place> places = {};  ///< in the data
+    std::int64_t summed = 0;               ///< the size that the loss is a sum over; 0: it is not
+    std::int64_t mixed = -1;               ///< the last place where its entries were mixed
+    std::vector<Place> places = {};        ///< in the data
+    Ids parts = {};                        ///< that it was made of, or cut into
+    std::vector<std::int64_t> sizes = {};  ///< of the parts
   };
 
   static bool is_data(const Axis& axis) { return axis.derived || axis.reordered || !axis.places.empty(); }
   Axis& of(Id axis) { return axes_[root(axis)]; }
   const Axis& of(Id axis) const { return axes_[root(axis)]; }
   std::int64_t dims_of(std::size_t tensor, std::int64_t size) const;
+  bool has_parts(Id axis, const Ids& parts) const;
 
   std::vector<Axis> axes_;
+  Ids wholes_;                                   ///< the axes with parts
   std::vector<std::vector<std::int64_t>> data_;  ///< sizes
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "hooks/axis_views.hpp"
 #include "hooks/memory.hpp"
 #include "hooks/operators.hpp"
 
@@ -35,10 +36,16 @@ void AxisTracker::end() {
 
 void AxisTracker::remember(const at::Tensor& tensor, Axes::Ids ids) {
   if (storage_of(tensor)) {
-    made_.try_emplace(storage_of(tensor), Made{ids, tensor.sizes().vec(), tensor.storage().getWeakStorageImpl()});
+    made_.try_emplace(storage_of(tensor), Made{ids, tensor.sizes().vec(), {}, tensor.storage().getWeakStorageImpl()});
   }
   known_.insert_or_assign(tensor.unsafeGetTensorImpl(),
-                          Known{std::move(ids), dropped_, decltype(Known::keep)(tensor.getIntrusivePtr())});
+                          Known{std::move(ids), tensor.requires_grad() ? dropped_ : std::set<Axes::Id>(),
+                                tensor.requires_grad(), decltype(Known::keep)(tensor.getIntrusivePtr())});
+}
+
+bool AxisTracker::told(const at::Tensor& output) const {
+  const auto known = known_.find(output.unsafeGetTensorImpl());
+  return known != known_.end() && known->second.graded == output.requires_grad();
 }
 
 void AxisTracker::drop(const at::Tensor& operand, Axes::Id axis) {
@@ -52,15 +59,21 @@ void AxisTracker::mix(const at::Tensor& operand, Axes::Id axis) {
 /// A sum over an axis that meets what still has the axis: h - h.mean(0).
 void AxisTracker::find_mixing(const Tensors& operands) {
   dropped_.clear();
+  const auto inherit = [&](const std::set<Axes::Id>& all) {
+    for (const Axes::Id dropped : all) dropped_.insert(axes_->root(dropped));
+  };
   for (const at::Tensor& operand : operands) {
+    if (!operand.requires_grad()) continue;
     const auto known = known_.find(operand.unsafeGetTensorImpl());
-    if (known == known_.end() || !operand.requires_grad()) continue;
-    for (const Axes::Id dropped : known->second.dropped) dropped_.insert(axes_->root(dropped));
+    if (known != known_.end()) inherit(known->second.dropped);
+    if (const auto made = made_.find(storage_of(operand)); made != made_.end()) inherit(made->second.dropped);
   }
   if (dropped_.empty()) return;
   for (const at::Tensor& operand : operands) {
     for (const Axes::Id id : axes_of(operand)) {
-      if (dropped_.erase(axes_->root(id)) > 0) axes_->mix(id, order_);
+      for (const Axes::Id met : axes_->relatives(id)) {
+        if (dropped_.erase(met) > 0) axes_->mix(met, order_);
+      }
     }
   }
 }
@@ -98,11 +111,13 @@ void AxisTracker::operator_ends(std::string_view name, Arguments args, Arguments
     const auto same = [&](const at::Tensor& operand) { return operand.is_same(output); };
     const Ended ended{plain, args, operands, output, place++};
     if (std::any_of(operands.begin(), operands.end(), same)) {
-      written(ended);
+      written(ended, is_in_place(name));
     } else if (whole == operands.end()) {
       gave(ended);
-    } else if (!knows(output)) {
-      remember(output, axes_of_view(plain, *whole, output));
+    } else if (!told(output)) {
+      Axes::Ids ids = axes_of_view(plain, *whole, output, axes_of(*whole), *axes_);
+      drop_what_is_gone(operands, ids);
+      remember(output, std::move(ids));
     }
   }
   dropped_.clear();
@@ -125,13 +140,21 @@ std::optional<Axes::Ids> AxisTracker::axes_by_rule(const Ended& ended) {
   Axes::Ids result(static_cast<std::size_t>(output.dim()), kNobody);
   for (const Link& link : meaning.links) {
     if (link.operand >= ended.operands.size() || link.axes.size() != result.size()) return std::nullopt;
-    const Axes::Ids ids = axes_of(ended.operands[link.operand]);
+    const at::Tensor& operand = ended.operands[link.operand];
+    const Axes::Ids ids = axes_of(operand);
+    const bool arranged = std::any_of(link.axes.begin(), link.axes.end(), [](const DimSource& source) {
+      return source.kind == DimSource::Kind::Merged || source.kind == DimSource::Kind::Part;
+    });
+    if (arranged) {
+      if (auto reshaped = axes_of_reshaped(operand.sizes(), output.sizes(), ids, *axes_)) return reshaped;
+    }
     for (std::size_t d = 0; d < result.size(); ++d) {
       const DimSource& source = link.axes[d];
       if (source.kind != DimSource::Kind::Same || source.from[0] >= std::ssize(ids)) continue;
       const Axes::Id from = ids[static_cast<std::size_t>(source.from[0])];
       if (link.if_data && !axes_->have_data({from})) continue;
       if (result[d] == kNobody) result[d] = from;
+      if (axes_->crossed(result[d], from)) axes_->mix(from, order_);
       axes_->join(result[d], from);
       if (meaning.kind == Meaning::Kind::Contraction && !axes_->have_data({from}) && axes_->have_data(ids)) {
         axes_->feature(from);
@@ -178,39 +201,32 @@ void AxisTracker::happens(const Event& event, Axes::Ids& result) {
   }
 }
 
-/// A dimension of a view is that of the whole which has its size and its step in memory. A step of 0 repeats.
-Axes::Ids AxisTracker::axes_of_view(std::string_view name, const at::Tensor& whole, const at::Tensor& view) {
-  const Axes::Ids ids = axes_of(whole);
-  const bool derived = axes_->have_data(ids);
-  Axes::Ids result = axes_->add(view.dim(), derived);
-  if (whole.scalar_type() != view.scalar_type()) {  // the parts of complex numbers stand in the last dimension
-    const bool parts = name == "view_as_real" || name == "view_as_complex";
-    for (std::size_t d = 0; parts && d < std::min(ids.size(), result.size()); ++d) result[d] = ids[d];
-    return result;
+void AxisTracker::drop_what_is_gone(const Tensors& operands, const Axes::Ids& result) {
+  std::set<Axes::Id> there;
+  for (const Axes::Id id : result) {
+    for (const Axes::Id relative : axes_->relatives(id)) there.insert(relative);
   }
-  for (std::size_t d = 0; d < result.size(); ++d) {
-    const std::int64_t size = view.sizes()[d], step = view.strides()[d];
-    std::size_t found = 0;
-    for (std::size_t from = 0; from < ids.size(); ++from) {
-      if (size < 2 || step == 0 || whole.sizes()[from] != size || whole.strides()[from] != step) continue;
-      result[d] = ids[from];
-      ++found;
+  for (const at::Tensor& operand : operands) {
+    const Axes::Ids ids = axes_of(operand);
+    for (std::size_t d = 0; d < ids.size(); ++d) {
+      if (operand.sizes()[d] > 1 && there.count(axes_->root(ids[d])) == 0) drop(operand, ids[d]);
     }
-    if (found > 1) result[d] = axes_->add(1, derived).front();
   }
-  return result;
 }
 
 /// The operator wrote into `output`, or passed it on.
-void AxisTracker::written(const Ended& ended) {
+void AxisTracker::written(const Ended& ended, bool in_place) {
   const at::Tensor& output = ended.output;
   // A kernel that fills its own result: what it then does to it is not heard.
   if (inside_ && !knows(output) && made_.count(storage_of(output)) == 0) return;
   const Axes::Ids before = axes_of(output);
-  if (auto ids = axes_by_rule(ended)) {
+  auto ids = axes_by_rule(ended);
+  if (ids) {
     const bool alone = ended.operands.size() == 1;
     if (alone && !axes_->have_data(before) && axes_->have_data(*ids)) return remember(output, *ids);  // random numbers
     for (std::size_t i = 0; i < std::min(before.size(), ids->size()); ++i) axes_->join(before[i], (*ids)[i]);
+  } else if (in_place) {
+    for (const Axes::Id id : before) mix(output, id);  // any entry may have gone into any other
   }
   if (!knows(output) && constants_.count(storage_of(output)) == 0) remember(output, before);
   // Data in a part of a tensor: along the dimensions that the part lacks, it is not known whose they are.
@@ -218,6 +234,8 @@ void AxisTracker::written(const Ended& ended) {
   Tensors others = ended.operands;
   std::erase_if(others, [&](const at::Tensor& operand) { return operand.is_same(output); });
   if (made == made_.end() || !have_data(others)) return;
+  drop_what_is_gone(others, before);
+  made->second.dropped.insert(dropped_.begin(), dropped_.end());
   for (const Axes::Id id : made->second.ids) {
     if (!axes_->have_data({id})) axes_->derive(id);
   }
@@ -228,10 +246,11 @@ void AxisTracker::gave(const Ended& ended) {
   const bool data = have_data(ended.operands),
              room = inside_ && ended.name.ends_with("_like");  // for a kernel's result
   auto ids = room ? std::optional(axes_->add(output.dim(), false)) : axes_by_rule(ended);
+  if (!ids && (!told(output) || (data && !axes_->have_data(axes_of(output)))))
+    ids = axes_->add(output.dim(), data);  // unless what ran inside tells more
   if (ids) {
+    drop_what_is_gone(ended.operands, *ids);
     remember(output, std::move(*ids));
-  } else if (!knows(output) || (data && !axes_->have_data(axes_of(output)))) {
-    remember(output, axes_->add(output.dim(), data));  // unless what ran inside tells more
   }
   if (output.dim() > 0 || !output.requires_grad()) return;
   for (const at::Tensor& operand : ended.operands) {

@@ -45,17 +45,21 @@ class AxisTracker {
   struct Known {
     Axes::Ids ids;
     std::set<Axes::Id> dropped;  ///< that it is a sum over, with a gradient
+    bool graded;                 ///< had a gradient when it was made: not so inside a kernel
     c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> keep;  ///< no other gets its address
   };
   /// The first tensor in a piece of memory.
   struct Made {
     Axes::Ids ids;
     std::vector<std::int64_t> sizes;
+    std::set<Axes::Id> dropped;  ///< of what was written into it
     c10::weak_intrusive_ptr<c10::StorageImpl> keep;
   };
 
   bool knows(const at::Tensor& tensor) const { return known_.count(tensor.unsafeGetTensorImpl()) > 0; }
   void remember(const at::Tensor& tensor, Axes::Ids ids);
+  /// True if what ran inside an operator tells of its output, gradient included.
+  bool told(const at::Tensor& output) const;
   void find_mixing(const Tensors& operands);
   /// The operator's outputs are sums over this axis of an operand.
   void drop(const at::Tensor& operand, Axes::Id axis);
@@ -64,8 +68,9 @@ class AxisTracker {
   bool have_data(const Tensors& tensors);
   std::optional<Axes::Ids> axes_by_rule(const Ended& ended);
   void happens(const Event& event, Axes::Ids& result);
-  Axes::Ids axes_of_view(std::string_view name, const at::Tensor& whole, const at::Tensor& view);
-  void written(const Ended& ended);
+  /// What an operand has and the result has not is summed over, or only a part of it is left.
+  void drop_what_is_gone(const Tensors& operands, const Axes::Ids& result);
+  void written(const Ended& ended, bool in_place);
   void gave(const Ended& ended);
 
   std::shared_ptr<Axes> axes_;

@@ -123,6 +123,7 @@ bool softmax(Rule&);
 bool loss(Rule&);
 bool fresh(Rule&);
 bool fresh_like(Rule&);
+bool room_like(Rule&);
 bool constant(Rule&);
 bool filled(Rule&);
 bool filled_like(Rule&);
@@ -136,6 +137,7 @@ bool permutation(Rule&);
 bool expansion(Rule&);
 bool choice(Rule&);
 bool indexing(Rule&);
+bool filling(Rule&);
 bool repetition(Rule&);
 bool concatenation(Rule&);
 bool gathering(Rule&);
@@ -147,12 +149,16 @@ bool extreme(Rule&);
 bool length(Rule&);
 bool log_of_sum(Rule&);
 bool running(Rule&);
+bool blended(Rule&);
+bool of_matrices(Rule&);
 bool turned(Rule&);
 bool sorted(Rule&);
 bool mixture(Rule&);
 bool anything(Rule&);
 
 // hooks/rules_layers.cpp
+bool counted_norm(Rule&);
+bool distances(Rule&);
 bool dot(Rule&);
 bool attention(Rule&);
 /// Of the kinds of layers and losses in hooks/operators.hpp.

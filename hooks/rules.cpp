@@ -44,7 +44,10 @@ constexpr Line kTable[] = {
      "minimum fmod remainder lerp addcmul addcdiv xlogy"},
     {&rules::counted_entries,
      "log_sigmoid_forward float_power sgn erfinv fmax fmin copysign heaviside logical_xor bitwise_and bitwise_or "
-     "bitwise_not bitwise_xor isfinite isnan isinf conj_physical polar complex",
+     "bitwise_not bitwise_xor isfinite isnan isinf conj_physical polar complex lgamma digamma logaddexp logaddexp2 "
+     "sinc "
+     "i0 asinh acosh atanh angle deg2rad rad2deg special_entr special_erfcx special_i0e special_i1 special_log_ndtr "
+     "special_ndtri special_xlog1py bucketize polygamma requires_grad retain_grad",
      Tells::Counts},
     {&rules::same_entries,
      "neg clone contiguous to _to_copy type_as alias detach positive float double half lift_fresh pin_memory"},
@@ -55,14 +58,15 @@ constexpr Line kTable[] = {
     {&rules::masked, "where masked_fill"},
     {&rules::copied, "copy"},
     {&rules::softmax, "softmax _softmax log_softmax _log_softmax"},
-    {&rules::counted_dims,
-     "triu tril _fused_rms_norm native_batch_norm _batch_norm_impl_index cudnn_batch_norm miopen_batch_norm "
-     "native_group_norm",
+    {&rules::counted_dims, "triu tril", Tells::Counts},
+    {&rules::counted_norm,
+     "_fused_rms_norm native_batch_norm _batch_norm_impl_index cudnn_batch_norm miopen_batch_norm native_group_norm",
      Tells::Counts},
     {&rules::counted_samples,
      "max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices _adaptive_avg_pool2d "
      "_adaptive_avg_pool3d "
-     "pixel_shuffle pixel_unshuffle channel_shuffle",
+     "pixel_shuffle pixel_unshuffle channel_shuffle im2col col2im grid_sampler grid_sampler_2d grid_sampler_3d "
+     "affine_grid_generator",
      Tells::Counts},
 
     // ---- arrangements and choices ----
@@ -74,18 +78,27 @@ constexpr Line kTable[] = {
     {&rules::indexing, "index index_select"},
     {&rules::gathering, "gather", Tells::Counts},
     {&rules::scattering, "scatter scatter_add index_add index_copy index_fill", Tells::Counts},
+    {&rules::filling, "index_put _index_put_impl masked_scatter", Tells::Counts},
     {&rules::repetition, "repeat repeat_interleave"},
     {&rules::concatenation, "cat concat concatenate stack"},
 
     // ---- over a dimension, or along it ----
     {&rules::reduction, "sum mean"},
-    {&rules::counted_reduction, "nansum nanmean argmax argmin prod any all", Tells::Counts},
+    {&rules::counted_reduction, "nansum nanmean argmax argmin prod any all nanmedian mode", Tells::Counts},
     {&rules::variance, "var std var_mean std_mean"},
     {&rules::extreme, "max min amax amin median"},
     {&rules::length, "norm linalg_vector_norm"},
+    {&rules::length, "kthvalue", Tells::Counts},
     {&rules::log_of_sum, "logsumexp"},
     {&rules::running, "cumsum"},
-    {&rules::running, "cumprod", Tells::Counts},
+    {&rules::running, "cumprod cummax cummin logcumsumexp", Tells::Counts},
+    {&rules::blended, "renorm _fft_r2c _fft_c2r _fft_c2c", Tells::Counts},
+    {&rules::of_matrices,
+     "inverse linalg_inv linalg_inv_ex linalg_cholesky linalg_cholesky_ex linalg_solve linalg_solve_ex "
+     "_linalg_solve_ex linalg_solve_triangular matrix_exp linalg_matrix_exp linalg_matrix_power det _linalg_det "
+     "slogdet "
+     "_linalg_slogdet linalg_eigh _linalg_eigh linalg_svd _linalg_svd linalg_qr",
+     Tells::Counts},
     {&rules::turned, "flip roll"},
     {&rules::sorted, "sort argsort topk"},
     {&rules::mixture,
@@ -98,12 +111,14 @@ constexpr Line kTable[] = {
 
     // ---- products and losses that are no layers ----
     {&rules::dot, "dot", Tells::Counts},
+    {&rules::distances, "cdist _cdist_forward", Tells::Counts},
     {&rules::attention, "scaled_dot_product_attention"},
     {&rules::loss, "multi_margin_loss multilabel_margin_loss hinge_embedding_loss margin_ranking_loss"},
     {&rules::loss, "nll_loss_forward nll_loss2d_forward", Tells::Counts},
 
     // ---- made of nothing ----
-    {&rules::fresh_like, "rand_like randn_like empty_like"},
+    {&rules::fresh_like, "rand_like randn_like"},
+    {&rules::room_like, "empty_like"},
     {&rules::constant, "new_empty"},
     {&rules::constant, "new_empty_strided", Tells::Counts},
     {&rules::fresh, "exponential"},

@@ -207,16 +207,29 @@ bool scattering(Rule& rule) {
     const at::Tensor other = rule.tensor(place);
     if (!other.defined() || other.dim() != self.dim()) continue;
     DimSources axes = rule.broadcast(other);
-    for (const int dim : rule.dims_at(1, self)) at_dim(axes, dim) = {};
+    for (const int dim : rule.dims_at(1, self)) {
+      at_dim(axes, dim) = {};
+      rule.event(Event::Kind::Summed, other, dim);
+    }
     rule.counts(other, std::move(axes));
   }
+  return true;
+}
+
+/// index_put(self, indices, values), masked_scatter(self, mask, values): as self. Where values went is not followed.
+bool filling(Rule& rule) {
+  const at::Tensor self = rule.tensor(0), values = rule.tensor(2);
+  if (!self.defined()) return false;
+  rule.counts(self, same_dims(self));
+  for (int dim = 0; values.defined() && dim < dims_of(values); ++dim) rule.event(Event::Kind::Summed, values, dim);
   return true;
 }
 
 /// repeat(x, times) and repeat_interleave(x, times, dim).
 bool repetition(Rule& rule) {
   const at::Tensor from = rule.tensor(0);
-  if (!from.defined() || from.dim() != rule.output().dim()) return false;
+  const bool uneven = rule.tensor(1).defined();  // some not at all, perhaps
+  if (!from.defined() || from.dim() != rule.output().dim() || uneven) return false;
   DimSources axes = same_dims(from);
   for (int dim = 0; dim < dims_of(from); ++dim) {
     if (from.size(dim) == rule.output().size(dim)) continue;
@@ -322,6 +335,35 @@ bool running(Rule& rule) {
   return true;
 }
 
+/// Each entry goes into all along some dimensions: renorm(x, order, dim, most) scales each entry along one dimension by
+/// all that it has, a Fourier transform is over a list of dimensions, which may change their sizes.
+bool blended(Rule& rule) {
+  const at::Tensor input = rule.tensor(0);
+  if (!input.defined() || input.dim() != rule.output().dim()) return false;
+  const bool scales = rule.name() == "renorm";
+  const auto listed = rule.dims_at(scales ? 2 : 1, input);
+  DimSources axes = same_dims(input);
+  for (int dim = 0; dim < dims_of(input); ++dim) {
+    const bool is = std::find(listed.begin(), listed.end(), dim) != listed.end();
+    if (is != scales) rule.event(Event::Kind::Blended, input, dim);
+    if (is && !scales) at_dim(axes, dim) = {};
+  }
+  rule.counts(input, std::move(axes));
+  return true;
+}
+
+/// Of matrices, which are the last two dimensions.
+bool of_matrices(Rule& rule) {
+  for (const at::Tensor& operand : rule.ended.operands) {
+    DimSources axes = rule.none();
+    for (int dim = 0; dim < std::min<int>(dims_of(operand) - 2, static_cast<int>(axes.size())); ++dim) {
+      if (operand.size(dim) == rule.output().size(dim)) at_dim(axes, dim) = same_dim(dim);
+    }
+    rule.counts(operand, std::move(axes));
+  }
+  return true;
+}
+
 /// The same entries in another order: flip(x, dims) and roll(x, shifts, dims).
 bool turned(Rule& rule) {
   return reorder(rule, Way::Linear, rule.dims_at(rule.name() == "roll" ? 2 : 1, rule.tensor(0))) != nullptr;
@@ -336,6 +378,17 @@ bool sorted(Rule& rule) {
   return reorder(rule, Way::Other, along) != nullptr;
 }
 
+namespace {
+
+/// True if a dimension, counted from the last, has a padding in a list of two for each.
+bool any_at(Arguments args, std::size_t place, int dim) {
+  const auto paddings = ints_at(args, place, 0);
+  const auto at = static_cast<std::size_t>(2 * dim);
+  return at + 1 < paddings.size() && (paddings[at] != 0 || paddings[at + 1] != 0);
+}
+
+}  // namespace
+
 /// Along every dimension whose size changes, and those of space. Constants stay, but where zeros come in.
 bool mixture(Rule& rule) {
   const at::Tensor from = rule.tensor(0);
@@ -346,7 +399,8 @@ bool mixture(Rule& rule) {
   std::vector<int> along;
   for (int dim = 0; dim < dims_of(from); ++dim) {
     const bool pooled = pools && dim >= dims_of(from) - space && from.size(dim) > 1;
-    if (pooled || from.size(dim) != rule.output().size(dim)) along.push_back(dim);
+    const bool padded = pads && any_at(rule.args(), 1, dims_of(from) - 1 - dim);
+    if (pooled || padded || from.size(dim) != rule.output().size(dim)) along.push_back(dim);
   }
   Link& link = mix(rule, Way::Linear, along);
   const auto padding = name.starts_with("avg_pool") ? ints_at(rule.args(), 3, 1) : std::vector<std::int64_t>();

@@ -199,13 +199,16 @@ bool loss(Rule& rule) {
 
 bool fresh(Rule&) { return true; }
 
-bool fresh_like(Rule& rule) {
-  rule.counts(rule.tensor(0), rule.broadcast(rule.tensor(0)));
+bool constant(Rule& rule) {
+  rule.meaning.values = Meaning::Values::Constant;
   return true;
 }
 
-bool constant(Rule& rule) {
-  rule.meaning.values = Meaning::Values::Constant;
+/// Room, of which nothing is told.
+bool room_like(Rule& rule) { return rule.ranks() || constant(rule); }
+
+bool fresh_like(Rule& rule) {
+  rule.counts(rule.tensor(0), rule.broadcast(rule.tensor(0)));
   return true;
 }
 
@@ -218,7 +221,8 @@ bool filled(Rule& rule) {
   return true;
 }
 
-bool filled_like(Rule& rule) { return filled(rule) && fresh_like(rule); }
+/// What its dimensions count is told by what is written into it.
+bool filled_like(Rule& rule) { return filled(rule) && (rule.ranks() || constant(rule)); }
 bool filled_anew(Rule& rule) { return filled(rule) && constant(rule); }
 
 /// Random numbers are data: noise that a generator makes samples of.

@@ -202,8 +202,17 @@ void shift(Rule& rule, const at::Tensor& beta, int dim, const at::Tensor& gamma,
   if (rule.ranks()) rule.meaning.nonzero = groups > 0 ? fills(beta, gamma, groups) : any_nonzero(beta);
 }
 
+/// Entries go into each other along the dimensions from `first` on, but one.
+void blend(Rule& rule, const at::Tensor& input, int first, int but = -1) {
+  for (int dim = std::max(first, 0); dim <= last_dim(input); ++dim) {
+    if (dim != but) rule.event(Event::Kind::Blended, input, dim);
+  }
+}
+
 bool over_features(Rule& rule, const at::Tensor& input, const at::Tensor& gamma, const at::Tensor& beta, bool centred) {
   const bool one = rule.args().size() > 1 && rule.args()[1].isIntList() && rule.args()[1].toIntVector().size() == 1;
+  const auto over = rule.args().size() > 1 && rule.args()[1].isIntList() ? rule.args()[1].toIntVector().size() : 0;
+  blend(rule, input, static_cast<int>(input.dim()) - static_cast<int>(over));
   Link& link = rule.add(input, one ? Way::Rescaled : Way::Other);
   if (one && centred) {
     link.lacking = 1;
@@ -220,6 +229,7 @@ bool over_rows(Rule& rule, const at::Tensor& input, const at::Tensor& gamma, con
   if (input.dim() < 2) return false;
   Link& link = rule.add(input, Way::Linear);
   if (bool_at(rule.args(), 5, true)) {
+    blend(rule, input, op.over == kind::Norm::Over::Batch ? 0 : 2, 1);
     link.drops_constants = true;
     link.way = op.over == kind::Norm::Over::Batch ? Way::Rescaled : Way::Other;
     rule.hide(gamma);
@@ -244,6 +254,7 @@ bool over_groups(Rule& rule, const at::Tensor& input, const at::Tensor& gamma, c
   for (std::int64_t dim = 2; dim < input.dim(); ++dim) places *= input.size(dim);
   const std::int64_t groups = int_at(rule.args(), 1, 1);
   if (groups < 1 || input.size(1) % groups != 0) return false;
+  blend(rule, input, 1);
   Link& link = rule.add(input, Way::Other);
   if (places == 1) {
     link.lacking = groups;
@@ -307,6 +318,27 @@ bool describe_kind(Rule& rule, const kind::Addition&) { return sum(rule); }
 
 bool by_kind(Rule& rule, const Operator& op) {
   return std::visit([&](const auto& kind) { return describe_kind(rule, kind); }, op.kind);
+}
+
+/// Of whole operators of norms that run inside others, or alone.
+bool counted_norm(Rule& rule) {
+  const at::Tensor input = rule.tensor(0);
+  const bool group = rule.name() == "native_group_norm", features = rule.name() == "_fused_rms_norm";
+  if (input.defined() && rule.place() == 0 && (group || features || bool_at(rule.args(), 5, true))) {
+    const auto over = ints_at(rule.args(), 1, 1).size();
+    blend(rule, input,
+          group      ? 1
+          : features ? static_cast<int>(input.dim()) - static_cast<int>(over)
+                     : 0,
+          group || features ? -1 : 1);
+  }
+  return counted_dims(rule);
+}
+
+/// Distances between the rows of two matrices.
+bool distances(Rule& rule) {
+  const at::Tensor left = rule.tensor(0), right = rule.tensor(1);
+  return left.defined() && right.defined() && contraction(rule, left, right, true);
 }
 
 bool dot(Rule& rule) {

@@ -156,11 +156,48 @@ std::vector<Case> told() {
          nn::Linear a = net.register_module("a", nn::Linear(3, 6)), b = net.register_module("b", nn::Linear(6, 2));
          return [=](Net&, const at::Tensor& x) mutable { return b(a(x).view({2 * n, 3}).softmax(1).view({n, 6})); };
        }},
-      {"AnOperatorThatIsNotFollowed",
+      {"RowsOfABoundedNorm",
        {n, 3},
        [](Net& net) -> Net::Run {
          nn::Linear a = net.register_module("a", nn::Linear(3, 6)), b = net.register_module("b", nn::Linear(6, 2));
          return [=](Net&, const at::Tensor& x) mutable { return b(torch::renorm(a(x), 2, 0, 1.0)); };
+       }},
+      {"TokensInOneDimension",
+       {n, 5},
+       [](Net& net) -> Net::Run {
+         nn::Linear a = net.register_module("a", nn::Linear(5, 18)), b = net.register_module("b", nn::Linear(6, 2));
+         return [=](Net&, const at::Tensor& x) mutable {
+           const at::Tensor tokens = a(x).view({3 * n, 6}).tanh();
+           return b((tokens / tokens.norm(2, 1, true)).view({n, 3, 6}).mean(1));
+         };
+       }},
+      {"HeadsOfAttention",
+       {n, n},
+       [](Net& net) -> Net::Run {
+         nn::Linear q = net.register_module("q", nn::Linear(n, 3 * n)),
+                    k = net.register_module("k", nn::Linear(n, 3 * n));
+         nn::Linear head = net.register_module("head", nn::Linear(n, 2));
+         return [=](Net&, const at::Tensor& x) mutable {
+           const auto heads = [](const at::Tensor& t) {
+             return t.view({n, 3, 2, n / 2}).transpose(1, 2).reshape({2 * n, 3, n / 2});
+           };
+           const at::Tensor read = heads(q(x)).bmm(heads(k(x)).transpose(1, 2)).softmax(2).bmm(heads(k(x).tanh()));
+           return head(read.view({n, 2, 3, n / 2}).transpose(1, 2).reshape({n, 3, n}).select(1, 0));
+         };
+       }},
+      {"SpectrumOfEachSample",
+       {n, 6},
+       [](Net& net) -> Net::Run {
+         nn::Linear a = net.register_module("a", nn::Linear(6, n)), b = net.register_module("b", nn::Linear(3, 2));
+         return [=](Net&, const at::Tensor& x) mutable { return b(torch::fft::rfft(a(x)).abs()); };
+       }},
+      {"EntriesThatAreMasked",
+       {n, 5},
+       [](Net& net) -> Net::Run {
+         nn::Linear a = net.register_module("a", nn::Linear(5, 6)), b = net.register_module("b", nn::Linear(6, 2));
+         return [=](Net&, const at::Tensor& x) mutable {
+           return b(a(x).index_put({x.select(1, 0) > 0}, torch::zeros({6}, x.options())).tanh());
+         };
        }},
       {"ABatchThatIsSelected",
        {9, 3},
@@ -285,6 +322,220 @@ TEST(RecordedRows, OfAParameterWithOtherUsesAreRefused) {
     EXPECT_EQ(to_string(layer.status), other ? "not_observable" : "ok") << layer.name << ": " << layer.detail;
   }
   EXPECT_EQ(expect_right(gradients, one_by_one(*net, losses()), "other uses"), 1);
+}
+
+/// What brings rows of several samples together, or gives them another order.
+std::vector<std::pair<std::string, std::function<at::Tensor(const at::Tensor&)>>> of_other_rows() {
+  using T = const at::Tensor&;
+  const at::Tensor order = torch::tensor({3, 0, 5, 1, 2, 4}),
+                   matrix = torch::eye(6, torch::kDouble).index_select(0, order);
+  const auto spread = [order](T h) { return order.unsqueeze(1).expand_as(h); };
+  return {
+      {"shifted",
+       [](T h) {
+         return h + 0.1 * torch::cat({h.slice(0, 1), h.slice(0, 0, 1)});
+       }},
+      {"shifted alone",
+       [](T h) {
+         return torch::cat({h.slice(0, 1), h.slice(0, 0, 1)});
+       }},
+      {"even before odd",
+       [](T h) {
+         return torch::cat({h.slice(0, 0, 6, 2), h.slice(0, 1, 6, 2)});
+       }},
+      {"transposed halves",
+       [](T h) {
+         return h.reshape({2, 3, -1}).transpose(0, 1).reshape({6, -1});
+       }},
+      {"swapped halves",
+       [](T h) {
+         return h + 0.1 * h.reshape({2, 3, -1}).flip(0).reshape({6, -1});
+       }},
+      {"mean of pairs",
+       [](T h) {
+         return (h.view({3, 2, -1}) - h.view({3, 2, -1}).mean(1, true)).view({6, -1});
+       }},
+      {"unbound",
+       [](T h) {
+         std::vector<at::Tensor> rows = h.unbind(0);
+         std::reverse(rows.begin(), rows.end());
+         return h + 0.1 * torch::stack(rows);
+       }},
+      {"by einsum",
+       [=](T h) {
+         return h + 0.1 * torch::einsum("ij,jk->ik", {matrix, h});
+       }},
+      {"gathered", [=](T h) { return h.gather(0, spread(h)); }},
+      {"gathered beside", [=](T h) { return h + 0.1 * h.gather(0, spread(h)); }},
+      {"put", [=](T h) { return torch::zeros_like(h).index_put({order}, h); }},
+      {"put beside", [=](T h) { return h + 0.1 * torch::zeros_like(h).index_put({order}, h); }},
+      {"added", [=](T h) { return h + 0.1 * torch::zeros_like(h).index_add(0, order, h); }},
+      {"scattered", [=](T h) { return h + 0.1 * torch::zeros_like(h).scatter(0, spread(h), h); }},
+      {"written in part",
+       [](T h) {
+         at::Tensor rows = torch::zeros_like(h);
+         rows.slice(0, 1).copy_(h.slice(0, 0, 5));
+         return h + 0.1 * rows;
+       }},
+      {"written one by one",
+       [](T h) {
+         at::Tensor rows = torch::zeros_like(h);
+         for (int i = 0; i < 6; ++i) rows.select(0, i).copy_(h.select(0, 5 - i));
+         return rows;
+       }},
+      {"padded",
+       [](T h) {
+         return h + 0.1 * at::constant_pad_nd(h, {0, 0, 1, 0}).slice(0, 0, 6);
+       }},
+      {"pooled", [](T h) { return h + torch::avg_pool1d(h.t().unsqueeze(0), 3, 1, 1).squeeze(0).t(); }},
+      {"largest so far", [](T h) { return std::get<0>(h.cummax(0)); }},
+      {"differences",
+       [](T h) {
+         return h + 0.1 * torch::cat({h.slice(0, 0, 1), h.diff(1, 0)});
+       }},
+      {"over their norm", [](T h) { return h / h.norm(2, 0, true); }},
+      {"over their variance", [](T h) { return h / (1 + std::get<0>(torch::var_mean(h, 0, true, true))); }},
+      {"second smallest", [](T h) { return h - 0.1 * std::get<0>(h.kthvalue(2, 0, true)); }},
+      {"sorted", [](T h) { return std::get<0>(h.sort(0)); }},
+      {"less the first", [](T h) { return h - 0.5 * h.select(0, 0); }},
+      {"distances", [](T h) { return h + torch::cdist(h, h + 1).sum(1, true); }},
+      {"attention",
+       [](T h) {
+         return h + torch::scaled_dot_product_attention(h[0].expand({1, 6, -1}) * 0 + h, h.unsqueeze(0), h.unsqueeze(0))
+                        .squeeze(0);
+       }},
+      {"batch norm", [](T h) { return torch::batch_norm(h, {}, {}, {}, {}, true, 0.1, 1e-5, false); }},
+      {"norm of columns", [](T h) { return torch::layer_norm(h.t(), {6}).t(); }},
+      {"norm of all", [](T h) { return torch::layer_norm(h, h.sizes()); }},
+      {"norm of groups", [](T h) { return torch::group_norm(h.unsqueeze(0), 2).squeeze(0); }},
+      {"spectrum", [](T h) { return h + 0.1 * torch::real(torch::fft::fft(h, c10::nullopt, 0)); }},
+      {"repeated",
+       [](T h) {
+         return h + 0.1 * h.repeat({2, 1}).slice(0, 1, 7);
+       }},
+      {"repeated one by one", [](T h) { return h + 0.1 * h.repeat_interleave(2, 0).slice(0, 0, 6); }},
+      {"windows",
+       [](T h) {
+         return torch::cat({h, h.slice(0, 0, 1)}).unfold(0, 2, 1).cumsum(2).select(2, 1);
+       }},
+      {"exponential", [](T h) { return torch::matrix_exp(0.01 * h.mm(h.t())).mm(h); }},
+      {"bounded columns", [](T h) { return torch::renorm(h.t(), 2, 0, 0.1).t(); }},
+      {"moved halves",
+       [](T h) {
+         return h + h.view({2, 3, -1}).movedim(0, 1).reshape({6, -1});
+       }},
+      {"rolled flat", [](T h) { return h + 0.1 * h.roll(4); }},
+      {"padded and cut",
+       [](T h) {
+         return h + 0.1 * at::constant_pad_nd(h, {0, 0, 1, -1});
+       }},
+      {"repeated unevenly",
+       [](T h) {
+         return h + 0.1 * h.repeat_interleave(torch::tensor({2, 0, 1, 1, 1, 1}), 0);
+       }},
+      {"put into itself", [order](T h) { return h.clone().index_put_({order}, h, true); }},
+      {"added to itself", [order](T h) { return h.clone().index_add_(0, order, h); }},
+      {"scattered to itself", [spread](T h) { return h.clone().scatter_add_(0, spread(h), h); }},
+      {"filled with itself", [](T h) { return h.masked_scatter(h > 0.1, h); }},
+      {"moved over itself",
+       [](T h) {
+         at::Tensor rows = h.clone();
+         rows.slice(0, 1).add_(h.slice(0, 0, 5));
+         return rows;
+       }},
+      {"renormalised in place", [](T h) { return h.clone().t().renorm_(2, 0, 0.1).t(); }},
+      {"ordered by the first", [](T h) { return h + 0.1 * h.index({h.select(1, 0).argsort()}); }},
+  };
+}
+
+TEST(RecordedRows, ThatMeetRowsOfOtherSamplesAreNeverOk) {
+  const at::Tensor x = torch::randn({6, 3}, torch::kDouble);
+  for (const auto& [what, mixes] : of_other_rows()) {
+    const auto net = std::make_shared<Net>([mixes = mixes](Net& net) -> Net::Run {
+      nn::Linear a = net.register_module("a", nn::Linear(3, 4)), b = net.register_module("b", nn::Linear(4, 2));
+      return [=](Net&, const at::Tensor& x) mutable { return b(mixes(a(x).tanh()).tanh()); };
+    });
+    net->to(torch::kDouble);
+    const auto losses = [&] { return losses_of(net->forward(x)); };
+    const auto gradients = recorded(*net, losses);
+    EXPECT_NE(to_string(gradients.layers()[0].status), "ok") << what;
+    expect_right(gradients, one_by_one(*net, losses()), what);
+  }
+}
+
+/// What keeps to its row: a (6, 4) tensor of one.
+std::vector<std::pair<std::string, std::function<at::Tensor(const at::Tensor&)>>> of_own_rows() {
+  using T = const at::Tensor&;
+  return {
+      {"norm of features", [](T h) { return torch::layer_norm(h, {4}); }},
+      {"norm of groups", [](T h) { return torch::group_norm(h, 2); }},
+      {"halves",
+       [](T h) {
+         return torch::cat({h.slice(1, 2), h.slice(1, 0, 2)}, 1);
+       }},
+      {"over their norm", [](T h) { return h / h.norm(2, 1, true); }},
+      {"second smallest", [](T h) { return h - std::get<0>(h.kthvalue(2, 1, true)); }},
+      {"sorted", [](T h) { return h + std::get<0>(h.sort(1)); }},
+      {"turned", [](T h) { return h + h.flip(1) + h.roll(1, 1); }},
+      {"convolved",
+       [](T h) {
+         return h + torch::conv1d(h.unsqueeze(1), torch::ones({1, 1, 3}, h.options()), {}, 1, 1).squeeze(1);
+       }},
+      {"pooled", [](T h) { return h + torch::avg_pool1d(h.unsqueeze(1), 3, 1, 1).squeeze(1); }},
+      {"distances to points",
+       [](T h) {
+         return torch::cdist(h, torch::ones({4, 4}, h.options()));
+       }},
+      {"written by columns",
+       [](T h) {
+         at::Tensor columns = torch::empty_like(h);
+         for (int i = 0; i < 4; ++i) columns.select(1, i).copy_(h.select(1, 3 - i));
+         return columns;
+       }},
+      {"written in part",
+       [](T h) {
+         at::Tensor columns = torch::zeros_like(h);
+         columns.slice(1, 0, 2).copy_(h.slice(1, 2));
+         return columns + h;
+       }},
+      {"tokens less their mean",
+       [](T h) {
+         return (h.view({6, 2, 2}) - h.view({6, 2, 2}).mean(1, true)).flatten(1);
+       }},
+      {"determinant",
+       [](T h) {
+         return h * torch::det(h.view({6, 2, 2})).unsqueeze(1);
+       }},
+      {"columns added",
+       [](T h) {
+         return h.index_add(1, torch::tensor({3, 2}), h.slice(1, 0, 2));
+       }},
+      {"attention of tokens",
+       [](T h) {
+         const at::Tensor tokens = h.view({6, 2, 2});
+         return torch::scaled_dot_product_attention(tokens, tokens, tokens).reshape({6, 4});
+       }},
+      {"masked", [](T h) { return h.index_put({h > 0}, torch::zeros({}, h.options())); }},
+      {"noise", [](T h) { return h * torch::ones_like(h).bernoulli_(0.5); }},
+  };
+}
+
+TEST(RecordedRows, ThatKeepToThemselvesAreOk) {
+  const at::Tensor x = torch::randn({6, 3}, torch::kDouble);
+  for (const auto& [what, keeps] : of_own_rows()) {
+    const auto net = std::make_shared<Net>([keeps = keeps](Net& net) -> Net::Run {
+      nn::Linear a = net.register_module("a", nn::Linear(3, 4)), b = net.register_module("b", nn::Linear(4, 2));
+      return [=](Net&, const at::Tensor& x) mutable {
+        torch::manual_seed(1);
+        return b(keeps(a(x).tanh()).tanh());
+      };
+    });
+    net->to(torch::kDouble);
+    const auto losses = [&] { return losses_of(net->forward(x)); };
+    const auto gradients = recorded(*net, losses);
+    EXPECT_EQ(to_string(gradients.layers()[0].status), "ok") << what << ": " << gradients.layers()[0].detail;
+    expect_right(gradients, one_by_one(*net, losses()), what);
+  }
 }
 
 // ---- networks drawn at random ----
