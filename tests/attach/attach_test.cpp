@@ -293,7 +293,7 @@ TEST_F(AttachTest, APatternThatSelectsNothingIsNoted) {
 TEST_F(AttachTest, ByHand) {
   const std::string objects = std::string(test::kAttach) + "/libdds_preload.so";
   const std::string command = program("endings") + " return";
-  EXPECT_EQ(shell("LD_PRELOAD=" + quoted(objects) + " DDS_ATTACH=out=run:every=3 " + command), shell(command));
+  EXPECT_EQ(shell("LD_PRELOAD=" + quoted(objects) + " DDS_ATTACH=out=run:every=3:quiet=1 " + command), shell(command));
   EXPECT_EQ(run().signatures.size(), 2U * 2 * 2);
   const Result wrong = shell("LD_PRELOAD=" + quoted(objects) + " DDS_ATTACH=every=often " + command);
   EXPECT_EQ(wrong.status, 7);
