@@ -137,14 +137,15 @@ TEST_P(Workers, ReadAndTrainAsOnTheCpu) {
 INSTANTIATE_TEST_SUITE_P(All, Workers, testing::Values(Worker::Off, Worker::Wait),
                          [](const auto& info) { return info.param == Worker::Off ? "Off" : "Wait"; });
 
-TEST_F(OnTheDevice, AReadingIsOneTransfer) {
-  train(device, std::nullopt);
-  ASSERT_EQ(strict::counts().synchronisations, 1);  // the weights, at the end
-  train(device, MonitorOptions().every(2).worker(Worker::Wait));
-  const strict::Counts reading = strict::side_counts();
-  // Three readings: one transfer each, and one wait for the side stream at its end.
-  EXPECT_EQ(reading.to_host, 3) << testing::PrintToString(reading.waits);
-  EXPECT_EQ(reading.synchronisations, 6) << testing::PrintToString(reading.waits);
+// Three readings: one transfer each of the numbers, one of what causes are looked for in, and one wait for the side
+// stream at the end.
+TEST_F(OnTheDevice, AReadingIsOneTransferAndOneForCauses) {
+  for (const bool causes : {false, true}) {
+    train(device, MonitorOptions().every(2).worker(Worker::Wait).signatures(SignatureOptions().causes(causes)));
+    const strict::Counts reading = strict::side_counts();
+    EXPECT_EQ(reading.to_host, causes ? 6 : 3) << testing::PrintToString(reading.waits);
+    EXPECT_EQ(reading.synchronisations, causes ? 9 : 6) << testing::PrintToString(reading.waits);
+  }
 }
 
 // ---- every kind of layer ----
