@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <torch/version.h>
 
+#include <cmath>
 #include <dds/per_sample.hpp>
 #include <dds/recorder.hpp>
 #include <random>
@@ -18,6 +19,14 @@ namespace dds {
 namespace {
 
 namespace nn = torch::nn;
+
+at::Tensor attended(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+#if TORCH_VERSION_MAJOR >= 2
+  return at::scaled_dot_product_attention(q, k, v);
+#else
+  return q.matmul(k.transpose(-1, -2)).div(std::sqrt(static_cast<double>(q.size(-1)))).softmax(-1).matmul(v);
+#endif
+}
 using test::losses_of;
 using test::Net;
 using test::one_by_one;
@@ -401,8 +410,7 @@ std::vector<std::pair<std::string, std::function<at::Tensor(const at::Tensor&)>>
       {"distances", [](T h) { return h + torch::cdist(h, h + 1).sum(1, true); }},
       {"attention",
        [](T h) {
-         return h + torch::scaled_dot_product_attention(h[0].expand({1, 6, -1}) * 0 + h, h.unsqueeze(0), h.unsqueeze(0))
-                        .squeeze(0);
+         return h + attended(h[0].expand({1, 6, -1}) * 0 + h, h.unsqueeze(0), h.unsqueeze(0)).squeeze(0);
        }},
       {"batch norm", [](T h) { return torch::batch_norm(h, {}, {}, {}, {}, true, 0.1, 1e-5, false); }},
       {"norm of columns", [](T h) { return torch::layer_norm(h.t(), {6}).t(); }},
@@ -513,7 +521,7 @@ std::vector<std::pair<std::string, std::function<at::Tensor(const at::Tensor&)>>
       {"attention of tokens",
        [](T h) {
          const at::Tensor tokens = h.view({6, 2, 2});
-         return torch::scaled_dot_product_attention(tokens, tokens, tokens).reshape({6, 4});
+         return attended(tokens, tokens, tokens).reshape({6, 4});
        }},
       {"masked", [](T h) { return h.index_put({h > 0}, torch::zeros({}, h.options())); }},
       {"noise", [](T h) { return h * torch::ones_like(h).bernoulli_(0.5); }},
