@@ -82,17 +82,17 @@ Rank smaller(const Rank& a, const Rank& b) {
 RankFlow::RankFlow() { add_source(Rank::exactly(1)); }
 
 RankFlow::Vertex RankFlow::add(Rank limit) {
-  vertices_.push_back({std::move(limit), false, {}, {}});
+  vertices_.push_back({limit, false, {}, {}});
   return vertices_.size() - 1;
 }
 
 RankFlow::Vertex RankFlow::add_source(Rank rank) {
-  vertices_.push_back({std::move(rank), true, {}, {}});
+  vertices_.push_back({rank, true, {}, {}});
   return vertices_.size() - 1;
 }
 
 void RankFlow::limit(Vertex vertex, Rank limit) {
-  vertices_[vertex].limit = std::move(limit);
+  vertices_[vertex].limit = limit;
   vertices_[vertex].rank[0] = vertices_[vertex].rank[1] = std::nullopt;
 }
 
@@ -139,7 +139,7 @@ Rank RankFlow::rank(Vertex vertex, bool constant) {
   if (const auto& known = vertices_[vertex].rank[constant ? 1 : 0]) return *known;
   auto rank = rank_by_neighbours(vertex, constant);
   if (!rank) rank = rank_by_flow(vertex, constant);
-  return *(vertices_[vertex].rank[constant ? 1 : 0] = std::move(rank));
+  return *(vertices_[vertex].rank[constant ? 1 : 0] = rank);
 }
 
 /// Where the flow follows from that to the vertices before.

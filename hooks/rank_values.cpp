@@ -156,7 +156,8 @@ Rank Ranks::lookup(const Stack& stack, const Rank& full, bool& every_row) const 
   for (const NodeId id : stack) {
     if (!node(id).tokens.defined()) {
       const Rank limit = full.within(table);
-      return {limit.most, std::min<std::int64_t>(1, limit.most), limit.most > 1 ? first.op : std::string()};
+      return {limit.most, std::min<std::int64_t>(1, limit.most),
+              limit.most > 1 ? std::string_view(first.op) : std::string_view()};
     }
     const at::Tensor unique = std::get<0>(at::_unique(node(id).tokens.detach().reshape({-1}))).to(at::kCPU, at::kLong);
     tokens.insert(unique.data_ptr<std::int64_t>(), unique.data_ptr<std::int64_t>() + unique.numel());

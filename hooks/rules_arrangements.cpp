@@ -383,7 +383,7 @@ namespace {
 /// True if a dimension, counted from the last, has a padding in a list of two for each.
 bool any_at(Arguments args, std::size_t place, int dim) {
   const auto paddings = ints_at(args, place, 0);
-  const auto at = static_cast<std::size_t>(2 * dim);
+  const std::size_t at = 2 * static_cast<std::size_t>(dim);
   return at + 1 < paddings.size() && (paddings[at] != 0 || paddings[at + 1] != 0);
 }
 

@@ -172,7 +172,7 @@ void LayerRows::merge(const LayerRows& other) {
     if (others.dtype) own.dtype = coarser(own.dtype.value_or(*others.dtype), *others.dtype);
     own.empty = own.empty || others.empty;
     own.bound.add(others.bound);
-    own.ranges.add(others.ranges);
+    if (own.width == 0 || others.width == 0 || own.width == others.width) own.ranges.add(others.ranges);
     own.calls += others.calls;
     own.status |= others.status;
     if (!others.factor) {
