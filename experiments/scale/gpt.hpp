@@ -28,8 +28,8 @@ struct BlockImpl : torch::nn::Module {
   torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& mask) {
     const std::int64_t batch = x.size(0), time = x.size(1), width = x.size(2);
     const auto parts = qkv(before(x)).view({batch, time, 3, heads, width / heads}).permute({2, 0, 3, 1, 4}).unbind(0);
-    const torch::Tensor scores =
-        torch::matmul(parts[0], parts[1].transpose(-1, -2)).div(std::sqrt(static_cast<double>(width / heads)));
+    const torch::Tensor scores = torch::matmul(parts[0], parts[1].transpose(-1, -2))
+                                     .div(std::sqrt(static_cast<double>(width) / static_cast<double>(heads)));
     const torch::Tensor mixed = torch::matmul((scores + mask).softmax(-1), parts[2]);
     const torch::Tensor middle = x + projection(mixed.transpose(1, 2).reshape({batch, time, width}));
     return middle + narrow(torch::gelu(wide(between(middle))));
