@@ -93,7 +93,7 @@ TEST_P(AttachPrograms, DoTheSameAndAreReadAsByAMonitor) {
   EXPECT_EQ(trained, weights());
   const log::Run attached = run();
   // The transformer reads its positions by a slice, and its head is the embedding's weight, with rows under that name.
-  nlohmann::ordered_json expected = nlohmann::ordered_json::array();
+  nlohmann::json expected = nlohmann::json::array();
   if (name == "transformer") expected.push_back("no numbers came of lm_head, wpe");
   EXPECT_EQ(test::described(attached, "attach")["notes"], expected);
   ASSERT_FALSE(attached.signatures.empty());

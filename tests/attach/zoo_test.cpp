@@ -38,7 +38,7 @@ class Zoo : public Base, public testing::WithParamInterface<Kind> {
     EXPECT_EQ(bare, this->attach(fmt::format("--every {} --out run", every), command));
     const nlohmann::json truth = nlohmann::json::parse(test::content(this->path("truth")));
     const log::Run log = this->run();
-    const nlohmann::ordered_json attached = test::described(log, "attach");
+    const nlohmann::json attached = test::described(log, "attach");
     EXPECT_EQ(attached["steps"], truth["steps"]) << attached.dump(1);
     EXPECT_EQ(attached["notes"], nlohmann::json::array());
     std::set<std::string> read;
