@@ -1,6 +1,5 @@
 #include "experiments/distributed/training.hpp"
 
-#include <algorithm>
 #include <csignal>
 #include <dds/log.hpp>
 #include <memory>
@@ -10,6 +9,7 @@
 
 #include "experiments/fashion_mnist/network.hpp"
 #include "src/base/stopwatch.hpp"
+#include "src/series/trend.hpp"
 
 namespace distributed {
 namespace {
@@ -47,13 +47,6 @@ torch::Tensor part(const torch::Tensor& all, int rank, int size) {
   return all.slice(0, n * rank / size, n * (rank + 1) / size);
 }
 
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 /// Each gradient becomes that of the mean over the whole batch, of which this rank has seen a share.
 void average_gradients(Network& network, double share, const Groups& groups) {
   for (const torch::Tensor& parameter : network->parameters()) {
@@ -70,7 +63,7 @@ class Seconds final : public dds::log::Memory {
     for (const dds::Metric& metric : metrics) {
       if (metric.name == name) values.push_back(metric.value);
     }
-    return median(std::move(values));
+    return values.empty() ? 0 : dds::median(values);
   }
 };
 

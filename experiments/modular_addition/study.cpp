@@ -6,6 +6,8 @@
 #include <cmath>
 #include <set>
 
+#include "src/theory/least_squares.hpp"
+
 namespace modular_addition {
 
 namespace {
@@ -193,17 +195,13 @@ dds::RankCorrelation order_of_widths(const Study& study, const Arm& arm, const O
 namespace {
 
 double slope(const std::vector<std::pair<double, double>>& points) {
-  const auto n = static_cast<double>(points.size());
-  double x_mean = 0, y_mean = 0, xy = 0, xx = 0;
-  for (const auto& [x, y] : points) {
-    x_mean += x / n;
-    y_mean += y / n;
+  std::vector<double> x, y;
+  for (const auto& [first, second] : points) {
+    x.push_back(first);
+    y.push_back(second);
   }
-  for (const auto& [x, y] : points) {
-    xy += (x - x_mean) * (y - y_mean);
-    xx += (x - x_mean) * (x - x_mean);
-  }
-  return xy / xx;
+  const dds::CentredSums sums = dds::centred_sums(x, y);
+  return sums.xy / sums.xx;
 }
 
 }  // namespace

@@ -13,6 +13,8 @@
 #include "experiments/harness/harness.hpp"
 #include "experiments/scale/gpt.hpp"
 #include "src/base/stopwatch.hpp"
+#include "src/series/trend.hpp"
+#include "src/theory/least_squares.hpp"
 
 namespace {
 
@@ -55,11 +57,6 @@ torch::Tensor random_tokens(const scale::Shape& shape) {
   const torch::Tensor u = torch::rand({1, shape.context + 1}, torch::kDouble);
   const double log_size = std::log(static_cast<double>(shape.vocabulary));
   return u.mul(log_size).exp().sub(1).to(torch::kLong).clamp(0, shape.vocabulary - 1);
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values.at(values.size() / 2);
 }
 
 /// The most memory that the process has held, in bytes.
@@ -138,18 +135,11 @@ double reading_seconds(std::int64_t rows, std::int64_t width) {
 
 /// The slope of log y over log x by least squares.
 double slope(const std::vector<std::int64_t>& x, const std::vector<double>& y) {
-  double mean_x = 0, mean_y = 0, xx = 0, xy = 0;
-  const double n = static_cast<double>(x.size());
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    mean_x += std::log(static_cast<double>(x[i])) / n;
-    mean_y += std::log(y[i]) / n;
-  }
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    const double dx = std::log(static_cast<double>(x[i])) - mean_x;
-    xx += dx * dx;
-    xy += dx * (std::log(y[i]) - mean_y);
-  }
-  return xy / xx;
+  std::vector<double> log_x, log_y;
+  for (const std::int64_t value : x) log_x.push_back(std::log(static_cast<double>(value)));
+  for (const double value : y) log_y.push_back(std::log(value));
+  const dds::CentredSums sums = dds::centred_sums(log_x, log_y);
+  return sums.xy / sums.xx;
 }
 
 void run(const RunOptions& options) {
@@ -166,7 +156,7 @@ void run(const RunOptions& options) {
     progress.update("training without the library", static_cast<double>(i) / plan.bare);
     seconds.push_back(training.step());
   }
-  const double bare = median(seconds), peak_before = peak_bytes();
+  const double bare = dds::median(seconds), peak_before = peak_bytes();
   progress.update("training with it", 0);
   const Attached read = attached(training, plan, bare);
   const double peak_after = peak_bytes();
